@@ -1,0 +1,82 @@
+// Size classes and free lists of the shared arena.
+#include "base/arena.h"
+
+#include <new>
+#include <sys/mman.h>
+
+#include "base/check.h"
+#include "base/syscall.h"
+
+namespace base {
+namespace {
+
+constexpr uint32_t kLive = 0x5a50'4c56;
+constexpr uint32_t kFree = 0x5a50'4652;
+constexpr size_t kSmallest = 32;
+
+}  // namespace
+
+// Classes 0..3 are 32, 40, 48, 56; four steps per doubling from there on, each a multiple of 8 rounded to 16 by allocate().
+size_t Arena::class_bytes(int size_class) noexcept {
+  const size_t octave = kSmallest << (size_class / 4);
+  return (octave + octave / 4 * static_cast<size_t>(size_class % 4) + 15) & ~size_t{15};
+}
+
+int Arena::class_of(size_t bytes) noexcept {
+  if (bytes <= kSmallest) return 0;
+  const int octave = 63 - __builtin_clzll(bytes) - 5;
+  for (int i = octave * 4; i < octave * 4 + 5; i++) {
+    if (class_bytes(i) >= bytes) return i;
+  }
+  return octave * 4 + 4;
+}
+
+Arena* Arena::create(void* memory, size_t bytes) noexcept { return new (memory) Arena(bytes); }
+
+Arena* Arena::map_shared(size_t bytes) noexcept {
+  const long address = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                                   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return address < 0 && address > -4096 ? nullptr : create(reinterpret_cast<void*>(address), bytes);
+}
+
+void Arena::reset() noexcept {
+  top_ = (sizeof(Arena) + 63) & ~size_t{63};
+  used_ = 0;
+  for (Header*& list : free_) list = nullptr;
+}
+
+void* Arena::allocate(size_t bytes) noexcept {
+  if (bytes > size_t{1} << 31) return nullptr;
+  const int size_class = class_of(bytes + sizeof(Header));
+  const size_t size = class_bytes(size_class);
+  Header* header = free_[size_class];
+  if (header != nullptr) {
+    CHECK(header->magic == kFree);
+    free_[size_class] = header->next_free;
+  } else {
+    if (capacity_ - top_ < size) return nullptr;
+    header = reinterpret_cast<Header*>(base() + top_);
+    header->size_class = static_cast<uint32_t>(size_class);
+    top_ += size;
+  }
+  header->magic = kLive;
+  used_ += size;
+  return header + 1;
+}
+
+void Arena::release(void* piece) noexcept {
+  if (piece == nullptr) return;
+  Header* header = static_cast<Header*>(piece) - 1;
+  CHECK(header->magic == kLive);
+  header->magic = kFree;
+  header->next_free = free_[header->size_class];
+  free_[header->size_class] = header;
+  used_ -= class_bytes(static_cast<int>(header->size_class));
+}
+
+size_t Arena::size_of(const void* piece) noexcept {
+  const Header* header = static_cast<const Header*>(piece) - 1;
+  return class_bytes(static_cast<int>(header->size_class)) - sizeof(Header);
+}
+
+}  // namespace base

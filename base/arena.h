@@ -1,0 +1,63 @@
+// A bounded allocator inside one block of memory that a fork family shares.
+//
+// Everything that members of a family both use lies in a mapping made before the first fork, so an allocator
+// that maps more memory later is of no use. This one hands out pieces of one fixed block: size classes (four
+// per power of two), a free list per class, and a high-water mark for what was never used, so memory that
+// nobody asked for is never touched and costs no RSS. Its whole state lies at the start of the block; the
+// block's owner holds a lock around every call.
+//
+// Invariants: 1 results are 16-byte aligned; 2 an exhausted arena returns nullptr, never aborts;
+// 3 a freed piece goes back to its class only, so a class never shrinks (bounded by the peak per class).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace base {
+
+class Arena {
+ public:
+  // Lays an arena into [memory, memory + bytes); `memory` is 64-byte aligned, zero-filled and outlives it.
+  static Arena* create(void* memory, size_t bytes) noexcept;
+  // Maps `bytes` of shared, lazily backed memory (MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE) and lays an arena into it;
+  // nullptr if the kernel refuses.
+  static Arena* map_shared(size_t bytes) noexcept;
+
+  // `bytes` bytes, not cleared; nullptr if the arena is full or bytes is over 2^31.
+  [[nodiscard]] void* allocate(size_t bytes) noexcept;
+  // Gives back what allocate() returned; nullptr is allowed.
+  void release(void* piece) noexcept;
+  // The usable size of a piece: at least what was asked for.
+  [[nodiscard]] static size_t size_of(const void* piece) noexcept;
+
+  // Bytes handed out and not given back, rounded up to classes, headers included.
+  [[nodiscard]] size_t used() const noexcept { return used_; }
+  [[nodiscard]] size_t capacity() const noexcept { return capacity_; }
+  // Bytes that were ever handed out: the most the arena can have added to the RSS.
+  [[nodiscard]] size_t touched() const noexcept { return top_; }
+
+  // Forgets every piece at once: for a state that is being rebuilt after its owner died.
+  void reset() noexcept;
+
+ private:
+  static constexpr int kClasses = 128;
+  struct Header {
+    uint32_t size_class;
+    uint32_t magic;
+    Header* next_free;
+  };
+  static_assert(sizeof(Header) == 16);
+
+  Arena(size_t capacity) noexcept : capacity_(capacity) { reset(); }
+
+  [[nodiscard]] static int class_of(size_t bytes) noexcept;
+  [[nodiscard]] static size_t class_bytes(int size_class) noexcept;
+  [[nodiscard]] char* base() noexcept { return reinterpret_cast<char*>(this); }
+
+  size_t capacity_;
+  size_t top_ = 0;
+  size_t used_ = 0;
+  Header* free_[kClasses];
+};
+
+}  // namespace base

@@ -1,0 +1,17 @@
+# Compiler options: one interface target for warnings, one for code that runs inside the hook.
+add_library(zps_warnings INTERFACE)
+target_compile_options(zps_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wcast-align -Wno-unused-parameter)
+
+# Code of the hook namespace: legacy SSE only (the entry keeps xmm0-15 and nothing above), no exceptions, no RTTI, its own symbols.
+add_library(zps_inside INTERFACE)
+target_compile_options(zps_inside INTERFACE
+  -mno-avx -fvisibility=hidden -ffunction-sections -fdata-sections -fno-plt
+  $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions -fno-rtti -fvisibility-inlines-hidden -fno-threadsafe-statics>)
+target_link_libraries(zps_inside INTERFACE zps_warnings)
+target_include_directories(zps_inside INTERFACE ${PROJECT_SOURCE_DIR})
+
+set(ZPS_SANITIZE "" CACHE STRING "Sanitizers for the linked unit tests: address, thread, undefined")
+if(ZPS_SANITIZE)
+  add_compile_options(-fsanitize=${ZPS_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${ZPS_SANITIZE})
+endif()

@@ -1,0 +1,39 @@
+// Makes stacks: from a description of wire and addresses to a Stack that a family can drive.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "netstack/stack.h"
+
+namespace netstack {
+
+struct StackConfig {
+  // "veth", "tap", "memif:/path[,role=server|client|auto]", "af_packet:dev", "af_xdp:dev", "vhost:/path", "virtio-user:/path", "pci:addr".
+  const char* wire = "veth";
+  // The stack's IPv4 address in wire order and prefix length; 0: chosen by the wire (veth: 198.18.N.2/24, the kernel side is .1).
+  uint32_t address_be = 0;
+  uint8_t prefix = 24;
+  uint32_t gateway_be = 0;
+  uint16_t mtu = 0;           // 0: the wire's own
+  uint32_t frames = 0;        // receive and send frames in the pool; 0: the wire's own
+  uint32_t memory_mb = 0;     // upper bound of what the stack may add to the RSS; 0: 48
+  uint32_t time_wait_ms = 0;  // 0: 2000
+  bool hugepages = false;     // use them when they are there
+};
+
+// What the caller prints or routes by, after the stack is there.
+struct StackPlace {
+  uint32_t address_be;
+  uint8_t prefix;
+  uint32_t gateway_be;
+  char wire[64];    // the wire as it came to be: "veth zps0 (af_packet)"
+  char reach[128];  // how it can be reached: "198.18.0.2 from this host" ; empty if there is nothing to say
+};
+
+// Makes wire and stack. Called once per stack with no lock held, may block some tens of milliseconds, must not run in a vfork child.
+// All memory the family will ever use for it is mapped when it returns. It uses threads of its own, whose signals are all blocked,
+// leaves the caller's affinity, signal mask and network namespace as they were, and keeps no descriptor below fd_floor() (base/high_fd.h).
+base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) noexcept;
+
+}  // namespace netstack

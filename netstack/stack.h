@@ -1,0 +1,187 @@
+// The public face of a stack: one lwIP instance on one wire, shared by a family of forked processes.
+//
+// A Stack and every endpoint live in memory the family shares and are made by the stack image (one loaded copy
+// per stack, so that lwIP's globals exist once per stack). The classes here are abstract: the shim calls them
+// through vtables that lie at one address in every member.
+//
+// Rules for callers:
+//  1 Every method is called with the stack's lock held (StackLock), unless its comment says otherwise.
+//  2 Nothing here sleeps or makes a kernel call, except through Wire::receive and Wire::flush on wires that need one.
+//  3 Results are values >= 0 or negative errno. After the first byte moved the count is returned and the error kept.
+//  4 Observers are called with the lock held and may only note what happened: they never call back into the stack.
+//  5 Endpoints are counted by their user: made with one reference, freed by the last release().
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/list.h"
+#include "base/robust_lock.h"
+#include "netstack/wire.h"
+
+struct tcp_info;
+
+namespace netstack {
+
+// An IPv4 endpoint in wire order. IPv6 will widen `address`; compare and copy it as a whole.
+struct SocketAddress {
+  uint32_t address_be = 0;
+  uint16_t port_be = 0;
+
+  [[nodiscard]] bool operator==(const SocketAddress&) const noexcept = default;
+};
+
+class Pollable;
+
+// Told when a pollable's readiness gains bits (EPOLLIN, EPOLLOUT, ...) or sees a new edge of a bit it has.
+class Observer : public base::ListNode {
+ public:
+  // `events`: the bits of this edge. With the lock held; see rule 4.
+  virtual void on_ready(Pollable& source, uint32_t events) noexcept = 0;
+
+ protected:
+  ~Observer() = default;
+};
+
+// Anything with readiness. Bits are those of epoll(7), always the full current level.
+class Pollable {
+ public:
+  [[nodiscard]] virtual uint32_t ready() const noexcept = 0;
+  base::List<Observer> observers;
+
+ protected:
+  ~Pollable() = default;
+};
+
+enum class TcpOption {
+  nodelay,           // 0/1
+  cork,              // 0/1
+  keepalive,         // 0/1
+  keepidle_s,        //
+  keepintvl_s,       //
+  keepcnt,           //
+  user_timeout_ms,   // 0: off
+  send_buffer_bytes, // usable bytes, as the program asked (not doubled)
+  receive_buffer_bytes,
+  max_segment,       // TCP_MAXSEG
+  linger_s,          // -1: off; 0: close() resets; > 0: seconds
+  reuse_address,     // 0/1
+  quickack,          // 0/1
+  tos,
+  ttl,
+};
+
+class TcpStream : public Pollable {
+ public:
+  // Starts a connection. 0 when it is under way (EPOLLOUT or EPOLLERR will tell), or -EADDRINUSE, -EADDRNOTAVAIL,
+  // -EISCONN, -EALREADY, -ENOBUFS, -EHOSTUNREACH, -ENETUNREACH. A stream that is not bound gets a random port (RFC 6056).
+  [[nodiscard]] virtual long connect(const SocketAddress& peer) noexcept = 0;
+  [[nodiscard]] virtual bool connected() const noexcept = 0;
+  [[nodiscard]] virtual bool connecting() const noexcept = 0;
+
+  // Copies received bytes out. Count, 0 at end of stream, -EAGAIN when there is nothing yet, -ECONNRESET once after a
+  // reset, -ENOTCONN. `peek` leaves the bytes where they are.
+  [[nodiscard]] virtual long read(const iovec* parts, int count, bool peek) noexcept = 0;
+  // Copies bytes into the send queue: count (may be short), -EAGAIN when it is full, -EPIPE after shutdown or reset
+  // (raising SIGPIPE is the caller's), the pending error once. `more`: hold a partial segment back (MSG_MORE).
+  // What was written leaves at the next Stack::flush() (the wait does it), or when a few segments are ready.
+  [[nodiscard]] virtual long write(const iovec* parts, int count, bool more) noexcept = 0;
+  // Bytes to read now (FIONREAD), and bytes not yet acknowledged by the peer (SIOCOUTQ).
+  [[nodiscard]] virtual size_t readable_bytes() const noexcept = 0;
+  [[nodiscard]] virtual size_t unsent_bytes() const noexcept = 0;
+
+  // SHUT_RD, SHUT_WR or SHUT_RDWR of shutdown(2). 0 or -ENOTCONN.
+  [[nodiscard]] virtual long shutdown(int how) noexcept = 0;
+  // The pending error as a positive errno, cleared by the call (SO_ERROR); 0 if none.
+  [[nodiscard]] virtual int take_error() noexcept = 0;
+
+  [[nodiscard]] virtual long set_option(TcpOption option, int value) noexcept = 0;
+  [[nodiscard]] virtual long get_option(TcpOption option, int* value) const noexcept = 0;
+  virtual void info(tcp_info* out) const noexcept = 0;
+  [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
+  [[nodiscard]] virtual SocketAddress peer() const noexcept = 0;
+
+  // The user is gone: sends what is queued and FIN, or RST if unread bytes wait or linger_s is 0, as close(2) does.
+  // The object is the stack's from here on and freed when TCP is done with it.
+  virtual void release() noexcept = 0;
+
+ protected:
+  ~TcpStream() = default;
+};
+
+class TcpListener : public Pollable {
+ public:
+  // The next established connection, oldest first, with its own reference; nullptr and -EAGAIN in *error if none.
+  [[nodiscard]] virtual TcpStream* accept(SocketAddress* peer, long* error) noexcept = 0;
+  [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
+  virtual void set_backlog(int backlog) noexcept = 0;
+  // Options that accepted streams inherit.
+  [[nodiscard]] virtual long set_option(TcpOption option, int value) noexcept = 0;
+  // Stops listening and resets what nobody accepted.
+  virtual void release() noexcept = 0;
+
+ protected:
+  ~TcpListener() = default;
+};
+
+// What must be at its start level when nothing is open. Bytes and counts.
+struct PoolLevels {
+  size_t arena_bytes;
+  int streams, listeners, pcbs, free_frames;
+};
+
+class Stack {
+ public:
+  // One turn: takes what the wire has, runs the timers that are due, sends what is queued. Returns the number of
+  // frames taken. `now_ns` is base::monotonic_ns().
+  virtual int poll(uint64_t now_ns) noexcept = 0;
+  // Sends what is queued, without receiving.
+  virtual void flush() noexcept = 0;
+  // When poll() must run again though no frame comes, as base::monotonic_ns(); UINT64_MAX if nothing is pending.
+  [[nodiscard]] virtual uint64_t next_timer_ns() const noexcept = 0;
+  // When poll() last ran, by anybody in the family.
+  [[nodiscard]] virtual uint64_t last_poll_ns() const noexcept = 0;
+
+  // A stream with one reference, or nullptr when the pool is empty (-ENOBUFS). Not bound, not connected.
+  [[nodiscard]] virtual TcpStream* make_stream() noexcept = 0;
+  // Chooses the local side before connect(); port 0 is chosen at connect().
+  [[nodiscard]] virtual long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept = 0;
+  // Listens on `local` (address 0: all of the stack's; port 0: a random one). nullptr and -EADDRINUSE, -ENOBUFS in *error.
+  // `reuse_port`: others may listen on the same port; connections are spread over them.
+  [[nodiscard]] virtual TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept = 0;
+
+  // True if `address_be` is the stack's own; true if the stack is the way to it (its networks, its default route).
+  [[nodiscard]] virtual bool owns(uint32_t address_be) const noexcept = 0;
+  [[nodiscard]] virtual bool routes(uint32_t address_be) const noexcept = 0;
+
+  [[nodiscard]] virtual PoolLevels levels() const noexcept = 0;
+  [[nodiscard]] virtual Wire& wire() noexcept = 0;
+
+  // After a member died inside the lock: resets every connection (users see ECONNRESET), keeps listeners, rebuilds
+  // lwIP and the pools. The caller holds the lock.
+  virtual void recover() noexcept = 0;
+
+  // The family's lock around all of the above. Take it with StackLock.
+  base::RobustLock lock;
+
+ protected:
+  ~Stack() = default;
+};
+
+// Holds a stack's lock for a scope, and makes the stack whole first if the last owner died with it.
+class StackLock {
+ public:
+  explicit StackLock(Stack& stack) noexcept : stack_(stack) {
+    if (stack_.lock.lock() == base::RobustLock::Taken::owner_died) [[unlikely]] stack_.recover();
+  }
+  ~StackLock() { stack_.lock.unlock(); }
+  StackLock(const StackLock&) = delete;
+  StackLock& operator=(const StackLock&) = delete;
+
+ private:
+  Stack& stack_;
+};
+
+}  // namespace netstack

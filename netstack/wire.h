@@ -1,0 +1,87 @@
+// A wire: where a stack's Ethernet frames come from and go to (one DPDK port and queue), without a DPDK type.
+//
+// A wire is driven by any process of the fork family that made it, one at a time: every method here is called
+// with the stack's lock held, except sleep_fd(). Its object and everything it changes lie in memory the family
+// shares. Frames received are lent: the stack keeps the memory (zero copy) until it releases the handle.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace netstack {
+
+// Bytes of caller-owned memory in front of every received frame, for the stack's own bookkeeping (its pbuf).
+inline constexpr size_t kFramePrivateBytes = 64;
+// Received and sent frames are at most this long per piece.
+inline constexpr int kBurst = 64;
+
+// One received frame: `length` bytes at `data`, `handle` to give back, `scratch` 64-byte aligned private memory
+// that lives as long as the frame is held.
+struct RxFrame {
+  uint8_t* data;
+  uint32_t length;
+  void* handle;
+  void* scratch;
+};
+
+// One frame to be filled: `capacity` bytes at `data`.
+struct TxFrame {
+  uint8_t* data;
+  uint32_t capacity;
+  void* handle;
+};
+
+struct WireFacts {
+  char name[16];            // "veth", "memif", "tap" ...
+  uint8_t mac[6];           // the stack's own address on this wire
+  uint16_t mtu;             // IP bytes in a frame
+  bool memory;              // frames do not leave memory that the peer shares: no checksum needed if the peer agrees
+  bool link_needs_checksum; // software must fill and check checksums
+};
+
+class Wire {
+ public:
+  [[nodiscard]] virtual const WireFacts& facts() const noexcept = 0;
+
+  // Takes up to `capacity` (at most kBurst) frames off the wire; returns how many. Never sleeps. Makes one
+  // kernel call at most, and none where the wire is shared memory.
+  [[nodiscard]] virtual int receive(RxFrame* out, int capacity) noexcept = 0;
+  // Gives a received frame's memory back.
+  virtual void release(void* handle) noexcept = 0;
+
+  // A frame to write into, or false when the pool is empty (the caller keeps its data and tries later).
+  [[nodiscard]] virtual bool allocate(TxFrame* out) noexcept = 0;
+  // Queues an allocated frame of `length` bytes; it is the wire's from here on. Frames leave in order, at
+  // flush() or when a burst is full. A full ring is never a reason to drop on a memory wire: the frame waits
+  // in a software queue that the next flush() drains.
+  virtual void send(void* handle, uint32_t length) noexcept = 0;
+  virtual void flush() noexcept = 0;
+  // Frames that wait in the software queue: the stack stops producing when this grows past a few bursts.
+  [[nodiscard]] virtual int backlog() const noexcept = 0;
+
+  // A descriptor whose POLLIN says that frames may be there, or -1 if this wire cannot wake a sleeper now. The number is
+  // the same in each member of the family and may change over time (a memif peer that comes or goes): ask before each sleep.
+  [[nodiscard]] virtual int sleep_fd() noexcept = 0;
+  // Before sleeping on sleep_fd(): asks the device for a wake-up. After it, receive() must be tried once
+  // more (a frame may have come before). disarm() when awake again; both are cheap when there is nothing to do.
+  virtual void arm() noexcept = 0;
+  virtual void disarm() noexcept = 0;
+
+  // Runs the wire's own control events (a memif peer that connects or dies). Called by whoever is on service
+  // duty when control_fd() is readable; control_fd() is -1 if there are none. Takes the lock's absence for
+  // granted neither: the caller holds the stack's lock.
+  [[nodiscard]] virtual int control_fd() noexcept = 0;
+  virtual void run_control() noexcept = 0;
+
+  // Free frames now, and in a wire at rest: equal again when nothing leaks.
+  [[nodiscard]] virtual int free_frames() const noexcept = 0;
+  [[nodiscard]] virtual int total_frames() const noexcept = 0;
+
+  // After a member died inside the stack's lock: takes every frame back into the pool and forgets what was queued.
+  virtual void recover() noexcept = 0;
+
+ protected:
+  ~Wire() = default;
+};
+
+}  // namespace netstack

@@ -1,0 +1,90 @@
+/* The engine's C interface to a hook library: what is called for each system call of the process, and what it may ask.
+ *
+ * A hook library is loaded by libzpstack.so into a link namespace of its own (dlmopen), so its code is never rewritten and its
+ * own system calls go straight to the kernel. It exports zps_hook_open(), which claims call numbers and hands over callbacks.
+ *
+ * Rules inside on_syscall(): no malloc, no stdio, no lock that the program could hold. The program's signal handlers do not run
+ * between entry and return (the engine defers them), except inside engine->sleep(). Vector registers above xmm15 and the upper
+ * halves of ymm/zmm must not change unless the call's claim is ZPS_CLAIM_FULL.
+ *
+ * Only <stdint.h> types; C and C++. */
+#ifndef ZPOLINE_HOOK_H
+#define ZPOLINE_HOOK_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ZPS_HOOK_ABI 1u
+#define ZPS_NR_COUNT 512
+
+/* Returned by on_syscall(): let the kernel do it, with the (possibly edited) numbers in the call. */
+#define ZPS_PASS INT64_MIN
+
+/* What a library wants for a call number. Unclaimed numbers never reach it. */
+enum zps_claim {
+  ZPS_CLAIM_NONE = 0,
+  ZPS_CLAIM_GENERAL = 1, /* the hook uses no vector register at all for this number */
+  ZPS_CLAIM_SSE = 2,     /* xmm0-15 are kept for it: legacy SSE code only */
+  ZPS_CLAIM_FULL = 3     /* everything is kept (xsavec): any code */
+};
+
+/* One system call as the program made it. `result` is what the kernel would have put in rax. */
+struct zps_call {
+  int64_t nr;
+  int64_t arg[6];
+  uint64_t return_address; /* the instruction after the system call */
+};
+
+/* Per-thread words of the engine that a hook may look at. */
+struct zps_thread {
+  volatile uint32_t inside;          /* depth of hook calls: handlers are deferred while it is not 0 */
+  volatile uint32_t signals_pending; /* a handler waits to run: a wait should end soon */
+  volatile uint32_t ran_no_restart;  /* set when a handler without SA_RESTART ran since the hook cleared it */
+  uint32_t vfork_child;              /* this is a vfork child on its parent's memory: descriptors are the kernel's business only */
+};
+
+struct zps_engine {
+  uint32_t abi;
+  uint32_t size; /* of this structure: more may come at its end */
+  const char *mode; /* "zpoline", "nopage0", "sud", "symbols" */
+  const char *const *environment;
+  /* This thread's words. */
+  struct zps_thread *(*thread)(void);
+  /* Makes a kernel call that may sleep; the program's handlers may run before and during it. Returns the kernel's result;
+   * -EINTR if a handler ran or is due, also if it came between the hook's last look and the kernel entry. If the handler leaves by
+   * siglongjmp this never returns: hold nothing across it that is not found again. */
+  int64_t (*sleep)(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f);
+  /* Prints the engine's part of the ledger (sites, calls passed) to fd. */
+  void (*print_ledger)(int fd);
+};
+
+struct zps_hook {
+  uint32_t abi;  /* set by the library to ZPS_HOOK_ABI */
+  uint32_t size; /* set by the engine: of this structure */
+  uint8_t claim[ZPS_NR_COUNT]; /* enum zps_claim per number; zeroed by the engine */
+  int64_t (*on_syscall)(struct zps_call *call);
+  /* Around fork, vfork and clone without CLONE_THREAD (all may be null). `flags` are clone's (fork: SIGCHLD, vfork: CLONE_VM|CLONE_VFORK|SIGCHLD).
+   * before_fork runs in the parent; after_fork_parent with the child's pid or a negative errno; after_fork_child in the
+   * child, unless it shares its parent's memory (CLONE_VM). */
+  void (*before_fork)(uint64_t flags);
+  void (*after_fork_parent)(uint64_t flags, int64_t pid);
+  void (*after_fork_child)(uint64_t flags);
+  /* Before execve/execveat (0: go on; negative errno: fail it) and, if the exec failed, after it. */
+  int64_t (*before_exec)(struct zps_call *call);
+  void (*after_failed_exec)(void);
+  /* exit_group, or exit of the last thread the engine knows. */
+  void (*before_exit)(int64_t status);
+};
+
+/* The one exported function of a hook library. 0, or a negative number after printing one line: the program then does not start. */
+typedef int (*zps_hook_open_fn)(const struct zps_engine *engine, struct zps_hook *hook);
+int zps_hook_open(const struct zps_engine *engine, struct zps_hook *hook);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

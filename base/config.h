@@ -1,9 +1,11 @@
 // What is configured and from where: environment ZPS_*, then /etc/zpstack.toml, then defaults; unknown keys are errors.
 //
 // One table (config.cc) holds every key: its name in the file, its variable, type, default and one line of help. The
-// core reads it once at start; `zpstack config` prints it; docs/configuration.md is generated from it.
+// core reads it once at start; `zpstack config` prints it; docs/configuration.md is generated from it. An empty variable
+// counts as not set; ZPS_TEST_* belongs to tests and is not looked at. Link zps_config to use what is declared here.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/log.h"
@@ -33,7 +35,26 @@ struct Config {
   bool io_uring = false;           // ZPS_IO_URING=kernel
 };
 
-// Reads file and environment (`environment` is a null-terminated envp). The error is one clear line.
-Result<Config> load_config(const char* const* environment, const char* file = "/etc/zpstack.toml") noexcept;
+// Where a value came from.
+enum class Origin : uint8_t { by_default, file, environment };
+
+// One row of the table, for people: all strings are static.
+struct ConfigKey {
+  const char* name;      // in the file: "memory_mb"
+  const char* variable;  // in the environment: "ZPS_MEMORY_MB"
+  const char* type;      // what a value looks like: "number from 16 to 65536"
+  const char* help;      // one line
+};
+inline constexpr int kConfigKeys = 15;
+[[nodiscard]] const ConfigKey& config_key(int index) noexcept;
+// The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire". At most 255 bytes.
+void print_config_value(const Config& config, int index, char* out, size_t capacity) noexcept;
+
+// The file that is read when it exists.
+inline constexpr char kConfigFile[] = "/etc/zpstack.toml";
+
+// Reads file and environment (`environment` is a null-terminated envp). The error is one clear line. `origins`, if given,
+// receives kConfigKeys entries. Costs one failing open() when there is no file.
+Result<Config> load_config(const char* const* environment, const char* file = kConfigFile, Origin* origins = nullptr) noexcept;
 
 }  // namespace base

@@ -1,0 +1,335 @@
+// The table of settings, and how a setting gets its value: default, then file, then environment.
+#include "base/config.h"
+
+#include <arpa/inet.h>
+#include <strings.h>
+
+#include <cstdarg>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/config_file.h"
+#include "base/log.h"
+
+namespace base {
+namespace {
+
+// --- Values: each pair parses a text into a member (false: not a value of this type) and prints it back. ---
+
+[[gnu::format(printf, 3, 4)]] void print(char* out, size_t capacity, const char* format, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, format);
+  (void)format_line(out, capacity, format, arguments);
+  va_end(arguments);
+}
+
+bool parse_decimal(const char* text, uint64_t* out) noexcept {
+  if (*text == '\0') return false;
+  uint64_t value = 0;
+  for (; *text != '\0'; text++) {
+    if (*text < '0' || *text > '9' || value > UINT32_MAX) return false;
+    value = value * 10 + static_cast<uint64_t>(*text - '0');
+  }
+  *out = value;
+  return true;
+}
+
+// The numbers from `Low` to `High`; `OrZero` admits 0 as "chosen by the wire" as well.
+template <uint32_t Config::*Member, uint32_t Low, uint32_t High, bool OrZero>
+bool parse_number(Config& config, const char* text) noexcept {
+  uint64_t value;
+  if (!parse_decimal(text, &value)) return false;
+  if (!(OrZero && value == 0) && (value < Low || value > High)) return false;
+  config.*Member = static_cast<uint32_t>(value);
+  return true;
+}
+template <uint32_t Config::*Member, bool OrZero>
+void print_number(const Config& config, char* out, size_t capacity) noexcept {
+  if (OrZero && config.*Member == 0) print(out, capacity, "%s", "");
+  else print(out, capacity, "%u", config.*Member);
+}
+
+template <bool Config::*Member>
+bool parse_flag(Config& config, const char* text) noexcept {
+  constexpr const char* kOff[] = {"0", "false", "off", "no"};
+  constexpr const char* kOn[] = {"1", "true", "on", "yes"};
+  for (int i = 0; i < 4; i++) {
+    if (strcasecmp(text, kOff[i]) == 0) return config.*Member = false, true;
+    if (strcasecmp(text, kOn[i]) == 0) return config.*Member = true, true;
+  }
+  return false;
+}
+template <bool Config::*Member>
+void print_flag(const Config& config, char* out, size_t capacity) noexcept {
+  print(out, capacity, "%s", config.*Member ? "1" : "0");
+}
+
+template <size_t Size, char (Config::*Member)[Size]>
+void print_text(const Config& config, char* out, size_t capacity) noexcept {
+  print(out, capacity, "%s", config.*Member);
+}
+
+bool copy_text(char* out, size_t capacity, const char* text) noexcept {
+  const size_t length = strlen(text);
+  if (length >= capacity) return false;
+  memcpy(out, text, length + 1);
+  return true;
+}
+
+bool parse_hook(Config& config, const char* text) noexcept {
+  for (const char* mode : {"auto", "zpoline", "nopage0", "sud", "symbols", "off"}) {
+    if (strcmp(text, mode) == 0) return copy_text(config.hook, sizeof config.hook, text);
+  }
+  return false;
+}
+
+bool parse_hook_library(Config& config, const char* text) noexcept {
+  return text[0] == '/' && copy_text(config.hook_library, sizeof config.hook_library, text);
+}
+
+// What each kind of wire wants after its colon.
+struct WireKind {
+  const char* name;
+  enum { nothing, path, word } argument;
+};
+constexpr WireKind kWireKinds[] = {
+    {"veth", WireKind::nothing},     {"tap", WireKind::nothing},    {"memif", WireKind::path},  {"vhost", WireKind::path},
+    {"virtio-user", WireKind::path}, {"af_packet", WireKind::word}, {"af_xdp", WireKind::word}, {"pci", WireKind::word},
+};
+
+// Looks at kind and argument only; what follows a comma is the wire's business.
+bool parse_wire(Config& config, const char* text) noexcept {
+  const size_t kind_length = strcspn(text, ":,");
+  const bool has_argument = text[kind_length] == ':';
+  const char* argument = has_argument ? text + kind_length + 1 : "";
+  for (const WireKind& kind : kWireKinds) {
+    if (strlen(kind.name) != kind_length || strncmp(kind.name, text, kind_length) != 0) continue;
+    if (kind.argument != WireKind::nothing && strcspn(argument, ",") == 0) return false;
+    if (kind.argument == WireKind::path && argument[0] != '/') return false;
+    return copy_text(config.wire, sizeof config.wire, text);
+  }
+  return false;
+}
+
+// A unicast address that a host can have; 127/8 is the kernel's.
+bool parse_unicast(const char* text, uint32_t* out_be) noexcept {
+  in_addr address;
+  if (inet_pton(AF_INET, text, &address) != 1) return false;
+  const uint32_t first = ntohl(address.s_addr) >> 24;
+  if (first == 0 || first == 127 || first >= 224) return false;
+  *out_be = address.s_addr;
+  return true;
+}
+
+bool parse_ip(Config& config, const char* text) noexcept {
+  char address[INET_ADDRSTRLEN];
+  const size_t length = strcspn(text, "/");
+  if (length >= sizeof address) return false;
+  memcpy(address, text, length);
+  address[length] = '\0';
+  uint64_t prefix = 24;
+  if (text[length] == '/' && (!parse_decimal(text + length + 1, &prefix) || prefix < 1 || prefix > 32)) return false;
+  uint32_t address_be;
+  if (!parse_unicast(address, &address_be)) return false;
+  const uint32_t host_mask = prefix == 32 ? 0 : UINT32_MAX >> prefix;
+  const uint32_t host = ntohl(address_be) & host_mask;
+  if (prefix <= 30 && (host == 0 || host == host_mask)) return false;  // the network's own and its broadcast address
+  config.address_be = address_be;
+  config.prefix = static_cast<uint8_t>(prefix);
+  return true;
+}
+void print_address(uint32_t address_be, char* out, size_t capacity) noexcept {
+  const uint32_t a = ntohl(address_be);
+  print(out, capacity, "%u.%u.%u.%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
+}
+void print_ip(const Config& config, char* out, size_t capacity) noexcept {
+  char address[INET_ADDRSTRLEN];
+  print_address(config.address_be, address, sizeof address);
+  if (config.address_be == 0) print(out, capacity, "%s", "");
+  else print(out, capacity, "%s/%u", address, config.prefix);
+}
+
+bool parse_gateway(Config& config, const char* text) noexcept { return parse_unicast(text, &config.gateway_be); }
+void print_gateway(const Config& config, char* out, size_t capacity) noexcept {
+  if (config.gateway_be == 0) print(out, capacity, "%s", "");
+  else print_address(config.gateway_be, out, capacity);
+}
+
+bool parse_fallback(Config& config, const char* text) noexcept {
+  if (strcmp(text, "fail") == 0) config.fallback = Fallback::fail;
+  else if (strcmp(text, "kernel") == 0) config.fallback = Fallback::kernel;
+  else return false;
+  return true;
+}
+void print_fallback(const Config& config, char* out, size_t capacity) noexcept {
+  print(out, capacity, "%s", config.fallback == Fallback::kernel ? "kernel" : "fail");
+}
+
+bool parse_log(Config& config, const char* text) noexcept { return parse_log_level(text, &config.log); }
+void print_log(const Config& config, char* out, size_t capacity) noexcept {
+  constexpr const char* kNames[] = {"error", "warn", "info", "debug"};
+  print(out, capacity, "%s", kNames[static_cast<int>(config.log)]);
+}
+
+bool parse_io_uring(Config& config, const char* text) noexcept {
+  if (strcmp(text, "off") != 0 && strcmp(text, "kernel") != 0) return false;
+  config.io_uring = text[0] == 'k';
+  return true;
+}
+void print_io_uring(const Config& config, char* out, size_t capacity) noexcept {
+  print(out, capacity, "%s", config.io_uring ? "kernel" : "off");
+}
+
+// --- The table. ---
+
+struct Row {
+  ConfigKey key;
+  bool (*parse)(Config&, const char*) noexcept;
+  void (*print)(const Config&, char*, size_t) noexcept;
+};
+
+constexpr Row kRows[] = {
+    {{"hook", "ZPS_HOOK", "one of auto, zpoline, nopage0, sud, symbols, off",
+      "how system calls are caught; auto takes the best mode the machine allows"},
+     parse_hook,
+     print_text<16, &Config::hook>},
+    {{"hook_library", "ZPS_HOOK_LIBRARY", "absolute path", "a hook library to run on the engine in place of the stack"},
+     parse_hook_library,
+     print_text<256, &Config::hook_library>},
+    {{"wire", "ZPS_WIRE",
+      "one of veth, tap, memif:/path, vhost:/path, virtio-user:/path, af_packet:interface, af_xdp:interface, pci:address",
+      "where frames come from and go to"},
+     parse_wire,
+     print_text<256, &Config::wire>},
+    {{"ip", "ZPS_IP", "host address with prefix length, as 198.18.0.2/24", "the stack's IPv4 address; without one the wire chooses"},
+     parse_ip,
+     print_ip},
+    {{"gateway", "ZPS_GATEWAY", "host address, as 198.18.0.1", "the stack's default route; without one the wire chooses"},
+     parse_gateway,
+     print_gateway},
+    {{"mtu", "ZPS_MTU", "number from 576 to 65535, or 0", "IP bytes in a frame; 0: the wire's own"},
+     parse_number<&Config::mtu, 576, 65535, true>,
+     print_number<&Config::mtu, true>},
+    {{"frames", "ZPS_FRAMES", "number from 256 to 1048576, or 0", "frames in the pool; 0: the wire's own"},
+     parse_number<&Config::frames, 256, 1048576, true>,
+     print_number<&Config::frames, true>},
+    {{"memory_mb", "ZPS_MEMORY_MB", "number from 16 to 65536", "the most a stack may add to the resident memory, in MB"},
+     parse_number<&Config::memory_mb, 16, 65536, false>,
+     print_number<&Config::memory_mb, false>},
+    {{"time_wait_ms", "ZPS_TIME_WAIT_MS", "number from 1 to 240000", "how long a closed connection stays in TIME-WAIT, in milliseconds"},
+     parse_number<&Config::time_wait_ms, 1, 240000, false>,
+     print_number<&Config::time_wait_ms, false>},
+    {{"spin_us", "ZPS_SPIN_US", "number from 0 to 1000000", "how long a wait polls before it sleeps, in microseconds"},
+     parse_number<&Config::spin_us, 0, 1000000, false>,
+     print_number<&Config::spin_us, false>},
+    {{"hugepages", "ZPS_HUGEPAGES", "0 or 1", "use huge pages when there are some"},
+     parse_flag<&Config::hugepages>,
+     print_flag<&Config::hugepages>},
+    {{"fallback", "ZPS_FALLBACK", "fail or kernel",
+      "what to do when something is missing: end with status 127, or run untouched on the kernel"},
+     parse_fallback,
+     print_fallback},
+    {{"log", "ZPS_LOG", "one of error, warn, info, debug", "what is printed on stderr"}, parse_log, print_log},
+    {{"ledger", "ZPS_LEDGER", "0 or 1", "print at exit what was served, passed on and refused"},
+     parse_flag<&Config::ledger>,
+     print_flag<&Config::ledger>},
+    {{"io_uring", "ZPS_IO_URING", "off or kernel", "off: io_uring_setup answers ENOSYS; kernel: let it through, for files"},
+     parse_io_uring,
+     print_io_uring},
+};
+static_assert(sizeof kRows / sizeof kRows[0] == kConfigKeys);
+
+constexpr char kPrefix[] = "ZPS_";
+constexpr char kTestPrefix[] = "ZPS_TEST_";
+
+bool starts_with(const char* text, const char* prefix) noexcept { return strncmp(text, prefix, strlen(prefix)) == 0; }
+
+// Why `text` is refused, with a hint for the values that look right and are not.
+Error refusal(const char* source, const ConfigKey& key, const char* name, const char* text) noexcept {
+  return make_error("%s%s=%s is not valid: expected %s", source, name, text, key.type);
+}
+
+// What the file's reader calls for each setting.
+struct FileTarget {
+  Config* config;
+  Origin* origins;
+  const char* file;
+};
+
+Error set_from_file(void* context, const char* name, const char* text) noexcept {
+  const auto& target = *static_cast<FileTarget*>(context);
+  for (int i = 0; i < kConfigKeys; i++) {
+    const Row& row = kRows[i];
+    if (strcmp(row.key.name, name) != 0) continue;
+    char source[80];
+    print(source, sizeof source, "%s: ", target.file);
+    if (!row.parse(*target.config, text)) return refusal(source, row.key, name, text);
+    target.origins[i] = Origin::file;
+    return {};
+  }
+  return make_error("%s: unknown setting %s (`zpstack config` lists them)", target.file, name);
+}
+
+Error set_from_environment(Config& config, Origin* origins, const char* entry) noexcept {
+  const char* equals = strchr(entry, '=');
+  if (equals == nullptr || starts_with(entry, kTestPrefix)) return {};
+  const size_t length = static_cast<size_t>(equals - entry);
+  for (int i = 0; i < kConfigKeys; i++) {
+    const Row& row = kRows[i];
+    if (strlen(row.key.variable) != length || strncmp(row.key.variable, entry, length) != 0) continue;
+    if (equals[1] == '\0') return {};
+    if (!row.parse(config, equals + 1)) return refusal("", row.key, row.key.variable, equals + 1);
+    origins[i] = Origin::environment;
+    return {};
+  }
+  char name[64];
+  memcpy(name, entry, length < sizeof name ? length : sizeof name - 1);
+  name[length < sizeof name ? length : sizeof name - 1] = '\0';
+  return make_error("unknown setting %s in the environment (`zpstack config` lists them)", name);
+}
+
+// What only the whole can tell.
+Error check_together(const Config& config) noexcept {
+  if (config.gateway_be == 0 || config.address_be == 0) return {};
+  const uint32_t mask_be = htonl(config.prefix == 32 ? UINT32_MAX : ~(UINT32_MAX >> config.prefix));
+  char gateway[32];
+  char ip[32];
+  print_gateway(config, gateway, sizeof gateway);
+  print_ip(config, ip, sizeof ip);
+  if (((config.gateway_be ^ config.address_be) & mask_be) != 0) return make_error("gateway %s is not in the network of %s", gateway, ip);
+  if (config.gateway_be == config.address_be) return make_error("gateway and ip are the same address, %s", gateway);
+  return {};
+}
+
+}  // namespace
+
+const ConfigKey& config_key(int index) noexcept {
+  CHECK(index >= 0 && index < kConfigKeys);
+  return kRows[index].key;
+}
+
+void print_config_value(const Config& config, int index, char* out, size_t capacity) noexcept {
+  CHECK(index >= 0 && index < kConfigKeys);
+  kRows[index].print(config, out, capacity);
+}
+
+Result<Config> load_config(const char* const* environment, const char* file, Origin* origins) noexcept {
+  Config config;
+  Origin own_origins[kConfigKeys];
+  if (origins == nullptr) origins = own_origins;
+  for (int i = 0; i < kConfigKeys; i++) origins[i] = Origin::by_default;
+
+  FileTarget target{&config, origins, file};
+  Error error = read_config_file(file, &target, set_from_file);
+  if (error.text[0] != '\0') return error;
+  for (const char* const* entry = environment; *entry != nullptr; entry++) {
+    if (!starts_with(*entry, kPrefix)) continue;
+    error = set_from_environment(config, origins, *entry);
+    if (error.text[0] != '\0') return error;
+  }
+  error = check_together(config);
+  if (error.text[0] != '\0') return error;
+  return config;
+}
+
+}  // namespace base

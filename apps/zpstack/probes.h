@@ -1,0 +1,62 @@
+// The prerequisites, each as a probe: what it found and how to mend it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "apps/zpstack/settings.h"
+
+namespace tool {
+
+enum class State {
+  ok,
+  absent,   // not there, and what is in force does without
+  missing,  // not there, and what is in force will not work
+};
+
+struct Finding {
+  std::string what;
+  State state;
+  std::string detail;
+  std::string mend;  // empty when there is nothing to do
+};
+
+// What the settings in force ask of the machine.
+struct Needs {
+  bool page_zero;  // the hook mode rewrites to calls through page 0
+  bool dispatch;   // the hook mode rests on Syscall User Dispatch
+  bool veth, tap, packet, xdp;
+
+  static Needs of(const base::Config& config);
+};
+
+// machine_probes.cc
+Finding probe_libraries();
+Finding probe_versions();
+Finding probe_processor();
+Finding probe_page_zero(const Needs& needs);
+Finding probe_selinux(const Needs& needs);
+Finding probe_dispatch(const Needs& needs);
+Finding probe_memfd();
+Finding probe_memory(const base::Config& config);
+Finding probe_hugepages();
+Finding probe_memlock();
+
+// network_probes.cc
+Finding probe_net_admin(const Needs& needs);
+Finding probe_net_raw(const Needs& needs);
+Finding probe_namespace();
+Finding probe_veth(const Needs& needs);
+Finding probe_af_packet(const Needs& needs);
+Finding probe_af_xdp(const Needs& needs);
+Finding probe_tap(const Needs& needs);
+
+// Helpers that both files use.
+bool has_capability(int number);  // in the effective set
+std::string first_line(const std::string& file);
+// `state` of something that is not there.
+inline State lack(bool needed) { return needed ? State::missing : State::absent; }
+// How to get `capability`, given as "net_admin".
+std::string mend_capability(const std::string& capability);
+
+}  // namespace tool

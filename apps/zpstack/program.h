@@ -1,0 +1,16 @@
+// Looks at a program before it is started: can LD_PRELOAD reach it?
+#pragma once
+
+#include <string>
+
+namespace tool {
+
+struct Program {
+  std::string path;      // what execve() is to be given
+  std::string obstacle;  // why the preloaded library would not reach it; empty if it would
+};
+
+// Finds `name` as a shell would (PATH when it has no slash). Throws Failure when there is nothing to execute.
+Program find_program(const std::string& name, const std::string& search_path);
+
+}  // namespace tool

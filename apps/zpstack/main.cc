@@ -24,11 +24,12 @@ void add_settings(CLI::App& command, Environment& environment) {
   }
 }
 
-// What follows "--" is the program's; without "--", what follows the last option is.
-int run_command(const CLI::App& run, const std::vector<std::string>& after_dashes, const Environment& environment) {
+// The program is what follows the first "--", or the first word that is no option; `from_dashes` is empty or begins with "--".
+int run_command(const CLI::App& run, std::vector<std::string> from_dashes, const Environment& environment) {
   std::vector<std::string> words = run.remaining();
+  if (words.empty() && !from_dashes.empty()) from_dashes.erase(from_dashes.begin());
   if (!words.empty() && words[0][0] == '-') throw tool::Failure("unknown option " + words[0] + " (see zpstack run --help)");
-  words.insert(words.end(), after_dashes.begin(), after_dashes.end());
+  words.insert(words.end(), from_dashes.begin(), from_dashes.end());
   if (words.empty()) throw tool::Failure("what is to be run? zpstack run [options] -- program arguments");
   tool::run_program(words, environment);
 }
@@ -52,7 +53,7 @@ int dispatch(int argc, char** argv) {
   config->add_flag("--markdown", markdown, "Print the table of settings as a page of the manual")->excludes(as_json);
 
   char** const dashes = std::find_if(argv + 1, argv + argc, [](const char* word) { return std::string(word) == "--"; });
-  const std::vector<std::string> after_dashes(dashes == argv + argc ? dashes : dashes + 1, argv + argc);
+  const std::vector<std::string> from_dashes(dashes, argv + argc);
   try {
     app.parse(static_cast<int>(dashes - argv), argv);
   } catch (const CLI::Success& help_or_version) {
@@ -60,7 +61,7 @@ int dispatch(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw tool::Failure(std::string(error.what()));
   }
-  if (*run) return run_command(*run, after_dashes, environment);
+  if (*run) return run_command(*run, from_dashes, environment);
   if (*doctor) return tool::run_doctor(environment, json);
   return tool::show_config(environment, json ? ConfigFormat::json : markdown ? ConfigFormat::markdown : ConfigFormat::text);
 }

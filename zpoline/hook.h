@@ -77,6 +77,9 @@ struct zps_hook {
   void (*after_failed_exec)(void);
   /* exit_group, or exit of the last thread the engine knows. */
   void (*before_exit)(int64_t status);
+  /* Code of the library that copies to and from the program's memory: a SIGSEGV or SIGBUS raised by an instruction in
+   * [fault_begin, fault_end) while inside the hook resumes at fault_resume (same stack pointer); zero if there is none. */
+  uint64_t fault_begin, fault_end, fault_resume;
 };
 
 /* The one exported function of a hook library. 0, or a negative number after printing one line: the program then does not start. */

@@ -1,0 +1,19 @@
+// Copies between our memory and the program's, where the program's pointer may be bad.
+//
+// Linux answers EFAULT to a bad buffer; a plain memcpy under the stack's lock would kill the process. user_copy() is
+// assembly whose faulting instructions lie between two labels: the engine's SIGSEGV and SIGBUS handler, seeing the fault
+// there, resumes at a third, and the call returns -EFAULT. What was copied before the fault stays copied, as in the kernel.
+#pragma once
+
+#include <cstddef>
+
+extern "C" {
+
+// Copies `bytes` from `from` to `to` (they do not overlap). 0, or -EFAULT. Legacy SSE only: uses xmm0-3, no other vector register.
+[[nodiscard]] long zps_user_copy(void* to, const void* from, size_t bytes) noexcept;
+
+// The code range whose faults are resumed at zps_user_copy_fault, with the stack pointer as at entry.
+extern const char zps_user_copy_begin[];
+extern const char zps_user_copy_end[];
+extern const char zps_user_copy_fault[];
+}

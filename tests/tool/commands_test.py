@@ -1,0 +1,204 @@
+"""zpstack run, doctor and config: what they accept, what they refuse, and that a refusal is one clear line."""
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+
+import facts
+from facts import run
+
+SHOW = "echo wire=$ZPS_WIRE ip=$ZPS_IP hook=$ZPS_HOOK preload=$LD_PRELOAD"
+
+
+class WithTool(unittest.TestCase):
+    """A copy of the tool with a stub library beside it, and room for files."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.tool = self.folder / "zpstack"
+        self.library = self.folder / "libzpstack.so"
+        shutil.copy(facts.facts.build / "zpstack", self.tool)
+        shutil.copy(facts.facts.stub, self.library)
+
+    def file(self, name, text, mode=0o755):
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    def assert_refused(self, result, *words, status=127):
+        self.assertEqual(result.returncode, status, result)
+        self.assertEqual(result.stdout, "")
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        self.assertTrue(result.stderr.startswith("zpstack: "), result.stderr)
+        for word in words:
+            self.assertIn(word, result.stderr)
+
+
+class Run(WithTool):
+    def test_sets_environment_and_becomes_the_program(self):
+        result = run(self.tool, "run", "--wire", "memif:/run/x,role=server", "--ip", "198.18.7.1/24", "--hook", "sud", "--", "sh", "-c", SHOW)
+        self.assertEqual(result.stdout, f"wire=memif:/run/x,role=server ip=198.18.7.1/24 hook=sud preload={self.library}\n", result)
+        self.assertEqual(result.stderr, "")
+
+    def test_dashes_may_be_left_out_and_belong_to_the_program_after_its_name(self):
+        result = run(self.tool, "run", "--wire", "tap", "sh", "-c", 'echo $ZPS_WIRE "$@"', "sh", "--wire", "veth", "--", "x")
+        self.assertEqual(result.stdout, "tap --wire veth -- x\n", result)
+
+    def test_exit_status_is_the_programs(self):
+        self.assertEqual(run(self.tool, "run", "--", "sh", "-c", "exit 5").returncode, 5)
+
+    def test_preload_is_prepended_once(self):
+        other = self.folder / "other.so"
+        shutil.copy(facts.facts.stub, other)
+        result = run(self.tool, "run", "--", self.tool, "run", "--", "sh", "-c", SHOW, LD_PRELOAD=str(other))
+        self.assertIn(f"preload={self.library}:{other}\n", result.stdout)
+
+    def test_file_settings_needed_early_go_into_the_environment(self):
+        file = self.file("zpstack.toml", 'hook = "nopage0"\nmemory_mb = 32\n')
+        result = run(self.tool, "run", "--", "sh", "-c", "echo $ZPS_HOOK/$ZPS_MEMORY_MB", ZPS_TEST_CONFIG_FILE=str(file))
+        self.assertEqual(result.stdout, "nopage0/\n", result)
+
+    def test_bad_values_are_refused(self):
+        for option, value, word in (("--wire", "tpa", "memif:/path"), ("--ip", "198.18.0.0/24", "198.18.0.2/24"), ("--ip", "1.2.3", "ZPS_IP"),
+                                    ("--hook", "magic", "nopage0"), ("--memory-mb", "3", "16"), ("--fallback", "maybe", "kernel"),
+                                    ("--log", "loud", "debug"), ("--hook-library", "relative.so", "absolute path")):
+            with self.subTest(option=option, value=value):
+                self.assert_refused(run(self.tool, "run", option, value, "--", "true"), value, word)
+
+    def test_usage_errors_are_refused(self):
+        self.assert_refused(run(self.tool, "run", "--wrie", "tap", "--", "true"), "--wrie")
+        self.assert_refused(run(self.tool, "run", "--wire", "tap"), "what is to be run")
+        self.assert_refused(run(self.tool, "run", "--wire"), "--wire")
+        self.assert_refused(run(self.tool, "run", "--hook-library", "/nonexistent.so", "--", "true"), "/nonexistent.so")
+
+    def test_programs_that_cannot_run_are_refused(self):
+        self.assert_refused(run(self.tool, "run", "--", "no-such-program"), "no-such-program", "No such file")
+        self.assert_refused(run(self.tool, "run", "--", self.file("plain", "x", 0o644)), "Permission denied")
+        self.assert_refused(run(self.tool, "run", "--", "/tmp"), "/tmp")
+
+    def test_static_programs_are_refused_or_run_plain(self):
+        program = facts.facts.static_program
+        self.assert_refused(run(self.tool, "run", "--", program), "statically linked")
+        result = run(self.tool, "run", "--fallback", "kernel", "--", program)
+        self.assertEqual(result.returncode, 7, result)
+        self.assertEqual(result.stderr.count("\n"), 1)
+        self.assertEqual(run(self.tool, "run", "--fallback", "kernel", "--log", "error", "--", program).stderr, "")
+
+    def test_scripts_are_as_reachable_as_their_interpreter(self):
+        self.assert_refused(run(self.tool, "run", "--", self.file("script", f"#!{facts.facts.static_program}\n")), "script", "statically linked")
+        result = run(self.tool, "run", "--", self.file("script", f"#!/usr/bin/env sh\n{SHOW}\n"))
+        self.assertIn(f"preload={self.library}", result.stdout)
+
+    def test_set_user_id_programs_are_refused(self):
+        program = self.folder / "setuid"
+        shutil.copy("/bin/true", program)
+        if os.getuid() == 0:
+            os.chown(program, 65534, 65534)  # another user's: root gains nothing by its own
+            program.chmod(0o4755)
+        else:
+            self.skipTest("only root can make a program of another user")
+        self.assert_refused(run(self.tool, "run", "--", program), "set-user-id")
+
+    def test_without_the_library_nothing_runs(self):
+        self.library.unlink()
+        self.assert_refused(run(self.tool, "run", "--", "true"), "libzpstack.so", str(self.folder))
+
+    def test_a_path_that_ld_so_would_split_is_refused(self):
+        folder = self.folder / "with space"
+        folder.mkdir()
+        for name in ("zpstack", "libzpstack.so"):
+            shutil.copy(self.folder / name, folder)
+        self.assert_refused(run(folder / "zpstack", "run", "--", "true"), "with space")
+
+
+class Config(WithTool):
+    def config(self, **environment):
+        result = run(self.tool, "config", "--json", **environment)
+        self.assertEqual(result.returncode, 0, result)
+        return json.loads(result.stdout)
+
+    def test_defaults(self):
+        settings = self.config()
+        self.assertEqual(settings["wire"], {"value": "veth", "from": "default"})
+        self.assertEqual(settings["memory_mb"], {"value": "48", "from": "default"})
+        self.assertEqual(len(settings), 15)
+
+    def test_file_goes_over_default_and_environment_over_file(self):
+        file = self.file("zpstack.toml", '# a comment\nwire = "tap"\nmemory_mb = 64\nhugepages = false\n')
+        settings = self.config(ZPS_TEST_CONFIG_FILE=str(file), ZPS_MEMORY_MB="32", ZPS_WIRE="")
+        self.assertEqual(settings["wire"], {"value": "tap", "from": str(file)})
+        self.assertEqual(settings["memory_mb"], {"value": "32", "from": "ZPS_MEMORY_MB"})
+        self.assertEqual(settings["hugepages"], {"value": "0", "from": str(file)})
+        self.assertEqual(settings["mtu"], {"value": "", "from": "default"})
+
+    def test_text_names_every_key(self):
+        lines = run(self.tool, "config", ZPS_IP="10.0.0.1/8").stdout.splitlines()
+        self.assertEqual(len(lines), 15)
+        self.assertIn(["ip", "10.0.0.1/8", "ZPS_IP"], [line.split() for line in lines])
+
+    def test_errors_are_one_line(self):
+        self.assert_refused(run(self.tool, "config", ZPS_WIER="tap"), "ZPS_WIER", status=1)
+        self.assert_refused(run(self.tool, "config", ZPS_MTU="9o00"), "ZPS_MTU=9o00", "576", status=1)
+        for text, words in (("wier = 1\n", ("wier",)), ("mtu = \n", ("line 1",)), ("mtu = 1.5\n", ("mtu",)), ("[mtu]\n", ("mtu",)), ("mtu = 9\n", ("mtu=9", "576"))):
+            with self.subTest(text=text):
+                file = self.file("zpstack.toml", text)
+                self.assert_refused(run(self.tool, "config", ZPS_TEST_CONFIG_FILE=str(file)), str(file), *words, status=1)
+                self.assert_refused(run(self.tool, "run", "--", "true", ZPS_TEST_CONFIG_FILE=str(file)), str(file), *words)
+
+    def test_variables_of_tests_are_ignored(self):
+        self.assertEqual(self.config(ZPS_TEST_ANYTHING="x"), self.config())
+
+
+class Doctor(WithTool):
+    def doctor(self, *options, **environment):
+        result = run(self.tool, "doctor", "--json", *options, **environment)
+        report = json.loads(result.stdout)
+        self.assertEqual(result.returncode, 0 if report["works"] else 1)
+        return report, {probe["what"]: probe for probe in report["probes"]}
+
+    def test_every_probe_has_a_state_and_what_is_missing_a_mend(self):
+        report, probes = self.doctor()
+        self.assertEqual(report["wire"], "veth")
+        for name in ("libraries", "versions", "page 0", "CAP_NET_ADMIN", "/dev/net/tun", "huge pages", "locked memory", "SELinux", "memory files"):
+            self.assertIn(name, probes)
+        for probe in report["probes"]:
+            self.assertIn(probe["state"], ("ok", "absent", "missing"))
+            self.assertNotEqual(probe["detail"], "")
+            if probe["state"] == "missing":
+                self.assertNotEqual(probe["mend"], "", probe)
+
+    def test_libraries_are_looked_for(self):
+        _, probes = self.doctor()
+        self.assertEqual(probes["libraries"]["state"], "missing")
+        self.assertIn("libzpstack-core.so", probes["libraries"]["detail"])
+        shutil.copy(self.library, self.folder / "libzpstack-core.so")
+        _, probes = self.doctor()
+        self.assertEqual(probes["libraries"]["state"], "ok")
+
+    def test_without_capabilities_the_default_does_not_work_and_memif_lacks_less(self):
+        if os.getuid() != 0:
+            self.skipTest("only root can give capabilities up")
+        shutil.copy(self.library, self.folder / "libzpstack-core.so")
+        drop = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+        missing = {}
+        for wire in ("veth", "memif:/run/x"):
+            result = run(*drop, self.tool, "doctor", "--json", ZPS_WIRE=wire)
+            self.assertEqual(result.returncode, 1, result)
+            missing[wire] = {probe["what"] for probe in json.loads(result.stdout)["probes"] if probe["state"] == "missing"}
+        self.assertLessEqual({"page 0", "CAP_NET_ADMIN", "CAP_NET_RAW"}, missing["veth"])
+        self.assertEqual({"page 0"}, missing["memif:/run/x"])
+
+    def test_text_ends_with_a_verdict(self):
+        result = run(self.tool, "doctor")
+        self.assertRegex(result.stdout.splitlines()[-1], "^hook auto, wire veth: will (not )?work here")
+
+    def test_bad_settings_are_one_line(self):
+        self.assert_refused(run(self.tool, "doctor", ZPS_WIRE="x"), "ZPS_WIRE=x", status=1)
+
+
+if __name__ == "__main__":
+    facts.main()

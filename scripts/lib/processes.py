@@ -1,0 +1,113 @@
+"""Processes of a measurement: started pinned and at one priority, ended by pid, in a network namespace of their own."""
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failure(Exception):
+    """What went wrong, for a person; may have several lines."""
+
+
+def enter_own_namespace():
+    """Puts this process into a new, nameless network namespace; it vanishes with its last process."""
+    if _libc.unshare(CLONE_NEWNET) != 0:
+        raise Failure(f"cannot make a network namespace ({os.strerror(ctypes.get_errno())}): run this as root")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def raise_descriptor_limit(wanted):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _prepare_child(cpu):
+    # In the child, before exec: it has a session and so a scheduling group of its own; all sides get the same priority.
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    try:
+        with open("/proc/self/autogroup", "w") as group:
+            group.write("-20")
+    except OSError:
+        pass  # no autogroups, or not permitted: all sides are alike in that, too
+
+
+def cpus():
+    """The processors for server and client; None twice when there is only one."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
+
+
+class Process:
+    """A child whose output goes to a temporary file."""
+
+    def __init__(self, name, command, cpu=None, **environment):
+        self.name = name
+        self.command = [str(word) for word in command]
+        self._log = tempfile.TemporaryFile()
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("ZPS_") and key != "LD_PRELOAD"}
+        self._process = subprocess.Popen(
+            self.command, env={**kept, **environment}, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+            start_new_session=True, preexec_fn=lambda: _prepare_child(cpu))
+        self._environment = environment
+
+    def output(self):
+        # Read with a position of our own: the file's belongs to the child.
+        descriptor = self._log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
+
+    def explain(self, what):
+        """A Failure that says what happened and shows the command and the end of the output."""
+        settings = " ".join(f"{key}={value}" for key, value in self._environment.items())
+        tail = "".join(f"    | {line}\n" for line in self.output().splitlines()[-25:])
+        return Failure(f"{self.name} {what}\n    {settings} {' '.join(self.command)}\n{tail}")
+
+    def status(self):
+        """The exit status, or None while it runs."""
+        return self._process.poll()
+
+    def wait_for(self, condition, seconds, what):
+        """Polls until condition() holds; a child that ends first, or too much time, is a Failure."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.status() is not None:
+                raise self.explain(f"ended with status {self.status()} before it {what}")
+            if time.monotonic() > deadline:
+                raise self.explain(f"has not {what} within {seconds} s")
+            time.sleep(0.01)
+
+    def wait(self, seconds):
+        """Waits for a good end and returns the output."""
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self.explain(f"has not ended within {seconds} s") from None
+        if status != 0:
+            raise self.explain(f"ended with status {status}")
+        return self.output()
+
+    def end(self):
+        """Ends it: politely, then with SIGKILL."""
+        if self.status() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(3)
+            except subprocess.TimeoutExpired:
+                print(f"{self.name} (pid {self._process.pid}) did not end on SIGTERM: killed", file=sys.stderr)
+                self._process.kill()
+                self._process.wait()
+        self._log.close()

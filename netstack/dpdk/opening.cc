@@ -1,0 +1,93 @@
+// Pools, addresses and packet-socket wires for the openers.
+#include "netstack/dpdk/opening.h"
+
+#include <cstring>
+#include <new>
+#include <sys/random.h>
+
+#include "base/log.h"
+#include "base/syscall.h"
+#include "netstack/dpdk/eal.h"
+#include "netstack/dpdk/last_fd.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint32_t kHeadroom = 128;        // RTE_PKTMBUF_HEADROOM
+constexpr uint32_t kDefaultFrames = 4096;
+constexpr uint32_t kDefaultMemoryMb = 48;
+
+// The packet socket's ring: a slot holds the kernel's header (80 bytes before the frame), the frame and a VLAN tag.
+constexpr uint32_t kSlotOverhead = 80 + 18;
+constexpr uint32_t kRingSlots = 1024;
+
+uint32_t power_of_two(uint32_t at_least) noexcept {
+  uint32_t value = 1;
+  while (value < at_least) value *= 2;
+  return value;
+}
+
+uint32_t memory_mb(const StackConfig& config) noexcept { return config.memory_mb != 0 ? config.memory_mb : kDefaultMemoryMb; }
+
+}  // namespace
+
+void format_address(uint32_t address_be, char* out) noexcept {
+  const uint32_t a = __builtin_bswap32(address_be);
+  const base::Error text = base::make_error("%u.%u.%u.%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
+  memcpy(out, text.text, 16);
+}
+
+uint32_t neighbour_of(uint32_t address_be, uint8_t prefix) noexcept {
+  const uint32_t address = __builtin_bswap32(address_be);
+  const uint32_t mask = prefix == 0 ? 0 : ~uint32_t{0} << (32 - prefix);
+  const uint32_t first = (address & mask) + (prefix < 31 ? 1 : 0);
+  return swap_to_wire(first != address ? first : first + 1);
+}
+
+void random_mac(uint8_t* mac) noexcept {
+  (void)base::kernel_call(SYS_getrandom, base::as_arg(mac), 6, 0);
+  mac[0] = static_cast<uint8_t>((mac[0] & ~1U) | 2U);
+}
+
+// A third of the memory that the stack may use is for frames at most; the rest is for rings, connections and DPDK.
+base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexcept {
+  static int serial = 0;
+  const uint32_t stride = room + kHeadroom + 256;
+  const uint32_t affordable = static_cast<uint32_t>((uint64_t{memory_mb(opening.config)} << 20) / 3 / stride);
+  uint32_t frames = opening.config.frames != 0 ? opening.config.frames : kDefaultFrames;
+  if (opening.config.frames == 0 && frames > affordable) frames = affordable;
+  if (frames < 4 * kBurst) frames = 4 * kBurst;
+  const base::Error name = base::make_error("zps_frames_%d", serial++);
+  return FramePool::create(name.text, frames, room + kHeadroom, opening.config.hugepages);
+}
+
+base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept {
+  WireMemory memory{};
+  memory.queue_capacity = power_of_two(pool.total());
+  memory.object = opening.arena->allocate(object_bytes);
+  memory.queue = static_cast<rte_mbuf**>(opening.arena->allocate(memory.queue_capacity * sizeof(rte_mbuf*)));
+  if (memory.object == nullptr || memory.queue == nullptr) return base::make_error("the stack's memory is too small for its wire");
+  return memory;
+}
+
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu) noexcept {
+  const uint32_t slot_bytes = power_of_two(mtu + kSlotOverhead < 2048 ? 2048 : mtu + kSlotOverhead);
+  const uint32_t block_bytes = slot_bytes < 4096 ? 4096 : slot_bytes;
+  const uint32_t slots = memory_mb(opening.config) < 32 ? kRingSlots / 2 : kRingSlots;
+  auto pool = make_pool(opening, slot_bytes);
+  if (!pool) return pool.error();
+  auto memory = wire_memory(opening, sizeof(DpdkWire), **pool);
+  if (!memory) return memory.error();
+
+  static int serial = 0;
+  const base::Error name = base::make_error("net_af_packet%d", serial++);
+  const base::Error arguments = base::make_error("iface=%s,blocksz=%u,framesz=%u,framecnt=%u,qdisc_bypass=1", interface, block_bytes, slot_bytes, slots);
+  auto port = start_port(name.text, arguments.text, *pool, static_cast<uint16_t>(slots), mtu);
+  if (!port) return port.error();
+  auto* wire = new (memory->object) DpdkWire(*port, *pool, nullptr, last_dpdk_fd(), memory->queue, memory->queue_capacity);
+  wire->mutable_facts().mtu = static_cast<uint16_t>(mtu);
+  wire->mutable_facts().link_needs_checksum = true;
+  return wire;
+}
+
+}  // namespace netstack

@@ -1,0 +1,51 @@
+// What the openers of the kinds of wires share: the request, addresses as text, pool sizes, wires over a packet socket.
+#pragma once
+
+#include <cstdint>
+
+#include "base/arena.h"
+#include "base/result.h"
+#include "netstack/dpdk/dpdk_wire.h"
+#include "netstack/dpdk/frame_pool.h"
+#include "netstack/dpdk/open_wire.h"
+
+namespace netstack {
+
+struct Opening {
+  const StackConfig& config;
+  const char* argument;  // what follows "kind:"; empty if nothing
+  base::Arena* arena;
+  WireAddress* out;
+};
+
+// The default network of the N-th wire of this host is 198.18.N.0/24: kernel or first peer .1, stack .2.
+inline constexpr uint32_t kDefaultNetwork = 198U << 24 | 18U << 16;
+
+[[nodiscard]] constexpr uint32_t swap_to_wire(uint32_t host) noexcept { return __builtin_bswap32(host); }
+
+// "198.18.0.2" into `out` (16 bytes).
+void format_address(uint32_t address_be, char* out) noexcept;
+// Some other host address of the network of address/prefix: .1, or .2 if the address is that.
+[[nodiscard]] uint32_t neighbour_of(uint32_t address_be, uint8_t prefix) noexcept;
+// A random locally administered unicast address.
+void random_mac(uint8_t* mac) noexcept;
+
+// The pool for a wire whose frames need `room` bytes for data, as large as the configuration says or allows.
+base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexcept;
+// Memory for a Wire of type T and for its queue of frames to send.
+struct WireMemory {
+  void* object;
+  rte_mbuf** queue;
+  uint32_t queue_capacity;
+};
+base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept;
+
+// A wire over DPDK's af_packet driver on `interface`, which lies in the calling thread's network namespace and is up.
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu) noexcept;
+
+base::Result<Wire*> open_veth(const Opening& opening) noexcept;
+base::Result<Wire*> open_packet(const Opening& opening) noexcept;
+base::Result<Wire*> open_memif(const Opening& opening) noexcept;
+base::Result<Wire*> open_tap(const Opening& opening) noexcept;
+
+}  // namespace netstack

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Prelinks the parts of DPDK that the wires use into one relocatable object, with a few of their calls redirected to ours.
+#
+# usage: prelink.sh <folder of librte_*.a> <folder of the redirect lists> <work folder> <output.o>
+#
+# Debian's static archives are position independent. Copies of them are changed, never the originals:
+#  - descriptors: whatever makes one (redirect_common.syms) calls a version of ours that moves it into the hidden range;
+#  - the interrupt service (one member of EAL) is left out, interrupts.cc stands in for it;
+#  - memif, af_packet and tap get lists of their own;
+#  - eal_common_options.c keeps a 4 KiB thread-local buffer for directories of plugins. Static TLS of a dlmopen'ed object is
+#    scarce and we have no plugins: the section's size field is written down to 64 bytes;
+#  - rte_log goes through --wrap, since a renamed reference in the defining archive would rename the definition too.
+set -eu
+lib=$1 here=$2 work=$3 out=$4
+mkdir -p "$work"
+
+drivers="net_af_packet net_memif net_tap bus_vdev"
+libraries="eal kvargs telemetry ring mempool mbuf net meter ethdev hash rcu gso"
+
+for name in $drivers $libraries; do
+  cp "$lib/librte_$name.a" "$work/$name.a"
+  chmod u+w "$work/$name.a"
+done
+
+cd "$work"
+ar d eal.a eal_linux_eal_interrupts.c.o
+
+options=eal_common_eal_common_options.c.o
+ar x eal.a $options
+headers=$(readelf -hW $options | awk '/Start of section headers/{print $5}')
+index=$(readelf -SW $options | sed -n 's/^ *\[ *\([0-9]*\)\] \.tbss .*/\1/p')
+printf '\100\0\0\0\0\0\0\0' | dd of=$options bs=1 seek=$((headers + index * 64 + 32)) conv=notrunc status=none
+ar r eal.a $options 2>/dev/null
+
+# The interrupt handles of memif are made at any time and by any member of the family: from the shared arena, like memif's own memory.
+handles=eal_common_eal_common_interrupts.c.o
+ar x eal.a $handles
+objcopy --redefine-syms="$here/redirect_memory.syms" $handles
+ar r eal.a $handles 2>/dev/null
+
+# Only callers outside the defining member can be told apart from the definition.
+ethdev_member=$(ar t net_memif.a | grep 'rte_eth_memif\.c\.o$')
+ar x net_memif.a "$ethdev_member"
+objcopy --redefine-sym memif_connect_client=zps_memif_connect_client "$ethdev_member"
+ar r net_memif.a "$ethdev_member" 2>/dev/null
+
+for name in $drivers eal; do
+  objcopy --redefine-syms="$here/redirect_common.syms" $name.a
+  if [ -e "$here/redirect_$name.syms" ]; then objcopy --redefine-syms="$here/redirect_$name.syms" $name.a; fi
+done
+objcopy --redefine-syms="$here/redirect_memory.syms" net_memif.a
+
+archives() { for name in "$@"; do printf '%s.a ' "$name"; done; }
+# shellcheck disable=SC2046
+ld -r --wrap=rte_log -o prelinked.o --whole-archive $(archives $drivers) --no-whole-archive --start-group $(archives $libraries) --end-group
+rm -f ./*.c.o
+mv prelinked.o "$out"

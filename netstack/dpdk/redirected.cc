@@ -1,0 +1,161 @@
+// What DPDK's archives call in place of libc, EAL's log and EAL's memory (see prelink.sh for who calls what).
+//
+// Three rules that the originals break and these keep: a descriptor never stays among the program's numbers; nothing
+// blocks, since the caller holds the stack's lock; memory that is taken after a fork comes from the arena, because the heads
+// of EAL's heap are private to each process.
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <linux/if_packet.h>
+
+#include "base/high_fd.h"
+#include "base/log.h"
+#include "base/syscall.h"
+#include "netstack/dpdk/control.h"
+#include "netstack/dpdk/last_fd.h"
+
+using base::as_arg;
+using base::kernel_call;
+using netstack::Control;
+
+namespace {
+
+// A kernel result in libc's shape.
+long to_libc(long result) noexcept {
+  if (result >= 0 || result < -4095) return result;
+  errno = static_cast<int>(-result);
+  return -1;
+}
+
+int last_fd = -1;
+
+int moved_high(long fd) noexcept {
+  if (fd < 0) return static_cast<int>(to_libc(fd));
+  const int high = base::move_fd_high(static_cast<int>(fd));
+  if (high >= 0) return last_fd = high;
+  (void)kernel_call(SYS_close, fd);
+  return static_cast<int>(to_libc(high));
+}
+
+// A descriptor of memif: known to all members if there is a Control, which there is whenever memif runs.
+int adopted(long fd) noexcept {
+  if (fd < 0) return static_cast<int>(to_libc(fd));
+  Control* control = Control::current();
+  return control == nullptr ? moved_high(fd) : static_cast<int>(to_libc(control->adopt_fd(static_cast<int>(fd))));
+}
+
+}  // namespace
+
+int netstack::last_dpdk_fd() noexcept { return last_fd; }
+
+extern "C" {
+
+int zps_dpdk_socket(int domain, int type, int protocol) { return moved_high(kernel_call(SYS_socket, domain, type | SOCK_CLOEXEC, protocol)); }
+int zps_dpdk_accept(int fd, sockaddr* address, socklen_t* length) {
+  return moved_high(kernel_call(SYS_accept4, fd, as_arg(address), as_arg(length), SOCK_CLOEXEC));
+}
+int zps_dpdk_eventfd(unsigned value, int flags) { return moved_high(kernel_call(SYS_eventfd2, value, flags)); }
+int zps_dpdk_memfd_create(const char* name, unsigned flags) {
+  return moved_high(kernel_call(SYS_memfd_create, as_arg(name), flags | MFD_CLOEXEC));
+}
+int zps_dpdk_timerfd_create(int clock, int flags) { return moved_high(kernel_call(SYS_timerfd_create, clock, flags)); }
+int zps_dpdk_dup(int fd) { return moved_high(kernel_call(SYS_dup, fd)); }
+int zps_dpdk_open(const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const int mode = va_arg(arguments, int);
+  va_end(arguments);
+  return moved_high(kernel_call(SYS_open, as_arg(path), flags | O_CLOEXEC, mode));
+}
+
+// EAL measures the TSC during one sleep of 100 ms where CPUID does not tell its frequency; 2 ms give the same result (it is
+// rounded to 10 MHz). Any other sleep is what it says.
+int zps_dpdk_nanosleep(const timespec* time, timespec* left) {
+  constexpr long kCalibration = 100'000'000;
+  timespec shorter{0, 2'000'000};
+  if (time->tv_sec == 0 && time->tv_nsec == kCalibration) time = &shorter;
+  return static_cast<int>(to_libc(kernel_call(SYS_nanosleep, as_arg(time), as_arg(left))));
+}
+
+// EAL raises the program's limit of open files, and wants a run-time folder though there is nothing to put into it.
+int zps_dpdk_setrlimit(int, const void*) { return 0; }
+int zps_dpdk_mkdir(const char*, unsigned) { return 0; }
+
+// Formatted by libc, since DPDK uses all that printf can; only on request, because that may allocate.
+int __wrap_rte_log(uint32_t, uint32_t, const char* format, ...) {
+  if (base::log_level() != base::LogLevel::debug) return 0;
+  char text[300];
+  va_list arguments;
+  va_start(arguments, format);
+  const int length = vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  if (length > 0 && static_cast<size_t>(length) < sizeof text && text[length - 1] == '\n') text[length - 1] = '\0';
+  base::log(base::LogLevel::debug, "dpdk: %s", text);
+  return 0;
+}
+
+void* zps_dpdk_malloc(const char*, size_t bytes, unsigned) {
+  Control* control = Control::current();
+  return control == nullptr ? nullptr : control->arena->allocate(bytes);
+}
+void* zps_dpdk_zmalloc(const char* type, size_t bytes, unsigned align) {
+  void* piece = zps_dpdk_malloc(type, bytes, align);
+  if (piece != nullptr) memset(piece, 0, bytes);
+  return piece;
+}
+void zps_dpdk_free(void* piece) {
+  Control* control = Control::current();
+  if (control != nullptr) control->arena->release(piece);
+}
+
+// memif. Its sockets do not block: connect() would wait for a server whose program is busy elsewhere.
+int zps_memif_socket(int domain, int type, int protocol) {
+  return adopted(kernel_call(SYS_socket, domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
+}
+int zps_memif_accept(int fd, sockaddr* address, socklen_t* length) {
+  return adopted(kernel_call(SYS_accept4, fd, as_arg(address), as_arg(length), SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+int zps_memif_eventfd(unsigned value, int flags) { return adopted(kernel_call(SYS_eventfd2, value, flags)); }
+int zps_memif_memfd_create(const char* name, unsigned flags) {
+  return adopted(kernel_call(SYS_memfd_create, as_arg(name), flags | MFD_CLOEXEC));
+}
+int zps_memif_close(int fd) {
+  Control* control = Control::current();
+  if (control != nullptr && control->drop_fd(fd)) return 0;
+  return static_cast<int>(to_libc(kernel_call(SYS_close, fd)));
+}
+void* zps_memif_mmap(void*, size_t bytes, int, int, int fd, long) {
+  Control* control = Control::current();
+  void* address = control == nullptr ? nullptr : control->map_region(fd, bytes);
+  if (address == nullptr) errno = ENOMEM;
+  return address == nullptr ? MAP_FAILED : address;
+}
+int zps_memif_munmap(void* address, size_t) {
+  Control* control = Control::current();
+  return control != nullptr && control->unmap_region(address) ? 0 : -1;
+}
+
+// af_packet. Its poll() would wait for room in the ring without end; what does not fit now waits in the wire's own queue.
+int zps_packet_poll(pollfd* fds, unsigned long count, int) {
+  for (unsigned long i = 0; i < count; i++) fds[i].revents = POLLOUT;
+  return static_cast<int>(count);
+}
+// A fanout group of one socket only costs time.
+int zps_packet_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
+  if (level == SOL_PACKET && name == PACKET_FANOUT) return 0;
+  return static_cast<int>(to_libc(kernel_call(SYS_setsockopt, fd, level, name, as_arg(value), length)));
+}
+// The ring's pages cannot be swapped in any case, and MAP_LOCKED counts against a limit that may be small.
+void* zps_packet_mmap(void* address, size_t bytes, int protection, int flags, int fd, long offset) {
+  return reinterpret_cast<void*>(
+      to_libc(kernel_call(SYS_mmap, as_arg(address), static_cast<long>(bytes), protection, flags & ~MAP_LOCKED, fd, offset)));
+}
+
+}  // extern "C"

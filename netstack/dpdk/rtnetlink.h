@@ -1,0 +1,44 @@
+// The little of rtnetlink and ethtool that making a link needs: one request, one answer, no `ip` command.
+#pragma once
+
+#include <cstdint>
+
+namespace netstack {
+
+struct VethRequest {
+  const char* name;           // of the end in the socket's namespace
+  const char* peer_name;
+  int peer_namespace_fd;      // -1: the socket's own
+  const uint8_t* peer_mac;    // 6 bytes
+  uint32_t mtu;               // of both ends
+};
+
+class RtNetlink {
+ public:
+  // Opens a socket in the calling thread's network namespace.
+  RtNetlink() noexcept;
+  ~RtNetlink();
+  RtNetlink(const RtNetlink&) = delete;
+  RtNetlink& operator=(const RtNetlink&) = delete;
+
+  // All of these: 0 or the kernel's negative errno.
+  [[nodiscard]] long make_veth(const VethRequest& request) noexcept;
+  [[nodiscard]] long remove_link(const char* name) noexcept;
+  [[nodiscard]] long set_up(const char* name, const uint8_t* mac = nullptr, uint32_t mtu = 0) noexcept;
+  [[nodiscard]] long add_address(const char* name, uint32_t address_be, uint8_t prefix) noexcept;
+
+ private:
+  [[nodiscard]] long exchange(void* request) noexcept;
+
+  int fd_;
+};
+
+// The index of a link in the calling thread's namespace, or a negative errno.
+[[nodiscard]] int link_index(const char* name) noexcept;
+[[nodiscard]] long link_mac(const char* name, uint8_t* mac) noexcept;
+[[nodiscard]] int link_mtu(const char* name) noexcept;
+
+// Switches off what the kernel leaves to a network card: transmit checksums, TSO, GSO, GRO. What a link does not have is no error.
+void switch_offloads_off(const char* name) noexcept;
+
+}  // namespace netstack

@@ -1,0 +1,165 @@
+// The veth wire: a pair whose kernel side is in the host's network and whose other end is driven through a packet socket.
+//
+// The other end lies in a network namespace that nobody can name: this thread makes it, DPDK opens its packet socket in it, and when the
+// thread ends the socket alone keeps it. When the last member of the family is gone, by kill -9 too, the kernel takes socket, namespace
+// and pair away, so nothing is left behind and nothing has to be cleaned up.
+//
+// The stack's MAC address is not that of the device: the namespace's own IP layer sees every frame as another host's and
+// drops it at once, after the packet socket took its copy.
+//
+// Without the right to make a namespace (CAP_SYS_ADMIN) both ends stay in the host's network. The pair then outlives a killed family, so an
+// abstract socket named after it is held by the family, and a pair without one is stale and removed by the next wire that finds it.
+#include <cerrno>
+#include <cstring>
+#include <initializer_list>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <fcntl.h>
+
+#include "base/high_fd.h"
+#include "base/syscall.h"
+#include "netstack/dpdk/opening.h"
+#include "netstack/dpdk/rtnetlink.h"
+
+namespace netstack {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr int kMaxPairs = 256;
+constexpr uint32_t kDefaultMtu = 1500;
+
+struct Pair {
+  char name[16];       // the kernel side
+  char peer_name[16];
+  int number;
+};
+
+base::Error refused(const char* what, long error) noexcept {
+  if (error == -EPERM || error == -EACCES) {
+    return base::make_error("wire veth: cannot %s without CAP_NET_ADMIN and CAP_NET_RAW: run as root, give the program these capabilities "
+                            "(setpriv --ambient-caps +net_admin,+net_raw), or use ZPS_WIRE=memif:/path",
+                            what);
+  }
+  return base::make_error("wire veth: cannot %s: error %ld", what, -error);
+}
+
+// The two network namespaces that this thread works in: the host's, and the other end's (the same if none could be made).
+class Spaces {
+ public:
+  Spaces() noexcept : host_(here()), own_(kernel_call(SYS_unshare, CLONE_NEWNET) == 0 ? here() : -1) {
+    if (own_ < 0) return;
+    // IPv6 would only send router solicitations.
+    const long file = kernel_call(SYS_open, as_arg("/proc/sys/net/ipv6/conf/default/disable_ipv6"), O_WRONLY | O_CLOEXEC);
+    if (file < 0) return;
+    (void)kernel_call(SYS_write, file, as_arg("1"), 1);
+    (void)kernel_call(SYS_close, file);
+  }
+  ~Spaces() {
+    for (const int fd : {host_, own_}) {
+      if (fd >= 0) (void)kernel_call(SYS_close, fd);
+    }
+  }
+  Spaces(const Spaces&) = delete;
+  Spaces& operator=(const Spaces&) = delete;
+
+  [[nodiscard]] int own() const noexcept { return own_; }
+  [[nodiscard]] long enter_host() const noexcept { return own_ < 0 ? 0 : kernel_call(SYS_setns, host_, CLONE_NEWNET); }
+  [[nodiscard]] long enter_own() const noexcept { return own_ < 0 ? 0 : kernel_call(SYS_setns, own_, CLONE_NEWNET); }
+
+ private:
+  static int here() noexcept {
+    return base::move_fd_high(static_cast<int>(kernel_call(SYS_open, as_arg("/proc/thread-self/ns/net"), O_RDONLY | O_CLOEXEC)));
+  }
+
+  int host_, own_;
+};
+
+// Holds the abstract name of a pair for as long as a member lives. The descriptor, or -EADDRINUSE if a family has it.
+int hold_name(const char* pair) noexcept {
+  const int fd = base::move_fd_high(static_cast<int>(kernel_call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  if (fd < 0) return fd;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const base::Error name = base::make_error("zpstack/%s", pair);
+  memcpy(address.sun_path + 1, name.text, strlen(name.text));
+  const long length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name.text));
+  const long result = kernel_call(SYS_bind, fd, as_arg(&address), length);
+  if (result == 0) return fd;
+  (void)kernel_call(SYS_close, fd);
+  return static_cast<int>(result);
+}
+
+// Makes the pair with the lowest free number; the host's namespace is entered.
+base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noexcept {
+  Pair pair{};
+  uint8_t device_mac[6];
+  random_mac(device_mac);
+  long result = -EEXIST;
+  for (int n = 0; n < kMaxPairs && result == -EEXIST; n++) {
+    pair.number = n;
+    memcpy(pair.name, base::make_error("zps%d", n).text, sizeof pair.name);
+    memcpy(pair.peer_name, base::make_error("zps%d-stack", n).text, sizeof pair.peer_name);
+    const int name_fd = peer_space >= 0 ? -1 : hold_name(pair.name);
+    if (peer_space < 0 && name_fd < 0) continue;
+    const VethRequest request{pair.name, pair.peer_name, peer_space, device_mac, mtu};
+    result = host.make_veth(request);
+    if (result == -EEXIST && name_fd >= 0 && link_index(pair.peer_name) >= 0) {
+      (void)host.remove_link(pair.name);
+      result = host.make_veth(request);
+    }
+    if (result != 0 && name_fd >= 0) (void)kernel_call(SYS_close, name_fd);
+  }
+  if (result != 0) return refused("make a pair of links", result);
+  return pair;
+}
+
+// Addresses of both sides, and what to tell about them.
+void choose_addresses(const Opening& opening, const Pair& pair, uint32_t* kernel_be) noexcept {
+  WireAddress& out = *opening.out;
+  out.prefix = opening.config.prefix != 0 ? opening.config.prefix : 24;
+  out.address_be = opening.config.address_be;
+  if (out.address_be == 0) out.address_be = swap_to_wire(kDefaultNetwork | static_cast<uint32_t>(pair.number) << 8 | 2);
+  *kernel_be = neighbour_of(out.address_be, out.prefix);
+  out.gateway_be = opening.config.gateway_be;
+  char text[16];
+  format_address(out.address_be, text);
+  memcpy(out.wire, base::make_error("veth %s (af_packet)", pair.name).text, sizeof out.wire);
+  memcpy(out.reach, base::make_error("%s from this host", text).text, sizeof out.reach);
+}
+
+}  // namespace
+
+base::Result<Wire*> open_veth(const Opening& opening) noexcept {
+  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : kDefaultMtu;
+  Spaces spaces;
+  if (const long result = spaces.enter_host(); result != 0) return refused("return to the host's network namespace", result);
+  RtNetlink host;
+  auto pair = make_pair(host, spaces.own(), mtu);
+  if (!pair) return pair.error();
+  uint32_t kernel_be = 0;
+  choose_addresses(opening, *pair, &kernel_be);
+  switch_offloads_off(pair->name);
+  long result = host.add_address(pair->name, kernel_be, opening.out->prefix);
+  if (result == 0) result = host.set_up(pair->name);
+  if (result != 0) return refused("give its link an address", result);
+
+  if (result = spaces.enter_own(); result != 0) return refused("enter its network namespace", result);
+  switch_offloads_off(pair->peer_name);
+  RtNetlink own;
+  if (result = own.set_up(pair->peer_name); result != 0) return refused("switch its link on", result);
+  auto wire = open_packet_wire(opening, pair->peer_name, mtu);
+  if (!wire) {
+    (void)host.remove_link(pair->name);
+    return wire.error();
+  }
+  WireFacts& facts = (*wire)->mutable_facts();
+  memcpy(facts.name, "veth", 5);
+  random_mac(facts.mac);
+  return *wire;
+}
+
+}  // namespace netstack

@@ -1,0 +1,16 @@
+// A shared object as the hook's core is one: it links zps_wires and nothing else, is loaded with dlmopen, and gives out wires.
+#include <cstdlib>
+
+#include "base/arena.h"
+#include "base/log.h"
+#include "netstack/dpdk/open_wire.h"
+
+extern "C" [[gnu::visibility("default")]] netstack::Wire* probe_open_wire(const netstack::StackConfig* config, netstack::WireAddress* address,
+                                                                          base::Error* error) {
+  if (getenv("WIRE_DEBUG") != nullptr) base::set_log_level(base::LogLevel::debug);
+  base::Arena* arena = base::Arena::map_shared(size_t{16} << 20);
+  auto wire = netstack::open_wire(*config, arena, address);
+  if (wire) return *wire;
+  *error = wire.error();
+  return nullptr;
+}

@@ -1,0 +1,220 @@
+// connect(): refused, in progress, twice, with addresses of its own choice; what poll and SO_ERROR say meanwhile.
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/lib/peer.h"
+
+using namespace testing_lib;
+
+namespace {
+
+class Connect : public DiffTest {
+ protected:
+  static int make(int flags = 0) { return socket(AF_INET, SOCK_STREAM | flags, 0); }
+  static int go(int fd, const sockaddr_in& to) { return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to); }
+  static int take_error(int fd) {
+    int error = -1;
+    socklen_t size = sizeof error;
+    EXPECT_EQ(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
+    return error;
+  }
+  // An address of the peer where nobody listens: a port that was just given back.
+  sockaddr_in dead_end() {
+    sockaddr_in at{};
+    int listener = peer.listen(&at);
+    peer.close(listener);
+    return at;
+  }
+};
+
+TEST_F(Connect, BlockingRefused) {
+  sockaddr_in at = dead_end();
+  int fd = make();
+  EXPECT_EQ(go(fd, at), -1);
+  EXPECT_EQ(errno, ECONNREFUSED);
+  EXPECT_EQ(take_error(fd), 0) << "connect() has told it";
+  EXPECT_EQ(wait_for(fd, POLLIN | POLLOUT, 0), POLLOUT | POLLHUP) << "as a socket that never tried";
+}
+
+TEST_F(Connect, AgainAfterRefusal) {
+  sockaddr_in at = dead_end(), alive{};
+  int fd = make();
+  ASSERT_EQ(go(fd, at), -1);
+  int listener = peer.listen(&alive);
+  EXPECT_EQ(go(fd, alive), 0) << strerror(errno);
+  EXPECT_GE(peer.accept(listener).result, 0);
+}
+
+TEST_F(Connect, NonBlockingRefused) {
+  sockaddr_in at = dead_end();
+  int fd = make(SOCK_NONBLOCK);
+  EXPECT_EQ(go(fd, at), -1);
+  EXPECT_EQ(errno, EINPROGRESS);
+  EXPECT_EQ(wait_for(fd, POLLIN | POLLOUT | POLLRDHUP), POLLIN | POLLOUT | POLLERR | POLLHUP | POLLRDHUP);
+  EXPECT_EQ(take_error(fd), ECONNREFUSED);
+  EXPECT_EQ(take_error(fd), 0);
+  EXPECT_EQ(wait_for(fd, POLLOUT, 0), POLLOUT | POLLHUP) << "still writable: writing fails at once";
+  EXPECT_EQ(send(fd, "x", 1, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, EPIPE);
+}
+
+TEST_F(Connect, NonBlockingRefusalByConnectAgain) {
+  sockaddr_in at = dead_end();
+  int fd = make(SOCK_NONBLOCK);
+  EXPECT_EQ(go(fd, at), -1);
+  ASSERT_TRUE(wait_for(fd, POLLOUT) & POLLERR);
+  EXPECT_EQ(go(fd, at), -1);
+  EXPECT_EQ(errno, ECONNREFUSED) << "the second connect() takes the error";
+}
+
+TEST_F(Connect, NonBlockingSucceeds) {
+  sockaddr_in at{}, name{};
+  int listener = peer.listen(&at);
+  int fd = make(SOCK_NONBLOCK);
+  int result = go(fd, at);
+  ASSERT_TRUE(result == 0 || errno == EINPROGRESS) << strerror(errno);
+  EXPECT_EQ(wait_for(fd, POLLOUT), POLLOUT);
+  EXPECT_EQ(take_error(fd), 0);
+  if (result != 0) EXPECT_EQ(go(fd, at), 0) << "the next connect() tells of the success, once";
+  EXPECT_EQ(go(fd, at), -1);
+  EXPECT_EQ(errno, EISCONN);
+  socklen_t size = sizeof name;
+  EXPECT_EQ(getpeername(fd, reinterpret_cast<sockaddr*>(&name), &size), 0);
+  EXPECT_EQ(to_text(name), to_text(at));
+  Reply accepted = peer.accept(listener);
+  size = sizeof name;
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size), 0);
+  EXPECT_EQ(to_text(name), to_text(accepted.name));
+}
+
+// To an address of the network that nobody has: the answer never comes while we look.
+TEST_F(Connect, InProgressStates) {
+  sockaddr_in nobody = peer_address(htons(9));
+  nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~0xffu) | 77);
+  int fd = make(SOCK_NONBLOCK);
+  EXPECT_EQ(go(fd, nobody), -1);
+  EXPECT_EQ(errno, EINPROGRESS);
+  EXPECT_EQ(go(fd, nobody), -1);
+  EXPECT_EQ(errno, EALREADY);
+  EXPECT_EQ(wait_for(fd, POLLIN | POLLOUT, 0), 0);
+  char byte;
+  EXPECT_EQ(read(fd, &byte, 1), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_EQ(send(fd, &byte, 1, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  sockaddr_in name{};
+  socklen_t size = sizeof name;
+  EXPECT_EQ(getpeername(fd, reinterpret_cast<sockaddr*>(&name), &size), -1);
+  EXPECT_EQ(errno, ENOTCONN);
+  EXPECT_EQ(close(fd), 0);
+}
+
+TEST_F(Connect, UnreachableNeighbour) {
+  sockaddr_in nobody = peer_address(htons(9));
+  nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~0xffu) | 78);
+  int fd = make(SOCK_NONBLOCK);
+  EXPECT_EQ(go(fd, nobody), -1);
+  ASSERT_EQ(errno, EINPROGRESS);
+  EXPECT_TRUE(wait_for(fd, POLLOUT, 20000) & POLLERR);
+  EXPECT_EQ(take_error(fd), EHOSTUNREACH);
+}
+
+TEST_F(Connect, BlockingConnectWithSendTimeout) {
+  sockaddr_in nobody = peer_address(htons(9));
+  nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~0xffu) | 79);
+  int fd = make();
+  timeval limit{0, 200000};
+  ASSERT_EQ(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit), 0);
+  uint64_t start = now_ms();
+  EXPECT_EQ(go(fd, nobody), -1);
+  EXPECT_EQ(errno, EINPROGRESS);
+  EXPECT_GE(now_ms() - start, 195u);
+  EXPECT_LT(now_ms() - start, 2000u);
+}
+
+TEST_F(Connect, FromABoundPort) {
+  sockaddr_in at{}, mine{};
+  int listener = peer.listen(&at);
+  int fd = make();
+  mine = self_address(0);
+  mine.sin_addr.s_addr = INADDR_ANY;
+  mine.sin_port = htons(23456);
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&mine), sizeof mine), 0);
+  ASSERT_EQ(go(fd, at), 0) << strerror(errno);
+  Reply accepted = peer.accept(listener);
+  EXPECT_EQ(to_text(accepted.name), to_text(self_address(htons(23456))));
+}
+
+TEST_F(Connect, PortsAreNeverUsedTwice) {
+  sockaddr_in at{};
+  int listener = peer.listen(&at, 256);
+  std::string seen;
+  for (int i = 0; i < 100; i++) {
+    int fd = make();
+    ASSERT_EQ(go(fd, at), 0);
+    Reply accepted = peer.accept(listener);
+    std::string name = to_text(accepted.name) + ";";
+    EXPECT_EQ(seen.find(name), std::string::npos);
+    seen += name;
+  }
+}
+
+TEST_F(Connect, WrongArguments) {
+  sockaddr_in at{};
+  peer.listen(&at);
+  EXPECT_EQ(go(-1, at), -1);
+  EXPECT_EQ(errno, EBADF);
+  EXPECT_EQ(go(0, at), -1);
+  EXPECT_EQ(errno, ENOTSOCK);
+  int fd = make();
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&at), 3), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(8), sizeof at), -1);
+  EXPECT_EQ(errno, EFAULT);
+  sockaddr_in odd = at;
+  odd.sin_family = AF_INET6;
+  EXPECT_EQ(go(fd, odd), -1);
+  EXPECT_EQ(errno, EAFNOSUPPORT);
+  EXPECT_EQ(go(fd, at), 0) << "the socket is still good: " << strerror(errno);
+  EXPECT_EQ(go(fd, at), -1);
+  EXPECT_EQ(errno, EISCONN);
+  EXPECT_EQ(listen(fd, 5), -1);
+  EXPECT_EQ(errno, EINVAL);
+}
+
+TEST_F(Connect, LoopbackStaysWithTheKernel) {
+  int listener = make();
+  sockaddr_in local{};
+  local.sin_family = AF_INET;
+  local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&local), sizeof local), 0);
+  ASSERT_EQ(listen(listener, 5), 0);
+  socklen_t size = sizeof local;
+  getsockname(listener, reinterpret_cast<sockaddr*>(&local), &size);
+  int fd = make();
+  ASSERT_EQ(go(fd, local), 0) << strerror(errno);
+  int other = accept(listener, nullptr, nullptr);
+  ASSERT_GE(other, 0);
+  ASSERT_EQ(write(fd, "local", 5), 5);
+  EXPECT_EQ(read_all(other, 5), "local");
+}
+
+TEST_F(Connect, ToItself) {
+  sockaddr_in at{};
+  int listener = listen_here(&at);
+  int fd = make(SOCK_NONBLOCK);
+  int result = go(fd, at);
+  ASSERT_TRUE(result == 0 || errno == EINPROGRESS) << strerror(errno);
+  int other = accept(listener, nullptr, nullptr);
+  ASSERT_GE(other, 0);
+  ASSERT_TRUE(wait_for(fd, POLLOUT) & POLLOUT);
+  ASSERT_EQ(write(fd, "own", 3), 3);
+  EXPECT_EQ(read_all(other, 3), "own");
+}
+
+}  // namespace

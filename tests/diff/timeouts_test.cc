@@ -1,0 +1,158 @@
+// Waiting: SO_RCVTIMEO and SO_SNDTIMEO, timeouts of poll, select and epoll, in the right unit and never early.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "tests/lib/peer.h"
+
+using namespace testing_lib;
+
+namespace {
+
+constexpr uint64_t kWait = 150;
+// A machine that is busy wakes late; it never wakes early (one millisecond for the clock's grain).
+#define EXPECT_TOOK(start)                   \
+  {                                          \
+    uint64_t took = now_ms() - (start);      \
+    EXPECT_GE(took + 1, kWait);              \
+    EXPECT_LT(took, kWait + 1500);           \
+  }
+
+class Timeouts : public BothWays {
+ protected:
+  static void limit(int fd, int option) {
+    timeval value{0, kWait * 1000};
+    ASSERT_EQ(setsockopt(fd, SOL_SOCKET, option, &value, sizeof value), 0);
+    timeval got{};
+    socklen_t size = sizeof got;
+    ASSERT_EQ(getsockopt(fd, SOL_SOCKET, option, &got, &size), 0);
+    EXPECT_EQ(size, sizeof got);
+    EXPECT_EQ(got.tv_sec, 0);
+    EXPECT_GE(got.tv_usec, value.tv_usec);
+    EXPECT_LT(got.tv_usec, value.tv_usec + 10000);
+  }
+};
+ZPS_BOTH_WAYS(Timeouts);
+
+TEST_P(Timeouts, OfReading) {
+  Connection c = connect_pair();
+  limit(c.mine, SO_RCVTIMEO);
+  char byte;
+  uint64_t start = now_ms();
+  EXPECT_EQ(read(c.mine, &byte, 1), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_TOOK(start);
+  peer.send(c.theirs, "ab");
+  start = now_ms();
+  char three[3];
+  EXPECT_EQ(recv(c.mine, three, 3, MSG_WAITALL), 2) << "what came within the time";
+  EXPECT_TOOK(start);
+}
+
+TEST_P(Timeouts, OfWriting) {
+  Connection c = connect_pair();
+  limit(c.mine, SO_SNDTIMEO);
+  std::vector<char> block(1 << 20);
+  ssize_t count;
+  uint64_t start;
+  int short_counts = 0;
+  for (;;) {
+    start = now_ms();
+    count = write(c.mine, block.data(), block.size());
+    if (count < 0) break;
+    // What fitted before the time was up is told; a late acknowledgement may make room a few times more.
+    if (count < static_cast<ssize_t>(block.size())) ASSERT_LT(++short_counts, 20);
+  }
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_TOOK(start);
+}
+
+TEST_P(Timeouts, OfAccepting) {
+  sockaddr_in at{};
+  int listener = listen_here(&at);
+  limit(listener, SO_RCVTIMEO);
+  uint64_t start = now_ms();
+  EXPECT_EQ(accept(listener, nullptr, nullptr), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_TOOK(start);
+}
+
+TEST_P(Timeouts, OfPoll) {
+  Connection c = connect_pair();
+  pollfd one{c.mine, POLLIN, 0};
+  uint64_t start = now_ms();
+  EXPECT_EQ(poll(&one, 1, kWait), 0);
+  EXPECT_TOOK(start);
+  timespec limit{0, kWait * 1000000};
+  start = now_ms();
+  EXPECT_EQ(ppoll(&one, 1, &limit, nullptr), 0);
+  EXPECT_TOOK(start);
+  start = now_ms();
+  EXPECT_EQ(poll(&one, 1, 0), 0);
+  EXPECT_LT(now_ms() - start, 500u);
+}
+
+TEST_P(Timeouts, OfSelect) {
+  Connection c = connect_pair();
+  fd_set set;
+  FD_ZERO(&set);
+  FD_SET(c.mine, &set);
+  timeval limit{0, kWait * 1000};
+  uint64_t start = now_ms();
+  EXPECT_EQ(select(c.mine + 1, &set, nullptr, nullptr, &limit), 0);
+  EXPECT_TOOK(start);
+  EXPECT_FALSE(FD_ISSET(c.mine, &set)) << "the sets are cleared";
+  EXPECT_EQ(limit.tv_sec, 0);
+  EXPECT_EQ(limit.tv_usec, 0) << "Linux leaves what is left of the time";
+  FD_SET(c.mine, &set);
+  limit = {30, 0};
+  peer.send(c.theirs, "x");
+  EXPECT_EQ(select(c.mine + 1, &set, nullptr, nullptr, &limit), 1);
+  EXPECT_TRUE(limit.tv_sec < 30 && limit.tv_sec >= 15) << limit.tv_sec;
+}
+
+TEST_P(Timeouts, OfEpoll) {
+  Connection c = connect_pair();
+  int set = epoll_create1(0);
+  epoll_event event{EPOLLIN, {.u64 = 1}};
+  ASSERT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, c.mine, &event), 0);
+  uint64_t start = now_ms();
+  EXPECT_EQ(epoll_wait(set, &event, 1, kWait), 0);
+  EXPECT_TOOK(start);
+  start = now_ms();
+  EXPECT_EQ(epoll_wait(set, &event, 1, 0), 0);
+  EXPECT_LT(now_ms() - start, 500u);
+  timespec limit{0, kWait * 1000000};
+  start = now_ms();
+  EXPECT_EQ(epoll_pwait2(set, &event, 1, &limit, nullptr), 0);
+  EXPECT_TOOK(start);
+  limit = {0, 1};
+  start = now_ms();
+  EXPECT_EQ(epoll_pwait2(set, &event, 1, &limit, nullptr), 0);
+  EXPECT_LT(now_ms() - start, 500u);
+}
+
+TEST_P(Timeouts, WrongValues) {
+  Connection c = connect_pair();
+  timeval bad{0, 2000000};
+  EXPECT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVTIMEO, &bad, sizeof bad), -1);
+  EXPECT_EQ(errno, EDOM);
+  EXPECT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVTIMEO, &bad, 3), -1);
+  EXPECT_EQ(errno, EINVAL);
+  timeval negative{-1, 0};
+  EXPECT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVTIMEO, &negative, sizeof negative), 0);
+  pollfd one{c.mine, POLLIN, 0};
+  timespec wrong{0, -1};
+  EXPECT_EQ(ppoll(&one, 1, &wrong, nullptr), -1);
+  EXPECT_EQ(errno, EINVAL);
+}
+
+}  // namespace

@@ -1,0 +1,99 @@
+// The test's side of its peer process, and the ready-made connections most tests start from.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <string>
+#include <string_view>
+
+#include "tests/lib/peer_protocol.h"
+
+namespace testing_lib {
+
+// Which side does the active open of a connection.
+enum class Way { accepted, connected };
+
+// Where this run stands: the mode ("kernel", "zpstack-veth", "zpstack-memif") and the two addresses, from the environment.
+bool on_stack();
+sockaddr_in self_address(uint16_t port_be = 0);
+sockaddr_in peer_address(uint16_t port_be = 0);
+std::string scratch_file(const char* name);
+std::string to_text(const sockaddr_in& address);
+uint64_t now_ms();
+
+// Skips the running test on the stack, visibly, naming the row of docs/differences.md that says why.
+#define KNOWN_DIFFERENCE(row) \
+  if (::testing_lib::on_stack()) GTEST_SKIP() << "known difference " row " of docs/differences.md"
+
+// One call into the peer. `result` and `error` are what the peer's system call returned.
+struct Reply {
+  int64_t result = -1;
+  int error = 0;
+  sockaddr_in name{};
+  std::string payload;
+};
+
+class Peer {
+ public:
+  Peer();
+  ~Peer();
+  Peer(const Peer&) = delete;
+  Peer& operator=(const Peer&) = delete;
+
+  Reply call(PeerOp op, int fd, int64_t a = 0, int64_t b = 0, int64_t c = 0, std::string_view payload = {});
+  // The same in a thread of the peer's; finish() waits for it.
+  int start(PeerOp op, int fd, int64_t a = 0, int64_t b = 0, int64_t c = 0, std::string_view payload = {});
+  Reply finish(int job);
+
+  // Listening socket at the peer; `at` gets the address to connect to.
+  int listen(sockaddr_in* at, int backlog = 64);
+  int socket() { return static_cast<int>(call(PeerOp::socket, -1).result); }
+  Reply accept(int fd) { return call(PeerOp::accept, fd); }
+  Reply connect(int fd, const sockaddr_in& to);
+  int start_connect(int fd, const sockaddr_in& to);
+  Reply send(int fd, std::string_view data, int flags = 0) { return call(PeerOp::send, fd, flags, 0, 0, data); }
+  Reply recv(int fd, size_t most, int flags = 0) { return call(PeerOp::recv, fd, static_cast<int64_t>(most), flags); }
+  // Exactly `count` bytes, or fewer at end of stream or error.
+  std::string recv_all(int fd, size_t count);
+  void shutdown(int fd, int how) { call(PeerOp::shutdown, fd, how); }
+  void close(int fd) { call(PeerOp::close, fd); }
+  void reset(int fd) { call(PeerOp::reset, fd); }
+
+ private:
+  Reply exchange(const PeerRequest& request, std::string_view payload);
+  int control_;
+};
+
+// Listens on 0.0.0.0 and a port of the kernel's or the stack's choice; `at` gets what the peer connects to.
+int listen_here(sockaddr_in* at, int backlog = 64, int type_flags = 0);
+
+// A fresh connection: `mine` is a descriptor of this process, `theirs` one of the peer's.
+struct Connection {
+  int mine = -1;
+  int theirs = -1;
+};
+
+// Base of the differential fixtures: a peer, and connections to it.
+class DiffTest : public ::testing::Test {
+ protected:
+  Connection connect_pair(Way way = Way::accepted);
+  // Waits for `events` on `fd` and returns what poll() says; 0 after ten seconds.
+  static short wait_for(int fd, short events, int timeout_ms = 10000);
+  // Reads until `count` bytes or the end.
+  static std::string read_all(int fd, size_t count);
+  Peer peer;
+};
+
+class BothWays : public DiffTest, public ::testing::WithParamInterface<Way> {
+ protected:
+  Connection connect_pair() { return DiffTest::connect_pair(GetParam()); }
+};
+
+#define ZPS_BOTH_WAYS(suite)                                                                              \
+  INSTANTIATE_TEST_SUITE_P(Way, suite, ::testing::Values(Way::accepted, Way::connected), [](const auto& way) { \
+    return std::string(way.param == Way::accepted ? "accepted" : "connected");                            \
+  })
+
+}  // namespace testing_lib

@@ -93,13 +93,11 @@ struct WireKind {
   enum { nothing, path, word } argument;
 };
 constexpr WireKind kWireKinds[] = {
-    {"veth", WireKind::nothing},     {"tap", WireKind::nothing},    {"memif", WireKind::path},  {"vhost", WireKind::path},
-    {"virtio-user", WireKind::path}, {"af_packet", WireKind::word}, {"af_xdp", WireKind::word}, {"pci", WireKind::word},
-};
+    {"veth", WireKind::nothing}, {"tap", WireKind::nothing}, {"memif", WireKind::path}, {"af_packet", WireKind::word}};
 
 // Looks at kind and argument only; what follows a comma is the wire's business.
 bool parse_wire(Config& config, const char* text) noexcept {
-  const size_t kind_length = strcspn(text, ":,");
+  const size_t kind_length = strcspn(text, ":");
   const bool has_argument = text[kind_length] == ':';
   const char* argument = has_argument ? text + kind_length + 1 : "";
   for (const WireKind& kind : kWireKinds) {
@@ -196,9 +194,7 @@ constexpr Row kRows[] = {
     {{"hook_library", "ZPS_HOOK_LIBRARY", "absolute path", "a hook library to run on the engine in place of the stack"},
      parse_hook_library,
      print_text<256, &Config::hook_library>},
-    {{"wire", "ZPS_WIRE",
-      "one of veth, tap, memif:/path, vhost:/path, virtio-user:/path, af_packet:interface, af_xdp:interface, pci:address",
-      "where frames come from and go to"},
+    {{"wire", "ZPS_WIRE", "one of veth, tap, memif:/path, af_packet:interface", "where frames come from and go to"},
      parse_wire,
      print_text<256, &Config::wire>},
     {{"ip", "ZPS_IP", "host address with prefix length, as 198.18.0.2/24", "the stack's IPv4 address; without one the wire chooses"},

@@ -55,19 +55,18 @@ Needs Needs::of(const base::Config& config) {
   needs.veth = is("veth");
   needs.tap = is("tap");
   needs.packet = is("veth") || is("af_packet");
-  needs.xdp = is("af_xdp");
   return needs;
 }
 
 Finding probe_net_admin(const Needs& needs) {
-  const bool needed = needs.veth || needs.tap || needs.xdp;
+  const bool needed = needs.veth || needs.tap;
   if (has_capability(CAP_NET_ADMIN)) return {"CAP_NET_ADMIN", State::ok, "interfaces can be made", ""};
-  return {"CAP_NET_ADMIN", lack(needed), "interfaces cannot be made: no veth, tap or af_xdp wire", mend_capability("net_admin")};
+  return {"CAP_NET_ADMIN", lack(needed), "interfaces cannot be made: no veth or tap wire", mend_capability("net_admin")};
 }
 
 Finding probe_net_raw(const Needs& needs) {
   if (has_capability(CAP_NET_RAW)) return {"CAP_NET_RAW", State::ok, "frames can be sent and received through interfaces", ""};
-  return {"CAP_NET_RAW", lack(needs.packet || needs.xdp), "no veth, af_packet or af_xdp wire", mend_capability("net_raw")};
+  return {"CAP_NET_RAW", lack(needs.packet), "no veth or af_packet wire", mend_capability("net_raw")};
 }
 
 Finding probe_namespace() {
@@ -92,11 +91,10 @@ Finding probe_af_packet(const Needs& needs) {
   return {"AF_PACKET", lack(needs.packet), strerror(error), error == EAFNOSUPPORT ? "`modprobe af_packet`" : mend_capability("net_raw")};
 }
 
-Finding probe_af_xdp(const Needs& needs) {
+Finding probe_af_xdp() {
   const int error = try_socket(AF_XDP, SOCK_RAW);
   if (error == 0) return {"AF_XDP", State::ok, "sockets can be made", ""};
-  return {"AF_XDP", lack(needs.xdp), fmt::format("{}; AF_PACKET serves instead", strerror(error)),
-          error == EAFNOSUPPORT ? "optional: a kernel with CONFIG_XDP_SOCKETS" : mend_capability("net_raw")};
+  return {"AF_XDP", State::absent, fmt::format("{}; AF_PACKET serves instead", strerror(error)), ""};
 }
 
 Finding probe_tap(const Needs& needs) {

@@ -25,7 +25,7 @@ struct Finding {
 struct Needs {
   bool page_zero;  // the hook mode rewrites to calls through page 0
   bool dispatch;   // the hook mode rests on Syscall User Dispatch
-  bool veth, tap, packet, xdp;
+  bool veth, tap, packet;
 
   static Needs of(const base::Config& config);
 };
@@ -48,7 +48,7 @@ Finding probe_net_raw(const Needs& needs);
 Finding probe_namespace();
 Finding probe_veth(const Needs& needs);
 Finding probe_af_packet(const Needs& needs);
-Finding probe_af_xdp(const Needs& needs);
+Finding probe_af_xdp();
 Finding probe_tap(const Needs& needs);
 
 // Helpers that both files use.

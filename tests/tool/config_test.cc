@@ -84,7 +84,7 @@ TEST(Config, every_type_refuses_what_is_not_its_own) {
                             "ZPS_WIRE=memif:x",
                             "ZPS_WIRE=memif:",
                             "ZPS_WIRE=af_packet",
-                            "ZPS_WIRE=pci:",
+                            "ZPS_WIRE=memif,role=server",
                             "ZPS_IP=198.18.0.2/33",
                             "ZPS_IP=198.18.0.2/0",
                             "ZPS_IP=198.18.0.2/x",

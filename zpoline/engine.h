@@ -1,0 +1,96 @@
+// What the parts of the engine share: per-thread words, the tables that the entry assembly reads, and its entry points.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "zpoline/hook.h"
+#include "zpoline/layout.h"
+
+namespace zpoline {
+
+// This thread's words. Static TLS, so that assembly finds them with one load and threads of any libc flavour that came
+// through clone(CLONE_SETTLS) of this libc have them zeroed. A child that shares its parent's TLS (vfork) shares them.
+struct ThreadState {
+  zps_thread words;
+  uint64_t mask_to_restore;  // valid while words.signals_pending: the program's signal mask
+};
+static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE);
+static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);
+static_assert(offsetof(zps_call, arg) == ZPS_CALL_ARGS && offsetof(zps_call, return_address) == ZPS_CALL_RETURN && sizeof(zps_call) == ZPS_CALL_BYTES);
+
+// Carried through a clone in rbx (entry.S).
+struct CloneFrame {
+  uint64_t program_rbx;
+  uint64_t return_address;
+  int64_t nr;
+  uint64_t flags;
+  uint64_t mask;            // the program's signal mask
+  uint32_t vfork_child;     // the parent's own words.vfork_child
+  uint32_t used;            // taken from the pool
+};
+static_assert(offsetof(CloneFrame, program_rbx) == ZPS_CLONE_RBX && offsetof(CloneFrame, return_address) == ZPS_CLONE_RETURN && offsetof(CloneFrame, nr) == ZPS_CLONE_NR);
+
+// The hook library's answers; claim and callbacks do not change after start.
+extern zps_hook hook;
+extern const char* const* start_environment;
+
+// What the ledger prints.
+struct Counts {
+  size_t objects;
+  size_t pairs;
+  size_t sites;
+  size_t called;       // rewritten to call *%rax
+  size_t jumped;       // rewritten to a near jump
+  size_t native;       // left alone: the number is known and nobody claims it
+  size_t red_zone;     // left alone: the function keeps data below rsp
+  size_t other;        // left alone: odd prefix, no room in the table
+  size_t late_objects;
+  uint64_t startup_ns;
+};
+extern Counts counts;
+
+inline ThreadState& this_thread() noexcept;
+
+// Numbers in which the engine has a part of its own (engine_calls.cc).
+[[nodiscard]] bool is_engine_call(int64_t nr) noexcept;
+// True if calls with this number have to leave the program's code: claimed by the hook, or the engine's.
+[[nodiscard]] bool is_wanted(int64_t nr) noexcept;
+// Fills the dispatch table from the claims, and measures the vector state.
+void prepare_dispatch() noexcept;
+// In a fork's child: frees the engine's locks, whose holders may not exist here.
+void reset_locks_after_fork() noexcept;
+// Threads the engine knows; clone.cc adds, exit subtracts.
+extern int thread_count;
+
+}  // namespace zpoline
+
+extern "C" {
+extern thread_local zpoline::ThreadState zps_thread_state __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+// Tables of the entry assembly.
+extern uint64_t zps_site_table[65536] __attribute__((visibility("hidden")));
+extern const void* zps_dispatch[ZPS_DISPATCH_SLOTS] __attribute__((visibility("hidden")));
+extern int64_t (*zps_on_syscall)(zps_call*) __attribute__((visibility("hidden")));
+extern int64_t (*zps_on_engine_call_pointer)(zps_call*) __attribute__((visibility("hidden")));
+extern uint64_t zps_xsave_bytes __attribute__((visibility("hidden")));
+extern uint64_t zps_xsave_mask __attribute__((visibility("hidden")));
+
+// Places in the entry assembly (addresses only).
+extern const char zps_entry[], zps_pass[], zps_sigreturn[], zps_clone[], zps_null_call[];
+extern const char zps_hooked_general[], zps_hooked_sse[], zps_hooked_full[];
+extern const char zps_engine_general[], zps_engine_sse[], zps_engine_full[];
+extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];
+int64_t zps_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) noexcept;
+
+// Called from the entry assembly.
+void zps_leave() noexcept;  // inside = 0, and the handlers that were put off run
+int64_t zps_on_engine_call(zps_call* call) noexcept;
+zpoline::CloneFrame* zps_before_clone(zps_call* call) noexcept;
+int64_t zps_after_clone_parent(zpoline::CloneFrame* frame, int64_t result) noexcept;
+int64_t zps_after_clone_child(zpoline::CloneFrame* frame, int64_t result) noexcept;
+}
+
+namespace zpoline {
+inline ThreadState& this_thread() noexcept { return zps_thread_state; }
+}  // namespace zpoline

@@ -1,0 +1,180 @@
+// System calls in which the engine has a part of its own: signal dispositions, memory that holds sites or page 0, exec, exit.
+//
+// They reach zps_on_engine_call() through the same frames as hooked calls. If the hook claimed the number it is asked first; what it
+// passes on comes to the table below. Page 0 is not the program's to see: calls that name it get what Linux gives where
+// nothing is mapped and mmap_min_addr forbids mapping (munmap: 0, mprotect: -ENOMEM, mmap: -EPERM).
+#include <cerrno>
+#include <sched.h>
+#include <sys/mman.h>
+
+#include "base/syscall.h"
+#include "zpoline/engine.h"
+#include "zpoline/exec.h"
+#include "zpoline/rewriter.h"
+#include "zpoline/signals.h"
+
+namespace zpoline {
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+
+int64_t to_kernel(const zps_call* call) noexcept {
+  return base::kernel_call(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4], call->arg[5]);
+}
+
+uint64_t begin_of(const zps_call* call) noexcept { return static_cast<uint64_t>(call->arg[0]); }
+uint64_t end_of(const zps_call* call) noexcept { return begin_of(call) + static_cast<uint64_t>(call->arg[1]); }
+
+// A library that ld.so is loading: its text is mapped, its other segments and relocations come later (mprotect tells).
+uint64_t late_text = 0;
+
+int64_t on_mmap(zps_call* call) noexcept {
+  const bool fixed = call->arg[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE);
+  if (fixed && begin_of(call) < kPageBytes) return -EPERM;
+  const int64_t result = to_kernel(call);
+  if (result < 0 && result > -4096) return result;
+  if (fixed) forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[1]));
+  const bool text = (call->arg[2] & PROT_EXEC) && (call->arg[3] & MAP_PRIVATE) && !(call->arg[3] & MAP_ANONYMOUS);
+  if (text) __atomic_store_n(&late_text, static_cast<uint64_t>(result), __ATOMIC_RELEASE);
+  return result;
+}
+
+int64_t on_munmap(zps_call* call) noexcept {
+  zps_call rest = *call;
+  if (begin_of(call) < kPageBytes && begin_of(call) % kPageBytes == 0 && call->arg[1] > 0) {
+    if (end_of(call) <= kPageBytes) return 0;
+    rest.arg[0] = static_cast<int64_t>(kPageBytes);
+    rest.arg[1] -= static_cast<int64_t>(kPageBytes);
+  }
+  forget_sites(begin_of(&rest), end_of(&rest));
+  return to_kernel(&rest);
+}
+
+int64_t on_mremap(zps_call* call) noexcept {
+  constexpr int64_t kFixed = 2;
+  if (begin_of(call) < kPageBytes) return -EFAULT;
+  if ((call->arg[3] & kFixed) && static_cast<uint64_t>(call->arg[4]) < kPageBytes) return -EPERM;
+  forget_sites(begin_of(call), end_of(call));
+  const int64_t result = to_kernel(call);
+  if (result >= 0 && (call->arg[3] & kFixed)) forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[2]));
+  return result;
+}
+
+int64_t on_mprotect(zps_call* call) noexcept {
+  if (begin_of(call) < kPageBytes && call->arg[1] > 0) return -ENOMEM;
+  const int64_t result = to_kernel(call);
+  if (result == 0 && late_text != 0) {
+    const uint64_t text = __atomic_exchange_n(&late_text, 0, __ATOMIC_ACQ_REL);
+    if (text != 0) rewrite_object_at(text);
+  }
+  return result;
+}
+
+int64_t on_exit_group(zps_call* call) noexcept {
+  if (hook.before_exit != nullptr && !this_thread().words.vfork_child) hook.before_exit(call->arg[0]);
+  return to_kernel(call);
+}
+
+int64_t on_exit(zps_call* call) noexcept {
+  const bool child = this_thread().words.vfork_child;
+  if (!child && __atomic_sub_fetch(&thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(call->arg[0]);
+  return to_kernel(call);
+}
+
+// `saves`: what entry.S has to keep for it even if the hook claims less; the hook's callbacks are any code.
+struct EngineCall {
+  int16_t nr;
+  zps_claim saves;
+  int64_t (*serve)(zps_call* call) noexcept;
+};
+
+constexpr EngineCall kEngineCalls[] = {
+    {SYS_mmap, ZPS_CLAIM_GENERAL, on_mmap},
+    {SYS_munmap, ZPS_CLAIM_GENERAL, on_munmap},
+    {SYS_mremap, ZPS_CLAIM_GENERAL, on_mremap},
+    {SYS_mprotect, ZPS_CLAIM_GENERAL, on_mprotect},
+    {SYS_rt_sigaction, ZPS_CLAIM_GENERAL, program_sigaction},
+    {SYS_execve, ZPS_CLAIM_FULL, program_exec},
+    {SYS_execveat, ZPS_CLAIM_FULL, program_exec},
+    {SYS_exit, ZPS_CLAIM_FULL, on_exit},
+    {SYS_exit_group, ZPS_CLAIM_FULL, on_exit_group},
+};
+
+constexpr int16_t kClones[] = {SYS_fork, SYS_vfork, SYS_clone, SYS_clone3};
+
+const EngineCall* find(int64_t nr) noexcept {
+  for (const EngineCall& candidate : kEngineCalls) {
+    if (candidate.nr == nr) return &candidate;
+  }
+  return nullptr;
+}
+
+// The bytes that xsavec writes for `mask`, header and legacy part included.
+uint64_t compacted_bytes(uint64_t mask) noexcept {
+  uint64_t bytes = 512 + 64;
+  for (uint32_t component = 2; component < 63; component++) {
+    if (!(mask >> component & 1)) continue;
+    uint32_t size = 0xd, offset = 0, flags = component, unused = 0;
+    asm("cpuid" : "+a"(size), "=b"(offset), "+c"(flags), "=d"(unused));
+    if (flags & 2) bytes = (bytes + 63) & ~uint64_t{63};
+    bytes += size;
+  }
+  return bytes;
+}
+
+void measure_vector_state() noexcept {
+  // x87, SSE, AVX, AVX-512 (three parts), PKRU. Tiles (AMX) are left alone: no hook touches them, and they are 8 KB.
+  constexpr uint64_t kKept = 0x2e7;
+  uint32_t low = 0;
+  uint32_t high = 0;
+  asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  zps_xsave_mask = (low | static_cast<uint64_t>(high) << 32) & kKept;
+  zps_xsave_bytes = (compacted_bytes(zps_xsave_mask) + 63) & ~uint64_t{63};
+}
+
+const void* way_of(int64_t nr) noexcept {
+  static const void* const kHooked[] = {zps_pass, zps_hooked_general, zps_hooked_sse, zps_hooked_full};
+  static const void* const kEngine[] = {zps_engine_general, zps_engine_general, zps_engine_sse, zps_engine_full};
+  for (int16_t clone : kClones) {
+    if (clone == nr) return zps_clone;
+  }
+  if (nr == SYS_rt_sigreturn) return zps_sigreturn;
+  const int claim = hook.claim[nr];
+  const EngineCall* own = find(nr);
+  if (own == nullptr) return kHooked[claim];
+  const int saves = own->saves;
+  return kEngine[claim > saves ? claim : saves];
+}
+
+}  // namespace
+
+bool is_engine_call(int64_t nr) noexcept {
+  for (int16_t clone : kClones) {
+    if (clone == nr) return true;
+  }
+  return find(nr) != nullptr;
+}
+
+bool is_wanted(int64_t nr) noexcept { return nr >= 0 && nr < ZPS_NR_COUNT && (hook.claim[nr] != ZPS_CLAIM_NONE || is_engine_call(nr)); }
+
+void prepare_dispatch() noexcept {
+  measure_vector_state();
+  for (int64_t nr = 0; nr < ZPS_DISPATCH_SLOTS; nr++) zps_dispatch[nr] = nr < ZPS_NR_COUNT ? way_of(nr) : zps_pass;
+  zps_on_syscall = hook.on_syscall;
+}
+
+void reset_locks_after_fork() noexcept {
+  reset_signal_lock();
+  reset_rewriter_lock();
+}
+
+}  // namespace zpoline
+
+extern "C" int64_t zps_on_engine_call(zps_call* call) noexcept {
+  if (zpoline::hook.claim[call->nr] != ZPS_CLAIM_NONE) {
+    const int64_t result = zpoline::hook.on_syscall(call);
+    if (result != ZPS_PASS) return result;
+  }
+  const zpoline::EngineCall* own = zpoline::find(call->nr);
+  return own != nullptr ? own->serve(call) : ZPS_PASS;
+}

@@ -1,0 +1,14 @@
+// execve and execveat: the hook's say, and an environment that keeps the next program under the engine.
+#pragma once
+
+#include "zpoline/hook.h"
+
+namespace zpoline {
+
+// Remembers LD_PRELOAD and ZPS_* as this program was started with; `library` is libzpstack.so's path.
+void remember_environment(const char* const* environment, const char* library) noexcept;
+
+// Serves the call (entry.S comes here with `inside` set and everything saved).
+[[nodiscard]] int64_t program_exec(zps_call* call) noexcept;
+
+}  // namespace zpoline

@@ -1,0 +1,23 @@
+/* Numbers that the entry assembly and the C++ code share: offsets of fields and frame slots. C++ checks them (engine.h). */
+#ifndef ZPOLINE_LAYOUT_H
+#define ZPOLINE_LAYOUT_H
+
+/* ThreadState */
+#define ZPS_INSIDE 0
+#define ZPS_PENDING 4
+
+/* zps_call */
+#define ZPS_CALL_NR 0
+#define ZPS_CALL_ARGS 8
+#define ZPS_CALL_RETURN 56
+#define ZPS_CALL_BYTES 64
+
+/* CloneFrame */
+#define ZPS_CLONE_RBX 0
+#define ZPS_CLONE_RETURN 8
+#define ZPS_CLONE_NR 16
+
+/* How many numbers the dispatch table answers: the sled's 512 and the landing zone behind it. */
+#define ZPS_DISPATCH_SLOTS 1024
+
+#endif

@@ -1,0 +1,31 @@
+// Prints the counts of engine.h with raw writes.
+#include "zpoline/ledger.h"
+
+#include <cstdarg>
+
+#include "base/log.h"
+#include "base/syscall.h"
+#include "zpoline/engine.h"
+
+namespace zpoline {
+namespace {
+
+[[gnu::format(printf, 2, 3)]] void print_line(int fd, const char* format, ...) noexcept {
+  char line[200];
+  va_list arguments;
+  va_start(arguments, format);
+  const size_t length = base::format_line(line, sizeof line, format, arguments);
+  va_end(arguments);
+  (void)base::kernel_call(SYS_write, fd, base::as_arg(line), static_cast<long>(length));
+}
+
+}  // namespace
+
+void print_ledger(int fd) {
+  print_line(fd, "engine: mode zpoline, started in %llu us\n", static_cast<unsigned long long>(counts.startup_ns / 1000));
+  print_line(fd, "engine: %zu objects, %zu of them loaded late; %zu byte pairs, %zu system calls\n", counts.objects, counts.late_objects, counts.pairs, counts.sites);
+  print_line(fd, "engine: %zu rewritten, %zu left because nobody claims their number, %zu in functions with a red zone, %zu other\n", counts.called, counts.native, counts.red_zone,
+             counts.other);
+}
+
+}  // namespace zpoline

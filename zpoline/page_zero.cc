@@ -1,0 +1,127 @@
+// The sled, its exits, and their two pages.
+//
+// The problem. `call *%rax` with call number n lands at address n. All of 0..511 must lead to the entry without changing a
+// register, a flag or the stack (bytes below rsp belong to the program, so no push), and quickly: with one nop per number,
+// read() would execute 512 of them.
+//
+// The sled is made of units
+//         67 67 ... 67  EB 7F        jump 127 bytes ahead, with any number of (meaningless) prefixes
+// A number that hits a prefix or the EB jumps. One that hits the displacement byte executes
+//         7F 67                      jg +103
+// with the next unit's first prefix as its displacement: whether it jumps or falls through, it lands in the sled. Four
+// jumps cross it from end to end. Units have different lengths, chosen so that the numbers that programs use most
+// never sit on a displacement byte (their jump is not a conditional one), nor do the places that jumps lead to.
+// Near the end the unit is  67 67 67 67 EB 67  (hit at its displacement, that is a prefix of the next unit), in steps of
+// six, so that jumps over the end land on the exits, six bytes apart as well.
+//
+// An exit is  E9 F4 F4 F4 6C  F4 : a jump to a page near 0x6cf4f000, where an indirect jump waits. Its inner bytes are hlt and insb,
+// which fault in user mode: a number over 511 that hits them is answered by the engine's SIGSEGV handler, as are all
+// numbers beyond. Numbers that hit the first byte of an exit enter normally and find the kernel in the dispatch table.
+// All else in the page is hlt.
+//
+// Rejected: the public sleds (nops: 6 ns and more; the faster one pushes); an indirect jump in page 0 (its address
+// bytes would be executable numbers).
+//
+// Sources: Intel SDM volume 2 (prefixes before jumps, 15-byte limit); mmap(2) and Documentation/admin-guide/sysctl/vm.rst (mmap_min_addr).
+#include "zpoline/page_zero.h"
+
+#include <cstring>
+#include <sys/mman.h>
+
+#include "base/check.h"
+#include "base/syscall.h"
+
+namespace zpoline {
+namespace {
+
+constexpr uint8_t kPrefix = 0x67;  // address size: means nothing to a short jump
+constexpr uint8_t kShortJump = 0xeb;
+constexpr uint8_t kFar = 0x7f;     // hit itself: jg
+constexpr uint8_t kFault = 0xf4;   // hlt
+constexpr int kTailBegin = 384;    // from here units have six bytes
+constexpr int kFirstExit = 517;
+constexpr int kExitStep = 6;
+constexpr int kExits = 17;
+constexpr int32_t kExitDisplacement = 0x6cf4f4f4;
+
+// Numbers that may not sit on a conditional jump: those of the data path, then what programs call most.
+constexpr uint16_t kFrequent[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  10, 11, 12, 13, 14, 16, 17,  18,  19,  20,  21,  22,  23,  24,  28,  32,  33,  35,  39,  41,  42,  43,  44,
+                                  45, 46, 47, 48, 49, 50, 51, 52, 54, 55, 56, 57, 59, 61, 62, 63,  72,  79,  96,  102, 186, 202, 217, 228, 230, 232, 233, 234, 257, 262, 270, 271, 281, 288,
+                                  290, 291, 293, 302, 318, 332, 441};
+
+}  // namespace
+
+void write_sled(uint8_t* page, int32_t jump) noexcept {
+  memset(page, kFault, kPageBytes);
+  bool must_jump[kSledBytes] = {};
+  for (uint16_t nr : kFrequent) must_jump[nr] = true;
+
+  int at = 0;
+  while (at < kTailBegin) {
+    // The shortest unit whose displacement byte is a place nobody goes to; its jump may have two prefixes at least.
+    int displacement_at = at + 2;
+    while (displacement_at < at + 13 && must_jump[displacement_at]) displacement_at++;
+    if (displacement_at >= kTailBegin) displacement_at = kTailBegin - 1;
+    if (displacement_at < at + 2) break;  // too short for a unit: its bytes become prefixes of the tail's first
+    for (int i = at; i < displacement_at - 1; i++) page[i] = kPrefix;
+    page[displacement_at - 1] = kShortJump;
+    // The last unit before the tail may not jump onto an arbitrary place over the end.
+    const int target = displacement_at + 1 + kFar;
+    const bool inside = target < static_cast<int>(kSledBytes);
+    page[displacement_at] = inside ? kFar : kPrefix;
+    if (inside) must_jump[target] = true;
+    at = displacement_at + 1;
+  }
+  // The tail: six-byte units whose jumps land on exits (over the end) or on the sled.
+  for (; at < static_cast<int>(kSledBytes); at++) page[at] = kPrefix;
+  for (int i = kTailBegin + 4; i < static_cast<int>(kSledBytes) - 1; i += kExitStep) page[i] = kShortJump;
+  for (int i = kTailBegin + 4; i < kTailBegin + 22; i += kExitStep) page[i + 1] = kFar;  // these reach an exit with 127
+  page[512] = kShortJump;  // for the prefixes in front of it
+  page[513] = kFirstExit - 514;
+  for (int i = 0; i < kExits; i++) {
+    uint8_t* exit = page + kFirstExit + i * kExitStep;
+    exit[0] = 0xe9;
+    memcpy(exit + 1, &jump, sizeof jump);
+  }
+}
+
+base::Result<bool> map_page_zero(const void* entry) noexcept {
+  const auto map = [](uint64_t address, uint64_t bytes) {
+    return base::kernel_call(SYS_mmap, static_cast<long>(address), static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  };
+  // Where the exits lead: kExits indirect jumps, six bytes each, and the address behind them.
+  constexpr uint64_t kLanding = kFirstExit + 5 + kExitDisplacement;
+  constexpr uint64_t kLandingPage = kLanding & ~(kPageBytes - 1);
+  static_assert((kLanding + kExits * kExitStep + 16) / kPageBytes == kLanding / kPageBytes);
+
+  const long zero = map(0, kPageBytes);
+  if (zero != 0) {
+    return base::make_error("page 0 cannot be mapped (error %ld): run as root or with CAP_SYS_RAWIO, or set vm.mmap_min_addr=0", zero < 0 ? -zero : 0);
+  }
+  const long landing = map(kLandingPage, kPageBytes);
+  if (landing != static_cast<long>(kLandingPage)) {
+    (void)base::kernel_call(SYS_munmap, 0, kPageBytes);
+    return base::make_error("address 0x%lx, which the trampoline needs, is taken", kLandingPage);
+  }
+  uint8_t* page = nullptr;
+  asm("" : "+r"(page));  // the compiler may not know that this is address 0
+  write_sled(page, kExitDisplacement);
+
+  uint8_t* const jumps = reinterpret_cast<uint8_t*>(kLandingPage);
+  memset(jumps, kFault, kPageBytes);
+  uint8_t* const first = reinterpret_cast<uint8_t*>(kLanding);
+  uint8_t* const slot = first + kExits * kExitStep + 8;
+  memcpy(slot, &entry, sizeof entry);
+  for (int i = 0; i < kExits; i++) {
+    uint8_t* code = first + i * kExitStep;
+    const int32_t distance = static_cast<int32_t>(slot - (code + 6));
+    code[0] = 0xff;
+    code[1] = 0x25;
+    memcpy(code + 2, &distance, sizeof distance);
+  }
+  CHECK(base::kernel_call(SYS_mprotect, 0, kPageBytes, PROT_READ | PROT_EXEC) == 0);
+  CHECK(base::kernel_call(SYS_mprotect, kLandingPage, kPageBytes, PROT_READ | PROT_EXEC) == 0);
+  return true;
+}
+
+}  // namespace zpoline

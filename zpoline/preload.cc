@@ -1,0 +1,166 @@
+// libzpstack.so's start: what is asked for, in which order things are made, and what happens when one of them cannot be.
+//
+// The constructor runs before main() and before the program has threads. Either everything is in place when it returns, or the
+// program runs untouched (ZPS_FALLBACK=kernel), or it does not run (exit status 127). The environment is read here and nowhere
+// else in the engine:
+//   ZPS_HOOK          auto (default), zpoline, off
+//   ZPS_HOOK_LIBRARY  the hook; default: libzpstack-core.so beside libzpstack.so
+//   ZPS_FALLBACK      fail (default), kernel
+//   ZPS_LOG           error, warn, info (default), debug
+//   ZPS_INHERIT       yes (default), no: see exec.cc
+#include <cstring>
+#include <dlfcn.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "base/syscall.h"
+#include "zpoline/engine.h"
+#include "zpoline/exec.h"
+#include "zpoline/ledger.h"
+#include "zpoline/page_zero.h"
+#include "zpoline/rewriter.h"
+#include "zpoline/signals.h"
+
+extern "C" {
+thread_local zpoline::ThreadState zps_thread_state;
+uint64_t zps_site_table[65536];
+const void* zps_dispatch[ZPS_DISPATCH_SLOTS];
+int64_t (*zps_on_syscall)(zps_call*);
+int64_t (*zps_on_engine_call_pointer)(zps_call*) = zps_on_engine_call;
+uint64_t zps_xsave_bytes;
+uint64_t zps_xsave_mask;
+}
+
+namespace zpoline {
+
+zps_hook hook;
+const char* const* start_environment;
+Counts counts;
+
+namespace {
+
+enum class Mode { best, zpoline, nopage0, sud, symbols, off };
+struct ModeName {
+  const char* name;
+  Mode mode;
+  bool available;
+};
+constexpr ModeName kModes[] = {{"auto", Mode::best, true},    {"zpoline", Mode::zpoline, true}, {"nopage0", Mode::nopage0, false},
+                               {"sud", Mode::sud, false},     {"symbols", Mode::symbols, false}, {"off", Mode::off, true}};
+
+char library_path[4096];  // of libzpstack.so
+char hook_path[4096];
+
+const char* variable(const char* name) noexcept {
+  const size_t length = strlen(name);
+  for (const char* const* entry = start_environment; *entry != nullptr; entry++) {
+    if (strncmp(*entry, name, length) == 0 && (*entry)[length] == '=') return *entry + length + 1;
+  }
+  return nullptr;
+}
+
+base::Result<Mode> chosen_mode() noexcept {
+  const char* wanted = variable("ZPS_HOOK");
+  if (wanted == nullptr || *wanted == '\0') return Mode::best;
+  for (const ModeName& mode : kModes) {
+    if (strcmp(mode.name, wanted) != 0) continue;
+    if (!mode.available) return base::make_error("ZPS_HOOK=%s is not available in this version: use auto, zpoline or off", wanted);
+    return mode.mode;
+  }
+  return base::make_error("ZPS_HOOK=%s is not known: auto, zpoline, nopage0, sud, symbols or off", wanted);
+}
+
+zps_thread* thread_words() { return &this_thread().words; }
+int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) { return zps_sleep(nr, a, b, c, d, e, f); }
+
+zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline", nullptr, thread_words, engine_sleep, print_ledger};
+
+base::Result<bool> find_own_path() noexcept {
+  Dl_info info;
+  if (dladdr(&engine, &info) == 0 || strlen(info.dli_fname) >= sizeof library_path) return base::make_error("libzpstack.so does not find its own path");
+  memcpy(library_path, info.dli_fname, strlen(info.dli_fname) + 1);
+  return true;
+}
+
+base::Result<const char*> hook_library() noexcept {
+  const char* named = variable("ZPS_HOOK_LIBRARY");
+  if (named != nullptr && *named != '\0') return named;
+  static constexpr char kCore[] = "libzpstack-core.so";
+  size_t directory = strlen(library_path);
+  while (directory > 0 && library_path[directory - 1] != '/') directory--;
+  if (directory + sizeof kCore > sizeof hook_path) return base::make_error("the path of libzpstack.so is too long");
+  memcpy(hook_path, library_path, directory);
+  memcpy(hook_path + directory, kCore, sizeof kCore);
+  return static_cast<const char*>(hook_path);
+}
+
+base::Result<bool> open_hook() noexcept {
+  auto path = hook_library();
+  if (!path) return path.error();
+  void* library = dlmopen(LM_ID_NEWLM, *path, RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return base::make_error("the hook library cannot be loaded: %s", dlerror());
+  const auto open = reinterpret_cast<zps_hook_open_fn>(dlsym(library, "zps_hook_open"));
+  if (open == nullptr) return base::make_error("%s is not a hook library: it has no zps_hook_open", *path);
+  hook.size = sizeof hook;
+  engine.environment = start_environment;
+  if (open(&engine, &hook) < 0) return base::make_error("the hook library %s does not start", *path);
+  if (hook.abi != ZPS_HOOK_ABI) return base::make_error("%s speaks version %u of the hook interface, this engine %u", *path, hook.abi, ZPS_HOOK_ABI);
+  bool claims = false;
+  for (int nr = 0; nr < ZPS_NR_COUNT; nr++) {
+    if (hook.claim[nr] > ZPS_CLAIM_FULL) return base::make_error("%s claims call %d in an unknown way", *path, nr);
+    claims |= hook.claim[nr] != ZPS_CLAIM_NONE;
+  }
+  if (claims && hook.on_syscall == nullptr) return base::make_error("%s claims calls but has no on_syscall", *path);
+  return true;
+}
+
+base::Result<bool> start_engine() noexcept {
+  auto path = find_own_path();
+  if (!path) return path;
+  auto opened = open_hook();
+  if (!opened) return opened;
+  remember_environment(start_environment, library_path);
+  prepare_dispatch();
+  auto mapped = map_page_zero(zps_entry);
+  if (!mapped) return mapped;
+  take_over_signals();
+  return rewrite_loaded_objects();
+}
+
+[[noreturn]] void give_up() noexcept {
+  for (;;) (void)base::kernel_call(SYS_exit_group, 127);
+}
+
+[[gnu::constructor]] void start(int, char**, char** environment) noexcept {
+  const uint64_t begin = base::monotonic_ns();
+  start_environment = environment;
+  base::LogLevel level;
+  const char* log_name = variable("ZPS_LOG");
+  if (log_name != nullptr && base::parse_log_level(log_name, &level)) base::set_log_level(level);
+  const char* fallback_name = variable("ZPS_FALLBACK");
+  const bool fallback = fallback_name != nullptr && strcmp(fallback_name, "kernel") == 0;
+
+  auto mode = chosen_mode();
+  if (!mode) {
+    base::log(base::LogLevel::error, "%s", mode.error().text);
+    give_up();
+  }
+  if (*mode == Mode::off) return;
+  auto started = start_engine();
+  counts.startup_ns = base::monotonic_ns() - begin;
+  if (started) {
+    base::log(base::LogLevel::debug, "mode zpoline: %zu objects, %zu sites, %zu rewritten, %zu known to be unclaimed, %zu in functions with a red zone, %zu odd, in %llu us", counts.objects,
+              counts.sites, counts.called, counts.native, counts.red_zone, counts.other, static_cast<unsigned long long>(counts.startup_ns / 1000));
+    return;
+  }
+  if (fallback) {
+    base::log(base::LogLevel::warn, "%s; running on the kernel (ZPS_FALLBACK=kernel)", started.error().text);
+    return;
+  }
+  base::log(base::LogLevel::error, "%s", started.error().text);
+  give_up();
+}
+
+}  // namespace
+}  // namespace zpoline

@@ -1,0 +1,32 @@
+// Turns proven sites into calls of the hook and keeps the table of what was rewritten.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/result.h"
+#include "zpoline/scanner.h"
+
+namespace zpoline {
+
+// Scans and rewrites every object of the program's namespace that is loaded now, except libzpstack.so and the vDSO.
+// An error leaves no site rewritten.
+base::Result<bool> rewrite_loaded_objects() noexcept;
+
+// Scans and rewrites the object that has code at `address`, if it is not known yet (dlopen).
+void rewrite_object_at(uint64_t address) noexcept;
+
+// Forgets the sites in [begin, end): the program unmapped or replaced that memory.
+void forget_sites(uint64_t begin, uint64_t end) noexcept;
+
+// True if `address` is the return address of a rewritten site.
+[[nodiscard]] bool is_return_address(uint64_t address) noexcept;
+
+// For tests: what would be done with a site.
+enum class Verdict { call, native_unclaimed, native_red_zone, native_other };
+[[nodiscard]] Verdict judge(const Site& site) noexcept;
+
+// In the child of a fork: the lock's holder may be a thread that this process does not have.
+void reset_rewriter_lock() noexcept;
+
+}  // namespace zpoline

@@ -1,0 +1,226 @@
+// The search for byte pairs and the control-flow decoding of the functions that hold one.
+#include "zpoline/scanner.h"
+
+#include <cstring>
+#include <emmintrin.h>
+
+#include "zpoline/decoder.h"
+#include "zpoline/functions.h"
+
+namespace zpoline {
+namespace {
+
+constexpr size_t kMaxFunctionBytes = 1u << 20;
+
+class BitSet {
+ public:
+  void clear(size_t bits) noexcept { memset(words_, 0, (bits + 63) / 64 * 8); }
+  void set(size_t i) noexcept { words_[i / 64] |= uint64_t{1} << (i % 64); }
+  [[nodiscard]] bool test(size_t i) const noexcept { return words_[i / 64] >> (i % 64) & 1; }
+
+ private:
+  uint64_t words_[kMaxFunctionBytes / 64 + 1];
+};
+
+// One function at a time; static because 600 KB are too much for a stack, and never touched beyond the function's size.
+struct Workspace {
+  BitSet starts;    // an instruction begins here
+  BitSet interior;  // a byte of an instruction other than its first
+  BitSet targets;   // a direct jump or branch lands here
+  uint32_t queue[kMaxFunctionBytes / 16];
+  size_t queued;
+};
+Workspace work;
+
+constexpr size_t kMaxSitesPerFunction = 256;
+
+struct Found {
+  uint32_t at;      // offset of the instruction
+  uint8_t length;
+  int32_t number;
+  uint32_t load_at;
+  bool has_load;
+};
+
+class FunctionAnalysis {
+ public:
+  FunctionAnalysis(const Function& function, ScanCounts& counts) noexcept
+      : begin_(function.begin), size_(static_cast<size_t>(function.end - function.begin)), counts_(counts), computed_(function.has_landing_pads) {
+    work.starts.clear(size_);
+    work.interior.clear(size_);
+    work.targets.clear(size_);
+    work.queued = 0;
+  }
+
+  void follow_from(const uint8_t* entry) noexcept {
+    push(static_cast<int64_t>(entry - begin_));
+    while (work.queued > 0) follow(work.queue[--work.queued]);
+  }
+
+  // The second chance of rule 4: decode straight on from where the flow stopped.
+  void fill_gaps() noexcept {
+    if (!computed_) return;
+    for (size_t at = 0; at < size_; at++) {
+      if (!work.starts.test(at) && !work.interior.test(at)) {
+        push(static_cast<int64_t>(at));
+        while (work.queued > 0) follow(work.queue[--work.queued]);
+      }
+    }
+  }
+
+  void report(SiteVisitor visit, void* context) noexcept {
+    sort_found();
+    const bool red_zone = below_rsp_ || (below_rbp_ && frames_rbp_ && !lowers_rsp_);
+    for (size_t i = 0; i < found_count_; i++) {
+      const Found& found = found_[i];
+      if (overlaps(found)) continue;
+      Site site{};
+      site.address = const_cast<uint8_t*>(begin_) + found.at + found.length - 2;
+      const bool sole_path = found.has_load && !work.targets.test(found.at);
+      site.number = sole_path ? found.number : kUnknownNumber;
+      site.load = sole_path ? begin_ + found.load_at : nullptr;
+      site.below_rsp = red_zone;
+      site.callable = found.length == 2 || (found.length == 3 && (begin_[found.at] == 0x48 || begin_[found.at] == 0xf3));
+      counts_.sites++;
+      visit(context, site);
+    }
+  }
+
+ private:
+  void push(int64_t offset) noexcept {
+    if (offset < 0 || static_cast<size_t>(offset) >= size_ || work.starts.test(static_cast<size_t>(offset))) return;
+    if (work.queued < sizeof work.queue / sizeof work.queue[0]) work.queue[work.queued++] = static_cast<uint32_t>(offset);
+  }
+
+  void land(int64_t offset) noexcept {
+    if (offset < 0 || static_cast<size_t>(offset) >= size_) return;
+    work.targets.set(static_cast<size_t>(offset));
+    push(offset);
+  }
+
+  void follow(size_t at) noexcept {
+    bool loaded = false;
+    size_t load_at = 0;
+    uint32_t number = 0;
+    while (at < size_ && !work.starts.test(at)) {
+      const Instruction instruction = decode(begin_ + at, size_ - at);
+      if (instruction.kind == Kind::invalid) return;
+      counts_.instructions++;
+      work.starts.set(at);
+      for (size_t i = 1; i < instruction.length; i++) work.interior.set(at + i);
+      note(instruction);
+      if (instruction.kind == Kind::syscall || instruction.kind == Kind::sysenter) add(at, instruction, loaded, load_at, number);
+      loaded = instruction.kind == Kind::load_eax;
+      load_at = at;
+      number = instruction.immediate;
+      if (!continues(at, instruction)) return;
+      at += instruction.length;
+    }
+  }
+
+  // Queues where the instruction may go; true if it may also fall through.
+  [[nodiscard]] bool continues(size_t at, const Instruction& instruction) noexcept {
+    const int64_t target = static_cast<int64_t>(at) + instruction.target;
+    switch (instruction.kind) {
+      case Kind::jump: land(target); return false;
+      case Kind::branch: land(target); return true;
+      case Kind::call: if (instruction.target != instruction.length) land(target); return true;
+      case Kind::indirect_jump: computed_ = true; return false;
+      case Kind::tail_jump:
+      case Kind::end: return false;
+      default: return true;
+    }
+  }
+
+  void note(const Instruction& instruction) noexcept {
+    below_rsp_ |= instruction.below_rsp;
+    below_rbp_ |= instruction.below_rbp;
+    frames_rbp_ |= instruction.frames_rbp;
+    lowers_rsp_ |= instruction.lowers_rsp;
+  }
+
+  void add(size_t at, const Instruction& instruction, bool loaded, size_t load_at, uint32_t number) noexcept {
+    if (found_count_ == kMaxSitesPerFunction) return;
+    found_[found_count_++] = {static_cast<uint32_t>(at), instruction.length, static_cast<int32_t>(number), static_cast<uint32_t>(load_at), loaded};
+  }
+
+  [[nodiscard]] bool overlaps(const Found& found) const noexcept {
+    if (work.interior.test(found.at)) return true;
+    for (size_t i = 1; i < found.length; i++) {
+      if (work.starts.test(found.at + i)) return true;
+    }
+    return false;
+  }
+
+  void sort_found() noexcept {
+    for (size_t i = 1; i < found_count_; i++) {
+      const Found moving = found_[i];
+      size_t j = i;
+      for (; j > 0 && found_[j - 1].at > moving.at; j--) found_[j] = found_[j - 1];
+      found_[j] = moving;
+    }
+  }
+
+  const uint8_t* begin_;
+  size_t size_;
+  ScanCounts& counts_;
+  bool computed_;
+  bool below_rsp_ = false;
+  bool below_rbp_ = false;
+  bool frames_rbp_ = false;
+  bool lowers_rsp_ = false;
+  size_t found_count_ = 0;
+  Found found_[kMaxSitesPerFunction];
+};
+
+// The next 0f 05 or 0f 34 in [p, end), or end.
+const uint8_t* next_pair(const uint8_t* p, const uint8_t* end) noexcept {
+  const __m128i first = _mm_set1_epi8(0x0f);
+  const __m128i second = _mm_set1_epi8(0x05);
+  const __m128i other = _mm_set1_epi8(0x34);
+  for (; end - p >= 17; p += 16) {
+    const __m128i here = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m128i next = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 1));
+    const __m128i hit = _mm_and_si128(_mm_cmpeq_epi8(here, first), _mm_or_si128(_mm_cmpeq_epi8(next, second), _mm_cmpeq_epi8(next, other)));
+    const int mask = _mm_movemask_epi8(hit);
+    if (mask != 0) return p + __builtin_ctz(static_cast<unsigned>(mask));
+  }
+  for (; end - p >= 2; p++) {
+    if (p[0] == 0x0f && (p[1] == 0x05 || p[1] == 0x34)) return p;
+  }
+  return end;
+}
+
+void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, ScanCounts& counts, SiteVisitor visit, void* context) noexcept {
+  const uint8_t* analysed_to = begin;
+  for (const uint8_t* p = next_pair(begin, end); p < end; p = next_pair(p + 1, end)) {
+    counts.pairs++;
+    if (p < analysed_to) continue;
+    Function function = table.find(p);
+    if (function.begin == function.end || static_cast<size_t>(function.end - function.begin) > kMaxFunctionBytes) continue;
+    if (function.begin < begin || function.end > end) continue;
+    FunctionAnalysis analysis(function, counts);
+    counts.functions++;
+    analysis.follow_from(function.begin);
+    table.for_each_entry(function, [&analysis](const uint8_t* entry) { analysis.follow_from(entry); });
+    analysis.fill_gaps();
+    analysis.report(visit, context);
+    analysed_to = function.end;
+  }
+}
+
+}  // namespace
+
+ScanCounts scan_object(const dl_phdr_info& object, SiteVisitor visit, void* context) noexcept {
+  ScanCounts counts;
+  const FunctionTable table(object);
+  for (int i = 0; i < object.dlpi_phnum; i++) {
+    const ElfW(Phdr)& segment = object.dlpi_phdr[i];
+    if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X) || !(segment.p_flags & PF_R)) continue;
+    const uint8_t* begin = reinterpret_cast<const uint8_t*>(object.dlpi_addr + segment.p_vaddr);
+    scan_segment(begin, begin + segment.p_filesz, table, counts, visit, context);
+  }
+  return counts;
+}
+
+}  // namespace zpoline

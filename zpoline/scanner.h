@@ -1,0 +1,50 @@
+// Finds the system call instructions of a loaded object and proves that they are instructions.
+//
+// The problem: `0f 05` occurs in constants, displacements, jump tables and data between functions. A linear sweep of .text that
+// loses step takes such bytes for a system call and "rewrites" a table of an elliptic curve. So nothing is swept:
+//   1 byte pairs 0f 05 and 0f 34 are searched for (memory speed; most objects have none, and then nothing else is done);
+//   2 the function around a pair comes from the unwind table or the symbols; a pair outside every function is not a site;
+//   3 that function is decoded along its control flow from its entries. A pair is a site if the flow arrives at it as an
+//     instruction of its own;
+//   4 code that only a computed jump or an exception reaches is invisible to the flow. In functions that have computed jumps or
+//     landing pads, a straight decoding from the last point that the flow proved is accepted as well;
+//   5 if two decodings overlap at the pair, it is left alone.
+//
+// What a site knows besides its address: the call number, where `mov $number,%eax` comes directly before and no direct branch
+// lands between the two; and whether its function may keep data below rsp (then a call would overwrite 8 bytes of it).
+//
+// Invariants: 1 nothing is written here; 2 no memory outside the object's segments is read.
+// Known limits: a function over 1 MiB is not analysed (no site in it); a computed jump that lands exactly on
+// a system call with a number other than that of the `mov` before it is not seen.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <link.h>
+
+namespace zpoline {
+
+inline constexpr int kUnknownNumber = -1;
+
+struct Site {
+  uint8_t* address;     // of the two bytes 0f 05 or 0f 34, after any prefix
+  int32_t number;       // what eax holds, or kUnknownNumber
+  bool below_rsp;       // the function may keep data below rsp
+  bool callable;        // `call *%rax` may stand here (false: a prefix would change that call)
+  const uint8_t* load;  // where the `mov $number,%eax` begins, or null
+};
+
+struct ScanCounts {
+  size_t pairs = 0;       // byte pairs seen
+  size_t sites = 0;       // of these, proven
+  size_t functions = 0;   // analysed
+  size_t instructions = 0;
+};
+
+// Receives each proven site once, in ascending order within a function.
+using SiteVisitor = void (*)(void* context, const Site& site);
+
+// Scans every executable segment of `object`. Not thread-safe: one scan at a time (start-up, or under the engine's lock).
+ScanCounts scan_object(const dl_phdr_info& object, SiteVisitor visit, void* context) noexcept;
+
+}  // namespace zpoline

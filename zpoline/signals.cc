@@ -1,0 +1,292 @@
+// Signals: putting handlers off while a hook runs, running them inside a sleep, and the faults that are ours to answer.
+//
+// The problem. A handler may call read() on a socket of ours, or leave by siglongjmp. If it interrupted the hook in the middle
+// of the same socket, the one would corrupt it and the other would leave it locked. The kernel never runs a handler
+// "inside" a system call; neither do we.
+//
+// How. The kernel knows one handler for every signal that the program handles: on_signal(). The program's own dispositions
+// are kept in `actions` and are what sigaction() shows. When a signal comes
+//   - outside a hook: the program's handler is called with the same arguments on the same frame (a tail call);
+//   - inside (ThreadState::inside is 1): the signal is sent again to this thread with its siginfo, all signals are blocked in
+//     the context that sigreturn restores, and `signals_pending` is set. When the hook has ended zps_leave() puts the mask back;
+//     the kernel then delivers the signal with the mask, the stack and the flags of its sigaction, as it would have;
+//   - inside a sleep (engine->sleep()): `inside` is 0 there, the handler runs at once. If the kernel call had not begun, the context
+//     is sent to zps_sleep_interrupted, which gives -EINTR: no signal is lost between the look and the sleep. If the handler
+//     leaves by siglongjmp, `inside` is 0 already and the words are as outside.
+// Signals that interrupt on_signal() before it has changed its context do the same first; the outermost writes
+// `mask_to_restore` last, and that is the program's mask.
+//
+// Faults of the thread itself (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP raised by the kernel) cannot be put off. Before
+// the program hears of a SIGSEGV, on_fault() looks whether it is
+//   - a rewritten call with a number beyond the sled (rip is the number, or the call itself where the number is no
+//     address): the kernel's answer to that number is put into rax and the program goes on;
+//   - zps_null_call: the program called or jumped into 0..511 itself. It gets SIGSEGV with that address.
+//
+// SA_RESETHAND is done here, not by the kernel: a signal that is sent again must find its handler.
+//
+// Rejected: running handlers later on a copied context (masks, alternate stacks and sigreturn with an edited context come
+// out wrong); blocking signals around every hooked call (two kernel calls each).
+//
+// Known limits: what a jump (not a call) through a small pointer aimed at is not recorded by the CPU: the address reported is then 0.
+// Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux kernel/signal.c, arch/x86/kernel/signal_64.c.
+#include "zpoline/signals.h"
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <sys/uio.h>
+#include <ucontext.h>
+
+#include "base/syscall.h"
+#include "zpoline/engine.h"
+#include "zpoline/rewriter.h"
+
+namespace zpoline {
+namespace {
+
+// struct sigaction as the kernel has it.
+struct Action {
+  uint64_t handler;
+  uint64_t flags;
+  uint64_t restorer;
+  uint64_t mask;
+};
+
+constexpr int kSignals = 64;
+constexpr uint64_t kRestorer = 0x04000000;
+constexpr uint64_t kKnownFlags = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER | 0x80000000ull | 0x800 | kRestorer;
+constexpr uint64_t kResetHand = 0x80000000ull;
+constexpr uint64_t kUnblockable = 1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1);
+constexpr uint64_t kDefault = 0;
+constexpr uint64_t kIgnore = 1;
+
+Action actions[kSignals + 1];  // the program's view, by signal number
+std::atomic<uint32_t> lock{0};
+
+using Handler = void (*)(int, siginfo_t*, void*);
+void on_signal(int number, siginfo_t* info, void* context) noexcept;
+
+[[nodiscard]] bool has_handler(const Action& action) noexcept { return action.handler != kDefault && action.handler != kIgnore; }
+
+long kernel_sigaction(int number, const Action* action, Action* old) noexcept {
+  return base::kernel_call(SYS_rt_sigaction, number, base::as_arg(action), base::as_arg(old), sizeof(uint64_t));
+}
+
+// What the kernel is told when the program wants `action`.
+Action kernel_view(int number, const Action& action) noexcept {
+  Action seen = action;
+  if (has_handler(action)) {
+    seen.handler = reinterpret_cast<uint64_t>(&on_signal);
+    seen.flags = (action.flags | SA_SIGINFO) & ~kResetHand;
+  } else if (number == SIGSEGV && action.handler == kDefault) {
+    seen.handler = reinterpret_cast<uint64_t>(&on_signal);
+    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
+    seen.restorer = reinterpret_cast<uint64_t>(zps_restore_rt);
+    seen.mask = 0;
+  }
+  return seen;
+}
+
+void send_again(int number, siginfo_t* info) noexcept {
+  const long process = base::kernel_call(SYS_getpid);
+  const long thread = base::kernel_call(SYS_gettid);
+  if (base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, number, base::as_arg(info)) < 0) {
+    (void)base::kernel_call(SYS_tgkill, process, thread, number);  // the queue is full: the signal without its story
+  }
+}
+
+uint64_t* mask_of(ucontext_t* context) noexcept { return reinterpret_cast<uint64_t*>(&context->uc_sigmask); }
+
+void put_off(ThreadState& thread, int number, siginfo_t* info, ucontext_t* context) noexcept {
+  const uint64_t program_mask = *mask_of(context);
+  // Blocked first: sent to a thread that does not block it, it would come back at once.
+  const uint64_t all = ~uint64_t{0};
+  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), 0, sizeof all);
+  send_again(number, info);
+  *mask_of(context) = all;
+  thread.mask_to_restore = program_mask;
+  thread.words.signals_pending = 1;
+}
+
+// Gives the signal the effect it has by default, with rip where the context says.
+void die_of(int number, siginfo_t* info, bool faults_again) noexcept {
+  const Action by_default{};
+  (void)kernel_sigaction(number, &by_default, nullptr);
+  if (!faults_again) send_again(number, info);
+}
+
+// A word of the program's memory that may not exist; false if it does not.
+bool peek(uint64_t address, void* out, size_t bytes) noexcept {
+  iovec to{out, bytes};
+  iovec from{reinterpret_cast<void*>(address), bytes};
+  return base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) == static_cast<long>(bytes);
+}
+
+bool poke(uint64_t address, void* value, size_t bytes) noexcept {
+  iovec from{value, bytes};
+  iovec to{reinterpret_cast<void*>(address), bytes};
+  return base::kernel_call(SYS_process_vm_writev, base::kernel_call(SYS_getpid), base::as_arg(&from), 1, base::as_arg(&to), 1, 0) == static_cast<long>(bytes);
+}
+
+// The target of the `call *register` before `return_address`, if that is what is there and it aimed at the sled; else 0.
+uint64_t called_address(const greg_t* registers, uint64_t return_address) noexcept {
+  static constexpr int kOrder[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI, REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+  uint8_t code[3];
+  if (!peek(return_address - 3, code, sizeof code) || code[1] != 0xff || (code[2] & 0xf8) != 0xd0) return 0;
+  const int number = (code[2] & 7) + (code[0] == 0x41 ? 8 : 0);
+  if (number == 1 || number == 11) return 0;  // rcx and r11 are gone by now
+  const uint64_t target = static_cast<uint64_t>(registers[kOrder[number]]);
+  return target < 512 ? target : 0;
+}
+
+// The kernel's answer to a call number that the sled does not hold; the registers are those of the call.
+void answer_odd_number(greg_t* registers, uint64_t return_address, uint64_t rsp) noexcept {
+  registers[REG_RAX] = base::kernel_call(registers[REG_RAX], registers[REG_RDI], registers[REG_RSI], registers[REG_RDX], registers[REG_R10], registers[REG_R8], registers[REG_R9]);
+  registers[REG_RIP] = static_cast<greg_t>(return_address);
+  registers[REG_RSP] = static_cast<greg_t>(rsp);
+  registers[REG_RCX] = static_cast<greg_t>(return_address);
+  registers[REG_R11] = registers[REG_EFL];
+}
+
+enum class Fault { answered, edited, not_ours };
+
+Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
+  greg_t* registers = context->uc_mcontext.gregs;
+  const uint64_t rip = static_cast<uint64_t>(registers[REG_RIP]);
+  const uint64_t rsp = static_cast<uint64_t>(registers[REG_RSP]);
+  if (is_return_address(rip + 2)) {  // the call itself faulted: its target is no canonical address (or its stack is gone)
+    const int64_t number = registers[REG_RAX];
+    if (number << 16 >> 16 == number) return Fault::not_ours;
+    answer_odd_number(registers, rip + 2, rsp);
+    return Fault::answered;
+  }
+  const bool in_null_call = rip == reinterpret_cast<uint64_t>(zps_null_call);
+  const bool in_landing_zone = rip >= ZPS_NR_COUNT && rip < 4096;
+  if (!in_null_call && !in_landing_zone && rip != static_cast<uint64_t>(registers[REG_RAX])) return Fault::not_ours;
+  uint64_t return_address = 0;
+  const bool readable = peek(rsp, &return_address, sizeof return_address);
+  if (!in_null_call && readable && is_return_address(return_address)) {
+    if (rip != static_cast<uint64_t>(registers[REG_RAX])) registers[REG_RAX] = ZPS_NR_COUNT;  // an exit's inner byte ate it
+    answer_odd_number(registers, return_address, rsp + 8);
+    return Fault::answered;
+  }
+  if (!in_null_call && !in_landing_zone) return Fault::not_ours;
+  const uint64_t target = in_landing_zone ? rip : readable ? called_address(registers, return_address) : 0;
+  registers[REG_RIP] = static_cast<greg_t>(target);
+  info->si_code = SEGV_MAPERR;
+  info->si_addr = reinterpret_cast<void*>(target);
+  return Fault::edited;
+}
+
+[[nodiscard]] bool is_own_fault(int number, const siginfo_t* info) noexcept {
+  constexpr uint64_t kFaults = 1ull << SIGSEGV | 1ull << SIGBUS | 1ull << SIGILL | 1ull << SIGFPE | 1ull << SIGTRAP | 1ull << SIGSYS;
+  return info->si_code > 0 && number < 64 && (kFaults >> number & 1);
+}
+
+Action take_action(int number) noexcept {
+  Action action = actions[number];
+  if ((action.flags & kResetHand) && has_handler(action)) {
+    actions[number].handler = kDefault;
+    const Action seen = kernel_view(number, actions[number]);
+    (void)kernel_sigaction(number, &seen, nullptr);
+  }
+  return action;
+}
+
+void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
+  ThreadState& thread = this_thread();
+  auto* context = static_cast<ucontext_t*>(opaque);
+  const bool own_fault = is_own_fault(number, info);
+  bool edited = false;
+  if (own_fault && number == SIGSEGV) {
+    const Fault fault = on_fault(info, context);
+    if (fault == Fault::answered) return;
+    edited = fault == Fault::edited;
+  }
+  if (thread.words.inside != 0 && !own_fault) return put_off(thread, number, info, context);
+
+  const uint64_t rip = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
+  if (rip > reinterpret_cast<uint64_t>(zps_sleep_begin) && rip < reinterpret_cast<uint64_t>(zps_sleep_end)) {
+    context->uc_mcontext.gregs[REG_RIP] = reinterpret_cast<greg_t>(zps_sleep_interrupted);
+  }
+  const Action action = take_action(number);
+  if (action.handler == kIgnore && !own_fault) return;
+  if (!has_handler(action)) return die_of(number, info, own_fault && !edited);
+  if (!(action.flags & SA_RESTART)) thread.words.ran_no_restart = 1;
+  reinterpret_cast<Handler>(action.handler)(number, info, opaque);
+}
+
+class Locked {
+ public:
+  Locked() noexcept {
+    while (lock.exchange(1, std::memory_order_acquire) != 0) __builtin_ia32_pause();
+  }
+  ~Locked() { lock.store(0, std::memory_order_release); }
+};
+
+int64_t set_action(int number, Action wanted) noexcept {
+  wanted.flags &= kKnownFlags;
+  wanted.mask &= ~kUnblockable;
+  const Action old = actions[number];
+  const Action seen = kernel_view(number, wanted);
+  actions[number] = wanted;  // first: the signal may come as soon as the kernel knows
+  const long result = kernel_sigaction(number, &seen, nullptr);
+  if (result < 0) actions[number] = old;
+  return result;
+}
+
+// A vfork child has dispositions of its own but shares `actions` with its parent: it goes to the kernel unwrapped.
+int64_t vfork_child_sigaction(zps_call* call) noexcept {
+  const int number = static_cast<int>(call->arg[0]);
+  const int64_t result = base::kernel_call(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3]);
+  Action old;
+  if (result < 0 || call->arg[2] == 0 || !peek(static_cast<uint64_t>(call->arg[2]), &old, sizeof old)) return result;
+  if (old.handler == reinterpret_cast<uint64_t>(&on_signal)) (void)poke(static_cast<uint64_t>(call->arg[2]), &actions[number], sizeof(Action));
+  return result;
+}
+
+}  // namespace
+
+void reset_signal_lock() noexcept { lock.store(0, std::memory_order_release); }
+
+void take_over_signals() noexcept {
+  for (int number = 1; number <= kSignals; number++) {
+    if (number == SIGKILL || number == SIGSTOP) continue;
+    (void)kernel_sigaction(number, nullptr, &actions[number]);
+    if (has_handler(actions[number]) || number == SIGSEGV) {
+      const Action seen = kernel_view(number, actions[number]);
+      (void)kernel_sigaction(number, &seen, nullptr);
+    }
+  }
+}
+
+int64_t program_sigaction(zps_call* call) noexcept {
+  const auto number = static_cast<uint64_t>(static_cast<uint32_t>(call->arg[0]));
+  const bool strange = number < 1 || number > kSignals || number == SIGKILL || number == SIGSTOP || call->arg[3] != sizeof(uint64_t);
+  if (strange) return base::kernel_call(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3]);
+  if (this_thread().words.vfork_child) return vfork_child_sigaction(call);
+  Action wanted;
+  if (call->arg[1] != 0 && !peek(static_cast<uint64_t>(call->arg[1]), &wanted, sizeof wanted)) return -EFAULT;
+  Action old;
+  int64_t result = 0;
+  {
+    Locked locked;
+    old = actions[number];
+    if (call->arg[1] != 0) result = set_action(static_cast<int>(number), wanted);
+  }
+  if (result < 0) return result;
+  if (call->arg[2] != 0 && !poke(static_cast<uint64_t>(call->arg[2]), &old, sizeof old)) return -EFAULT;
+  return 0;
+}
+
+}  // namespace zpoline
+
+extern "C" void zps_leave() noexcept {
+  zpoline::ThreadState& thread = zpoline::this_thread();
+  thread.words.inside = 0;
+  if (thread.words.signals_pending == 0) return;
+  const uint64_t mask = thread.mask_to_restore;
+  thread.words.signals_pending = 0;
+  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&mask), 0, sizeof mask);
+}

@@ -1,0 +1,19 @@
+// The program's signal handlers behind a wrapper of the engine's.
+#pragma once
+
+#include <cstdint>
+
+#include "zpoline/hook.h"
+
+namespace zpoline {
+
+// Learns the dispositions that exist and takes SIGSEGV, without which odd call numbers cannot be answered.
+void take_over_signals() noexcept;
+
+// rt_sigaction as the program sees it: its own handlers, flags and masks. 0 or a negative errno.
+[[nodiscard]] int64_t program_sigaction(zps_call* call) noexcept;
+
+// In the child of a fork: the lock's holder may be a thread that this process does not have.
+void reset_signal_lock() noexcept;
+
+}  // namespace zpoline

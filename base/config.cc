@@ -77,7 +77,7 @@ bool copy_text(char* out, size_t capacity, const char* text) noexcept {
 }
 
 bool parse_hook(Config& config, const char* text) noexcept {
-  for (const char* mode : {"auto", "zpoline", "nopage0", "sud", "symbols", "off"}) {
+  for (const char* mode : {"auto", "zpoline", "off"}) {
     if (strcmp(text, mode) == 0) return copy_text(config.hook, sizeof config.hook, text);
   }
   return false;
@@ -178,6 +178,13 @@ void print_io_uring(const Config& config, char* out, size_t capacity) noexcept {
   print(out, capacity, "%s", config.io_uring ? "kernel" : "off");
 }
 
+bool parse_inherit(Config& config, const char* text) noexcept {
+  if (strcmp(text, "yes") != 0 && strcmp(text, "no") != 0) return false;
+  config.inherit = text[0] == 'y';
+  return true;
+}
+void print_inherit(const Config& config, char* out, size_t capacity) noexcept { print(out, capacity, "%s", config.inherit ? "yes" : "no"); }
+
 // --- The table. ---
 
 struct Row {
@@ -187,8 +194,7 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {{"hook", "ZPS_HOOK", "one of auto, zpoline, nopage0, sud, symbols, off",
-      "how system calls are caught; auto takes the best mode the machine allows"},
+    {{"hook", "ZPS_HOOK", "one of auto, zpoline, off", "how system calls are caught; auto takes the best mode the machine allows"},
      parse_hook,
      print_text<16, &Config::hook>},
     {{"hook_library", "ZPS_HOOK_LIBRARY", "absolute path", "a hook library to run on the engine in place of the stack"},
@@ -232,6 +238,9 @@ constexpr Row kRows[] = {
     {{"io_uring", "ZPS_IO_URING", "off or kernel", "off: io_uring_setup answers ENOSYS; kernel: let it through, for files"},
      parse_io_uring,
      print_io_uring},
+    {{"inherit", "ZPS_INHERIT", "yes or no", "whether programs that it starts run on the stack even if they are given another environment"},
+     parse_inherit,
+     print_inherit},
 };
 static_assert(sizeof kRows / sizeof kRows[0] == kConfigKeys);
 

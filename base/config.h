@@ -17,22 +17,23 @@ enum class Fallback { fail, kernel };
 
 // Addresses are in wire order; sizes and times carry their unit in the name. Zero means "chosen by the wire".
 struct Config {
-  char hook[16] = "auto";          // ZPS_HOOK: auto, zpoline, nopage0, sud, symbols, off
-  char hook_library[256] = "";     // ZPS_HOOK_LIBRARY
-  char wire[256] = "veth";         // ZPS_WIRE: veth, tap, memif:/path[,role=server|client|auto], af_packet:interface
-  uint32_t address_be = 0;         // ZPS_IP=198.18.0.2/24
+  char hook[16] = "auto";       // ZPS_HOOK: auto, zpoline, off
+  char hook_library[256] = "";  // ZPS_HOOK_LIBRARY
+  char wire[256] = "veth";      // ZPS_WIRE: veth, tap, memif:/path[,role=server|client|auto], af_packet:interface
+  uint32_t address_be = 0;      // ZPS_IP=198.18.0.2/24
   uint8_t prefix = 24;
-  uint32_t gateway_be = 0;         // ZPS_GATEWAY
-  uint32_t mtu = 0;                // ZPS_MTU
-  uint32_t frames = 0;             // ZPS_FRAMES
-  uint32_t memory_mb = 48;         // ZPS_MEMORY_MB, 16 at least
-  uint32_t time_wait_ms = 2000;    // ZPS_TIME_WAIT_MS
-  uint32_t spin_us = 50;           // ZPS_SPIN_US: how long a wait polls before it sleeps
-  bool hugepages = true;           // ZPS_HUGEPAGES: use them when they are there
+  uint32_t gateway_be = 0;             // ZPS_GATEWAY
+  uint32_t mtu = 0;                    // ZPS_MTU
+  uint32_t frames = 0;                 // ZPS_FRAMES
+  uint32_t memory_mb = 48;             // ZPS_MEMORY_MB, 16 at least
+  uint32_t time_wait_ms = 2000;        // ZPS_TIME_WAIT_MS
+  uint32_t spin_us = 50;               // ZPS_SPIN_US: how long a wait polls before it sleeps
+  bool hugepages = true;               // ZPS_HUGEPAGES: use them when they are there
   Fallback fallback = Fallback::fail;  // ZPS_FALLBACK=kernel
-  LogLevel log = LogLevel::info;   // ZPS_LOG
-  bool ledger = false;             // ZPS_LEDGER=1: print what was served, passed on and refused, at exit
-  bool io_uring = false;           // ZPS_IO_URING=kernel
+  LogLevel log = LogLevel::info;       // ZPS_LOG
+  bool ledger = false;                 // ZPS_LEDGER=1: print what was served, passed on and refused, at exit
+  bool io_uring = false;               // ZPS_IO_URING=kernel
+  bool inherit = true;                 // ZPS_INHERIT=no: programs it starts get exactly the environment it gives them
 };
 
 // Where a value came from.
@@ -45,7 +46,7 @@ struct ConfigKey {
   const char* type;      // what a value looks like: "number from 16 to 65536"
   const char* help;      // one line
 };
-inline constexpr int kConfigKeys = 15;
+inline constexpr int kConfigKeys = 16;
 [[nodiscard]] const ConfigKey& config_key(int index) noexcept;
 // The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire". At most 255 bytes.
 void print_config_value(const Config& config, int index, char* out, size_t capacity) noexcept;

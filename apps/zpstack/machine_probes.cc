@@ -90,10 +90,9 @@ std::string mend_capability(const std::string& capability) {
 
 Finding probe_libraries() {
   const Libraries found = find_libraries();
-  if (found.preload.empty())
-    return {"libraries", State::missing, "libzpstack.so is not in " + found.searched, "build it, or install the package again"};
-  if (found.core.empty())
-    return {"libraries", State::missing, "libzpstack-core.so is not beside " + found.preload, "build it, or install the package again"};
+  const std::string mend = "build it, or install the package again";
+  if (found.preload.empty()) return {"libraries", State::missing, "libzpstack.so is not in " + found.searched, mend};
+  if (!found.missing.empty()) return {"libraries", State::missing, found.missing + " is not beside " + found.preload, mend};
   return {"libraries", State::ok, found.preload, ""};
 }
 
@@ -136,11 +135,10 @@ Finding probe_selinux(const Needs& needs) {
   return {"SELinux", lack(needs.page_zero), "enforcing, and mmap_low_allowed is off", "`setsebool mmap_low_allowed on`"};
 }
 
-Finding probe_dispatch(const Needs& needs) {
+Finding probe_dispatch() {
   const int error = in_child(arm_dispatch);
-  if (error == 0) return {"syscall dispatch", State::ok, "Syscall User Dispatch works: code made at run time can be caught", ""};
-  return {"syscall dispatch", lack(needs.dispatch), "no Syscall User Dispatch: " + reason(error),
-          "needs kernel 5.11 or later with CONFIG_GENERIC_ENTRY"};
+  if (error == 0) return {"syscall dispatch", State::ok, "Syscall User Dispatch works", ""};
+  return {"syscall dispatch", State::absent, "no Syscall User Dispatch: " + reason(error) + "; nothing needs it yet", ""};
 }
 
 Finding probe_memfd() {
@@ -172,10 +170,8 @@ Finding probe_hugepages() {
 Finding probe_memlock() {
   rlimit limit;
   getrlimit(RLIMIT_MEMLOCK, &limit);
-  const bool enough = limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= (64ul << 20) || has_capability(CAP_IPC_LOCK);
   const std::string size = limit.rlim_cur == RLIM_INFINITY ? "unlimited" : fmt::format("{} KB", limit.rlim_cur >> 10);
-  if (enough) return {"locked memory", State::ok, size + (has_capability(CAP_IPC_LOCK) ? ", and CAP_IPC_LOCK lifts the limit" : ""), ""};
-  return {"locked memory", State::absent, size + ": little for PCI and AF_XDP wires", "optional: `ulimit -l unlimited`"};
+  return {"locked memory", State::ok, size + "; the wires lock none", ""};
 }
 
 }  // namespace tool

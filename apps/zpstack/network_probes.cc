@@ -51,7 +51,6 @@ Needs Needs::of(const base::Config& config) {
   const auto is = [&wire](const char* kind) { return wire.rfind(kind, 0) == 0; };
   Needs needs{};
   needs.page_zero = hook == "auto" || hook == "zpoline";
-  needs.dispatch = hook == "nopage0" || hook == "sud";
   needs.veth = is("veth");
   needs.tap = is("tap");
   needs.packet = is("veth") || is("af_packet");

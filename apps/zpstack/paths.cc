@@ -15,7 +15,9 @@ Libraries find_libraries() {
     found.searched += (found.searched.empty() ? "" : ", ") + folder.string();
     if (!fs::is_regular_file(folder / "libzpstack.so", ignored)) continue;
     found.preload = folder / "libzpstack.so";
-    if (fs::is_regular_file(folder / "libzpstack-core.so", ignored)) found.core = folder / "libzpstack-core.so";
+    for (const char* companion : {"libzpstack-core.so", "libzpstack-stack.so"}) {
+      if (!fs::is_regular_file(folder / companion, ignored)) found.missing = companion;
+    }
     break;
   }
   return found;

@@ -5,10 +5,10 @@
 
 namespace tool {
 
-// Absolute paths; empty if the file is not there. The core and the stack's image lie beside the preloaded library.
+// The core and the stack's image lie beside the preloaded library.
 struct Libraries {
-  std::string preload;
-  std::string core;
+  std::string preload;   // absolute path; empty if it was not found
+  std::string missing;   // the name of a companion that is not there; empty if all are
   std::string searched;  // the places looked at, for the message
 };
 

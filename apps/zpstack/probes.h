@@ -24,7 +24,6 @@ struct Finding {
 // What the settings in force ask of the machine.
 struct Needs {
   bool page_zero;  // the hook mode rewrites to calls through page 0
-  bool dispatch;   // the hook mode rests on Syscall User Dispatch
   bool veth, tap, packet;
 
   static Needs of(const base::Config& config);
@@ -36,7 +35,7 @@ Finding probe_versions();
 Finding probe_processor();
 Finding probe_page_zero(const Needs& needs);
 Finding probe_selinux(const Needs& needs);
-Finding probe_dispatch(const Needs& needs);
+Finding probe_dispatch();
 Finding probe_memfd();
 Finding probe_memory(const base::Config& config);
 Finding probe_hugepages();

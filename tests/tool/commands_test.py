@@ -40,8 +40,8 @@ class WithTool(unittest.TestCase):
 
 class Run(WithTool):
     def test_sets_environment_and_becomes_the_program(self):
-        result = run(self.tool, "run", "--wire", "memif:/run/x,role=server", "--ip", "198.18.7.1/24", "--hook", "sud", "--", "sh", "-c", SHOW)
-        self.assertEqual(result.stdout, f"wire=memif:/run/x,role=server ip=198.18.7.1/24 hook=sud preload={self.library}\n", result)
+        result = run(self.tool, "run", "--wire", "memif:/run/x,role=server", "--ip", "198.18.7.1/24", "--hook", "zpoline", "--", "sh", "-c", SHOW)
+        self.assertEqual(result.stdout, f"wire=memif:/run/x,role=server ip=198.18.7.1/24 hook=zpoline preload={self.library}\n", result)
         self.assertEqual(result.stderr, "")
 
     def test_dashes_may_be_left_out_and_belong_to_the_program_after_its_name(self):
@@ -58,13 +58,13 @@ class Run(WithTool):
         self.assertIn(f"preload={self.library}:{other}\n", result.stdout)
 
     def test_file_settings_needed_early_go_into_the_environment(self):
-        file = self.file("zpstack.toml", 'hook = "nopage0"\nmemory_mb = 32\n')
+        file = self.file("zpstack.toml", 'hook = "zpoline"\nmemory_mb = 32\n')
         result = run(self.tool, "run", "--", "sh", "-c", "echo $ZPS_HOOK/$ZPS_MEMORY_MB", ZPS_TEST_CONFIG_FILE=str(file))
-        self.assertEqual(result.stdout, "nopage0/\n", result)
+        self.assertEqual(result.stdout, "zpoline/\n", result)
 
     def test_bad_values_are_refused(self):
         for option, value, word in (("--wire", "tpa", "memif:/path"), ("--ip", "198.18.0.0/24", "198.18.0.2/24"), ("--ip", "1.2.3", "ZPS_IP"),
-                                    ("--hook", "magic", "nopage0"), ("--memory-mb", "3", "16"), ("--fallback", "maybe", "kernel"),
+                                    ("--hook", "magic", "zpoline"), ("--memory-mb", "3", "16"), ("--fallback", "maybe", "kernel"),
                                     ("--log", "loud", "debug"), ("--hook-library", "relative.so", "absolute path")):
             with self.subTest(option=option, value=value):
                 self.assert_refused(run(self.tool, "run", option, value, "--", "true"), value, word)
@@ -125,7 +125,7 @@ class Config(WithTool):
         settings = self.config()
         self.assertEqual(settings["wire"], {"value": "veth", "from": "default"})
         self.assertEqual(settings["memory_mb"], {"value": "48", "from": "default"})
-        self.assertEqual(len(settings), 15)
+        self.assertEqual(len(settings), 16)
 
     def test_file_goes_over_default_and_environment_over_file(self):
         file = self.file("zpstack.toml", '# a comment\nwire = "tap"\nmemory_mb = 64\nhugepages = false\n')
@@ -137,7 +137,7 @@ class Config(WithTool):
 
     def test_text_names_every_key(self):
         lines = run(self.tool, "config", ZPS_IP="10.0.0.1/8").stdout.splitlines()
-        self.assertEqual(len(lines), 15)
+        self.assertEqual(len(lines), 16)
         self.assertIn(["ip", "10.0.0.1/8", "ZPS_IP"], [line.split() for line in lines])
 
     def test_errors_are_one_line(self):
@@ -154,6 +154,10 @@ class Config(WithTool):
 
 
 class Doctor(WithTool):
+    def add_companions(self):
+        for name in ("libzpstack-core.so", "libzpstack-stack.so"):
+            shutil.copy(self.library, self.folder / name)
+
     def doctor(self, *options, **environment):
         result = run(self.tool, "doctor", "--json", *options, **environment)
         report = json.loads(result.stdout)
@@ -174,15 +178,15 @@ class Doctor(WithTool):
     def test_libraries_are_looked_for(self):
         _, probes = self.doctor()
         self.assertEqual(probes["libraries"]["state"], "missing")
-        self.assertIn("libzpstack-core.so", probes["libraries"]["detail"])
-        shutil.copy(self.library, self.folder / "libzpstack-core.so")
+        self.assertIn("is not beside", probes["libraries"]["detail"])
+        self.add_companions()
         _, probes = self.doctor()
         self.assertEqual(probes["libraries"]["state"], "ok")
 
     def test_without_capabilities_the_default_does_not_work_and_memif_lacks_less(self):
         if os.getuid() != 0:
             self.skipTest("only root can give capabilities up")
-        shutil.copy(self.library, self.folder / "libzpstack-core.so")
+        self.add_companions()
         drop = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
         missing = {}
         for wire in ("veth", "memif:/run/x"):

@@ -48,7 +48,7 @@ TEST(Config, defaults_are_those_of_the_structure) {
 }
 
 TEST(Config, every_key_takes_a_value_and_prints_it_back) {
-  const std::pair<const char*, const char*> kValues[] = {{"hook", "nopage0"},
+  const std::pair<const char*, const char*> kValues[] = {{"hook", "zpoline"},
                                                          {"hook_library", "/usr/lib/x.so"},
                                                          {"wire", "memif:/run/m,role=client"},
                                                          {"ip", "198.18.7.2/24"},
@@ -62,7 +62,8 @@ TEST(Config, every_key_takes_a_value_and_prints_it_back) {
                                                          {"fallback", "kernel"},
                                                          {"log", "debug"},
                                                          {"ledger", "1"},
-                                                         {"io_uring", "kernel"}};
+                                                         {"io_uring", "kernel"},
+                                                         {"inherit", "no"}};
   EXPECT_EQ(std::size(kValues), static_cast<size_t>(kConfigKeys));
   for (const auto& [name, value] : kValues) {
     for (int i = 0; i < kConfigKeys; i++) {
@@ -108,7 +109,9 @@ TEST(Config, every_type_refuses_what_is_not_its_own) {
                             "ZPS_HUGEPAGES=2",
                             "ZPS_FALLBACK=1",
                             "ZPS_LOG=3",
-                            "ZPS_IO_URING=on"}) {
+                            "ZPS_IO_URING=on",
+                            "ZPS_INHERIT=0",
+                            "ZPS_HOOK=sud"}) {
     Result<Config> config = load({entry});
     ASSERT_FALSE(config) << entry;
     const std::string text = config.error().text;

@@ -1,0 +1,73 @@
+// The shim's entry: what libzpstack.so calls after it has loaded this library, and the dispatch of every claimed call.
+#include "base/log.h"
+#include "base/user_copy.h"
+#include "shim/family.h"
+#include "shim/ledger.h"
+#include "shim/process.h"
+#include "shim/syscall_table.h"
+
+namespace shim {
+namespace {
+
+long (*handlers[ZPS_NR_COUNT])(const zps_call& call) noexcept;
+bool counting = false;
+
+int64_t on_syscall(zps_call* call) noexcept {
+  const long result = handlers[call->nr](*call);
+  if (counting) [[unlikely]] {
+    const bool refused = result == -ENOPROTOOPT || result == -EOPNOTSUPP || result == -ENOSYS;
+    count_call(call->nr, result == ZPS_PASS ? Outcome::passed : refused ? Outcome::refused : Outcome::served);
+  }
+  return result;
+}
+
+bool read_config() noexcept {
+  auto loaded = base::load_config(engine->environment);
+  if (!loaded) {
+    base::log(base::LogLevel::error, "%s", loaded.error().text);
+    return false;
+  }
+  config = *loaded;
+  base::set_log_level(config.log);
+  counting = config.ledger;
+  return true;
+}
+
+void fill(zps_hook* hook) noexcept {
+  for (const SyscallRow& row : syscall_rows()) {
+    handlers[row.nr] = row.handler;
+    hook->claim[row.nr] = row.claim;
+  }
+  hook->abi = ZPS_HOOK_ABI;
+  hook->on_syscall = on_syscall;
+  hook->before_fork = before_fork;
+  hook->after_fork_parent = after_fork_parent;
+  hook->after_fork_child = after_fork_child;
+  hook->before_exec = before_exec;
+  hook->after_failed_exec = after_failed_exec;
+  hook->before_exit = before_exit;
+  hook->fault_begin = reinterpret_cast<uint64_t>(zps_user_copy_begin);
+  hook->fault_end = reinterpret_cast<uint64_t>(zps_user_copy_end);
+  hook->fault_resume = reinterpret_cast<uint64_t>(zps_user_copy_fault);
+}
+
+}  // namespace
+}  // namespace shim
+
+extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* with, zps_hook* hook) {
+  using namespace shim;
+  if (with->abi != ZPS_HOOK_ABI || with->size < sizeof(zps_engine) || hook->size < sizeof(zps_hook)) {
+    base::log(base::LogLevel::error, "libzpstack-core.so and libzpstack.so are of different versions");
+    return -1;
+  }
+  engine = with;
+  if (!read_config()) return -1;
+  family = map_family();
+  if (family == nullptr) {
+    base::log(base::LogLevel::error, "no address space for the family's memory (%zu MB): raise ulimit -v", sizeof(Family) >> 20);
+    return -1;
+  }
+  my_slot = &family->slots[0];
+  fill(hook);
+  return 0;
+}

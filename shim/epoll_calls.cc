@@ -1,0 +1,236 @@
+// epoll_create, epoll_ctl and the epoll_waits.
+#include <sys/epoll.h>
+
+#include "base/clock.h"
+#include "base/syscall.h"
+#include "shim/calls.h"
+#include "shim/epoll_file.h"
+#include "shim/family.h"
+#include "shim/process.h"
+#include "shim/service.h"
+#include "shim/user_memory.h"
+#include "shim/wait.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr long kMostEvents = INT32_MAX / static_cast<long>(sizeof(epoll_event));
+
+EpollFile* set_at(int64_t fd) noexcept {
+  File* file = file_at(fd);
+  return file != nullptr && file->kind == FileKind::epoll ? static_cast<EpollFile*>(file) : nullptr;
+}
+
+EpollItem* find_item(EpollFile* set, File* file, int fd) noexcept {
+  for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
+    EpollItem* item = static_cast<EpollItem*>(link);
+    if (item->set == set && item->fd == fd) return item;
+  }
+  return nullptr;
+}
+
+// True if the kernel's half of a set holds this file's placeholder too.
+bool kernel_too(const File* file) noexcept {
+  if (file->kind == FileKind::epoll) return true;
+  const Socket* socket = static_cast<const Socket*>(file);
+  return socket->state == SocketState::undecided || (socket->state == SocketState::listening && socket->dual);
+}
+
+long add_item(EpollFile* set, File* file, const zps_call& call, const epoll_event& event) noexcept {
+  const int fd = static_cast<int>(call.arg[2]);
+  if (find_item(set, file, fd) != nullptr) return -EEXIST;
+  EpollItem* item = family->items.allocate(set, file, fd);
+  if (item == nullptr) return -ENOSPC;
+  if (kernel_too(file)) {
+    const long result = kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_ADD, fd, as_arg(&event));
+    if (result != 0) {
+      family->items.release(item);
+      return result;
+    }
+    item->in_kernel = true;
+    set->kernel_items++;
+  }
+  item->events = event.events;
+  item->data = event.data.u64;
+  set->items.push_back(item);
+  file->registrations.push_back(item);
+  attach_item(item);
+  return 0;
+}
+
+long modify_item(EpollItem* item, const zps_call& call, const epoll_event& event) noexcept {
+  if (((event.events | item->events) & EPOLLEXCLUSIVE) != 0) return -EINVAL;
+  if (item->in_kernel) {
+    const long result = kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_MOD, item->fd, as_arg(&event));
+    if (result != 0) return result;
+  }
+  item->events = event.events;
+  item->data = event.data.u64;
+  item->armed = true;
+  attach_item(item);
+  return 0;
+}
+
+// A kernel descriptor: the kernel's half alone.
+long control_kernel(EpollFile* set, const zps_call& call) noexcept {
+  const long result = kernel_call(SYS_epoll_ctl, call.arg[0], call.arg[1], call.arg[2], call.arg[3]);
+  if (result == 0 && call.arg[1] == EPOLL_CTL_ADD) set->kernel_items++;
+  if (result == 0 && call.arg[1] == EPOLL_CTL_DEL && set->kernel_items > 0) set->kernel_items--;
+  return result;
+}
+
+// Fills the rest of `events` from the kernel's half; an event that is there already (a listener on both sides) is merged.
+int add_kernel_events(int fd, epoll_event* events, int count, int capacity, bool merge) noexcept {
+  const long got = kernel_call(SYS_epoll_wait, fd, as_arg(events + count), capacity - count, 0);
+  int end = count;
+  for (int i = count; i < count + got; i++) {
+    int same = 0;
+    while (merge && same < count && events[same].data.u64 != events[i].data.u64) same++;
+    if (merge && same < count) {
+      events[same].events |= events[i].events;
+    } else {
+      events[end++] = events[i];
+    }
+  }
+  return end;
+}
+
+class EpollCondition final : public Condition {
+ public:
+  EpollCondition(EpollFile* set, int fd, epoll_event* events, int capacity) noexcept
+      : set_(set), fd_(fd), events_(events), capacity_(capacity) {}
+
+  long check() noexcept override {
+    const int count = collect_ready(set_, events_, capacity_);
+    return count == 0 ? -EAGAIN : count;
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, set_); }
+  bool has_kernel_side() const noexcept override { return set_->kernel_items != 0; }
+  long check_kernel() noexcept override {
+    const long count = kernel_call(SYS_epoll_wait, fd_, as_arg(events_), capacity_, 0);
+    return count == 0 ? -EAGAIN : count;
+  }
+
+ private:
+  EpollFile* set_;
+  int fd_;
+  epoll_event* events_;
+  int capacity_;
+};
+
+// The wait behind all four calls, for a set of ours and a family with a stack.
+long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
+  if (capacity <= 0 || capacity > kMostEvents) return -EINVAL;
+  if (!plausible(events, static_cast<size_t>(capacity) * sizeof *events)) return -EFAULT;
+  service_ensure();
+  EpollFile* set;
+  int count;
+  bool look_at_kernel;
+  {
+    Guard guard;
+    const uint64_t now = base::monotonic_ns();
+    set = set_at(fd);
+    if (set == nullptr) return kPass;
+    (void)guard.stack()->poll(now);
+    count = collect_ready(set, events, static_cast<int>(capacity));
+    look_at_kernel = set->kernel_items != 0 && (count == 0 || ++set->turns >= kKernelEveryTurns || now - set->kernel_looked_ns > kKernelEveryNs);
+    if (look_at_kernel) {
+      set->turns = 0;
+      set->kernel_looked_ns = now;
+    }
+    if (count == 0 && !begin_wait(set)) return -ENOMEM;
+  }
+  if (look_at_kernel && count < capacity) count = add_kernel_events(fd, events, count, static_cast<int>(capacity), count > 0);
+  if (count > 0) return count;
+  EpollCondition condition(set, fd, events, static_cast<int>(capacity));
+  pollfd kernel_fds[3] = {{fd, POLLIN, 0}};
+  WaitOptions options;
+  options.deadline_ns = deadline_ns;
+  options.signal_mask = mask;
+  options.signal_mask_bytes = mask_bytes;
+  options.kernel_fds = kernel_fds;
+  options.kernel_fd_count = 1;
+  const long result = wait_for(condition, options);
+  return result == -EAGAIN ? 0 : result;
+}
+
+bool kernel_alone(const zps_call& call) noexcept {
+  const File* file = peek(call.arg[0]);
+  return file == nullptr || file->kind != FileKind::epoll || the_stack() == nullptr;
+}
+
+long create(const zps_call& call) noexcept {
+  if (kernel_only() || engine->thread()->vfork_child != 0) return kPass;
+  const long fd = kernel_call(call.nr, call.arg[0]);
+  if (fd < 0) return fd;
+  Guard guard;
+  EpollFile* set = family->epolls.allocate();
+  if (set == nullptr) return fd;
+  set->fd_hint = static_cast<int>(fd);
+  if (table_set(static_cast<int>(fd), set) != 0) family->epolls.release(set);
+  return fd;
+}
+
+uint64_t deadline_from_ms(int64_t argument) noexcept {
+  const int timeout_ms = static_cast<int>(argument);
+  return timeout_ms < 0 ? kForever : deadline_after(static_cast<uint64_t>(timeout_ms) * 1'000'000u);
+}
+
+}  // namespace
+
+long shim_epoll_create(const zps_call& call) noexcept { return create(call); }
+long shim_epoll_create1(const zps_call& call) noexcept { return create(call); }
+
+long shim_epoll_ctl(const zps_call& call) noexcept {
+  const File* hint = peek(call.arg[0]);
+  if (hint == nullptr || hint->kind != FileKind::epoll) return kPass;
+  Guard guard;
+  EpollFile* set = set_at(call.arg[0]);
+  if (set == nullptr) return kPass;
+  File* file = file_at(call.arg[2]);
+  if (file == nullptr || file == set) return control_kernel(set, call);
+  const int operation = static_cast<int>(call.arg[1]);
+  EpollItem* item = find_item(set, file, static_cast<int>(call.arg[2]));
+  if (operation == EPOLL_CTL_DEL) {
+    if (item == nullptr) return -ENOENT;
+    if (item->in_kernel) (void)kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_DEL, item->fd, call.arg[3]);
+    drop_item(item);
+    return 0;
+  }
+  if (operation != EPOLL_CTL_ADD && operation != EPOLL_CTL_MOD) return -EINVAL;
+  const epoll_event* user = reinterpret_cast<const epoll_event*>(call.arg[3]);
+  if (!plausible(user, sizeof *user)) return -EFAULT;
+  const epoll_event event = *user;
+  if (operation == EPOLL_CTL_ADD) return add_item(set, file, call, event);
+  return item == nullptr ? -ENOENT : modify_item(item, call, event);
+}
+
+long shim_epoll_wait(const zps_call& call) noexcept {
+  if (kernel_alone(call)) return kPass;
+  return wait_in_set(static_cast<int>(call.arg[0]), reinterpret_cast<epoll_event*>(call.arg[1]), static_cast<int>(call.arg[2]),
+                     deadline_from_ms(call.arg[3]), nullptr, 8);
+}
+
+long shim_epoll_pwait(const zps_call& call) noexcept {
+  if (kernel_alone(call)) return kPass;
+  return wait_in_set(static_cast<int>(call.arg[0]), reinterpret_cast<epoll_event*>(call.arg[1]), static_cast<int>(call.arg[2]),
+                     deadline_from_ms(call.arg[3]), reinterpret_cast<void*>(call.arg[4]), call.arg[5]);
+}
+
+long shim_epoll_pwait2(const zps_call& call) noexcept {
+  if (kernel_alone(call)) return kPass;
+  uint64_t deadline_ns = kForever;
+  if (call.arg[3] != 0) {
+    timespec time;
+    if (long error = copy_in(&time, reinterpret_cast<void*>(call.arg[3]), sizeof time); error != 0) return error;
+    if (time.tv_sec < 0 || time.tv_nsec < 0 || time.tv_nsec >= 1'000'000'000) return -EINVAL;
+    if (time.tv_sec <= INT32_MAX) deadline_ns = deadline_after(static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(time.tv_nsec));
+  }
+  return wait_in_set(static_cast<int>(call.arg[0]), reinterpret_cast<epoll_event*>(call.arg[1]), static_cast<int>(call.arg[2]), deadline_ns,
+                     reinterpret_cast<void*>(call.arg[4]), call.arg[5]);
+}
+
+}  // namespace shim

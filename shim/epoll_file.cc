@@ -1,0 +1,109 @@
+// Items, ready lists and what becomes of registrations when a socket's side is decided.
+#include "shim/epoll_file.h"
+
+#include "base/syscall.h"
+#include "shim/family.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+// The level of an item's file, as far as the item asks for it.
+uint32_t level_of(EpollItem* item) noexcept {
+  netstack::Pollable* source = file_pollable(item->file);
+  return source == nullptr ? 0 : full_level(source) & item->mask();
+}
+
+}  // namespace
+
+void EpollItem::on_ready(netstack::Pollable&, uint32_t ready_events) noexcept {
+  if ((ready_events & mask()) != 0) mark_ready(this);
+}
+
+// Takes items out that are not ready any more: an item that stays would not notify the next time (invariant 2).
+uint32_t EpollFile::ready() const noexcept {
+  EpollFile* self = const_cast<EpollFile*>(this);
+  while (ReadyLink* link = self->ready_items.front()) {
+    if (level_of(static_cast<EpollItem*>(link)) != 0) return EPOLLIN | EPOLLRDNORM;
+    link->unlink();
+  }
+  return 0;
+}
+
+void mark_ready(EpollItem* item) noexcept {
+  if (item->ReadyLink::linked()) return;
+  EpollFile* set = item->set;
+  set->ready_items.push_back(item);
+  for (netstack::Observer* observer = set->observers.front(); observer != nullptr; observer = set->observers.after(observer)) {
+    observer->on_ready(*set, EPOLLIN | EPOLLRDNORM);
+  }
+}
+
+void attach_item(EpollItem* item) noexcept {
+  netstack::Pollable* source = file_pollable(item->file);
+  if (source == nullptr) return;
+  item->netstack::Observer::unlink();
+  source->observers.push_back(item);
+  if ((full_level(source) & item->mask()) != 0) mark_ready(item);
+}
+
+void drop_item(EpollItem* item) noexcept {
+  item->netstack::Observer::unlink();
+  item->FileLink::unlink();
+  item->SetLink::unlink();
+  item->ReadyLink::unlink();
+  if (item->in_kernel && item->set->kernel_items > 0) item->set->kernel_items--;
+  family->items.release(item);
+}
+
+int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
+  int count = 0;
+  base::List<ReadyLink> again;
+  while (count < capacity) {
+    ReadyLink* link = set->ready_items.pop_front();
+    if (link == nullptr) break;
+    EpollItem* item = static_cast<EpollItem*>(link);
+    const uint32_t level = level_of(item);
+    if (level == 0) continue;
+    out[count].events = level;
+    out[count].data.u64 = item->data;
+    count++;
+    if ((item->events & EPOLLONESHOT) != 0) {
+      item->armed = false;
+      if (item->in_kernel) {
+        epoll_event off{EPOLLONESHOT, {.u64 = item->data}};
+        (void)kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_MOD, item->fd, as_arg(&off));
+      }
+    } else if (!item->edge()) {
+      again.push_back(item);
+    }
+  }
+  while (ReadyLink* link = again.pop_front()) set->ready_items.push_back(link);
+  return count;
+}
+
+void registrations_follow(File* file, bool dual) noexcept {
+  for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
+    EpollItem* item = static_cast<EpollItem*>(link);
+    if (item->in_kernel && !dual) {
+      epoll_event unused{};
+      (void)kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_DEL, item->fd, as_arg(&unused));
+      item->in_kernel = false;
+      if (item->set->kernel_items > 0) item->set->kernel_items--;
+    }
+    attach_item(item);
+  }
+}
+
+int number_of(EpollFile* set) noexcept {
+  if (set->fd_hint >= 0 && peek(set->fd_hint) == set) return set->fd_hint;
+  int found = -1;
+  for_each_entry(my_slot, [&](int fd, File* file) {
+    if (found < 0 && file == set) found = fd;
+  });
+  return found;
+}
+
+}  // namespace shim

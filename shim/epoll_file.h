@@ -1,0 +1,94 @@
+// An epoll set that holds stack sockets and kernel descriptors at once.
+//
+// The problem. One epoll_wait must report both sides, with the program's data untouched, in level, edge and one-shot mode;
+// a socket may be in several sets, and several times in one set through dup; sets nest; other members of the family use the same set.
+//
+// What Linux does. A registration (item) belongs to the pair (open file description, number). Each watched file calls the item when
+// it becomes ready, and the item queues itself on the set's ready list. epoll_wait walks that list, asks each file anew for its level,
+// reports what is set, and puts level-triggered items back at the end.
+//
+// Our choice: the same, for the stack's part. The descriptor of a set is a real kernel epoll descriptor that holds the program's
+// kernel descriptors and nothing of ours, so the kernel's events need no filter. A stack socket is an item in shared memory with an
+// Observer on the stack's endpoint. A wait looks at the ready list under the lock; the kernel's half is fetched by a plain epoll_wait with
+// timeout 0, at every wait that found nothing and every so often (kKernelEveryTurns, kKernelEveryNs) at one that found something,
+// so that neither side starves. A sleep is one ppoll on { the set's own descriptor, the wire, the thread's wake-up eventfd }.
+// Rejected: a hidden outer epoll set per thread (one more kernel object per thread and set, and exactly the same events); putting
+// wire and wake-up descriptors into the program's set (their events would have to be taken out of what the program sees).
+//
+// A listener that listens on both sides, a socket whose side is undecided, and a nested set are registered on both sides; if both report
+// in one wait, the two events become one.
+//
+// Invariants
+//  1 An item is in its file's list, in its set's list, and, while the file has an endpoint, in the endpoint's observers.
+//  2 An item is in the ready list if its file may be ready; whoever takes it out has looked at the level.
+//  3 Items die with the last reference to their file or their set, never with a number.
+//  4 The kernel's half is changed by the process that calls, through its own number of the set.
+//
+// Known limits: EPOLLEXCLUSIVE wakes every set (more wake-ups, never fewer); a thread that sleeps in a set before the family has
+// a stack sleeps in the kernel alone and is woken by a change of the set through `kick`.
+// Sources: epoll(7), epoll_ctl(2); the behaviour is compared with the kernel's by the differential tests.
+#pragma once
+
+#include <sys/epoll.h>
+
+#include "shim/file.h"
+
+namespace shim {
+
+struct SetLink : base::ListNode {};
+struct ReadyLink : base::ListNode {};
+
+class EpollFile;
+
+class EpollItem final : public netstack::Observer, public FileLink, public SetLink, public ReadyLink {
+ public:
+  EpollItem(EpollFile* item_set, File* item_file, int item_fd) noexcept : set(item_set), file(item_file), fd(item_fd) {}
+
+  void on_ready(netstack::Pollable& source, uint32_t events) noexcept override;
+
+  // The bits this item reports: what was asked for, and the two that cannot be refused. Nothing after a one-shot fired.
+  [[nodiscard]] uint32_t mask() const noexcept { return armed ? (events & ~kFlags) | EPOLLERR | EPOLLHUP : 0; }
+  [[nodiscard]] bool edge() const noexcept { return (events & EPOLLET) != 0; }
+
+  static constexpr uint32_t kFlags = EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP;
+
+  EpollFile* set;
+  File* file;
+  int fd;
+  uint32_t events = 0;
+  uint64_t data = 0;
+  bool armed = true;
+  bool in_kernel = false;  // the kernel's set holds the placeholder too
+};
+
+class EpollFile final : public File, public netstack::Pollable {
+ public:
+  EpollFile() noexcept : File(FileKind::epoll) {}
+
+  [[nodiscard]] uint32_t ready() const noexcept override;
+
+  base::List<SetLink> items;
+  base::List<ReadyLink> ready_items;
+  int fd_hint = -1;           // the number it was made with; other members may have another
+  uint32_t kernel_items = 0;  // upper bound of what the kernel's half holds
+  uint32_t turns = 0;         // waits since the kernel's half was looked at
+  uint64_t kernel_looked_ns = 0;
+};
+
+inline constexpr uint32_t kKernelEveryTurns = 32;
+inline constexpr uint64_t kKernelEveryNs = 100'000;
+
+// Puts an item on its set's ready list, and tells whoever waits for the set. With the lock held.
+void mark_ready(EpollItem* item) noexcept;
+// Connects an item with its file's endpoint, once there is one.
+void attach_item(EpollItem* item) noexcept;
+// Takes an item out of everything and frees it. The kernel's half is the caller's business.
+void drop_item(EpollItem* item) noexcept;
+// Moves ready events to `out` (at most `capacity`), oldest first, level-triggered items to the end of the line.
+[[nodiscard]] int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept;
+// A file's side was decided: its registrations follow (kernel's half removed unless `dual`; endpoint observed).
+void registrations_follow(File* file, bool dual) noexcept;
+// The number of `set` in this process, or -1.
+[[nodiscard]] int number_of(EpollFile* set) noexcept;
+
+}  // namespace shim

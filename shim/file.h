@@ -1,0 +1,73 @@
+// Open file descriptions that the shim serves: sockets of a stack and epoll sets.
+//
+// A File is what Linux calls an open file description: descriptors of one or several processes refer to it and it lives until
+// the last of them is closed. It lies in the family's shared memory. `refs` counts table entries of all members plus the waits that
+// sleep on it. All fields are guarded by the family's lock; `kind` never changes.
+#pragma once
+
+#include <sys/epoll.h>
+
+#include <cstdint>
+
+#include "netstack/stack.h"
+
+namespace shim {
+
+class EpollItem;
+
+// An epoll item's place in the list of its file's registrations.
+struct FileLink : base::ListNode {};
+
+enum class FileKind : uint8_t { socket, epoll };
+
+class File {
+ public:
+  explicit File(FileKind file_kind) noexcept : kind(file_kind) {}
+
+  FileKind kind;
+  bool nonblocking = false;
+  uint32_t refs = 0;
+  base::List<FileLink> registrations;
+};
+
+// Adds and drops one reference. The last drop closes the file: its registrations vanish, its connection ends.
+void file_ref(File* file) noexcept;
+void file_unref(File* file) noexcept;
+
+// What readiness to look at, or nullptr if the stack has none for this file (yet).
+[[nodiscard]] netstack::Pollable* file_pollable(File* file) noexcept;
+
+// A pollable's level with the bits that always come in pairs: data to read is also RDNORM, room to write also WRNORM.
+[[nodiscard]] inline uint32_t full_level(const netstack::Pollable* source) noexcept {
+  uint32_t level = source->ready();
+  if ((level & EPOLLIN) != 0) level |= EPOLLRDNORM;
+  if ((level & EPOLLOUT) != 0) level |= EPOLLWRNORM;
+  return level;
+}
+
+// How the decision between stack and kernel went so far.
+enum class SocketState : uint8_t {
+  undecided,  // only the placeholder exists; the kernel answers
+  kernel,     // given to the kernel for good: the table entry is about to vanish
+  stream,     // a connection of the stack, made or in the making
+  listening   // a listener of the stack, and (dual) one of the kernel under the same number
+};
+
+class Socket : public File {
+ public:
+  explicit Socket(int socket_domain) noexcept : File(FileKind::socket), domain(static_cast<uint8_t>(socket_domain)) {}
+
+  SocketState state = SocketState::undecided;
+  uint8_t domain;                 // AF_INET or AF_INET6
+  bool stack_bound = false;       // bind() named an address of the stack; the kernel knows nothing of it
+  bool dual = false;              // the kernel listens too
+  bool connect_reported = false;  // a connect() has told the program that the connection is there
+  netstack::TcpStream* stream = nullptr;
+  netstack::TcpListener* listener = nullptr;
+  netstack::SocketAddress bound;
+  uint64_t receive_timeout_ns = 0;  // SO_RCVTIMEO; 0: none
+  uint64_t send_timeout_ns = 0;     // SO_SNDTIMEO
+  uint64_t options_set = 0;         // a bit per row of the option table: what accepted sockets inherit
+};
+
+}  // namespace shim

@@ -1,0 +1,105 @@
+// A fixed pool of equal objects in shared memory: type-stable, bounded, and able to find its own state again.
+//
+// Cells are never given back to the system and never change their type, so a stale pointer into a pool always points at
+// an object of that type (invariant 1). Cells that were never used are never touched and cost no RSS (2). An empty
+// pool is a nullptr, never an abort (3). If a process dies in the middle of a list operation, rebuild() makes a whole
+// free list from the `used` words alone (4). The family's lock is held around every call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+#include "base/check.h"
+
+namespace shim {
+
+template <class T, uint32_t kCapacity>
+class Pool {
+ public:
+  // A new, default-constructed object, or nullptr when all cells are in use.
+  template <class... Arguments>
+  [[nodiscard]] T* allocate(Arguments... arguments) noexcept {
+    uint32_t index;
+    if (free_ != 0) {
+      index = free_ - 1;
+      free_ = cells_[index].next_free;
+    } else {
+      if (top_ == kCapacity) return nullptr;
+      index = top_++;
+    }
+    Cell& cell = cells_[index];
+    T* object = new (cell.bytes) T(arguments...);
+    cell.used = 1;
+    in_use_++;
+    return object;
+  }
+
+  void release(T* object) noexcept {
+    Cell* cell = cell_of(object);
+    CHECK(cell->used == 1);
+    cell->used = 0;
+    cell->next_free = free_;
+    free_ = static_cast<uint32_t>(cell - cells_) + 1;
+    in_use_--;
+  }
+
+  // True if `object` is one of this pool's cells in use: the question recovery asks of a pointer it does not trust.
+  [[nodiscard]] bool owns(const T* object) noexcept {
+    const char* address = reinterpret_cast<const char*>(object);
+    const char* first = reinterpret_cast<const char*>(&cells_[0]);
+    if (address < first || address >= reinterpret_cast<const char*>(&cells_[0] + top_)) return false;
+    const size_t offset = static_cast<size_t>(address - first);
+    return offset % sizeof(Cell) == offsetof(Cell, bytes) && cells_[offset / sizeof(Cell)].used == 1;
+  }
+
+  template <class F>
+  void for_each(F visit) noexcept {
+    for (uint32_t i = 0; i < top_; i++) {
+      if (cells_[i].used == 1) visit(reinterpret_cast<T*>(cells_[i].bytes));
+    }
+  }
+
+  [[nodiscard]] uint32_t index_of(const T* object) noexcept { return static_cast<uint32_t>(cell_of(object) - cells_); }
+  [[nodiscard]] uint32_t in_use() const noexcept { return in_use_; }
+
+  // Makes free list and count anew from the cells' own marks.
+  void rebuild() noexcept {
+    free_ = 0;
+    in_use_ = 0;
+    for (uint32_t i = top_; i-- > 0;) {
+      if (cells_[i].used == 1) {
+        in_use_++;
+      } else {
+        cells_[i].next_free = free_;
+        free_ = i + 1;
+      }
+    }
+  }
+
+  // Copies the part of `from` that was ever used; both pools have the same place in their families.
+  void copy_from(const Pool& from) noexcept {
+    top_ = from.top_;
+    free_ = from.free_;
+    in_use_ = from.in_use_;
+    __builtin_memcpy(static_cast<void*>(cells_), static_cast<const void*>(from.cells_), size_t{from.top_} * sizeof(Cell));
+  }
+
+ private:
+  struct Cell {
+    uint32_t used;
+    uint32_t next_free;
+    alignas(16) char bytes[sizeof(T)];
+  };
+
+  [[nodiscard]] Cell* cell_of(const T* object) noexcept {
+    return reinterpret_cast<Cell*>(const_cast<char*>(reinterpret_cast<const char*>(object)) - offsetof(Cell, bytes));
+  }
+
+  uint32_t top_;
+  uint32_t free_;  // index + 1; 0: none
+  uint32_t in_use_;
+  Cell cells_[kCapacity];
+};
+
+}  // namespace shim

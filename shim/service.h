@@ -1,0 +1,31 @@
+// The service: one thread per process that looks after the stack when nobody else does, and after members that died.
+//
+// A stack is driven by whoever waits (wait.h). The service steps in for what is left: timers, acknowledgements and retransmission
+// while the program computes; the wire's control events; descriptors of members that were killed; data that was written
+// by a program which then does not wait. One process of the family is on duty, the one that holds byte 0 of a memory
+// file (life_fd) by a POSIX record lock; the others' threads sleep in F_SETLKW, and the kernel wakes one of them when that
+// process ends, however it ends. Each process also holds the byte of its slot: a byte that nobody holds belongs to a dead process,
+// also while that is a zombie.
+//
+// The thread is made lazily: with the stack, and in a forked child at its first wait, because in the child of a fork the C library may
+// not make threads before fork() has returned to the program.
+//
+// Known limits: a record lock is dropped when the process closes any descriptor of the file, so life_fd has one number only.
+#pragma once
+
+namespace shim {
+
+// Makes life_fd and takes this process's byte of it. With the family's lock held, while the stack is being made. False on failure.
+[[nodiscard]] bool service_prepare() noexcept;
+// Takes the byte of this process's slot, in the child of a fork.
+void service_hold_slot() noexcept;
+// Starts the thread, if it does not run in this process. Without the lock.
+void service_start() noexcept;
+// The child of a fork has no service thread yet.
+void service_forget() noexcept;
+// Starts the thread in a forked child that has none: one load if there is nothing to do.
+void service_ensure() noexcept;
+// Keeps the service away from the lock for good: this process exits.
+void service_stop() noexcept;
+
+}  // namespace shim

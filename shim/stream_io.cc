@@ -1,0 +1,211 @@
+// Reading and writing streams, blocking or not.
+#include "shim/stream_io.h"
+
+#include <sys/socket.h>
+
+#include <climits>
+#include <csignal>
+
+#include "base/clock.h"
+#include "base/syscall.h"
+#include "shim/calls.h"
+#include "shim/family.h"
+#include "shim/service.h"
+#include "shim/user_memory.h"
+#include "shim/wait.h"
+
+namespace shim {
+namespace {
+
+using base::kernel_call;
+
+constexpr size_t kMostBytes = 0x7fff'f000;  // what Linux moves in one call at most
+
+size_t total_bytes(const iovec* parts, int count) noexcept {
+  size_t sum = 0;
+  for (int i = 0; i < count; i++) sum += parts[i].iov_len;
+  return sum < kMostBytes ? sum : kMostBytes;
+}
+
+// A window of parts that starts `done` bytes into an array: what is left of a transfer that came part of the way.
+class Remainder {
+ public:
+  Remainder(const iovec* parts, int count, size_t done) noexcept {
+    int i = 0;
+    while (i < count && done >= parts[i].iov_len) done -= parts[i++].iov_len;
+    for (; i < count && count_ < kWindow; i++) {
+      window_[count_] = {static_cast<char*>(parts[i].iov_base) + done, parts[i].iov_len - done};
+      if (window_[count_].iov_len != 0) count_++;
+      done = 0;
+    }
+  }
+  [[nodiscard]] const iovec* parts() const noexcept { return window_; }
+  [[nodiscard]] int count() const noexcept { return count_; }
+
+ private:
+  static constexpr int kWindow = 16;
+  iovec window_[kWindow];
+  int count_ = 0;
+};
+
+void raise_sigpipe() noexcept {
+  (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), kernel_call(SYS_gettid), SIGPIPE);
+}
+
+// Reads until `wanted` bytes came (MSG_WAITALL) or something came at all.
+class ReadCondition final : public Condition {
+ public:
+  ReadCondition(Socket* socket, const iovec* parts, int count, bool peek_only, bool all) noexcept
+      : socket_(socket), parts_(parts), count_(count), peek_(peek_only), all_(all), wanted_(total_bytes(parts, count)) {}
+
+  long check() noexcept override {
+    while (true) {
+      long result;
+      if (done_ == 0) {
+        result = socket_->stream->read(parts_, count_, peek_);
+      } else {
+        const Remainder rest(parts_, count_, done_);
+        result = socket_->stream->read(rest.parts(), rest.count(), peek_);
+      }
+      if (result <= 0) return done_ > 0 && result != -EAGAIN ? static_cast<long>(done_) : result;
+      done_ += static_cast<size_t>(result);
+      if (!all_ || peek_ || done_ >= wanted_) return static_cast<long>(done_);
+    }
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  [[nodiscard]] size_t done() const noexcept { return done_; }
+
+ private:
+  Socket* socket_;
+  const iovec* parts_;
+  int count_;
+  bool peek_, all_;
+  size_t wanted_;
+  size_t done_ = 0;
+};
+
+// Writes until everything is in the send queue.
+class WriteCondition final : public Condition {
+ public:
+  WriteCondition(Socket* socket, const iovec* parts, int count, bool more, size_t done) noexcept
+      : socket_(socket), parts_(parts), count_(count), more_(more), wanted_(total_bytes(parts, count)), done_(done) {}
+
+  long check() noexcept override {
+    while (done_ < wanted_) {
+      const Remainder rest(parts_, count_, done_);
+      const long result = socket_->stream->write(rest.parts(), rest.count(), more_);
+      if (result == -EAGAIN) return result;
+      if (result < 0) return done_ > 0 ? static_cast<long>(done_) : result;
+      if (result == 0) return -EAGAIN;
+      done_ += static_cast<size_t>(result);
+    }
+    return static_cast<long>(done_);
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  [[nodiscard]] size_t done() const noexcept { return done_; }
+
+ private:
+  Socket* socket_;
+  const iovec* parts_;
+  int count_;
+  bool more_;
+  size_t wanted_;
+  size_t done_;
+};
+
+WaitOptions wait_options(uint64_t timeout_ns) noexcept {
+  WaitOptions options;
+  options.deadline_ns = timeout_ns != 0 ? deadline_after(timeout_ns) : kForever;
+  options.restartable = timeout_ns == 0;
+  return options;
+}
+
+}  // namespace
+
+long check_parts(const iovec* parts, long count) noexcept {
+  if (count < 0 || count > IOV_MAX) return -EINVAL;
+  if (count == 0) return 0;
+  if (!plausible(parts, static_cast<size_t>(count) * sizeof *parts)) return -EFAULT;
+  size_t sum = 0;
+  for (long i = 0; i < count; i++) {
+    if (static_cast<ssize_t>(parts[i].iov_len) < 0) return -EINVAL;
+    if (parts[i].iov_len != 0 && !plausible(parts[i].iov_base, parts[i].iov_len)) return -EFAULT;
+    if (__builtin_add_overflow(sum, parts[i].iov_len, &sum) || static_cast<ssize_t>(sum) < 0) return -EINVAL;
+  }
+  return 0;
+}
+
+long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
+  if ((flags & MSG_OOB) != 0) return -EINVAL;
+  if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;
+  const bool peek_only = (flags & MSG_PEEK) != 0;
+  const bool all = (flags & MSG_WAITALL) != 0;
+  Socket* socket;
+  uint64_t timeout_ns;
+  size_t started = 0;
+  {
+    Guard guard;
+    socket = socket_at(fd);
+    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket->state != SocketState::stream) return -ENOTCONN;
+    if (total_bytes(parts, count) == 0) return 0;
+    long result = socket->stream->read(parts, count, peek_only);
+    const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
+    if (result == -EAGAIN && !wait) {
+      // A program that asks without waiting still drives the wire.
+      (void)guard.stack()->poll(base::monotonic_ns());
+      result = socket->stream->read(parts, count, peek_only);
+    }
+    if (!wait || (result != -EAGAIN && (!all || peek_only || result <= 0))) return result;
+    if (result > 0) started = static_cast<size_t>(result);
+    if (started >= total_bytes(parts, count)) return static_cast<long>(started);
+    timeout_ns = socket->receive_timeout_ns;
+    if (!begin_wait(socket)) return -ENOMEM;
+  }
+  service_ensure();
+  const Remainder rest(parts, count, started);
+  const bool whole = started == 0;
+  ReadCondition condition(socket, whole ? parts : rest.parts(), whole ? count : rest.count(), peek_only, all);
+  const long result = wait_for(condition, wait_options(timeout_ns));
+  if (result >= 0) return static_cast<long>(started) + result;
+  const size_t moved = started + condition.done();
+  return moved > 0 ? static_cast<long>(moved) : result;
+}
+
+long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
+  if ((flags & (MSG_OOB | MSG_FASTOPEN)) != 0) return -EOPNOTSUPP;
+  const bool more = (flags & MSG_MORE) != 0;
+  Socket* socket;
+  uint64_t timeout_ns = 0;
+  long result;
+  bool wait;
+  {
+    Guard guard;
+    socket = socket_at(fd);
+    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket->state == SocketState::stream) {
+      result = socket->stream->write(parts, count, more);
+      wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
+      timeout_ns = socket->send_timeout_ns;
+      if (result == -EAGAIN && !wait) {
+        (void)guard.stack()->poll(base::monotonic_ns());
+        result = socket->stream->write(parts, count, more);
+      }
+    } else {
+      result = -EPIPE;
+      wait = false;
+    }
+    wait = wait && (result == -EAGAIN || (result >= 0 && static_cast<size_t>(result) < total_bytes(parts, count)));
+    if (wait && !begin_wait(socket)) return result == -EAGAIN ? -ENOMEM : result;
+  }
+  if (wait) {
+    service_ensure();
+    WriteCondition condition(socket, parts, count, more, result > 0 ? static_cast<size_t>(result) : 0);
+    result = wait_for(condition, wait_options(timeout_ns));
+    if (result < 0 && condition.done() > 0) result = static_cast<long>(condition.done());
+  }
+  if (result == -EPIPE && (flags & MSG_NOSIGNAL) == 0) raise_sigpipe();
+  return result;
+}
+
+}  // namespace shim

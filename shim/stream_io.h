@@ -1,0 +1,20 @@
+// Moving bytes between the program and a stream of the stack: the part that read, recv, write, send and their kin share.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+
+#include "zpoline/hook.h"
+
+namespace shim {
+
+// Flags are those of recv(2) and send(2); MSG_DONTWAIT is added by the socket's own mode. Results as recv and send give them, or
+// kPass when the descriptor is not a stack stream's. `parts` has been checked (check_parts). SIGPIPE is raised here.
+[[nodiscard]] long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept;
+[[nodiscard]] long send_parts(int fd, const iovec* parts, int count, int flags) noexcept;
+
+// 0 if the array and every part in it can be the program's memory and the sum is a count; -EFAULT, -EINVAL.
+[[nodiscard]] long check_parts(const iovec* parts, long count) noexcept;
+
+}  // namespace shim

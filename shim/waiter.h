@@ -1,0 +1,59 @@
+// One thread's place to be found while it sleeps: what it waits for and how to wake it.
+//
+// It lies in shared memory, so that whoever drives the wire can wake a sleeper of another process, and is found again through a
+// thread-local pointer, so that a sleep abandoned by siglongjmp is cleaned up by the thread's next wait (reset_waiter).
+#pragma once
+
+#include <cstdint>
+
+#include "netstack/stack.h"
+
+namespace shim {
+
+class File;
+struct ProcessSlot;
+struct Waiter;
+
+// An observer that wakes its waiter.
+class WaitNode final : public netstack::Observer {
+ public:
+  explicit WaitNode(Waiter* node_waiter) noexcept : waiter(node_waiter) {}
+  void on_ready(netstack::Pollable& source, uint32_t events) noexcept override;
+
+  Waiter* waiter;
+  WaitNode* next_of_waiter = nullptr;
+};
+
+struct Waiter {
+  explicit Waiter(ProcessSlot* waiter_process) noexcept : process(waiter_process) {}
+
+  ProcessSlot* process;
+  int wake_slot = -1;        // index of its eventfd; -1: none left, it looks around by itself now and then
+  bool sleeping = false;
+  bool notified = false;
+  bool on_wire = false;      // counted in wire_watchers
+  File* pinned = nullptr;    // kept alive while the thread sleeps on it
+  WaitNode* nodes = nullptr;
+};
+
+// This thread's waiter, made at first use; nullptr when the pool is empty. With the lock held, like all of these.
+[[nodiscard]] Waiter* this_waiter() noexcept;
+// The eventfd that wakes it, or -1 when none is left: it then has to look around by itself now and then.
+[[nodiscard]] int wake_fd_of(Waiter* waiter) noexcept;
+// Watches `source`. False when no node is left: the sleeper then has to look around by itself.
+bool watch(Waiter* waiter, netstack::Pollable* source) noexcept;
+// Marks a waiter's wake-up due, if it sleeps.
+void notify(Waiter* waiter) noexcept;
+// Begins a wait of this thread: undoes what an abandoned one left behind and keeps `pin` (may be null) alive until end_wait().
+// False when the pool is empty.
+[[nodiscard]] bool begin_wait(File* pin) noexcept;
+void end_wait() noexcept;
+// Undoes what one sleep set up.
+void settle_waiter(Waiter* waiter) noexcept;
+// Frees a waiter for good: its thread ends, or its process died.
+void free_waiter(Waiter* waiter) noexcept;
+// The thread ends (SYS_exit), or a child forgets the waiter of the thread that forked it.
+void release_this_waiter() noexcept;
+void forget_this_waiter() noexcept;
+
+}  // namespace shim

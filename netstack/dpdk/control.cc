@@ -146,21 +146,22 @@ void Control::run_entry(Entry& entry) noexcept {
   if (gone.after != nullptr) gone.after(gone.handle, gone.argument);
 }
 
-bool Control::run() noexcept {
+Control::Ran Control::run() noexcept {
   Scope scope(this);
   epoll_event events[kCallbacks];
   const long count = kernel_call(SYS_epoll_wait, epoll_fd_, as_arg(events), kCallbacks, 0);
-  bool retry = false;
+  Ran ran{};
   for (long i = 0; i < count; i++) {
     if (events[i].data.u64 == kTimerEvent) {
       uint64_t ticks;
       (void)kernel_call(SYS_read, timer_fd_, as_arg(&ticks), sizeof ticks);
-      retry = true;
+      ran.timer = true;
     } else if (Entry& entry = entries_[events[i].data.u64]; entry.used) {
       run_entry(entry);
+      ran.callbacks++;
     }
   }
-  return retry;
+  return ran;
 }
 
 void Control::set_retry_ms(int milliseconds) noexcept {
@@ -222,6 +223,13 @@ bool Control::unmap_region(void* address) noexcept {
     return true;
   }
   return false;
+}
+
+void* Control::region_of(int fd) const noexcept {
+  for (int i = 0; i < kRegions; i++) {
+    if (regions_[i].bytes != 0 && regions_[i].fd == fd) return region_address(i);
+  }
+  return nullptr;
 }
 
 void Control::publish() noexcept {

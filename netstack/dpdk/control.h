@@ -34,6 +34,8 @@ struct rte_intr_handle;
 
 namespace netstack {
 
+struct MemifPeer;
+
 class Control {
  public:
   using Callback = void (*)(void*);
@@ -64,8 +66,12 @@ class Control {
 
   // Readable when run() has something to do.
   [[nodiscard]] int fd() const noexcept { return epoll_fd_; }
-  // Runs the callbacks that are due; true if the retry timer was among the events. The caller calls publish() afterwards.
-  [[nodiscard]] bool run() noexcept;
+  // Runs the callbacks that are due: how many, and whether the retry timer was among the events. The caller calls publish() afterwards.
+  struct Ran {
+    int callbacks;
+    bool timer;
+  };
+  [[nodiscard]] Ran run() noexcept;
   // Asks for fd() to be readable every `milliseconds`; 0: never.
   void set_retry_ms(int milliseconds) noexcept;
 
@@ -76,6 +82,8 @@ class Control {
   // Maps `bytes` of an adopted descriptor at the same address in every member; nullptr if it does not fit.
   [[nodiscard]] void* map_region(int fd, size_t bytes) noexcept;
   [[nodiscard]] bool unmap_region(void* address) noexcept;
+  // Where an adopted descriptor is mapped; nullptr if it is not.
+  [[nodiscard]] void* region_of(int fd) const noexcept;
 
   // Hands what changed to the other members.
   void publish() noexcept;
@@ -87,6 +95,7 @@ class Control {
   [[nodiscard]] bool torn() const noexcept { return dirty_; }
 
   base::Arena* const arena;
+  MemifPeer* memif = nullptr;  // the driver behind this wire, if it is memif
 
  private:
   static constexpr int kCallbacks = 16;

@@ -1,13 +1,254 @@
-// The memif wire.
-#include "netstack/dpdk/opening.h"
+// The memif wire: shared memory between two programs of one host, with a unix socket for the handshake.
+//
+// DPDK's memif driver moves the frames. What it leaves open is done here:
+//  - Start order. Its client fails to start while no server listens. Ours starts anyway and tries again on a timer, growing to
+//    kRetryMostMs, until a server is there, and again after a server has gone. Role "auto": who can bind the path is the server, who
+//    finds somebody there is the client.
+//  - A file that a dead server left behind is found by connecting to it, and removed. Between the look and the bind a lock on its folder
+//    keeps others out.
+//  - Peers that come late, see control.h: the driver's sockets, event descriptors and mappings go through Control.
+//  - Sleeping. The driver offers no receive interrupt, but the protocol has one: an event descriptor per ring, and a flag in the
+//    ring that says "do not bother". Which ring and which descriptor is read from the handshake's messages as they pass by, so that no
+//    private structure of the driver is touched.
+//
+// A peer that dies leaves its memory mapped until the control event is run; nothing unmaps the rings under a poller, since control
+// events are run under the stack's lock.
+// Source: the memif protocol version 2 (messages of 128 bytes on SOCK_SEQPACKET, rings in shared memory).
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <new>
+#include <sys/file.h>
 #include <sys/socket.h>
-extern "C" {
-struct rte_eth_dev;
-int memif_connect_client(rte_eth_dev* dev);
-int zps_memif_connect_client(rte_eth_dev* dev) { return memif_connect_client(dev); }
-ssize_t zps_memif_recvmsg(int fd, msghdr* m, int f) { return recvmsg(fd, m, f); }
-ssize_t zps_memif_sendmsg(int fd, msghdr* m, int f) { return sendmsg(fd, m, f); }
-}
+#include <sys/un.h>
+
+#include <rte_ethdev.h>
+
+#include "base/syscall.h"
+#include "netstack/dpdk/control.h"
+#include "netstack/dpdk/eal.h"
+#include "netstack/dpdk/memif_peer.h"
+#include "netstack/dpdk/opening.h"
+
 namespace netstack {
-base::Result<Wire*> open_memif(const Opening&) noexcept { return base::make_error("memif"); }
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr int kRingLog2 = 10;
+constexpr uint32_t kDefaultMtu = 1500;
+constexpr uint32_t kLeastBufferBytes = 2048;
+constexpr int kRetryFirstMs = 5;
+constexpr int kRetryMostMs = 160;
+constexpr int kMostControlTurns = 64;
+
+class MemifWire final : public DpdkWire {
+ public:
+  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, rte_mbuf** queue, uint32_t capacity) noexcept
+      : DpdkWire(port, pool, control, -1, queue, capacity), peer_(peer) {}
+
+  [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override {
+    if (!connected_) [[unlikely]] run_control();
+    return DpdkWire::receive(out, capacity);
+  }
+
+  // Without a peer the next thing to happen is a control event.
+  [[nodiscard]] int sleep_fd() noexcept override {
+    control_->catch_up();
+    const int fd = connected_ ? peer_->receive_ring().fd : -1;
+    return fd >= 0 ? fd : control_->fd();
+  }
+  void arm() noexcept override {
+    control_->catch_up();
+    if (!connected_ || armed_) return;
+    // The full barrier orders the flag before the look at the ring that follows.
+    if (auto* flags = ring_flags(); flags != nullptr) flags->fetch_and(static_cast<uint16_t>(~kMaskInterrupt), std::memory_order_seq_cst);
+    armed_ = true;
+  }
+  void disarm() noexcept override {
+    if (!armed_) return;
+    control_->catch_up();
+    armed_ = false;
+    if (!connected_) return;
+    if (auto* flags = ring_flags(); flags != nullptr) flags->fetch_or(kMaskInterrupt, std::memory_order_relaxed);
+  }
+
+  [[nodiscard]] int control_fd() noexcept override { return control_->fd(); }
+  void run_control() noexcept override;
+  void recover() noexcept override;
+
+ private:
+  static constexpr uint16_t kMaskInterrupt = 1;
+  static constexpr size_t kFlagsOffset = 4;  // behind the ring's cookie
+
+  [[nodiscard]] bool plugged() noexcept override { return connected_; }
+  [[nodiscard]] std::atomic<uint16_t>* ring_flags() noexcept {
+    const MemifRing& ring = peer_->receive_ring();
+    char* region = static_cast<char*>(control_->region_of(peer_->region_fd[ring.region]));
+    return region == nullptr ? nullptr : reinterpret_cast<std::atomic<uint16_t>*>(region + ring.offset + kFlagsOffset);
+  }
+  void look_at_link() noexcept;
+
+  MemifPeer* const peer_;
+  bool connected_ = false;
+  bool armed_ = false;
+  int retry_ms_ = 0;
+};
+
+void MemifWire::run_control() noexcept {
+  control_->catch_up();
+  for (int turn = 0; turn < kMostControlTurns; turn++) {
+    const Control::Ran ran = control_->run();
+    if (ran.timer && peer_->client && control_->callbacks() == 0) {
+      Control::Scope scope(control_);
+      (void)peer_->connect();
+    }
+    if (ran.callbacks == 0) break;
+  }
+  look_at_link();
+  control_->publish();
+}
+
+// Link state, and the client's timer: it runs while there is no control channel.
+void MemifWire::look_at_link() noexcept {
+  rte_eth_link link{};
+  (void)rte_eth_link_get_nowait(port_, &link);
+  const bool up = link.link_status == RTE_ETH_LINK_UP;
+  if (up != connected_) {
+    connected_ = up;
+    armed_ = false;
+    drop_queued();
+  }
+  if (!peer_->client) return;
+  const int wanted = control_->callbacks() > 0 ? 0 : retry_ms_ == 0 ? kRetryFirstMs : retry_ms_ * 2 < kRetryMostMs ? retry_ms_ * 2 : kRetryMostMs;
+  if (wanted != retry_ms_) control_->set_retry_ms(wanted);
+  retry_ms_ = wanted;
+}
+
+void MemifWire::recover() noexcept {
+  DpdkWire::recover();
+  if (control_->torn()) {
+    // What the dead member had received from the peer went with it: begin anew, the peer sees the channel close.
+    Control::Scope scope(control_);
+    peer_->disconnect();
+  }
+  look_at_link();
+  control_->publish();
+}
+
+struct Choice {
+  char path[108];
+  bool client, automatic;
+};
+
+base::Result<Choice> parse(const char* argument) noexcept {
+  Choice choice{};
+  const char* comma = strchrnul(argument, ',');
+  const size_t length = static_cast<size_t>(comma - argument);
+  if (argument[0] != '/' || length >= sizeof choice.path) return base::make_error("wire memif needs an absolute path of at most 107 bytes: memif:/run/a.sock");
+  memcpy(choice.path, argument, length);
+  const char* role = *comma == '\0' ? "role=auto" : comma + 1;
+  if (strcmp(role, "role=auto") == 0) choice.automatic = true;
+  else if (strcmp(role, "role=client") == 0) choice.client = true;
+  else if (strcmp(role, "role=server") != 0) return base::make_error("wire memif: \"%s\" is none of role=server, role=client, role=auto", role);
+  return choice;
+}
+
+// 0: somebody listens at `path`; else the error of connect().
+long try_connect(const char* path) noexcept {
+  const long fd = kernel_call(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return fd;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  memcpy(address.sun_path, path, strlen(path) + 1);
+  const long result = kernel_call(SYS_connect, fd, as_arg(&address), sizeof address);
+  (void)kernel_call(SYS_close, fd);
+  return result;
+}
+
+// Holds the folder of the socket while it is looked at and bound.
+class FolderLock {
+ public:
+  explicit FolderLock(const char* path) noexcept {
+    char folder[108];
+    memcpy(folder, path, sizeof folder);
+    char* slash = strrchr(folder, '/');
+    slash[slash == folder ? 1 : 0] = '\0';
+    fd_ = kernel_call(SYS_open, as_arg(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd_ >= 0) (void)kernel_call(SYS_flock, fd_, LOCK_EX);
+  }
+  ~FolderLock() {
+    if (fd_ >= 0) (void)kernel_call(SYS_close, fd_);
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  [[nodiscard]] bool there() const noexcept { return fd_ >= 0; }
+
+ private:
+  long fd_;
+};
+
+// Decides an automatic role and removes what a dead server left; an error if a live server is in the way.
+base::Result<bool> settle_role(Choice& choice) noexcept {
+  if (choice.client) return true;
+  const long result = try_connect(choice.path);
+  const bool served = result == 0 || result == -EAGAIN;
+  if (served && !choice.automatic) return base::make_error("wire memif: somebody serves %s already: use role=client or another path", choice.path);
+  if (served) choice.client = true;
+  if (result == -ECONNREFUSED) (void)kernel_call(SYS_unlink, as_arg(choice.path));
+  return true;
+}
+
+void describe(const Opening& opening, const Choice& choice) noexcept {
+  WireAddress& out = *opening.out;
+  const uint32_t ours = kDefaultNetwork | 255U << 8 | (choice.client ? 2 : 1);
+  out.address_be = opening.config.address_be != 0 ? opening.config.address_be : swap_to_wire(ours);
+  out.prefix = opening.config.prefix != 0 ? opening.config.prefix : 24;
+  out.gateway_be = opening.config.gateway_be;
+  memcpy(out.wire, base::make_error("memif %s (%s)", choice.path, choice.client ? "client" : "server").text, sizeof out.wire - 1);
+}
+
+}  // namespace
+
+base::Result<Wire*> open_memif(const Opening& opening) noexcept {
+  auto choice = parse(opening.argument);
+  if (!choice) return choice.error();
+  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : kDefaultMtu;
+  const uint32_t buffer_bytes = mtu + 18 < kLeastBufferBytes ? kLeastBufferBytes : (mtu + 18 + 63) / 64 * 64;
+  auto pool = make_pool(opening, buffer_bytes);
+  if (!pool) return pool.error();
+  auto memory = wire_memory(opening, sizeof(MemifWire), **pool);
+  if (!memory) return memory.error();
+  auto control = Control::create(opening.arena);
+  if (!control) return control.error();
+  MemifPeer* peer = MemifPeer::create(opening.arena);
+  if (peer == nullptr) return base::make_error("the stack's memory is too small for its wire");
+  (*control)->memif = peer;
+
+  Control::Scope scope(*control);
+  const FolderLock lock(choice->path);
+  if (!lock.there()) return base::make_error("wire memif: the folder of %s does not exist or may not be read", choice->path);
+  if (auto settled = settle_role(*choice); !settled) return settled.error();
+  peer->client = choice->client;
+
+  static int serial = 0;
+  const base::Error name = base::make_error("net_memif%d", serial++);
+  const base::Error arguments = base::make_error("role=%s,socket=%s,socket-abstract=no,bsize=%u,rsize=%d", choice->client ? "client" : "server",
+                                                 choice->path, buffer_bytes, kRingLog2);
+  auto port = start_port(name.text, arguments.text, *pool, 1 << kRingLog2, mtu);
+  if (!port) return port.error();
+  auto* wire = new (memory->object) MemifWire(*port, *pool, *control, peer, memory->queue, memory->queue_capacity);
+  WireFacts& facts = wire->mutable_facts();
+  memcpy(facts.name, "memif", 6);
+  random_mac(facts.mac);
+  facts.mtu = static_cast<uint16_t>(mtu);
+  facts.memory = true;
+  facts.link_needs_checksum = false;
+  wire->run_control();
+  describe(opening, *choice);
+  return wire;
+}
+
 }  // namespace netstack

@@ -8,7 +8,8 @@
 #  - the interrupt service (one member of EAL) is left out, interrupts.cc stands in for it;
 #  - memif, af_packet and tap get lists of their own;
 #  - eal_common_options.c keeps a 4 KiB thread-local buffer for directories of plugins. Static TLS of a dlmopen'ed object is
-#    scarce and we have no plugins: the section's size field is written down to 64 bytes;
+#    scarce and we have no plugins: the section's size field is written down to 64 bytes. For the same reason the member
+#    with rte_strerror() and its buffer is left out, tls.cc has both of its names;
 #  - rte_log goes through --wrap, since a renamed reference in the defining archive would rename the definition too.
 set -eu
 lib=$1 here=$2 work=$3 out=$4
@@ -23,7 +24,7 @@ for name in $drivers $libraries; do
 done
 
 cd "$work"
-ar d eal.a eal_linux_eal_interrupts.c.o
+ar d eal.a eal_linux_eal_interrupts.c.o eal_common_eal_common_errno.c.o
 
 options=eal_common_eal_common_options.c.o
 ar x eal.a $options
@@ -41,7 +42,7 @@ ar r eal.a $handles 2>/dev/null
 # Only callers outside the defining member can be told apart from the definition.
 ethdev_member=$(ar t net_memif.a | grep 'rte_eth_memif\.c\.o$')
 ar x net_memif.a "$ethdev_member"
-objcopy --redefine-sym memif_connect_client=zps_memif_connect_client "$ethdev_member"
+objcopy --redefine-sym memif_connect_client=zps_memif_connect_client --redefine-sym memif_connect_server=zps_memif_connect_server "$ethdev_member"
 ar r net_memif.a "$ethdev_member" 2>/dev/null
 
 for name in $drivers eal; do

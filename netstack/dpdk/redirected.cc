@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 #include <linux/if_packet.h>
+#include <linux/sockios.h>
 
 #include "base/high_fd.h"
 #include "base/log.h"
@@ -85,6 +86,12 @@ int zps_dpdk_nanosleep(const timespec* time, timespec* left) {
 }
 
 // EAL raises the program's limit of open files, and wants a run-time folder though there is nothing to put into it.
+// EAL looks for each of 128 processors in each of 32 NUMA nodes: 4096 questions. Without an answer it takes node 0, as we do.
+int zps_dpdk_access(const char* path, int mode) {
+  constexpr char kNodes[] = "/sys/devices/system/node/";
+  if (strncmp(path, kNodes, sizeof kNodes - 1) == 0) return static_cast<int>(to_libc(-ENOENT));
+  return static_cast<int>(to_libc(kernel_call(SYS_access, as_arg(path), mode)));
+}
 int zps_dpdk_setrlimit(int, const void*) { return 0; }
 int zps_dpdk_mkdir(const char*, unsigned) { return 0; }
 
@@ -146,6 +153,20 @@ int zps_memif_munmap(void* address, size_t) {
 int zps_packet_poll(pollfd* fds, unsigned long count, int) {
   for (unsigned long i = 0; i < count; i++) fds[i].revents = POLLOUT;
   return static_cast<int>(count);
+}
+// The driver makes two sockets: one to ask for the device's index and address, and the one that carries frames. Closing any packet
+// socket, and changing one that is bound to a protocol, waits for all processors (10-16 ms each time), so the first becomes a
+// plain one and the second starts without a protocol until bind() names it.
+int zps_packet_socket(int domain, int type, int protocol) {
+  static bool only_asks = false;
+  if (domain != AF_PACKET) return zps_dpdk_socket(domain, type, protocol);
+  only_asks = !only_asks;
+  return only_asks ? zps_dpdk_socket(AF_INET, SOCK_DGRAM, 0) : zps_dpdk_socket(AF_PACKET, type, 0);
+}
+// The device keeps its address and flags: they are the opener's business.
+int zps_packet_ioctl(int fd, unsigned long command, void* argument) {
+  if (command == SIOCSIFHWADDR || command == SIOCSIFFLAGS) return 0;
+  return static_cast<int>(to_libc(kernel_call(SYS_ioctl, fd, static_cast<long>(command), as_arg(argument))));
 }
 // A fanout group of one socket only costs time.
 int zps_packet_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {

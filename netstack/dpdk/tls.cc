@@ -5,10 +5,13 @@
 // model too (x86-64 psABI, TLS transitions).
 extern "C" {
 extern thread_local unsigned per_lcore__lcore_id [[gnu::tls_model("initial-exec")]];
-extern thread_local int per_lcore__rte_errno [[gnu::tls_model("initial-exec")]];
+thread_local int per_lcore__rte_errno [[gnu::tls_model("initial-exec")]] = 0;
 extern thread_local int per_lcore__thread_id [[gnu::tls_model("initial-exec")]];
 extern thread_local volatile int per_lcore_trace_point_sz [[gnu::tls_model("initial-exec")]];
 extern thread_local void* per_lcore_trace_mem [[gnu::tls_model("initial-exec")]];
+
+// EAL's own keeps 256 bytes per thread for the text; it is only printed where the number is known too.
+const char* rte_strerror(int) { return "see the number"; }
 }
 
 namespace netstack {

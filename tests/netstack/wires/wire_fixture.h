@@ -17,6 +17,7 @@
 #include <csignal>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -46,7 +47,7 @@ inline Opened open_wire(const netstack::StackConfig& config) {
   using Open = Wire* (*)(const netstack::StackConfig*, netstack::WireAddress*, base::Error*);
   Opened opened;
   const double before = now_ms();
-  void* library = dlmopen(LM_ID_NEWLM, WIRE_PROBE, RTLD_NOW | RTLD_LOCAL);
+  static void* library = dlmopen(LM_ID_NEWLM, WIRE_PROBE, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     strncpy(opened.error.text, dlerror(), sizeof opened.error.text - 1);
     return opened;

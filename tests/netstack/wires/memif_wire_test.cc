@@ -1,0 +1,385 @@
+// The memif wire: both start orders, late peers, death of a peer in either role, a family that changes hands.
+#include "wire_fixture.h"
+
+namespace {
+
+using namespace wires;
+
+constexpr uint32_t kFrameBytes = 200;
+
+// A process of the test: runs a body, and talks to its maker by single bytes.
+class Process {
+ public:
+  template <class F>
+  explicit Process(F body) {
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds_), 0);
+    pid_ = fork();
+    if (pid_ != 0) return;
+    std::swap(fds_[0], fds_[1]);
+    body(*this);
+    fflush(stdout);
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  ~Process() {
+    if (pid_ > 0) kill_now();
+    close(fds_[0]);
+    close(fds_[1]);
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  [[nodiscard]] int fd() const { return fds_[0]; }
+  void tell(char what) { EXPECT_EQ(write(fds_[0], &what, 1), 1); }
+  // Waits for a byte, running `step` meanwhile.
+  char hear(const std::function<void()>& step = [] {}) {
+    char what = 0;
+    EXPECT_TRUE(until([&] {
+      step();
+      return recv(fds_[0], &what, 1, MSG_DONTWAIT) == 1;
+    }));
+    return what;
+  }
+  void kill_now() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  int wait_exit() {
+    int status = 0;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
+  }
+
+ private:
+  int fds_[2];
+  pid_t pid_;
+};
+
+class MemifWire : public testing::Test {
+ protected:
+  void SetUp() override {
+    char folder[] = "/tmp/zps_memif_XXXXXX";
+    ASSERT_NE(mkdtemp(folder), nullptr);
+    folder_ = folder;
+    wire_ = "memif:" + folder_ + "/wire.sock";
+  }
+  void TearDown() override {
+    unlink((folder_ + "/wire.sock").c_str());
+    rmdir(folder_.c_str());
+  }
+
+  Wire* open(const std::string& role, Opened* opened = nullptr) const {
+    Opened local;
+    Opened& into = opened != nullptr ? *opened : local;
+    const std::string wire = wire_ + role;
+    netstack::StackConfig config;
+    config.wire = wire.c_str();
+    into = open_wire(config);
+    EXPECT_NE(into.wire, nullptr) << into.error.text;
+    return into.wire;
+  }
+
+  // Sends everything back that comes.
+  static int echo(Wire& wire) {
+    RxFrame frames[netstack::kBurst];
+    const int count = wire.receive(frames, netstack::kBurst);
+    for (int i = 0; i < count; i++) {
+      TxFrame out;
+      if (wire.allocate(&out)) {
+        memcpy(out.data, frames[i].data, frames[i].length);
+        wire.send(out.handle, frames[i].length);
+      }
+      wire.release(frames[i].handle);
+    }
+    wire.flush();
+    return count;
+  }
+
+  // One frame there and back; a frame is sent again as long as no peer is connected.
+  static bool round_trip(Wire& wire, uint32_t number) {
+    double next = 0;
+    return until([&] {
+      if (now_ms() > next) {
+        next = now_ms() + 20;
+        TxFrame out;
+        EXPECT_TRUE(wire.allocate(&out));
+        memset(out.data, 0xee, kFrameBytes);
+        memcpy(out.data + 14, &number, sizeof number);
+        wire.send(out.handle, kFrameBytes);
+        wire.flush();
+      }
+      wire.run_control();
+      return heard(wire, number);
+    });
+  }
+  static bool heard(Wire& wire, uint32_t number) {
+    RxFrame frames[netstack::kBurst];
+    const int count = wire.receive(frames, netstack::kBurst);
+    bool found = false;
+    for (int i = 0; i < count; i++) {
+      found = found || memcmp(frames[i].data + 14, &number, sizeof number) == 0;
+      EXPECT_EQ(frames[i].length, kFrameBytes);
+      wire.release(frames[i].handle);
+    }
+    return found;
+  }
+
+  // A peer that opens `role` when it is told to, and echoes until it is told to stop.
+  auto echoing(const std::string& role) {
+    return [this, role](Process& maker) {
+      Wire* wire = open(role);
+      maker.tell('o');
+      maker.hear([&] { wire->run_control(), echo(*wire); });
+    };
+  }
+
+  std::string folder_, wire_;
+};
+
+TEST_F(MemifWire, ServerFirst) {
+  Process server(echoing(",role=server"));
+  server.hear();
+  Opened opened;
+  Wire* wire = open(",role=client", &opened);
+  printf("load %.1f ms, open %.1f ms\n", opened.load_ms, opened.open_ms);
+  EXPECT_EQ(dotted(opened.address.address_be), "198.18.255.2");
+  EXPECT_TRUE(wire->facts().memory);
+  const int free_before = wire->free_frames();
+  for (uint32_t i = 0; i < 100; i++) ASSERT_TRUE(round_trip(*wire, i));
+  EXPECT_EQ(wire->free_frames(), free_before);
+  server.tell('x');
+  EXPECT_EQ(server.wait_exit(), 0);
+}
+
+TEST_F(MemifWire, ClientFirst) {
+  Process client(echoing(",role=client"));
+  client.hear();
+  Wire* wire = open(",role=server");
+  for (uint32_t i = 0; i < 100; i++) ASSERT_TRUE(round_trip(*wire, i));
+  client.tell('x');
+  EXPECT_EQ(client.wait_exit(), 0);
+}
+
+TEST_F(MemifWire, AutomaticRolesFindEachOther) {
+  Process peer(echoing(""));
+  peer.hear();
+  Opened opened;
+  Wire* wire = open("", &opened);
+  EXPECT_EQ(dotted(opened.address.address_be), "198.18.255.2") << "the second one is the client";
+  ASSERT_TRUE(round_trip(*wire, 1));
+  peer.tell('x');
+  EXPECT_EQ(peer.wait_exit(), 0);
+}
+
+TEST_F(MemifWire, HundredThousandFramesComeInOrder) {
+  Process server(echoing(",role=server"));
+  server.hear();
+  Wire* wire = open(",role=client");
+  ASSERT_TRUE(round_trip(*wire, UINT32_MAX));
+  const int free_before = wire->free_frames();
+  uint32_t sent = 0, received = 0;
+  constexpr uint32_t kCount = 100000;
+  ASSERT_TRUE(until([&] {
+    for (int i = 0; i < 32 && sent < kCount && wire->backlog() < 256 && sent - received < 1500; i++) {
+      TxFrame out;
+      if (!wire->allocate(&out)) break;
+      memset(out.data, 0, kFrameBytes);
+      memcpy(out.data + 14, &sent, sizeof sent);
+      wire->send(out.handle, kFrameBytes);
+      sent++;
+    }
+    wire->flush();
+    RxFrame frames[netstack::kBurst];
+    const int count = wire->receive(frames, netstack::kBurst);
+    for (int i = 0; i < count; i++) {
+      uint32_t number;
+      memcpy(&number, frames[i].data + 14, sizeof number);
+      if (number != UINT32_MAX) {
+        EXPECT_EQ(number, received);
+        received = number + 1;
+      }
+      wire->release(frames[i].handle);
+    }
+    return received == kCount;
+  })) << sent << " sent, " << received << " received";
+  EXPECT_EQ(wire->free_frames(), free_before);
+  server.tell('x');
+  EXPECT_EQ(server.wait_exit(), 0);
+}
+
+// The survivor of a killed peer, in either role, serves the next one.
+void survive(const std::function<Wire*()>& open_survivor, const std::function<void(Process&)>& peer_body,
+             const std::function<bool(Wire&, uint32_t)>& round) {
+  Wire* wire = open_survivor();
+  const int free_before = wire->free_frames();
+  for (uint32_t life = 0; life < 3; life++) {
+    Process peer(peer_body);
+    peer.hear([&] { wire->run_control(); });
+    ASSERT_TRUE(round(*wire, life)) << "life " << life;
+    peer.kill_now();
+  }
+  TxFrame out;
+  ASSERT_TRUE(until([&] {
+    wire->run_control();
+    return wire->free_frames() == free_before;
+  }));
+  ASSERT_TRUE(wire->allocate(&out));
+  wire->send(out.handle, kFrameBytes);
+  wire->flush();
+  EXPECT_EQ(wire->free_frames(), free_before) << "frames to nobody are dropped";
+}
+
+TEST_F(MemifWire, ServerSurvivesItsClients) {
+  survive([&] { return open(",role=server"); }, echoing(",role=client"), [](Wire& w, uint32_t n) { return round_trip(w, n); });
+}
+
+TEST_F(MemifWire, ClientSurvivesItsServers) {
+  survive([&] { return open(",role=client"); }, echoing(",role=server"), [](Wire& w, uint32_t n) { return round_trip(w, n); });
+}
+
+// A family of a founder and a child, forked before there is a peer. Each makes a round trip on command; the test is their lock.
+class Family {
+ public:
+  Family(const std::function<Wire*()>& open_it, const std::function<bool(Wire&, uint32_t)>& round) {
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, child_), 0);
+    founder_ = std::make_unique<Process>([&](Process& maker) {
+      Wire* wire = open_it();
+      if (fork() == 0) {
+        serve(child_[1], *wire, round);
+        _exit(0);
+      }
+      maker.tell('o');
+      serve(maker.fd(), *wire, round);
+    });
+    founder_->hear();
+  }
+  bool founder_rounds() { return ask(founder_->fd(), 'r'); }
+  bool child_rounds() { return ask(child_[0], 'r'); }
+  void founder_leaves() {
+    EXPECT_TRUE(ask(founder_->fd(), 'q'));
+    EXPECT_EQ(founder_->wait_exit(), 0);
+  }
+  void child_leaves() { EXPECT_TRUE(ask(child_[0], 'q')); }
+
+ private:
+  static bool ask(int fd, char what) {
+    char answer = 0;
+    EXPECT_EQ(write(fd, &what, 1), 1);
+    EXPECT_TRUE(until([&] { return recv(fd, &answer, 1, MSG_DONTWAIT) == 1; }));
+    return answer == 'y';
+  }
+  static void serve(int fd, Wire& wire, const std::function<bool(Wire&, uint32_t)>& round) {
+    static uint32_t number = 0;
+    char what = 'r';
+    while (what != 'q') {
+      if (read(fd, &what, 1) != 1) return;
+      const char answer = what == 'q' || round(wire, ++number) ? 'y' : 'n';
+      if (write(fd, &answer, 1) != 1) return;
+    }
+  }
+
+  int child_[2];
+  std::unique_ptr<Process> founder_;
+};
+
+void late_peer(Family& family, const std::function<void(Process&)>& peer_body) {
+  {
+    Process peer(peer_body);
+    peer.hear();
+    EXPECT_TRUE(family.founder_rounds()) << "it ran the handshake";
+    EXPECT_TRUE(family.child_rounds()) << "it was no part of the handshake";
+    EXPECT_TRUE(family.founder_rounds()) << "again";
+    peer.kill_now();
+  }
+  {
+    Process peer(peer_body);
+    peer.hear();
+    EXPECT_TRUE(family.child_rounds()) << "it ran the second handshake";
+    EXPECT_TRUE(family.founder_rounds()) << "it was no part of the second handshake";
+    family.founder_leaves();
+    EXPECT_TRUE(family.child_rounds()) << "alone";
+    peer.kill_now();
+  }
+  Process peer(peer_body);
+  peer.hear();
+  EXPECT_TRUE(family.child_rounds()) << "a handshake after the founder's end";
+  family.child_leaves();
+}
+
+TEST_F(MemifWire, PeersThatComeAfterAForkServer) {
+  Family family([&] { return open(",role=server"); }, [](Wire& w, uint32_t n) { return round_trip(w, n); });
+  late_peer(family, echoing(",role=client"));
+}
+
+TEST_F(MemifWire, PeersThatComeAfterAForkClient) {
+  Family family([&] { return open(",role=client"); }, [](Wire& w, uint32_t n) { return round_trip(w, n); });
+  late_peer(family, echoing(",role=server"));
+}
+
+// The peer's event descriptor wakes a sleeper that has armed, in the process that ran the handshake and in one that did not.
+TEST_F(MemifWire, WakesASleeper) {
+  Wire* wire = open(",role=server");
+  Process peer([this](Process& maker) {
+    Wire* theirs = open(",role=client");
+    maker.tell('o');
+    while (maker.hear([&] { theirs->run_control(), echo(*theirs); }) == 's') {
+      TxFrame out;
+      EXPECT_TRUE(theirs->allocate(&out));
+      memset(out.data, 0, kFrameBytes);
+      theirs->send(out.handle, kFrameBytes);
+      theirs->flush();
+    }
+  });
+  peer.hear([&] { wire->run_control(); });
+  ASSERT_TRUE(round_trip(*wire, 1));
+  const auto sleeps_and_wakes = [&] {
+    wire->arm();
+    RxFrame frame;
+    EXPECT_EQ(wire->receive(&frame, 1), 0);
+    pollfd sleeper{wire->sleep_fd(), POLLIN, 0};
+    EXPECT_EQ(poll(&sleeper, 1, 0), 0) << "nothing has come yet";
+    peer.tell('s');
+    EXPECT_EQ(poll(&sleeper, 1, 10000), 1);
+    wire->disarm();
+    ASSERT_EQ(wire->receive(&frame, 1), 1);
+    wire->release(frame.handle);
+  };
+  sleeps_and_wakes();
+  sleeps_and_wakes();
+  const pid_t child = fork();
+  if (child == 0) {
+    sleeps_and_wakes();
+    _exit(HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  peer.tell('x');
+  EXPECT_EQ(peer.wait_exit(), 0);
+}
+
+TEST_F(MemifWire, RefusesWhatItCannotServe) {
+  struct {
+    const char* wire;
+    const char* says;
+  } cases[] = {{"memif", "absolute path"}, {"memif:/tmp/x.sock,role=boss", "role=boss"}, {"memif:/no/such/folder/x.sock", "does not exist"}};
+  for (const auto& bad : cases) {
+    netstack::StackConfig config;
+    config.wire = bad.wire;
+    const Opened opened = open_wire(config);
+    EXPECT_EQ(opened.wire, nullptr);
+    EXPECT_NE(std::string(opened.error.text).find(bad.says), std::string::npos) << opened.error.text;
+  }
+}
+
+TEST_F(MemifWire, KeepsItsDescriptorsHigh) {
+  Process peer(echoing(",role=client"));
+  peer.hear();
+  const auto before = low_descriptors();
+  Wire* wire = open(",role=server");
+  ASSERT_TRUE(round_trip(*wire, 1));
+  EXPECT_EQ(low_descriptors(), before);
+}
+
+}  // namespace

@@ -80,7 +80,9 @@ TEST_F(Connect, NonBlockingSucceeds) {
   ASSERT_TRUE(result == 0 || errno == EINPROGRESS) << strerror(errno);
   EXPECT_EQ(wait_for(fd, POLLOUT), POLLOUT);
   EXPECT_EQ(take_error(fd), 0);
-  if (result != 0) EXPECT_EQ(go(fd, at), 0) << "the next connect() tells of the success, once";
+  if (result != 0) {
+    EXPECT_EQ(go(fd, at), 0) << "the next connect() tells of the success, once";
+  }
   EXPECT_EQ(go(fd, at), -1);
   EXPECT_EQ(errno, EISCONN);
   socklen_t size = sizeof name;

@@ -69,7 +69,9 @@ TEST_P(Timeouts, OfWriting) {
     count = write(c.mine, block.data(), block.size());
     if (count < 0) break;
     // What fitted before the time was up is told; a late acknowledgement may make room a few times more.
-    if (count < static_cast<ssize_t>(block.size())) ASSERT_LT(++short_counts, 20);
+    if (count < static_cast<ssize_t>(block.size())) {
+      ASSERT_LT(++short_counts, 20);
+    }
   }
   EXPECT_EQ(errno, EAGAIN);
   EXPECT_TOOK(start);

@@ -1,0 +1,25 @@
+// Puts a stack on a wire that is already open: image, memory, random seed. make_stack() is this plus open_wire().
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "netstack/stack.h"
+
+namespace netstack {
+
+struct StackPlan {
+  Wire* wire = nullptr;
+  uint32_t address_be = 0;
+  uint32_t gateway_be = 0;
+  uint8_t prefix = 24;
+  uint16_t mtu = 0;
+  uint32_t time_wait_ms = 2000;
+  size_t arena_bytes = 32 << 20;
+  uint64_t (*now_ns)() = nullptr;  // nullptr: the monotonic clock
+};
+
+// All memory the family will ever use for the stack is mapped when it returns. Start-up code, no lock held.
+base::Result<Stack*> build_stack(const StackPlan& plan) noexcept;
+
+}  // namespace netstack

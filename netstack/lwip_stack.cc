@@ -1,0 +1,252 @@
+// The stack's outer face: polling, endpoints, listeners, recovery.
+#include "netstack/lwip_stack.h"
+
+#include <cerrno>
+#include <cstring>
+#include <sys/epoll.h>
+
+#include "lwip/etharp.h"
+#include "lwip/init.h"
+#include "netif/ethernet.h"
+#include "netstack/siphash.h"
+#include "netstack/wire_netif.h"
+
+namespace netstack {
+namespace {
+
+uint32_t mask_be(int prefix) noexcept { return prefix == 0 ? 0 : __builtin_bswap32(~uint32_t{0} << (32 - prefix)); }
+
+}  // namespace
+
+LwipStack::LwipStack(const StackSetup& setup) noexcept
+    : setup_(setup), random_state_{setup.seed[0], setup.seed[1]} {
+  now_ns_ = clock_origin_ns_ = setup.now_ns();
+  const uint64_t ticks = uint64_t{setup.time_wait_ms} * 1'000'000 / kSlowTickNs;
+  time_wait_ticks_ = static_cast<uint32_t>(ticks == 0 ? 1 : ticks);
+}
+
+void LwipStack::start_lwip() noexcept {
+  lwip_init();
+  set_clock(setup_.now_ns());
+  last_slow_tick_ = tcp_ticks;
+  next_second_ns_ = now_ns_ + 1'000'000'000;
+  memset(static_cast<void*>(&netif_), 0, sizeof netif_);
+  const ip4_addr_t address{setup_.address_be}, mask{mask_be(setup_.prefix)}, gateway{setup_.gateway_be};
+  CHECK(netif_add(&netif_, &address, &mask, &gateway, setup_.wire, wire_netif_init, ethernet_input) != nullptr);
+  netif_set_default(&netif_);
+  netif_set_link_up(&netif_);
+  netif_set_up(&netif_);  // announces the address with a gratuitous ARP
+  setup_.wire->flush();
+}
+
+// ---------------------------------------------------------------- moving frames
+
+void LwipStack::finish_input() noexcept {
+  if (repair.pcb == nullptr) [[likely]] return;
+  tcp_pcb& pcb = *repair.pcb;
+  if (repair.dupacks > 0 && pcb.dupacks == 0) pcb.dupacks = static_cast<u8_t>(repair.dupacks);
+  if (repair.close_window && pcb.rcv_wnd > 0) pcb.rcv_wnd--;
+  repair.pcb = nullptr;
+}
+
+int LwipStack::poll(uint64_t now_ns) noexcept {
+  in_poll_ = true;
+  set_clock(now_ns);
+  RxFrame frames[kBurst];
+  const int taken = setup_.wire->receive(frames, kBurst);
+  if (taken > 0) input_frames(netif_, *setup_.wire, frames, taken);
+  if (netif_.loop_first != nullptr) {
+    netif_poll(&netif_);
+    finish_input();
+  }
+  if (starved_) retry_output();
+  run_timers();
+  flush();
+  in_poll_ = false;
+  return taken;
+}
+
+void LwipStack::flush() noexcept {
+  while (DirtyLink* link = dirty_.pop_front()) (void)static_cast<LwipStream*>(link)->output();
+  setup_.wire->flush();
+}
+
+// The wire had no frame for something. What was refused is marked in its connection, and all that wait are armed.
+void LwipStack::retry_output() noexcept {
+  starved_ = false;
+  for (tcp_pcb* pcb = demux().armed().front(); pcb != nullptr && !starved_;) {
+    tcp_pcb* const next = PcbList::after(pcb);
+    if (pcb->unsent != nullptr || tcp_is_flag_set(pcb, TF_ACK_NOW)) (void)tcp_output(pcb);
+    pcb = next;
+  }
+}
+
+// ---------------------------------------------------------------- endpoints
+
+LwipStream* LwipStack::take_stream() noexcept { return region_of(*this).streams.make(*this); }
+
+bool LwipStack::streams_exhausted() const noexcept { return static_cast<StackRegion*>(setup_.region)->streams.full(); }
+
+TcpStream* LwipStack::make_stream() noexcept {
+  LwipStream* stream = take_stream();
+  if (stream != nullptr) stream->hold();
+  return stream;
+}
+
+void LwipStack::free_stream(LwipStream& stream) noexcept {
+  stream.dispose();
+  region_of(*this).streams.free(&stream);
+}
+
+long LwipStack::bind_stream(TcpStream* stream, const SocketAddress& local) noexcept { return static_cast<LwipStream*>(stream)->bind(local); }
+
+void LwipStack::connection_destroyed(tcp_pcb* pcb) noexcept {
+  if (repair.pcb == pcb) repair.pcb = nullptr;
+  if (ticking_ == pcb) ticking_ = nullptr;
+  if (demux().remove(pcb)) ports().unuse(pcb->local_port);
+  if (pcb->errf != nullptr) {
+    static_cast<LwipStream*>(pcb->callback_arg)->pcb_gone();
+  } else if (pcb->listener != nullptr && pcb->callback_arg != nullptr) {
+    LwipListener::of(pcb->listener)->half_open_changed(-1);
+  }
+}
+
+// ---------------------------------------------------------------- listeners
+
+bool LwipStack::port_taken_by_listener(const SocketAddress& local, bool reuse_port) noexcept {
+  if (listener_count_ == 0) return false;
+  for (LwipListener* other = listeners_[local.port_be % kListenerBuckets]; other != nullptr; other = other->next_in_bucket) {
+    const SocketAddress there = other->local();
+    const bool overlap = there.address_be == local.address_be || there.address_be == 0 || local.address_be == 0;
+    if (there.port_be == local.port_be && overlap && !(reuse_port && other->reuse_port())) return true;
+  }
+  return false;
+}
+
+TcpListener* LwipStack::listen(const SocketAddress& wanted, int backlog, bool reuse_port, long* error) noexcept {
+  SocketAddress local = wanted;
+  if (local.address_be != 0 && !owns(local.address_be)) {
+    *error = -EADDRNOTAVAIL;
+    return nullptr;
+  }
+  if (local.port_be == 0) {
+    local.port_be = lwip_htons(ports().choose(random(), [&](uint16_t port) { return ports().users(port) == 0; }));
+  }
+  if (local.port_be == 0 || port_taken_by_listener(local, reuse_port)) {
+    *error = -EADDRINUSE;
+    return nullptr;
+  }
+  LwipListener* listener = region_of(*this).listeners.make(*this, local, backlog, reuse_port);
+  if (listener == nullptr) {
+    *error = -ENOBUFS;
+    return nullptr;
+  }
+  file_listener(*listener);
+  *error = 0;
+  return listener;
+}
+
+void LwipStack::file_listener(LwipListener& listener) noexcept {
+  LwipListener*& bucket = listeners_[listener.local().port_be % kListenerBuckets];
+  listener.next_in_bucket = bucket;
+  bucket = &listener;
+  listener_count_++;
+  ports().use(lwip_ntohs(listener.local().port_be));
+}
+
+void LwipStack::free_listener(LwipListener& listener) noexcept {
+  LwipListener** at = &listeners_[listener.local().port_be % kListenerBuckets];
+  while (*at != &listener) at = &(*at)->next_in_bucket;
+  *at = listener.next_in_bucket;
+  listener_count_--;
+  ports().unuse(lwip_ntohs(listener.local().port_be));
+  region_of(*this).listeners.free(&listener);
+}
+
+// The most specific listener; among several that share address and port, the one that `spread` picks.
+LwipListener* LwipStack::find_listener(const SocketAddress& local, uint32_t spread) noexcept {
+  for (const uint32_t address : {local.address_be, 0u}) {
+    const SocketAddress exact{address, local.port_be};
+    int matches = 0;
+    LwipListener* first = nullptr;
+    for (LwipListener* l = listeners_[local.port_be % kListenerBuckets]; l != nullptr; l = l->next_in_bucket) {
+      if (l->local() == exact && matches++ == 0) first = l;
+    }
+    if (matches <= 1) {
+      if (matches == 1) return first;
+      continue;
+    }
+    int skip = static_cast<int>(spread % static_cast<uint32_t>(matches));
+    for (LwipListener* l = first;; l = l->next_in_bucket) {
+      if (l->local() == exact && skip-- == 0) return l;
+    }
+  }
+  return nullptr;
+}
+
+// ---------------------------------------------------------------- facts
+
+bool LwipStack::routes(uint32_t address_be) const noexcept {
+  if (owns(address_be)) return true;
+  if (address_be == 0 || address_be == ~uint32_t{0} || (address_be & 0xff) == 127) return false;
+  const bool near = ((address_be ^ setup_.address_be) & mask_be(setup_.prefix)) == 0;
+  return near || setup_.gateway_be != 0;
+}
+
+bool LwipStack::neighbour_known(uint32_t address_be) noexcept {
+  if (owns(address_be)) return true;
+  const bool near = ((address_be ^ setup_.address_be) & mask_be(setup_.prefix)) == 0;
+  const ip4_addr_t hop{near ? address_be : setup_.gateway_be};
+  eth_addr* mac;
+  const ip4_addr_t* found;
+  return etharp_find_addr(&netif_, &hop, &mac, &found) >= 0;
+}
+
+PoolLevels LwipStack::levels() const noexcept {
+  auto& region = *static_cast<StackRegion*>(setup_.region);
+  return {setup_.arena->used(), region.streams.used(), region.listeners.used(), region.demux.connections(), setup_.wire->free_frames()};
+}
+
+uint32_t LwipStack::random() noexcept {
+  random_state_[1]++;
+  return static_cast<uint32_t>(siphash(random_state_, &random_state_[1], 1));
+}
+
+// ---------------------------------------------------------------- recovery
+
+// lwIP's state and the arena are taken as lost at any point of any operation. What survives is what lies in the region and
+// is only read here: which slots are in use, the listeners' addresses and options, the streams' options and observers.
+void LwipStack::recover() noexcept {
+  StackRegion& region = region_of(*this);
+  memcpy(setup_.image_data, setup_.image_pristine, setup_.image_bytes);
+  the_stack = this;
+  setup_.arena->reset();
+  setup_.wire->recover();
+  new (&dirty_) base::List<DirtyLink>();
+  repair = {};
+  ticking_ = nullptr;
+  in_poll_ = starved_ = false;
+  next_tick_ns_ = next_parked_ns_ = kNever;
+  fragments_until_ns_ = 0;
+  region.demux.reset(setup_.seed);
+  region.ports.reset();
+  region.streams.rebuild();
+  region.listeners.rebuild();
+  for (LwipListener*& bucket : listeners_) bucket = nullptr;
+  listener_count_ = 0;
+  region.listeners.for_each([&](LwipListener& listener) {
+    listener.rebuild();
+    file_listener(listener);
+  });
+  start_lwip();
+  region.streams.for_each([&](LwipStream& stream) {
+    stream.forget_everything();
+    if (!stream.held() || stream.released()) {
+      region.streams.free(&stream);
+    } else {
+      stream.announce(stream.ready());
+    }
+  });
+}
+
+}  // namespace netstack

@@ -1,0 +1,136 @@
+// The stack: one lwIP on one wire, its endpoints, its clock. Everything it owns lies in the region or the arena.
+//
+// One copy of the image holds one stack; lwIP's callbacks and the hooks find it through `the_stack`, the only global
+// of ours that lies in the image's data (restored to null by recover() and set again at once).
+#pragma once
+
+#include <cstdint>
+
+#include "lwip/netif.h"
+#include "netstack/port_table.h"
+#include "netstack/slab.h"
+#include "netstack/stack.h"
+#include "netstack/stack_setup.h"
+#include "netstack/tcp_demux.h"
+#include "netstack/tcp_listener.h"
+#include "netstack/tcp_stream.h"
+
+namespace netstack {
+
+class LwipStack final : public Stack {
+ public:
+  explicit LwipStack(const StackSetup& setup) noexcept;
+
+  // Stack.
+  int poll(uint64_t now_ns) noexcept override;
+  void flush() noexcept override;
+  [[nodiscard]] uint64_t next_timer_ns() const noexcept override;
+  [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return now_ns_; }
+  [[nodiscard]] TcpStream* make_stream() noexcept override;
+  [[nodiscard]] long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept override;
+  [[nodiscard]] TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept override;
+  [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return address_be == setup_.address_be; }
+  [[nodiscard]] bool routes(uint32_t address_be) const noexcept override;
+  [[nodiscard]] PoolLevels levels() const noexcept override;
+  [[nodiscard]] Wire& wire() noexcept override { return *setup_.wire; }
+  void recover() noexcept override;
+
+  // Starts lwIP and brings the interface up. Once, and again by recover().
+  void start_lwip() noexcept;
+
+  // For streams and listeners.
+  [[nodiscard]] const StackSetup& setup() const noexcept { return setup_; }
+  [[nodiscard]] uint64_t now_ns() const noexcept { return now_ns_; }
+  // The same, but asks the clock if nothing has been polling because nothing was pending.
+  [[nodiscard]] uint64_t fresh_now_ns() noexcept;
+  [[nodiscard]] base::Arena& arena() noexcept { return *setup_.arena; }
+  void add_dirty(LwipStream& stream) noexcept { dirty_.push_back(&stream); }
+  void free_stream(LwipStream& stream) noexcept;
+  void free_listener(LwipListener& listener) noexcept;
+  [[nodiscard]] LwipStream* take_stream() noexcept;
+  [[nodiscard]] bool streams_exhausted() const noexcept;
+  // Something of this connection is pending: its timers run from now on. Takes the clock if the timers stood still.
+  void arm(tcp_pcb* pcb) noexcept;
+  [[nodiscard]] uint32_t random() noexcept;
+  [[nodiscard]] LwipListener* find_listener(const SocketAddress& local, uint32_t spread) noexcept;
+  [[nodiscard]] bool port_taken_by_listener(const SocketAddress& local, bool reuse_port) noexcept;
+  [[nodiscard]] bool neighbour_known(uint32_t address_be) noexcept;
+
+  // For the wire's glue and lwIP's hooks.
+  void output_starved() noexcept { starved_ = true; }
+  // Undoes what the guard changed for the segment that lwIP has now processed.
+  void finish_input() noexcept;
+  [[nodiscard]] uint64_t count_assertion() noexcept { return ++assertions_; }
+  void fragment_seen() noexcept;
+  void connection_destroyed(tcp_pcb* pcb) noexcept;
+  struct Repair {
+    tcp_pcb* pcb;
+    int dupacks;         // to put back after input, or -1
+    bool close_window;   // the window was opened by one byte for this segment
+  };
+  Repair repair{};
+
+  TcpDemux& demux() noexcept;
+  PortTable& ports() noexcept;
+
+ private:
+  friend struct StackRegion;
+  static constexpr uint64_t kTickNs = uint64_t{TCP_TMR_INTERVAL} * 1'000'000;
+  static constexpr uint64_t kSlowTickNs = 2 * kTickNs;
+  static constexpr uint64_t kNever = UINT64_MAX;
+  static constexpr int kMaxWaiting = 16384;
+  static constexpr int kListenerBuckets = 256;
+
+  void set_clock(uint64_t now_ns) noexcept;
+  void file_listener(LwipListener& listener) noexcept;
+  void run_timers() noexcept;
+  void run_tick() noexcept;
+  void run_second() noexcept;
+  void expire_waiting() noexcept;
+  void wake_parked() noexcept;
+  void retry_output() noexcept;
+  [[nodiscard]] bool needs_tick(tcp_pcb* pcb) noexcept;
+  [[nodiscard]] uint64_t keepalive_due_ns(const tcp_pcb* pcb) const noexcept;
+  [[nodiscard]] uint64_t ns_of_tick(uint32_t tick) const noexcept;
+
+  StackSetup setup_;
+  netif netif_;
+  base::List<DirtyLink> dirty_;
+  LwipListener* listeners_[kListenerBuckets] = {};
+  int listener_count_ = 0;
+  uint64_t random_state_[2];
+
+  uint64_t now_ns_ = 0;
+  uint64_t clock_origin_ns_ = 0;  // when lwIP's slow tick was 1
+  uint64_t next_tick_ns_ = kNever;
+  uint64_t next_second_ns_ = 0;
+  uint64_t next_parked_ns_ = kNever;
+  uint64_t fragments_until_ns_ = 0;
+  uint32_t time_wait_ticks_;
+  uint32_t last_slow_tick_ = 0;
+  uint64_t assertions_ = 0;
+  tcp_pcb* ticking_ = nullptr;  // the connection the tick asks about; null again if that ended it
+  bool starved_ = false;
+  bool in_poll_ = false;
+};
+
+// What the region holds. Laid over zero-filled memory; only the stack object is constructed, the rest is valid as zeros.
+struct StackRegion {
+  static constexpr int kMaxStreams = 65536;
+  static constexpr int kMaxListeners = 1024;
+
+  alignas(64) unsigned char stack_storage[sizeof(LwipStack)];
+  alignas(64) TcpDemux demux;
+  alignas(64) PortTable ports;
+  alignas(64) Slab<LwipStream, kMaxStreams> streams;
+  alignas(64) Slab<LwipListener, kMaxListeners> listeners;
+};
+
+// The stack of this copy of the image, and where it keeps its endpoints.
+extern LwipStack* the_stack;
+inline StackRegion& region_of(LwipStack& stack) noexcept { return *static_cast<StackRegion*>(stack.setup().region); }
+
+inline TcpDemux& LwipStack::demux() noexcept { return region_of(*this).demux; }
+inline PortTable& LwipStack::ports() noexcept { return region_of(*this).ports; }
+
+}  // namespace netstack

@@ -1,0 +1,53 @@
+// A wire and a stack on it, sized by the configuration.
+#include "netstack/make_stack.h"
+
+#include <cstring>
+
+#include "base/arena.h"
+#include "netstack/build_stack.h"
+#include "netstack/dpdk/open_wire.h"
+
+namespace netstack {
+namespace {
+
+constexpr size_t kMegabyte = 1 << 20;
+constexpr size_t kWireArenaBytes = 8 * kMegabyte;  // reserved only; the wire's own objects are a few hundred kilobytes
+constexpr size_t kFrameBytes = 2432;               // a frame of the usual MTU with its headroom and DPDK's header
+constexpr size_t kTablesBytes = 4 * kMegabyte;     // connection and port tables and a few thousand endpoints
+constexpr size_t kSmallestArena = 8 * kMegabyte;
+
+size_t arena_bytes(const StackConfig& config, const Wire& wire) noexcept {
+  const size_t bound = (config.memory_mb != 0 ? config.memory_mb : 48) * kMegabyte;
+  const size_t frames = static_cast<size_t>(wire.total_frames()) * kFrameBytes;
+  return bound > frames + kTablesBytes + kSmallestArena ? bound - frames - kTablesBytes : kSmallestArena;
+}
+
+}  // namespace
+
+base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) noexcept {
+  base::Arena* wire_arena = base::Arena::map_shared(kWireArenaBytes);
+  if (wire_arena == nullptr) return base::make_error("no memory for a wire of %zu bytes", kWireArenaBytes);
+  WireAddress address;
+  base::Result<Wire*> wire = open_wire(config, wire_arena, &address);
+  if (!wire) return wire.error();
+
+  StackPlan plan;
+  plan.wire = *wire;
+  plan.address_be = address.address_be;
+  plan.prefix = address.prefix;
+  plan.gateway_be = address.gateway_be;
+  plan.mtu = config.mtu;
+  if (config.time_wait_ms != 0) plan.time_wait_ms = config.time_wait_ms;
+  plan.arena_bytes = arena_bytes(config, **wire);
+  base::Result<Stack*> stack = build_stack(plan);
+  if (!stack) return stack;
+
+  place->address_be = address.address_be;
+  place->prefix = address.prefix;
+  place->gateway_be = address.gateway_be;
+  memcpy(place->wire, address.wire, sizeof place->wire);
+  memcpy(place->reach, address.reach, sizeof place->reach);
+  return stack;
+}
+
+}  // namespace netstack

@@ -1,0 +1,110 @@
+/* How lwIP is built: one stack on one wire, driven by poll(), everything allocated from a bounded shared arena.
+ *
+ * What deviates from lwIP's habits, and why:
+ *  - Memory: mem_malloc and every pool come from base::Arena (MEM_LIBC_MALLOC with our functions, MEMP_MEM_MALLOC), so
+ *    that all state lies in memory a fork family shares and no pool size needs guessing. An exhausted arena is a lost
+ *    segment, which TCP mends.
+ *  - Time: a tick of 40 ms gives Linux's figures: delayed ACKs of at most 40 ms, retransmission after 160-240 ms at
+ *    least (3 slow ticks of 80 ms). lwIP's own timer loop is off: ticks are run only while a connection needs them
+ *    (stack_timers.cc).
+ *  - TIME-WAIT is kept in our own queue with its own duration, therefore TCP_MSL may stay at the standard's size, which
+ *    lwIP also uses to give up on LAST-ACK.
+ *  - Demultiplexing: TCP_REG, TCP_RMV and the list heads that tcp_in.c reads are redirected by zps_hooks.h.
+ *  - Backlog, ports and listeners are our own (lwIP's backlog is a byte, its port search is quadratic).
+ *  - Neighbour queues copy what they hold (PBUF_NEEDS_COPY): a segment that waits for ARP must neither block a retransmission
+ *    nor point to memory that an aborted connection gave back.
+ *  - Checksums are switched per wire.
+ */
+#ifndef ZPS_LWIPOPTS_H
+#define ZPS_LWIPOPTS_H
+
+#define NO_SYS 1
+#define LWIP_TIMERS 0
+#define SYS_LIGHTWEIGHT_PROT 0
+#define LWIP_NETCONN 0
+#define LWIP_SOCKET 0
+#define LWIP_NETIF_API 0
+
+/* Memory. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+void* zps_lwip_allocate(__SIZE_TYPE__ bytes);
+void* zps_lwip_allocate_cleared(__SIZE_TYPE__ count, __SIZE_TYPE__ bytes);
+void zps_lwip_release(void* piece);
+#ifdef __cplusplus
+}
+#endif
+#define MEM_LIBC_MALLOC 1
+#define MEMP_MEM_MALLOC 1
+#define mem_clib_malloc zps_lwip_allocate
+#define mem_clib_calloc zps_lwip_allocate_cleared
+#define mem_clib_free zps_lwip_release
+#define MEM_ALIGNMENT 8
+#define LWIP_PBUF_REF_T u16_t
+#define LWIP_SUPPORT_CUSTOM_PBUF 1
+#define PBUF_POOL_FREE_OOSEQ 0
+#define PBUF_NEEDS_COPY(p) 1
+#define LWIP_STATS 0
+#define LWIP_ASSERT_CORE_LOCKED()
+
+/* Protocols. */
+#define LWIP_IPV4 1
+#define LWIP_IPV6 0
+#define LWIP_ARP 1
+#define LWIP_ICMP 1
+#define LWIP_UDP 1
+#define LWIP_RAW 0
+#define LWIP_TCP 1
+#define LWIP_DNS 0
+#define LWIP_DHCP 0
+#define LWIP_AUTOIP 0
+#define LWIP_IGMP 0
+#define IP_FORWARD 0
+#define IP_FRAG 1
+#define IP_REASSEMBLY 1
+#define IP_REASS_MAX_PBUFS 256
+#define IP_REASS_FREE_OLDEST 1
+
+/* The link. */
+#define LWIP_ETHERNET 1
+#define ETH_PAD_SIZE 0
+#define ARP_TABLE_SIZE 127
+#define ARP_QUEUEING 1
+#define ARP_QUEUE_LEN 8
+#define ETHARP_TABLE_MATCH_NETIF 0
+#define LWIP_NETIF_HWADDRHINT 1
+#define LWIP_SINGLE_NETIF 0
+#define LWIP_NETIF_LOOPBACK 1
+#define LWIP_HAVE_LOOPIF 0
+#define LWIP_LOOPBACK_MAX_PBUFS 0
+#define LWIP_NETIF_LOOPBACK_MULTITHREADING 0
+#define LWIP_CHECKSUM_CTRL_PER_NETIF 1
+
+/* TCP. */
+#define TCP_TMR_INTERVAL 40
+#define TCP_MSS 8960
+#define TCP_CALCULATE_EFF_SEND_MSS 1
+#define LWIP_WND_SCALE 1
+#define TCP_RCV_SCALE 6
+#define TCP_WND (512 * 1024)
+#define TCP_SND_BUF (4 * 1024 * 1024)
+#define TCP_SND_QUEUELEN 0xff00
+#define TCP_SNDLOWAT (2 * TCP_MSS)
+#define TCP_SNDQUEUELOWAT 5
+#define TCP_OVERSIZE 512
+#define TCP_MAXRTX 12
+#define TCP_SYNMAXRTX 6
+#define TCP_LISTEN_BACKLOG 0
+#define TCP_QUEUE_OOSEQ 1
+#define LWIP_TCP_SACK_OUT 1
+#define LWIP_TCP_TIMESTAMPS 0
+#define LWIP_TCP_KEEPALIVE 1
+#define TCP_KEEPINTVL_DEFAULT 75000UL
+#define TCP_DEFAULT_LISTEN_BACKLOG 1
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 5
+#define SO_REUSE 1
+#define LWIP_DISABLE_TCP_SANITY_CHECKS 1
+#define LWIP_HOOK_FILENAME "zps_hooks.h"
+
+#endif

@@ -1,0 +1,36 @@
+// What a stack image is told when it makes a stack, and the one function it exports.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/arena.h"
+#include "netstack/stack.h"
+#include "netstack/wire.h"
+
+namespace netstack {
+
+// Everything pointed to lies in memory the family shares and outlives the stack.
+struct StackSetup {
+  Wire* wire;
+  base::Arena* arena;  // lwIP's heap: emptied by recover()
+  void* region;        // region_bytes zero bytes, 64-byte aligned: the stack object, endpoints and tables; survives recover()
+  size_t region_bytes;
+  uint32_t address_be;
+  uint32_t gateway_be;  // 0: none
+  uint8_t prefix;
+  uint16_t mtu;  // 0: the wire's own
+  uint32_t time_wait_ms;
+  uint64_t seed[2];       // from getrandom(2)
+  uint64_t (*now_ns)();   // the clock whose readings poll() is given
+  void* image_data;       // the image's writable data, and a copy of it from before it ran
+  const void* image_pristine;
+  size_t image_bytes;
+};
+
+// How large the region must be; mapped NORESERVE, it costs only what is used.
+extern "C" size_t zps_stack_region_bytes();
+// Makes the one stack of this copy of the image; nullptr if region or arena are too small.
+extern "C" Stack* zps_stack_make(const StackSetup* setup);
+
+}  // namespace netstack

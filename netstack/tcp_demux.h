@@ -1,0 +1,86 @@
+// Which connection a segment belongs to, in O(1), and which connections need the timer.
+//
+// lwIP finds a PCB by walking lists; with n connections every segment and every close costs O(n), and its timers
+// look at all of them. Here every PCB that is not a listener is in one hash table by its four-tuple, and in at most one
+// of three lists:
+//   armed      something is pending (unacknowledged data, a delayed ACK, a state that times out): the tick visits it
+//   waiting    TIME-WAIT, oldest first: only the head can expire
+//   parked     idle, but keepalive is on: looked at when the earliest deadline passes
+// An idle established connection is in none and costs nothing.
+//
+// Links lie in the PCB's ext-args, which lwIP reserves for its users and never reads:
+//   [0] callbacks and the PCB itself   [1] next in the hash chain   [2] previous, [3] next in the list   [4] marks
+//
+// Invariants: 1 a PCB is in the hash table exactly while kHashed is set, under its current addresses; 2 `next` of a
+// PCB is null except while a tick runs; 3 lwIP's own list heads are null outside a tick.
+// Sources: RFC 9293 (sequence checks), RFC 6191 in spirit (a new SYN may reuse TIME-WAIT).
+#pragma once
+
+#include <cstdint>
+
+#include "lwip/priv/tcp_priv.h"
+
+namespace netstack {
+
+// A doubly linked list through the PCBs' ext-args.
+class PcbList {
+ public:
+  [[nodiscard]] tcp_pcb* front() const noexcept { return head_; }
+  [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
+  [[nodiscard]] static tcp_pcb* after(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[3].data); }
+  void push_back(tcp_pcb* pcb) noexcept;
+  void remove(tcp_pcb* pcb) noexcept;
+  void clear() noexcept { head_ = tail_ = nullptr; }
+
+ private:
+  tcp_pcb* head_;
+  tcp_pcb* tail_;
+};
+
+class TcpDemux {
+ public:
+  // Called once on zero-filled memory, and after recover().
+  void reset(const uint64_t seed[2]) noexcept;
+
+  // Files a PCB by its state: any synchronising or synchronised state is armed, TIME-WAIT waits.
+  void add(tcp_pcb* pcb) noexcept;
+  // Takes a PCB out of table and lists; false if it is in none.
+  bool remove(tcp_pcb* pcb) noexcept;
+  [[nodiscard]] tcp_pcb* find(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
+  void prefetch(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
+
+  // Moves a connection to the armed list, or from it to the parked list or to none.
+  void arm(tcp_pcb* pcb) noexcept {
+    if ((marks(pcb) & kArmed) == 0) [[unlikely]] arm_slowly(pcb);
+  }
+  void disarm(tcp_pcb* pcb, bool keepalive) noexcept;
+
+  [[nodiscard]] const PcbList& armed() const noexcept { return armed_; }
+  [[nodiscard]] const PcbList& waiting() const noexcept { return waiting_; }
+  [[nodiscard]] const PcbList& parked() const noexcept { return parked_; }
+  // TIME-WAIT saw another FIN: it starts anew.
+  void requeue_waiting(tcp_pcb* pcb) noexcept;
+  [[nodiscard]] int connections() const noexcept { return hashed_; }
+  [[nodiscard]] int waiting_count() const noexcept { return waiting_count_; }
+
+ private:
+  enum Mark : uintptr_t { kHashed = 1, kArmed = 2, kWaiting = 4, kParked = 8 };
+  static constexpr int kBuckets = 1 << 16;
+
+  [[nodiscard]] static uintptr_t marks(const tcp_pcb* pcb) noexcept { return reinterpret_cast<uintptr_t>(pcb->ext_args[4].data); }
+  static void set_marks(tcp_pcb* pcb, uintptr_t value) noexcept { pcb->ext_args[4].data = reinterpret_cast<void*>(value); }
+  [[nodiscard]] uint32_t bucket_of(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
+  [[nodiscard]] uint32_t bucket_of(const tcp_pcb* pcb) const noexcept;
+  void arm_slowly(tcp_pcb* pcb) noexcept;
+  void unlist(tcp_pcb* pcb) noexcept;
+
+  uint64_t secret_[2];
+  PcbList armed_;
+  PcbList waiting_;
+  PcbList parked_;
+  int hashed_;
+  int waiting_count_;
+  tcp_pcb* buckets_[kBuckets];
+};
+
+}  // namespace netstack

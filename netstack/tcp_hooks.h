@@ -1,0 +1,11 @@
+// The callbacks that follow a PCB from its birth to its memory's release.
+#pragma once
+
+#include "lwip/priv/tcp_priv.h"
+
+namespace netstack {
+
+// Set as ext_args[0] of every PCB: `passive_open` files a half-open connection, `destroy` unfiles whatever the PCB was.
+extern const tcp_ext_arg_callbacks kPcbCallbacks;
+
+}  // namespace netstack

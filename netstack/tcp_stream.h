@@ -1,0 +1,168 @@
+// A TCP connection as the shim sees it: receive queue, send queue and Linux's rules around an lwIP PCB.
+//
+// The stream outlives its PCB in both directions. A PCB that dies (reset, timeout, both sides closed) leaves the stream with its unread data
+// and its error; a stream that its user releases stays until TCP has sent and got acknowledged what it holds, then frees
+// itself. Once nothing in it is needed any more the PCB goes through its last states alone.
+//
+// Receiving: what lwIP delivers are pbufs that point into frames of the wire (zero copy); they are queued and read() copies out.
+// The window opens again as the program reads, and an update is sent when it is worth one.
+//
+// Sending: lwIP walks its unsent queue on every tcp_write, so that queue is kept short. A small write goes straight into lwIP (one
+// copy); what is beyond the window waits in chunks of the arena and is fed to lwIP by reference as acknowledgements come.
+// Nothing leaves before Stack::flush() or poll(), unless a few full segments are ready.
+//
+// Invariants: 1 chunk bytes are freed only when acknowledged, so lwIP's references stay valid; 2 pcb_ is null as soon as lwIP
+// frees the PCB (its destroy callback says so); 3 after release() no observer is called.
+#pragma once
+
+#include <cstdint>
+
+#include "lwip/priv/tcp_priv.h"
+#include "netstack/stack.h"
+
+namespace netstack {
+
+class LwipStack;
+class LwipListener;
+
+// Queued in the stack's list of streams that have something to send.
+struct DirtyLink : base::ListNode {};
+// Queued in a listener's accept queue.
+struct AcceptLink : base::ListNode {};
+
+class LwipStream final : public TcpStream, public DirtyLink, public AcceptLink {
+ public:
+  explicit LwipStream(LwipStack& stack) noexcept;
+
+  // TcpStream.
+  [[nodiscard]] uint32_t ready() const noexcept override;
+  [[nodiscard]] long connect(const SocketAddress& peer) noexcept override;
+  [[nodiscard]] bool connected() const noexcept override { return phase_ == Phase::connected; }
+  [[nodiscard]] bool connecting() const noexcept override { return phase_ == Phase::connecting; }
+  [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
+  [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
+  [[nodiscard]] size_t readable_bytes() const noexcept override { return received_bytes_; }
+  [[nodiscard]] size_t unsent_bytes() const noexcept override { return static_cast<size_t>(written_ - acknowledged_); }
+  [[nodiscard]] long shutdown(int how) noexcept override;
+  [[nodiscard]] int take_error() noexcept override;
+  [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
+  [[nodiscard]] long get_option(TcpOption option, int* value) const noexcept override;
+  void info(tcp_info* out) const noexcept override;
+  [[nodiscard]] SocketAddress local() const noexcept override { return local_; }
+  [[nodiscard]] SocketAddress peer() const noexcept override { return peer_; }
+  void release() noexcept override;
+
+  // For the stack. Takes over a connection that a listener completed.
+  void adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept;
+  [[nodiscard]] long bind(const SocketAddress& local) noexcept;
+  // Hands queued bytes to lwIP and lets it send. False if the wire has no frame now and a retry is needed.
+  bool output() noexcept;
+  // lwIP freed the PCB.
+  void pcb_gone() noexcept;
+  // Before each tick while armed: true if the stream itself needs ticks. May abort the connection.
+  bool before_tick(uint64_t now_ns) noexcept;
+  // Resets the connection towards the peer and marks the stream with `error` (0: none).
+  void abort(int error) noexcept;
+  // After a member died inside the lock: nothing of lwIP or the arena exists any more.
+  void forget_everything() noexcept;
+  // Gives back what the stream holds, before its slot is freed.
+  void dispose() noexcept;
+  [[nodiscard]] bool released() const noexcept { return released_; }
+  // Whether a user has the stream (made or accepted it); what only waits in an accept queue is not held.
+  [[nodiscard]] bool held() const noexcept { return held_; }
+  void hold() noexcept { held_ = true; }
+  void announce(uint32_t events) noexcept;
+  [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
+
+ private:
+  enum class Phase : uint8_t { fresh, connecting, connected, closed };
+
+  struct Chunk {
+    Chunk* next;
+    uint64_t end_offset;  // stream offset of the last byte that was fed from this chunk
+    uint32_t capacity, filled, fed;
+    [[nodiscard]] uint8_t* bytes() noexcept { return reinterpret_cast<uint8_t*>(this + 1); }
+  };
+
+  // Options kept here so that they can be set before there is a PCB.
+  struct Options {
+    int keepidle_s = 7200, keepintvl_s = 75, keepcnt = 9;
+    int user_timeout_ms = 0;
+    int send_buffer = kDefaultSendBuffer, receive_buffer = kDefaultReceiveBuffer;
+    int max_segment = 0;
+    int linger_s = -1;
+    uint8_t tos = 0, ttl = 64;
+    bool nodelay = false, cork = false, keepalive = false, reuse_address = false, quickack = true;
+  };
+  friend class LwipListener;
+
+  static constexpr int kDefaultSendBuffer = 1 << 20;
+  static constexpr int kDefaultReceiveBuffer = TCP_WND;
+
+  static err_t on_receive(void* self, tcp_pcb* pcb, pbuf* p, err_t error) noexcept;
+  static err_t on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept;
+  static err_t on_connected(void* self, tcp_pcb* pcb, err_t error) noexcept;
+  static void on_error(void* self, err_t error) noexcept;
+
+  void attach(tcp_pcb* pcb) noexcept;
+  void detach() noexcept;
+  void apply_options() noexcept;
+  void fail(int error) noexcept;
+  void queue_received(pbuf* p) noexcept;
+  void drop_received() noexcept;
+  void open_window(size_t bytes) noexcept;
+  void mark_dirty() noexcept;
+  [[nodiscard]] size_t write_room() const noexcept;
+  [[nodiscard]] bool writable() const noexcept;
+  [[nodiscard]] bool holding() const noexcept { return options_.cork || more_; }
+  [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
+  [[nodiscard]] size_t append_chunks(const uint8_t* data, size_t bytes) noexcept;
+  [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }
+  [[nodiscard]] uint32_t feed_budget() const noexcept;
+  void feed() noexcept;
+  void finish_sending() noexcept;
+  void free_chunks() noexcept;
+  void sample_round_trip() noexcept;
+  [[nodiscard]] uint16_t choose_port(const SocketAddress& peer) noexcept;
+
+  LwipStack& stack_;
+  tcp_pcb* pcb_ = nullptr;
+
+  // Receive queue: pbufs linked by `next`, each holding its own reference.
+  pbuf* received_head_ = nullptr;
+  pbuf* received_tail_ = nullptr;
+  size_t received_bytes_ = 0;
+
+  // Send queue, in stream offsets: acknowledged_ <= fed_ <= written_.
+  uint64_t written_ = 0, fed_ = 0, acknowledged_ = 0;
+  Chunk* chunks_ = nullptr;
+  Chunk* last_chunk_ = nullptr;
+  Chunk* feeding_ = nullptr;
+  uint64_t held_since_ns_ = 0;
+  uint64_t progress_ns_ = 0;  // when data was last acknowledged or first became outstanding
+  uint64_t read_total_ = 0;
+  uint32_t withheld_ = 0;  // window bytes that stay closed because the program asked for a small receive buffer
+  uint64_t connect_ns_ = 0;  // when the attempt under way (or the failed one) began; 0 once connected
+
+  // Round trips as the program's stack sees them (lwIP's own clock ticks are too coarse for tcp_info).
+  uint64_t rtt_sent_ns_ = 0;
+  uint64_t rtt_offset_ = 0;
+  uint32_t rtt_us_ = 0, rtt_variance_us_ = 0;
+
+  SocketAddress local_{}, peer_{};
+  Options options_;
+  int error_ = 0;
+  Phase phase_ = Phase::fresh;
+  bool peer_closed_ = false;   // the peer's FIN is in
+  bool read_closed_ = false;   // shutdown(SHUT_RD)
+  bool write_closed_ = false;  // shutdown(SHUT_WR) or both directions gone
+  bool fin_sent_ = false;
+  bool released_ = false;
+  bool held_ = false;
+  bool more_ = false;
+  bool bound_ = false;
+  bool window_raised_ = false;
+  mutable bool no_space_ = false;
+};
+
+}  // namespace netstack

@@ -1,0 +1,259 @@
+// Send side of a stream: from write() over lwIP's short queue and our chunks to tcp_output.
+#include <cerrno>
+#include <cstring>
+#include <sys/epoll.h>
+
+#include "netstack/lwip_stack.h"
+#include "netstack/tcp_stream.h"
+
+namespace netstack {
+namespace {
+
+constexpr size_t kCopyAtOnce = 32 * 1024;        // what one tcp_write copies
+constexpr uint32_t kEagerSegments = 8;           // this much unsent leaves without waiting for flush()
+constexpr uint32_t kSegmentsBeyondWindow = 16;   // what lwIP holds that it cannot send yet
+constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
+constexpr uint32_t kLargeChunk = 64 * 1024 - 64;
+constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
+constexpr uint64_t kUnreachableNs = 3'000'000'000;
+constexpr int kInitialRtoTicks = 1000 / TCP_SLOW_INTERVAL;
+
+constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+}  // namespace
+
+void LwipStream::mark_dirty() noexcept {
+  if (!DirtyLink::linked()) stack_.add_dirty(*this);
+}
+
+// What the send buffer still takes. When the arena is nearly full, streams that already hold some get no more.
+size_t LwipStream::write_room() const noexcept {
+  const auto limit = static_cast<size_t>(options_.send_buffer);
+  const size_t used = unsent_bytes();
+  if (used >= limit) return 0;
+  const base::Arena& arena = *stack_.setup().arena;
+  if (used > 0 && arena.used() > arena.capacity() / 8 * 7) return 0;
+  return limit - used;
+}
+
+// Linux: free space of at least half of what is queued, that is a third of the buffer.
+bool LwipStream::writable() const noexcept { return write_room() * 3 >= static_cast<size_t>(options_.send_buffer); }
+
+long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
+  if (error_ != 0) return -take_error();
+  if (write_closed_ || phase_ == Phase::fresh || phase_ == Phase::closed || pcb_ == nullptr) return -EPIPE;
+  if (phase_ == Phase::connecting) {
+    no_space_ = true;
+    return -EAGAIN;
+  }
+  const bool was_empty = written_ == acknowledged_;
+  const uint64_t now_ns = was_empty ? stack_.fresh_now_ns() : stack_.now_ns();
+  more_ = more;
+  size_t room = write_room();
+  size_t done = 0, wanted = 0;
+  for (int i = 0; i < count; i++) {
+    const size_t bytes = parts[i].iov_len;
+    wanted += bytes;
+    const size_t accepted = least(bytes, room);
+    if (accepted == 0) continue;
+    const size_t n = append(static_cast<const uint8_t*>(parts[i].iov_base), accepted);
+    written_ += n;
+    done += n;
+    room -= n;
+    if (n < accepted) room = 0;
+  }
+  if (done < wanted) no_space_ = true;
+  if (done == 0) return wanted == 0 ? 0 : -EAGAIN;
+  if (was_empty) progress_ns_ = now_ns;
+  if (rtt_sent_ns_ == 0) {
+    rtt_sent_ns_ = now_ns;
+    rtt_offset_ = written_;
+  }
+  if (holding() && held_since_ns_ == 0) held_since_ns_ = now_ns | 1;
+  mark_dirty();
+  return static_cast<long>(done);
+}
+
+uint32_t LwipStream::feed_budget() const noexcept {
+  if (pcb_->snd_queuelen > TCP_SND_QUEUELEN / 2) return 0;
+  const uint32_t window = pcb_->snd_wnd < pcb_->cwnd ? pcb_->snd_wnd : pcb_->cwnd;
+  const uint32_t in_flight = pcb_->snd_nxt - pcb_->lastack;
+  const uint32_t sendable = window > in_flight ? window - in_flight : 0;
+  const uint32_t limit = sendable + kSegmentsBeyondWindow * pcb_->mss;
+  const uint32_t waiting = waiting_in_lwip();
+  return limit > waiting ? limit - waiting : 0;
+}
+
+size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
+  size_t done = 0;
+  if (feeding_ == nullptr && !holding()) {
+    if (!window_raised_) {
+      window_raised_ = true;
+      if (pcb_->cwnd < 10u * pcb_->mss) pcb_->cwnd = 10u * pcb_->mss;  // RFC 6928
+    }
+    while (done < bytes) {
+      const size_t n = least(least(bytes - done, feed_budget()), kCopyAtOnce);
+      if (n == 0 || tcp_write(pcb_, data + done, static_cast<u16_t>(n), TCP_WRITE_FLAG_COPY) != ERR_OK) break;
+      fed_ += n;
+      done += n;
+      if (waiting_in_lwip() >= kEagerSegments * pcb_->mss) {
+        stack_.arm(pcb_);
+        if (tcp_output(pcb_) != ERR_OK) break;
+      }
+    }
+  }
+  return done < bytes ? done + append_chunks(data + done, bytes - done) : done;
+}
+
+size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
+  size_t done = 0;
+  while (done < bytes) {
+    Chunk* chunk = last_chunk_;
+    if (chunk == nullptr || chunk->filled == chunk->capacity) {
+      uint32_t capacity = bytes - done > kSmallChunk ? kLargeChunk : kSmallChunk;
+      auto* memory = stack_.arena().allocate(sizeof(Chunk) + capacity);
+      if (memory == nullptr) break;
+      chunk = static_cast<Chunk*>(memory);
+      *chunk = {nullptr, 0, capacity, 0, 0};
+      if (last_chunk_ != nullptr) {
+        last_chunk_->next = chunk;
+      } else {
+        chunks_ = chunk;
+      }
+      last_chunk_ = chunk;
+    }
+    const size_t n = least(bytes - done, chunk->capacity - chunk->filled);
+    memcpy(chunk->bytes() + chunk->filled, data + done, n);
+    chunk->filled += static_cast<uint32_t>(n);
+    done += n;
+    if (feeding_ == nullptr) feeding_ = chunk;
+  }
+  return done;
+}
+
+// Gives chunk bytes to lwIP by reference, as far as its queue may grow; whole segments only while a partial one is held back.
+void LwipStream::feed() noexcept {
+  while (feeding_ != nullptr) {
+    Chunk& chunk = *feeding_;
+    const size_t available = chunk.filled - chunk.fed;
+    if (available == 0) {
+      feeding_ = chunk.next;
+      continue;
+    }
+    size_t n = least(least(available, feed_budget()), kCopyAtOnce);
+    const size_t unfed = static_cast<size_t>(written_ - fed_);
+    if (holding()) n = least(n, unfed - unfed % pcb_->mss);
+    if (n == 0) return;
+    const auto flags = static_cast<u8_t>(unfed > n ? TCP_WRITE_FLAG_MORE : 0);
+    if (tcp_write(pcb_, chunk.bytes() + chunk.fed, static_cast<u16_t>(n), flags) != ERR_OK) return;
+    chunk.fed += static_cast<uint32_t>(n);
+    fed_ += n;
+    chunk.end_offset = fed_;
+  }
+  held_since_ns_ = 0;
+}
+
+// FIN, once everything is with lwIP. A released stream that holds no memory of lwIP's any more ends here.
+void LwipStream::finish_sending() noexcept {
+  if (write_closed_ && !fin_sent_ && fed_ == written_ &&
+      (pcb_->state == ESTABLISHED || pcb_->state == CLOSE_WAIT || pcb_->state == SYN_RCVD)) {
+    fin_sent_ = true;
+    (void)tcp_shutdown(pcb_, 0, 1);
+  }
+  if (released_ && fin_sent_ && chunks_ == nullptr) {
+    detach();
+    stack_.free_stream(*this);
+  }
+}
+
+bool LwipStream::output() noexcept {
+  if (pcb_ == nullptr) return true;
+  if (!window_raised_ && phase_ == Phase::connected) {
+    window_raised_ = true;
+    if (pcb_->cwnd < 10u * pcb_->mss) pcb_->cwnd = 10u * pcb_->mss;
+  }
+  stack_.arm(pcb_);
+  feed();
+  tcp_pcb* const pcb = pcb_;
+  const err_t result = write_closed_ && fed_ == written_ ? ERR_OK : tcp_output(pcb);
+  if (write_closed_) {
+    finish_sending();
+    if (pcb_ == pcb) (void)tcp_output(pcb);  // a window update, or a retry
+  }
+  return result == ERR_OK;
+}
+
+err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
+  auto* stream = static_cast<LwipStream*>(self);
+  stream->acknowledged_ += bytes;
+  stream->progress_ns_ = stream->stack_.now_ns();
+  if (stream->rtt_sent_ns_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
+  while (stream->chunks_ != nullptr && stream->chunks_->fed == stream->chunks_->filled &&
+         stream->chunks_->end_offset <= stream->acknowledged_) {
+    Chunk* const chunk = stream->chunks_;
+    stream->chunks_ = chunk->next;
+    if (stream->feeding_ == chunk) stream->feeding_ = chunk->next;
+    if (stream->last_chunk_ == chunk) stream->last_chunk_ = nullptr;
+    stream->stack_.arena().release(chunk);
+  }
+  if (stream->feeding_ != nullptr) stream->feed();
+  if (stream->no_space_ && stream->writable()) {
+    stream->no_space_ = false;
+    stream->announce(EPOLLOUT | EPOLLWRNORM);
+  }
+  if (stream->write_closed_) stream->finish_sending();
+  return ERR_OK;
+}
+
+// RFC 6298's smoothing over the time from write() to its acknowledgement; retransmitted data gives no sample (Karn).
+void LwipStream::sample_round_trip() noexcept {
+  const auto sample = static_cast<uint32_t>((stack_.now_ns() - rtt_sent_ns_) / 1000);
+  rtt_sent_ns_ = 0;
+  if (pcb_ == nullptr || pcb_->nrtx != 0) return;
+  if (rtt_us_ == 0) {
+    rtt_us_ = sample;
+    rtt_variance_us_ = sample / 2;
+    return;
+  }
+  const uint32_t deviation = sample > rtt_us_ ? sample - rtt_us_ : rtt_us_ - sample;
+  rtt_variance_us_ += (deviation >> 2) - (rtt_variance_us_ >> 2);
+  rtt_us_ += (sample >> 3) - (rtt_us_ >> 3);
+}
+
+void LwipStream::free_chunks() noexcept {
+  while (chunks_ != nullptr) {
+    Chunk* const chunk = chunks_;
+    chunks_ = chunk->next;
+    stack_.arena().release(chunk);
+  }
+  last_chunk_ = feeding_ = nullptr;
+  acknowledged_ = fed_ = written_;
+}
+
+bool LwipStream::before_tick(uint64_t now_ns) noexcept {
+  if (phase_ == Phase::connecting) {
+    const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
+    pcb_->rto = static_cast<s16_t>(kInitialRtoTicks << doublings);  // lwIP itself never backs off a SYN
+    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !stack_.neighbour_known(peer_.address_be)) abort(EHOSTUNREACH);
+    return true;
+  }
+  const bool outstanding = written_ != acknowledged_;
+  if (outstanding && options_.user_timeout_ms > 0 && now_ns - progress_ns_ > static_cast<uint64_t>(options_.user_timeout_ms) * 1'000'000) {
+    abort(ETIMEDOUT);
+    return false;
+  }
+  if (holding() && held_since_ns_ != 0 && now_ns - held_since_ns_ > kHoldLimitNs) {
+    const bool cork = options_.cork;
+    options_.cork = more_ = false;
+    feed();
+    options_.cork = cork;
+    (void)tcp_output(pcb_);
+  }
+  if (no_space_ && writable()) {
+    no_space_ = false;
+    announce(EPOLLOUT | EPOLLWRNORM);
+  }
+  return feeding_ != nullptr;
+}
+
+}  // namespace netstack

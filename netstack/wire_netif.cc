@@ -1,0 +1,157 @@
+// Frames to pbufs and back.
+//
+// A received frame becomes a custom pbuf that lies in the frame's own scratch memory and points to its bytes; freeing the
+// pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the
+// arena instead and the frame goes back at once, so that ACKs can always be received.
+#include "netstack/wire_netif.h"
+
+#include <cstring>
+
+#include "lwip/etharp.h"
+#include "lwip/ip4.h"
+#include "netif/ethernet.h"
+#include "netstack/lwip_stack.h"
+
+namespace netstack {
+namespace {
+
+struct FramePbuf {
+  pbuf_custom custom;
+  void* handle;
+};
+static_assert(sizeof(FramePbuf) <= kFramePrivateBytes);
+
+constexpr size_t kEthernetHeader = 14;
+constexpr size_t kIpHeader = 20;
+constexpr uint32_t kCopyBreakBytes = 128;  // shorter frames are mostly ACKs, released before input returns
+
+Wire& wire_of(netif* interface) noexcept { return *static_cast<Wire*>(interface->state); }
+
+void release_frame(pbuf* p) noexcept { the_stack->wire().release(reinterpret_cast<FramePbuf*>(p)->handle); }
+
+pbuf* wrap_frame(const RxFrame& frame) noexcept {
+  auto* wrapped = static_cast<FramePbuf*>(frame.scratch);
+  pbuf& p = wrapped->custom.pbuf;
+  p.next = nullptr;
+  p.payload = frame.data;
+  p.tot_len = p.len = static_cast<u16_t>(frame.length);
+  p.type_internal = PBUF_REF;
+  p.flags = PBUF_FLAG_IS_CUSTOM;
+  p.ref = 1;
+  p.if_idx = 0;
+  wrapped->custom.custom_free_function = release_frame;
+  wrapped->handle = frame.handle;
+  return &p;
+}
+
+// The frame's bytes in the arena and the frame back on the wire; nullptr if the arena is full (the frame is released all the same).
+pbuf* copy_frame(Wire& wire, const RxFrame& frame) noexcept {
+  pbuf* p = pbuf_alloc(PBUF_RAW, static_cast<u16_t>(frame.length), PBUF_RAM);
+  if (p != nullptr) memcpy(p->payload, frame.data, frame.length);
+  wire.release(frame.handle);
+  return p;
+}
+
+// What the input loop wants to know of a frame before lwIP sees it.
+struct Headers {
+  bool plain_ip;  // IPv4 to our own MAC, complete header
+  bool fragment;
+  bool tcp;
+  uint32_t source_be, destination_be;
+  uint16_t source_port, destination_port;
+};
+
+template <class T>
+T field(const uint8_t* at) noexcept {
+  T value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
+
+Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
+  Headers headers{};
+  const uint8_t* d = frame.data;
+  if (frame.length < kEthernetHeader + kIpHeader || field<uint16_t>(d + 12) != PP_HTONS(ETHTYPE_IP)) return headers;
+  headers.plain_ip = memcmp(d, interface.hwaddr, 6) == 0;
+  headers.fragment = (field<uint16_t>(d + 20) & PP_HTONS(0x3fff)) != 0;
+  if (d[14] != 0x45 || d[23] != IP_PROTO_TCP || frame.length < kEthernetHeader + kIpHeader + 4) return headers;
+  headers.tcp = true;
+  headers.source_be = field<uint32_t>(d + 26);
+  headers.destination_be = field<uint32_t>(d + 30);
+  headers.source_port = lwip_ntohs(field<uint16_t>(d + 34));
+  headers.destination_port = lwip_ntohs(field<uint16_t>(d + 36));
+  return headers;
+}
+
+void input_one(netif& interface, const RxFrame& frame, const Headers& headers, pbuf* p) noexcept {
+  if (headers.fragment) the_stack->fragment_seen();
+  if (headers.plain_ip) {
+    p->if_idx = netif_get_index(&interface);
+    p->payload = static_cast<uint8_t*>(p->payload) + kEthernetHeader;
+    p->len = p->tot_len = static_cast<u16_t>(frame.length - kEthernetHeader);
+    (void)ip4_input(p, &interface);
+  } else if (interface.input(p, &interface) != ERR_OK) {
+    pbuf_free(p);
+  }
+  the_stack->finish_input();
+}
+
+err_t link_output(netif* interface, pbuf* p) noexcept {
+  Wire& wire = wire_of(interface);
+  TxFrame frame;
+  if (p->tot_len > interface->mtu + kEthernetHeader) return ERR_IF;
+  if (wire.backlog() > 4 * kBurst || !wire.allocate(&frame)) {
+    the_stack->output_starved();
+    return ERR_MEM;
+  }
+  uint8_t* to = frame.data;
+  const uint32_t length = p->tot_len;
+  for (const pbuf* q = p;; q = q->next) {
+    memcpy(to, q->payload, q->len);
+    if (q->len == q->tot_len) break;
+    to += q->len;
+  }
+  wire.send(frame.handle, length);
+  return ERR_OK;
+}
+
+}  // namespace
+
+err_t wire_netif_init(netif* interface) noexcept {
+  const WireFacts& facts = wire_of(interface).facts();
+  interface->name[0] = 'z';
+  interface->name[1] = 'p';
+  interface->output = etharp_output;
+  interface->linkoutput = link_output;
+  interface->hwaddr_len = 6;
+  memcpy(interface->hwaddr, facts.mac, 6);
+  const uint16_t wanted = the_stack->setup().mtu;
+  interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.mtu;
+  interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
+  NETIF_SET_CHECKSUM_CTRL(interface, facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL);
+  return ERR_OK;
+}
+
+void input_frames(netif& interface, Wire& wire, RxFrame* frames, int count) noexcept {
+  const bool low = wire.free_frames() < wire.total_frames() / 4;
+  for (int i = 0; i < count && i < 4; i++) __builtin_prefetch(frames[i].data);
+  Headers headers = look_at(interface, frames[0]);
+  for (int i = 0; i < count; i++) {
+    if (i + 4 < count) __builtin_prefetch(frames[i + 4].data);
+    if (i + 1 < count) __builtin_prefetch(frames[i + 1].scratch, 1);
+    Headers next{};
+    if (i + 1 < count) {
+      next = look_at(interface, frames[i + 1]);
+      if (next.tcp) the_stack->demux().prefetch(next.destination_be, next.source_be, next.destination_port, next.source_port);
+    }
+    if (frames[i].length > 0xffff) {
+      wire.release(frames[i].handle);
+    } else {
+      pbuf* p = low && frames[i].length > kCopyBreakBytes ? copy_frame(wire, frames[i]) : wrap_frame(frames[i]);
+      if (p != nullptr) input_one(interface, frames[i], headers, p);
+    }
+    headers = next;
+  }
+}
+
+}  // namespace netstack

@@ -11,7 +11,7 @@ Family* family = nullptr;
 base::Config config;
 const zps_engine* engine = nullptr;
 std::atomic<bool> exiting{false};
-thread_local bool Guard::may_exit = false;
+constinit thread_local bool Guard::may_exit = false;
 
 namespace {
 

@@ -96,7 +96,7 @@ class Guard {
   [[nodiscard]] netstack::Stack* stack() const noexcept { return stack_; }
 
   // Set by the thread that exits, which alone may still take the lock.
-  static thread_local bool may_exit;
+  static constinit thread_local bool may_exit;
 
  private:
   void recover() noexcept;

@@ -227,7 +227,7 @@ void LwipStack::recover() noexcept {
   ticking_ = nullptr;
   in_poll_ = starved_ = false;
   next_tick_ns_ = next_parked_ns_ = kNever;
-  fragments_until_ns_ = 0;
+  housekeeping_until_ns_ = 0;
   region.demux.reset(setup_.seed);
   region.ports.reset();
   region.streams.rebuild();

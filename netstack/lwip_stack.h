@@ -61,7 +61,8 @@ class LwipStack final : public Stack {
   // Undoes what the guard changed for the segment that lwIP has now processed.
   void finish_input() noexcept;
   [[nodiscard]] uint64_t count_assertion() noexcept { return ++assertions_; }
-  void fragment_seen() noexcept;
+  // Fragments or packets for an unresolved neighbour wait inside lwIP: its one-second timers run until they are gone.
+  void keep_house() noexcept;
   void connection_destroyed(tcp_pcb* pcb) noexcept;
   struct Repair {
     tcp_pcb* pcb;
@@ -105,7 +106,7 @@ class LwipStack final : public Stack {
   uint64_t next_tick_ns_ = kNever;
   uint64_t next_second_ns_ = 0;
   uint64_t next_parked_ns_ = kNever;
-  uint64_t fragments_until_ns_ = 0;
+  uint64_t housekeeping_until_ns_ = 0;
   uint32_t time_wait_ticks_;
   uint32_t last_slow_tick_ = 0;
   uint64_t assertions_ = 0;

@@ -12,7 +12,7 @@ namespace netstack {
 namespace {
 
 constexpr uint64_t kSecondNs = 1'000'000'000;
-constexpr uint64_t kFragmentsNs = (IP_REASS_MAXAGE + 2) * kSecondNs;
+constexpr uint64_t kHousekeepingNs = (IP_REASS_MAXAGE + 2) * kSecondNs;
 constexpr uint64_t kStarvedRetryNs = 1'000'000;
 
 }  // namespace
@@ -38,7 +38,7 @@ void LwipStack::arm(tcp_pcb* pcb) noexcept {
   if (next_tick_ns_ == kNever) [[unlikely]] next_tick_ns_ = fresh_now_ns() + kTickNs;
 }
 
-void LwipStack::fragment_seen() noexcept { fragments_until_ns_ = now_ns_ + kFragmentsNs; }
+void LwipStack::keep_house() noexcept { housekeeping_until_ns_ = now_ns_ + kHousekeepingNs; }
 
 uint64_t LwipStack::keepalive_due_ns(const tcp_pcb* pcb) const noexcept {
   const uint32_t idle_ms = pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl;
@@ -125,7 +125,7 @@ void LwipStack::run_timers() noexcept {
   if (now_ns_ >= next_tick_ns_) run_tick();
   expire_waiting();
   if (now_ns_ >= next_parked_ns_) wake_parked();
-  if (now_ns_ >= next_second_ns_ && (next_tick_ns_ != kNever || now_ns_ < fragments_until_ns_)) run_second();
+  if (now_ns_ >= next_second_ns_ && (next_tick_ns_ != kNever || now_ns_ < housekeeping_until_ns_)) run_second();
 }
 
 uint64_t LwipStack::next_timer_ns() const noexcept {
@@ -135,7 +135,7 @@ uint64_t LwipStack::next_timer_ns() const noexcept {
     if (when < due) due = when;
   };
   if (starved_) sooner(now_ns_ + kStarvedRetryNs);
-  if (now_ns_ < fragments_until_ns_) sooner(next_second_ns_);
+  if (now_ns_ < housekeeping_until_ns_) sooner(next_second_ns_);
   const tcp_pcb* oldest = static_cast<StackRegion*>(setup_.region)->demux.waiting().front();
   if (oldest != nullptr) sooner(ns_of_tick(oldest->tmr + time_wait_ticks_));
   return due;

@@ -84,7 +84,7 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
 }
 
 void input_one(netif& interface, const RxFrame& frame, const Headers& headers, pbuf* p) noexcept {
-  if (headers.fragment) the_stack->fragment_seen();
+  if (headers.fragment) the_stack->keep_house();
   if (headers.plain_ip) {
     p->if_idx = netif_get_index(&interface);
     p->payload = static_cast<uint8_t*>(p->payload) + kEthernetHeader;

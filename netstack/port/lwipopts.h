@@ -94,7 +94,7 @@ void zps_lwip_release(void* piece);
 #define TCP_SNDQUEUELOWAT 5
 #define TCP_OVERSIZE 512
 #define TCP_MAXRTX 12
-#define TCP_SYNMAXRTX 6
+#define TCP_SYNMAXRTX 7
 #define TCP_LISTEN_BACKLOG 0
 #define TCP_QUEUE_OOSEQ 1
 #define LWIP_TCP_SACK_OUT 1

@@ -166,7 +166,7 @@ class StackTest : public testing::Test {
     return {client, server};
   }
 
-  Pair& pair_ = Pair::get();
+  Pair pair_ = Pair::get();
   netstack::PoolLevels client_before_{}, server_before_{};
 };
 

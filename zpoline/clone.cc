@@ -74,6 +74,8 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
   const uint64_t all = ~uint64_t{0};
   (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), base::as_arg(&frame->mask), sizeof all);
+  // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
+  if (frame->flags & CLONE_THREAD) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
   if (!(frame->flags & CLONE_THREAD) && zpoline::hook.before_fork != nullptr) {
     zpoline::this_thread().words.inside = 1;
     zpoline::hook.before_fork(frame->flags);
@@ -89,7 +91,7 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
   if (zpoline::shares_words(flags)) thread.words.vfork_child = frame->vfork_child;
   const bool no_child = result < 0;
   zpoline::give_back(frame, zpoline::has_two_readers(flags) && no_child ? 2 : 1);
-  if ((flags & CLONE_THREAD) && result > 0) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
+  if ((flags & CLONE_THREAD) && no_child) __atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
   if (!(flags & CLONE_THREAD) && zpoline::hook.after_fork_parent != nullptr) {
     thread.words.inside = 1;
     zpoline::hook.after_fork_parent(flags, result);

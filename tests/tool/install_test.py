@@ -1,5 +1,6 @@
 """cmake --install: everything lands where Debian puts it, and the installed tool finds its companions."""
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -7,6 +8,8 @@ import unittest
 
 import facts
 from facts import run
+
+LIBRARIES = ("libzpstack.so", "libzpstack-core.so", "libzpstack-stack.so")
 
 
 class Install(unittest.TestCase):
@@ -31,12 +34,38 @@ class Install(unittest.TestCase):
         built = {path.name for path in facts.facts.build.glob("libzpstack*.so")}
         installed = {path.name for path in (self.usr / facts.facts.libdir).glob("*.so")} if built else set()
         self.assertEqual(installed, built)
-        if not {"libzpstack.so", "libzpstack-core.so", "libzpstack-stack.so"} <= built:
-            self.skipTest("this build makes no libraries")
+        self.need_libraries()
         report = json.loads(run(self.usr / "bin/zpstack", "doctor", "--json").stdout)
         probe = {probe["what"]: probe for probe in report["probes"]}["libraries"]
         self.assertEqual(probe["state"], "ok", probe)
         self.assertIn(str(self.usr / facts.facts.libdir), probe["detail"])
+
+    def need_libraries(self):
+        if not all((facts.facts.build / name).exists() for name in LIBRARIES):
+            self.skipTest("this build makes no libraries")
+
+    def need_page_zero(self):
+        self.need_libraries()
+        if os.getuid() != 0:
+            self.skipTest("the hook maps page 0, which takes root")
+
+    def test_the_installed_tool_runs_a_program_on_the_installed_core(self):
+        self.need_page_zero()
+        result = run(self.usr / "bin/zpstack", "run", "--", "cat", "/proc/self/maps")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for name in LIBRARIES[:2]:
+            self.assertIn(str(self.usr / facts.facts.libdir / name), result.stdout)
+
+    def test_a_bad_setting_stops_a_program_that_is_only_preloaded(self):
+        self.need_page_zero()
+        library = str(self.usr / facts.facts.libdir / LIBRARIES[0])
+        for name, value in (("ZPS_WIER", "tap"), ("ZPS_WIRE", "tpa"), ("ZPS_IP", "1.2.3.4/99"), ("ZPS_HOOK", "magic"), ("ZPS_FALLBACK", "maybe"),
+                            ("ZPS_LOG", "loud"), ("ZPS_HOOK_LIBRARY", "/nonexistent.so")):
+            with self.subTest(name=name):
+                result = run("echo", "ran", LD_PRELOAD=library, **{name: value})
+                self.assertEqual((result.returncode, result.stdout), (127, ""), result)
+                self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+                self.assertIn(value if name != "ZPS_WIER" else name, result.stderr)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class MemoryWire final : public netstack::Wire {
     give_back(static_cast<Frame*>(handle));
   }
   bool allocate(netstack::TxFrame* out) noexcept override {
+    if (hook != nullptr) hook(hook_argument);
     if (free_count_ <= reserve || refuse) return false;
     Frame& frame = take();
     *out = {frame.data, sizeof frame.data, &frame};

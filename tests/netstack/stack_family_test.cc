@@ -1,0 +1,174 @@
+// A stack shared by forked processes: what a child does the parent sees, and a child that dies inside the lock takes nothing with it.
+#include "stack_pair.h"
+
+#include <csignal>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace netstack_test;
+
+namespace {
+
+class Family : public StackTest {
+ protected:
+  // Runs `work` in a child and returns its wait status.
+  static int in_child(const std::function<void()>& work) {
+    const pid_t child = fork();
+    if (child == 0) {
+      base::forget_thread_id();
+      work();
+      _exit(testing::Test::HasFailure() ? 1 : 0);
+    }
+    int status = 0;
+    EXPECT_EQ(child, waitpid(child, &status, 0));
+    return status;
+  }
+};
+
+struct Recorder final : netstack::Observer {
+  void on_ready(netstack::Pollable&, uint32_t events) noexcept override { seen |= events; }
+  uint32_t seen = 0;
+};
+
+TEST_F(Family, ParentSeesWhatTheChildDid) {
+  TcpListener* listener = listen(80);
+  TcpStream* client = pair_.client->make_stream();
+  const int status = in_child([&] {
+    netstack::StackLock client_lock(*pair_.client);
+    netstack::StackLock server_lock(*pair_.server);
+    EXPECT_EQ(0, client->connect(address(kServerIp, 80)));
+    pair_.settle();
+    EXPECT_TRUE(client->connected());
+    EXPECT_EQ(4, send_text(*client, "kids"));
+    pair_.settle();
+  });
+  ASSERT_EQ(0, status);
+  EXPECT_TRUE(client->connected());
+  TcpStream* server = accept(*listener);
+  ASSERT_NE(nullptr, server);
+  EXPECT_EQ("kids", text_of(*server));
+  // Both drive the connection in turn, through lwIP's own globals.
+  for (int turn = 0; turn < 5; turn++) {
+    EXPECT_EQ(0, in_child([&] {
+      EXPECT_EQ(4, send_text(*server, "back"));
+      pair_.settle();
+    }));
+    EXPECT_EQ("back", text_of(*client));
+    EXPECT_EQ(5, send_text(*client, "forth"));
+    pair_.settle();
+    EXPECT_EQ(0, in_child([&] { EXPECT_EQ("forth", text_of(*server)); }));
+  }
+  client->release();
+  server->release();
+  listener->release();
+}
+
+void die(void*) { (void)kill(getpid(), SIGKILL); }
+
+TEST_F(Family, DeathInsideTheLockResetsAndGoesOn) {
+  TcpListener* listener = listen(80);
+  std::vector<TcpStream*> clients, servers;
+  for (int i = 0; i < 10; i++) {
+    clients.push_back(connect(80));
+    pair_.settle();
+    servers.push_back(accept(*listener));
+    ASSERT_NE(nullptr, servers.back());
+  }
+  TcpStream* waiting = connect(80);  // stays in the accept queue
+  pair_.settle();
+  TcpStream* fresh = pair_.server->make_stream();
+  Recorder recorder;
+  servers[0]->observers.push_back(&recorder);
+  for (TcpStream* client : clients) send_text(*client, std::string(30'000, 'd'));
+
+  const int status = in_child([&] {
+    (void)pair_.server->lock.lock();
+    pair_.server_wire().hook = die;  // the next frame that is given back, in the middle of poll()
+    pair_.settle();
+  });
+  ASSERT_TRUE(WIFSIGNALED(status));
+  pair_.server_wire().hook = nullptr;
+  {
+    netstack::StackLock lock(*pair_.server);
+    EXPECT_NE(0u, recorder.seen & EPOLLERR);
+    EXPECT_NE(0u, servers[0]->ready() & (EPOLLERR | EPOLLHUP));
+    EXPECT_EQ(static_cast<uint32_t>(EPOLLOUT | EPOLLWRNORM | EPOLLHUP), fresh->ready());
+    recorder.unlink();
+    for (TcpStream* server : servers) {
+      EXPECT_EQ(-ECONNRESET, read_some(*server));
+      EXPECT_EQ(0, read_some(*server));
+      server->release();
+    }
+    fresh->release();
+    EXPECT_EQ(server_before_.arena_bytes, pair_.server->levels().arena_bytes);
+    EXPECT_EQ(server_before_.streams, pair_.server->levels().streams);
+    EXPECT_EQ(nullptr, accept(*listener)) << "the accept queue is empty";
+  }
+  // The listener lives, and the clients learn of the reset when they next send.
+  TcpStream* again = connect(80);
+  TcpStream* served = nullptr;
+  EXPECT_TRUE(pair_.until([&] { return (served = accept(*listener)) != nullptr; }));
+  send_text(*again, "alive");
+  pair_.settle();
+  ASSERT_NE(nullptr, served);
+  EXPECT_EQ("alive", text_of(*served));
+  pair_.pass(2000);
+  for (TcpStream* client : clients) {
+    EXPECT_EQ(ECONNRESET, client->take_error());
+    client->release();
+  }
+  (void)waiting->set_option(TcpOption::linger_s, 0);
+  waiting->release();
+  again->release();
+  served->release();
+  listener->release();
+}
+
+TEST_F(Family, DeathAtEachPointOfAConversation) {
+  // The child dies at its nth frame; the parent recovers and serves a new connection each time.
+  static int countdown;
+  for (int n = 1; n <= 12; n++) {
+    TcpListener* listener = listen(80);
+    const int status = in_child([&] {
+      (void)pair_.server->lock.lock();
+      countdown = n;
+      pair_.server_wire().hook = [](void*) {
+        if (--countdown == 0) die(nullptr);
+      };
+      TcpStream* client = connect(80);
+      pair_.settle();
+      TcpStream* server = accept(*listener);
+      if (server == nullptr) _exit(1);
+      for (int i = 0; i < 20; i++) {
+        send_text(*client, std::string(4000, 'c'));
+        pair_.settle();
+        text_of(*server);
+        send_text(*server, std::string(40'000, 's'));
+        pair_.settle();
+        text_of(*client);
+      }
+      _exit(0);
+    });
+    ASSERT_TRUE(WIFSIGNALED(status)) << n;
+    pair_.server_wire().hook = nullptr;
+    // The client stack was not in use when the child died, but its stream is the dead child's: nobody will release it.
+    pair_.client->recover();
+    netstack::StackLock lock(*pair_.server);
+    pair_.settle();
+    client_before_ = pair_.client->levels();
+    TcpStream* client = connect(80);
+    TcpStream* server = nullptr;
+    ASSERT_TRUE(pair_.until([&] { return (server = accept(*listener)) != nullptr; })) << n;
+    send_text(*client, "next");
+    pair_.settle();
+    EXPECT_EQ("next", text_of(*server)) << n;
+    client->release();
+    server->release();
+    listener->release();
+    pair_.pass(3000, 50);
+    server_before_ = pair_.server->levels();
+    EXPECT_EQ(0u, server_before_.arena_bytes) << n;
+  }
+}
+
+}  // namespace

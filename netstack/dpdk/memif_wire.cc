@@ -215,6 +215,7 @@ void describe(const Opening& opening, const Choice& choice) noexcept {
 base::Result<Wire*> open_memif(const Opening& opening) noexcept {
   auto choice = parse(opening.argument);
   if (!choice) return choice.error();
+  if (auto started = start_eal(); !started) return started.error();
   const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : kDefaultMtu;
   const uint32_t buffer_bytes = mtu + 18 < kLeastBufferBytes ? kLeastBufferBytes : (mtu + 18 + 63) / 64 * 64;
   auto pool = make_pool(opening, buffer_bytes);

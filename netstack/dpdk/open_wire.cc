@@ -9,11 +9,14 @@
 #include <cstring>
 #include <pthread.h>
 
-#include "netstack/dpdk/eal.h"
+#include "base/high_fd.h"
+#include "base/syscall.h"
 #include "netstack/dpdk/opening.h"
 
 namespace netstack {
 namespace {
+
+using base::kernel_call;
 
 struct Kind {
   const char* name;
@@ -46,7 +49,6 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
   for (const Kind& kind : kKinds) {
     if (strlen(kind.name) != length || memcmp(kind.name, config.wire, length) != 0) continue;
     if (kind.open == nullptr) return base::make_error("wire %s is not built in; built in are veth, memif, tap and af_packet", kind.name);
-    if (auto started = start_eal(); !started) return started.error();
     return kind.open(Opening{config, *colon == ':' ? colon + 1 : colon, arena, out});
   }
   return base::make_error("no wire is called %s: use veth, memif:/path, tap or af_packet:device", config.wire);
@@ -67,6 +69,8 @@ base::Result<Wire*> open_wire(const StackConfig& config, base::Arena* shared_are
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kThreadStackBytes);
+  // The first high number makes the kernel enlarge the table of descriptors, which is quick only while nobody shares it.
+  (void)kernel_call(SYS_close, base::move_fd_high(static_cast<int>(kernel_call(SYS_eventfd2, 0, 0))));
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
   const int error = pthread_create(&thread, &attributes, run_job, &job);

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "netstack/dpdk/eal.h"
-#include "netstack/dpdk/last_fd.h"
 
 namespace netstack {
 namespace {
@@ -70,21 +69,26 @@ base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes
   return memory;
 }
 
-base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu) noexcept {
+RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
   const uint32_t slot_bytes = power_of_two(mtu + kSlotOverhead < 2048 ? 2048 : mtu + kSlotOverhead);
-  const uint32_t block_bytes = slot_bytes < 4096 ? 4096 : slot_bytes;
-  const uint32_t slots = memory_mb(opening.config) < 32 ? kRingSlots / 2 : kRingSlots;
-  auto pool = make_pool(opening, slot_bytes);
+  return RingShape{slot_bytes < 4096 ? 4096 : slot_bytes, slot_bytes, memory_mb(opening.config) < 32 ? kRingSlots / 2 : kRingSlots};
+}
+
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept {
+  const RingShape shape = ring_shape(opening, mtu);
+  auto pool = make_pool(opening, shape.slot_bytes);
   if (!pool) return pool.error();
   auto memory = wire_memory(opening, sizeof(DpdkWire), **pool);
   if (!memory) return memory.error();
+  if (auto finished = sockets.finish(); !finished) return finished.error();
 
   static int serial = 0;
   const base::Error name = base::make_error("net_af_packet%d", serial++);
-  const base::Error arguments = base::make_error("iface=%s,blocksz=%u,framesz=%u,framecnt=%u,qdisc_bypass=1", interface, block_bytes, slot_bytes, slots);
-  auto port = start_port(name.text, arguments.text, *pool, static_cast<uint16_t>(slots), mtu);
+  const base::Error arguments =
+      base::make_error("iface=%s,blocksz=%u,framesz=%u,framecnt=%u", interface, shape.block_bytes, shape.slot_bytes, shape.slots);
+  auto port = start_port(name.text, arguments.text, *pool, static_cast<uint16_t>(shape.slots), mtu);
   if (!port) return port.error();
-  auto* wire = new (memory->object) DpdkWire(*port, *pool, nullptr, last_dpdk_fd(), memory->queue, memory->queue_capacity);
+  auto* wire = new (memory->object) DpdkWire(*port, *pool, nullptr, sockets.receiving(), memory->queue, memory->queue_capacity);
   wire->mutable_facts().mtu = static_cast<uint16_t>(mtu);
   wire->mutable_facts().link_needs_checksum = true;
   return wire;

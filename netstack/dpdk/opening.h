@@ -8,6 +8,7 @@
 #include "netstack/dpdk/dpdk_wire.h"
 #include "netstack/dpdk/frame_pool.h"
 #include "netstack/dpdk/open_wire.h"
+#include "netstack/dpdk/packet_sockets.h"
 
 namespace netstack {
 
@@ -40,8 +41,13 @@ struct WireMemory {
 };
 base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept;
 
-// A wire over DPDK's af_packet driver on `interface`, which lies in the calling thread's network namespace and is up.
-base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu) noexcept;
+// The rings of a packet wire's sockets.
+struct RingShape {
+  uint32_t block_bytes, slot_bytes, slots;
+};
+[[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
+// A wire over DPDK's af_packet driver on `interface`, which is up and in the network namespace of `sockets`.
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept;
 
 base::Result<Wire*> open_veth(const Opening& opening) noexcept;
 base::Result<Wire*> open_packet(const Opening& opening) noexcept;

@@ -2,6 +2,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "netstack/dpdk/eal.h"
 #include "netstack/dpdk/opening.h"
 #include "netstack/dpdk/rtnetlink.h"
 
@@ -12,7 +13,11 @@ base::Result<Wire*> open_packet(const Opening& opening) noexcept {
   if (opening.config.address_be == 0) return base::make_error("wire af_packet:%s needs an address: set ZPS_IP", device);
   const int device_mtu = link_mtu(device);
   if (device_mtu < 0) return base::make_error("wire af_packet: there is no network device \"%s\" here", device);
-  auto wire = open_packet_wire(opening, device, opening.config.mtu != 0 ? opening.config.mtu : static_cast<uint32_t>(device_mtu));
+  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : static_cast<uint32_t>(device_mtu);
+  const RingShape shape = ring_shape(opening, mtu);
+  PacketSockets sockets(shape.block_bytes, shape.slot_bytes, shape.slots);
+  if (auto started = start_eal(); !started) return started.error();
+  auto wire = open_packet_wire(opening, device, mtu, sockets);
   if (!wire) return wire.error();
   WireFacts& facts = (*wire)->mutable_facts();
   memcpy(facts.name, "af_packet", 10);

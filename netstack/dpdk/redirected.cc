@@ -6,15 +6,13 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <fcntl.h>
-#include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-
-#include <linux/if_packet.h>
-#include <linux/sockios.h>
 
 #include "base/high_fd.h"
 #include "base/log.h"
@@ -86,12 +84,23 @@ int zps_dpdk_nanosleep(const timespec* time, timespec* left) {
 }
 
 // EAL raises the program's limit of open files, and wants a run-time folder though there is nothing to put into it.
-// EAL looks for each of 128 processors in each of 32 NUMA nodes: 4096 questions. Without an answer it takes node 0, as we do.
+// EAL looks for a thousand processors, and for each of them in 32 NUMA nodes. It may use those that the thread may use; without
+// an answer about nodes it takes node 0, as we do.
 int zps_dpdk_access(const char* path, int mode) {
   constexpr char kNodes[] = "/sys/devices/system/node/";
-  if (strncmp(path, kNodes, sizeof kNodes - 1) == 0) return static_cast<int>(to_libc(-ENOENT));
-  return static_cast<int>(to_libc(kernel_call(SYS_access, as_arg(path), mode)));
+  constexpr char kProcessors[] = "/sys/devices/system/cpu/cpu";
+  static cpu_set_t allowed;
+  static bool known = kernel_call(SYS_sched_getaffinity, 0, sizeof allowed, as_arg(&allowed)) > 0;
+  bool skip = strncmp(path, kNodes, sizeof kNodes - 1) == 0;
+  if (known && strncmp(path, kProcessors, sizeof kProcessors - 1) == 0) {
+    const long number = strtol(path + sizeof kProcessors - 1, nullptr, 10);
+    skip = number >= CPU_SETSIZE || !CPU_ISSET(number, &allowed);
+  }
+  return static_cast<int>(to_libc(skip ? -ENOENT : kernel_call(SYS_access, as_arg(path), mode)));
 }
+// No plugins, no connection to syslog.
+void* zps_dpdk_dlopen(const char*, int) { return nullptr; }
+void zps_dpdk_openlog(const char*, int, int) {}
 int zps_dpdk_setrlimit(int, const void*) { return 0; }
 int zps_dpdk_mkdir(const char*, unsigned) { return 0; }
 
@@ -147,36 +156,6 @@ void* zps_memif_mmap(void*, size_t bytes, int, int, int fd, long) {
 int zps_memif_munmap(void* address, size_t) {
   Control* control = Control::current();
   return control != nullptr && control->unmap_region(address) ? 0 : -1;
-}
-
-// af_packet. Its poll() would wait for room in the ring without end; what does not fit now waits in the wire's own queue.
-int zps_packet_poll(pollfd* fds, unsigned long count, int) {
-  for (unsigned long i = 0; i < count; i++) fds[i].revents = POLLOUT;
-  return static_cast<int>(count);
-}
-// The driver makes two sockets: one to ask for the device's index and address, and the one that carries frames. Closing any packet
-// socket, and changing one that is bound to a protocol, waits for all processors (10-16 ms each time), so the first becomes a
-// plain one and the second starts without a protocol until bind() names it.
-int zps_packet_socket(int domain, int type, int protocol) {
-  static bool only_asks = false;
-  if (domain != AF_PACKET) return zps_dpdk_socket(domain, type, protocol);
-  only_asks = !only_asks;
-  return only_asks ? zps_dpdk_socket(AF_INET, SOCK_DGRAM, 0) : zps_dpdk_socket(AF_PACKET, type, 0);
-}
-// The device keeps its address and flags: they are the opener's business.
-int zps_packet_ioctl(int fd, unsigned long command, void* argument) {
-  if (command == SIOCSIFHWADDR || command == SIOCSIFFLAGS) return 0;
-  return static_cast<int>(to_libc(kernel_call(SYS_ioctl, fd, static_cast<long>(command), as_arg(argument))));
-}
-// A fanout group of one socket only costs time.
-int zps_packet_setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
-  if (level == SOL_PACKET && name == PACKET_FANOUT) return 0;
-  return static_cast<int>(to_libc(kernel_call(SYS_setsockopt, fd, level, name, as_arg(value), length)));
-}
-// The ring's pages cannot be swapped in any case, and MAP_LOCKED counts against a limit that may be small.
-void* zps_packet_mmap(void* address, size_t bytes, int protection, int flags, int fd, long offset) {
-  return reinterpret_cast<void*>(
-      to_libc(kernel_call(SYS_mmap, as_arg(address), static_cast<long>(bytes), protection, flags & ~MAP_LOCKED, fd, offset)));
 }
 
 }  // extern "C"

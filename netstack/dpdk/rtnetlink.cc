@@ -57,7 +57,11 @@ struct Request {
     append(&head, sizeof head);
     return nest;
   }
-  void close_nest(rtattr* nest) noexcept { nest->rta_len = static_cast<uint16_t>(bytes + NLMSG_ALIGN(length) - reinterpret_cast<char*>(nest)); }
+  void close_nest(rtattr* nest) noexcept {
+    length = NLMSG_ALIGN(length);
+    header().nlmsg_len = static_cast<uint32_t>(length);
+    nest->rta_len = static_cast<uint16_t>(bytes + length - reinterpret_cast<char*>(nest));
+  }
 };
 
 // Runs an interface ioctl on a throw-away socket.

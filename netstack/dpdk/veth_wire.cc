@@ -20,6 +20,7 @@
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
+#include "netstack/dpdk/eal.h"
 #include "netstack/dpdk/opening.h"
 #include "netstack/dpdk/rtnetlink.h"
 
@@ -136,6 +137,9 @@ void choose_addresses(const Opening& opening, const Pair& pair, uint32_t* kernel
 base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : kDefaultMtu;
   Spaces spaces;
+  const RingShape shape = ring_shape(opening, mtu);
+  PacketSockets sockets(shape.block_bytes, shape.slot_bytes, shape.slots);
+  if (auto started = start_eal(); !started) return started.error();
   if (const long result = spaces.enter_host(); result != 0) return refused("return to the host's network namespace", result);
   RtNetlink host;
   auto pair = make_pair(host, spaces.own(), mtu);
@@ -151,7 +155,7 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   switch_offloads_off(pair->peer_name);
   RtNetlink own;
   if (result = own.set_up(pair->peer_name); result != 0) return refused("switch its link on", result);
-  auto wire = open_packet_wire(opening, pair->peer_name, mtu);
+  auto wire = open_packet_wire(opening, pair->peer_name, mtu, sockets);
   if (!wire) {
     (void)host.remove_link(pair->name);
     return wire.error();

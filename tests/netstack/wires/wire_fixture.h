@@ -47,7 +47,11 @@ inline Opened open_wire(const netstack::StackConfig& config) {
   using Open = Wire* (*)(const netstack::StackConfig*, netstack::WireAddress*, base::Error*);
   Opened opened;
   const double before = now_ms();
-  static void* library = dlmopen(LM_ID_NEWLM, WIRE_PROBE, RTLD_NOW | RTLD_LOCAL);
+  // Once per process: a child that inherited a wire and opens one as if it were another program needs a copy of its own.
+  static void* library = nullptr;
+  static pid_t owner = 0;
+  if (owner != getpid()) library = dlmopen(LM_ID_NEWLM, WIRE_PROBE, RTLD_NOW | RTLD_LOCAL);
+  owner = getpid();
   if (library == nullptr) {
     strncpy(opened.error.text, dlerror(), sizeof opened.error.text - 1);
     return opened;
@@ -182,5 +186,54 @@ inline bool until(const std::function<bool()>& step) {
   }
   return true;
 }
+
+// A process of the test: runs a body, and talks to its maker by single bytes.
+class Process {
+ public:
+  template <class F>
+  explicit Process(F body) {
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds_), 0);
+    pid_ = fork();
+    if (pid_ != 0) return;
+    std::swap(fds_[0], fds_[1]);
+    body(*this);
+    fflush(stdout);
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  ~Process() {
+    if (pid_ > 0) kill_now();
+    close(fds_[0]);
+    close(fds_[1]);
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  [[nodiscard]] int fd() const { return fds_[0]; }
+  void tell(char what) { EXPECT_EQ(write(fds_[0], &what, 1), 1); }
+  // Waits for a byte, running `step` meanwhile.
+  char hear(const std::function<void()>& step = [] {}) {
+    char what = 0;
+    EXPECT_TRUE(until([&] {
+      step();
+      return recv(fds_[0], &what, 1, MSG_DONTWAIT) == 1;
+    }));
+    return what;
+  }
+  void kill_now() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  int wait_exit() {
+    int status = 0;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
+  }
+
+ private:
+  int fds_[2];
+  pid_t pid_;
+};
 
 }  // namespace wires

@@ -82,20 +82,25 @@ long control_kernel(EpollFile* set, const zps_call& call) noexcept {
   return result;
 }
 
-// Fills the rest of `events` from the kernel's half; an event that is there already (a listener on both sides) is merged.
-int add_kernel_events(int fd, epoll_event* events, int count, int capacity, bool merge) noexcept {
-  const long got = kernel_call(SYS_epoll_wait, fd, as_arg(events + count), capacity - count, 0);
-  int end = count;
-  for (int i = count; i < count + got; i++) {
+// Events of the kernel's half, without waiting.
+int kernel_events(int fd, epoll_event* events, int capacity) noexcept {
+  const long got = kernel_call(SYS_epoll_wait, fd, as_arg(events), capacity, 0);
+  return got > 0 ? static_cast<int>(got) : 0;
+}
+
+// Joins events[count, end) into those before: a listener on both sides may be in both halves. The number that is left.
+int merge_events(epoll_event* events, int count, int end) noexcept {
+  int left = count;
+  for (int i = count; i < end; i++) {
     int same = 0;
-    while (merge && same < count && events[same].data.u64 != events[i].data.u64) same++;
-    if (merge && same < count) {
+    while (same < count && events[same].data.u64 != events[i].data.u64) same++;
+    if (same < count) {
       events[same].events |= events[i].events;
     } else {
-      events[end++] = events[i];
+      events[left++] = events[i];
     }
   }
-  return end;
+  return left;
 }
 
 class EpollCondition final : public Condition {
@@ -135,15 +140,19 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
     set = set_at(fd);
     if (set == nullptr) return kPass;
     (void)guard.stack()->poll(now);
-    count = collect_ready(set, events, static_cast<int>(capacity));
-    look_at_kernel = set->kernel_items != 0 && (count == 0 || ++set->turns >= kKernelEveryTurns || now - set->kernel_looked_ns > kKernelEveryNs);
+    const bool ready = set->ready() != 0;
+    look_at_kernel = set->kernel_items != 0 && (!ready || ++set->turns >= kKernelEveryTurns || now - set->kernel_looked_ns > kKernelEveryNs);
     if (look_at_kernel) {
       set->turns = 0;
       set->kernel_looked_ns = now;
     }
+    // The kernel's half comes first when it is due, with half of the room: a busy stack must not leave it none.
+    const int first = look_at_kernel && ready ? kernel_events(fd, events, static_cast<int>(capacity > 1 ? capacity / 2 : 1)) : 0;
+    count = collect_ready(set, events + first, static_cast<int>(capacity) - first);
+    count = merge_events(events, first, first + count);
     if (count == 0 && !begin_wait(set)) return -ENOMEM;
   }
-  if (look_at_kernel && count < capacity) count = add_kernel_events(fd, events, count, static_cast<int>(capacity), count > 0);
+  if (look_at_kernel && count == 0) count = kernel_events(fd, events, static_cast<int>(capacity));
   if (count > 0) return count;
   EpollCondition condition(set, fd, events, static_cast<int>(capacity));
   pollfd kernel_fds[3] = {{fd, POLLIN, 0}};

@@ -76,9 +76,11 @@ void DpdkWire::drop_queued() noexcept {
   while (queued_begin_ != queued_end_) release(queue_[queued_begin_++ & queue_mask_]);
 }
 
-void DpdkWire::recover() noexcept {
+void DpdkWire::forget_all_frames_but(const void* kept) noexcept {
   queued_begin_ = queued_end_ = 0;
-  pool_->reset();
+  pool_->reset(kept);
 }
+
+void DpdkWire::recover() noexcept { forget_all_frames_but(nullptr); }
 
 }  // namespace netstack

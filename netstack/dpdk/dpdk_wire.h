@@ -48,6 +48,7 @@ class DpdkWire : public Wire {
   // False while nobody is at the other end: what is sent then is dropped.
   [[nodiscard]] virtual bool plugged() noexcept { return true; }
   void drop_queued() noexcept;
+  void forget_all_frames_but(const void* kept) noexcept;
 
   WireFacts facts_{};
   Control* const control_;  // nullptr: nothing changes after the open

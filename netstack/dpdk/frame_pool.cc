@@ -33,7 +33,10 @@ int ops_enqueue(rte_mempool* mempool, void* const* frames, unsigned count) noexc
 }
 
 int ops_dequeue(rte_mempool* mempool, void** frames, unsigned count) noexcept {
-  return pool_of(mempool)->take(frames, count) ? 0 : -ENOBUFS;
+  FramePool* pool = pool_of(mempool);
+  if (!pool->take(frames, count)) return -ENOBUFS;
+  pool->note_for_driver(frames[count - 1]);
+  return 0;
 }
 
 unsigned ops_count(const rte_mempool* mempool) noexcept { return pool_of(mempool)->free_count(); }
@@ -79,6 +82,7 @@ base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, ui
   pool->stride_ = stride;
   pool->limit_ = frames;
   pool->carved_ = pool->top_ = 0;
+  pool->last_for_driver_ = nullptr;
 
   mempool->pool_data = pool;
   mempool->flags |= RTE_MEMPOOL_F_POOL_CREATED;
@@ -92,17 +96,25 @@ base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, ui
 
 bool FramePool::carve(unsigned wanted) noexcept {
   if (limit_ - carved_ < wanted - top_) return false;
-  while (top_ < wanted) {
-    char* piece = memory_ + size_t{carved_} * stride_;
-    auto* header = reinterpret_cast<rte_mempool_objhdr*>(piece);
-    char* object = piece + mempool_->header_size;
-    header->mp = mempool_;
-    header->iova = reinterpret_cast<rte_iova_t>(object);
-    rte_pktmbuf_init(mempool_, nullptr, object, carved_);
-    carved_++;
-    free_[top_++] = object;
-  }
+  while (top_ < wanted) free_[top_++] = lay(carved_++);
   return true;
+}
+
+void* FramePool::lay(uint32_t index) noexcept {
+  char* piece = memory_ + size_t{index} * stride_;
+  auto* header = reinterpret_cast<rte_mempool_objhdr*>(piece);
+  char* object = piece + mempool_->header_size;
+  header->mp = mempool_;
+  header->iova = reinterpret_cast<rte_iova_t>(object);
+  rte_pktmbuf_init(mempool_, nullptr, object, index);
+  return object;
+}
+
+void FramePool::reset(const void* kept) noexcept {
+  top_ = 0;
+  for (uint32_t i = 0; i < carved_; i++) {
+    if (memory_ + size_t{i} * stride_ + mempool_->header_size != kept) free_[top_++] = lay(i);
+  }
 }
 
 }  // namespace netstack

@@ -39,15 +39,21 @@ class FramePool {
   [[nodiscard]] uint32_t total() const noexcept { return limit_; }
   [[nodiscard]] rte_mempool* mempool() const noexcept { return mempool_; }
 
-  // Takes every frame back, whoever held it.
-  void reset() noexcept { top_ = carved_ = 0; }
+  // Takes every frame back, whoever held it, but `kept`.
+  void reset(const void* kept) noexcept;
+
+  // What a driver (not the wire) took last.
+  [[nodiscard]] void* last_for_driver() const noexcept { return last_for_driver_; }
+  void note_for_driver(void* frame) noexcept { last_for_driver_ = frame; }
 
  private:
   // Makes new frames until `wanted` are free; false if the pool is at its end.
   [[nodiscard]] bool carve(unsigned wanted) noexcept;
+  void* lay(uint32_t index) noexcept;
 
   rte_mempool* mempool_;
   char* memory_;
+  void* last_for_driver_;
   uint32_t stride_;
   uint32_t limit_;
   uint32_t carved_;

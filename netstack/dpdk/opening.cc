@@ -3,9 +3,11 @@
 
 #include <cstring>
 #include <new>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/random.h>
 
-#include "base/log.h"
+#include "base/high_fd.h"
 #include "base/syscall.h"
 #include "netstack/dpdk/eal.h"
 
@@ -46,6 +48,32 @@ uint32_t neighbour_of(uint32_t address_be, uint8_t prefix) noexcept {
 void random_mac(uint8_t* mac) noexcept {
   (void)base::kernel_call(SYS_getrandom, base::as_arg(mac), 6, 0);
   mac[0] = static_cast<uint8_t>((mac[0] & ~1U) | 2U);
+}
+
+int hold_link_name(const char* link) noexcept {
+  const int fd = base::move_fd_high(static_cast<int>(base::kernel_call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  if (fd < 0) return fd;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const base::Error name = base::make_error("zpstack/%s", link);
+  memcpy(address.sun_path + 1, name.text, strlen(name.text));
+  const long length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name.text));
+  const long result = base::kernel_call(SYS_bind, fd, base::as_arg(&address), length);
+  if (result == 0) return fd;
+  (void)base::kernel_call(SYS_close, fd);
+  return static_cast<int>(result);
+}
+
+uint32_t choose_host_addresses(const Opening& opening, int number) noexcept {
+  WireAddress& out = *opening.out;
+  out.prefix = opening.config.prefix != 0 ? opening.config.prefix : 24;
+  out.address_be = opening.config.address_be;
+  if (out.address_be == 0) out.address_be = swap_to_wire(kDefaultNetwork | static_cast<uint32_t>(number) << 8 | 2);
+  out.gateway_be = opening.config.gateway_be;
+  char text[16];
+  format_address(out.address_be, text);
+  memcpy(out.reach, base::make_error("%s from this host", text).text, sizeof out.reach);
+  return neighbour_of(out.address_be, out.prefix);
 }
 
 // A third of the memory that the stack may use is for frames at most; the rest is for rings, connections and DPDK.

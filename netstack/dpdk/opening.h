@@ -31,6 +31,11 @@ void format_address(uint32_t address_be, char* out) noexcept;
 // A random locally administered unicast address.
 void random_mac(uint8_t* mac) noexcept;
 
+// Holds the name of a link of this host for as long as a member of the family lives. A descriptor, or -EADDRINUSE if another family has it.
+[[nodiscard]] int hold_link_name(const char* link) noexcept;
+// Writes address, prefix, gateway and reach of a wire whose other side is link zps<number> of this host; returns that side's address.
+[[nodiscard]] uint32_t choose_host_addresses(const Opening& opening, int number) noexcept;
+
 // The pool for a wire whose frames need `room` bytes for data, as large as the configuration says or allows.
 base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexcept;
 // Memory for a Wire of type T and for its queue of frames to send.

@@ -14,6 +14,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <rte_malloc.h>
+
 #include "base/high_fd.h"
 #include "base/log.h"
 #include "base/syscall.h"
@@ -117,9 +119,10 @@ int __wrap_rte_log(uint32_t, uint32_t, const char* format, ...) {
   return 0;
 }
 
-void* zps_dpdk_malloc(const char*, size_t bytes, unsigned) {
+// Without a Control nothing is made or freed after the open, and EAL's heap will do.
+void* zps_dpdk_malloc(const char* type, size_t bytes, unsigned align) {
   Control* control = Control::current();
-  return control == nullptr ? nullptr : control->arena->allocate(bytes);
+  return control == nullptr ? rte_malloc(type, bytes, align) : control->arena->allocate(bytes);
 }
 void* zps_dpdk_zmalloc(const char* type, size_t bytes, unsigned align) {
   void* piece = zps_dpdk_malloc(type, bytes, align);
@@ -129,6 +132,7 @@ void* zps_dpdk_zmalloc(const char* type, size_t bytes, unsigned align) {
 void zps_dpdk_free(void* piece) {
   Control* control = Control::current();
   if (control != nullptr) control->arena->release(piece);
+  else rte_free(piece);
 }
 
 // memif. Its sockets do not block: connect() would wait for a server whose program is busy elsewhere.

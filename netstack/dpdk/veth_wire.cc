@@ -13,8 +13,6 @@
 #include <cstring>
 #include <initializer_list>
 #include <sched.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include <fcntl.h>
 
@@ -79,21 +77,6 @@ class Spaces {
   int host_, own_;
 };
 
-// Holds the abstract name of a pair for as long as a member lives. The descriptor, or -EADDRINUSE if a family has it.
-int hold_name(const char* pair) noexcept {
-  const int fd = base::move_fd_high(static_cast<int>(kernel_call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
-  if (fd < 0) return fd;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const base::Error name = base::make_error("zpstack/%s", pair);
-  memcpy(address.sun_path + 1, name.text, strlen(name.text));
-  const long length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name.text));
-  const long result = kernel_call(SYS_bind, fd, as_arg(&address), length);
-  if (result == 0) return fd;
-  (void)kernel_call(SYS_close, fd);
-  return static_cast<int>(result);
-}
-
 // Makes the pair with the lowest free number; the host's namespace is entered.
 base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noexcept {
   Pair pair{};
@@ -104,7 +87,7 @@ base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noex
     pair.number = n;
     memcpy(pair.name, base::make_error("zps%d", n).text, sizeof pair.name);
     memcpy(pair.peer_name, base::make_error("zps%d-stack", n).text, sizeof pair.peer_name);
-    const int name_fd = peer_space >= 0 ? -1 : hold_name(pair.name);
+    const int name_fd = peer_space >= 0 ? -1 : hold_link_name(pair.name);
     if (peer_space < 0 && name_fd < 0) continue;
     const VethRequest request{pair.name, pair.peer_name, peer_space, device_mac, mtu};
     result = host.make_veth(request);
@@ -116,20 +99,6 @@ base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noex
   }
   if (result != 0) return refused("make a pair of links", result);
   return pair;
-}
-
-// Addresses of both sides, and what to tell about them.
-void choose_addresses(const Opening& opening, const Pair& pair, uint32_t* kernel_be) noexcept {
-  WireAddress& out = *opening.out;
-  out.prefix = opening.config.prefix != 0 ? opening.config.prefix : 24;
-  out.address_be = opening.config.address_be;
-  if (out.address_be == 0) out.address_be = swap_to_wire(kDefaultNetwork | static_cast<uint32_t>(pair.number) << 8 | 2);
-  *kernel_be = neighbour_of(out.address_be, out.prefix);
-  out.gateway_be = opening.config.gateway_be;
-  char text[16];
-  format_address(out.address_be, text);
-  memcpy(out.wire, base::make_error("veth %s (af_packet)", pair.name).text, sizeof out.wire);
-  memcpy(out.reach, base::make_error("%s from this host", text).text, sizeof out.reach);
 }
 
 }  // namespace
@@ -144,8 +113,8 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   RtNetlink host;
   auto pair = make_pair(host, spaces.own(), mtu);
   if (!pair) return pair.error();
-  uint32_t kernel_be = 0;
-  choose_addresses(opening, *pair, &kernel_be);
+  const uint32_t kernel_be = choose_host_addresses(opening, pair->number);
+  memcpy(opening.out->wire, base::make_error("veth %s (af_packet)", pair->name).text, sizeof opening.out->wire);
   switch_offloads_off(pair->name);
   long result = host.add_address(pair->name, kernel_be, opening.out->prefix);
   if (result == 0) result = host.set_up(pair->name);

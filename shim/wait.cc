@@ -1,8 +1,8 @@
 // The wait loop.
 #include "shim/wait.h"
 
-#include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/syscall.h"
@@ -175,13 +175,9 @@ long wait_for(Condition& condition, const WaitOptions& options) noexcept {
   return result;
 }
 
-void measure_spinning() noexcept {
-  uint64_t mask[128] = {};
-  const long bytes = kernel_call(SYS_sched_getaffinity, 0, sizeof mask, as_arg(mask));
-  int cpus = 0;
-  for (long i = 0; i < bytes / 8; i++) cpus += __builtin_popcountll(mask[i]);
-  longest_spin_ns = cpus > 1 ? uint64_t{config.spin_us} * 1000 : 0;
-}
+// The machine's CPUs count, not this process's share of them: a server pinned to one core has its peer on another.
+// Where they do share one, spinning does not pay, and the budget shrinks by itself.
+void measure_spinning() noexcept { longest_spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? uint64_t{config.spin_us} * 1000 : 0; }
 
 void* thread_scratch() noexcept {
   if (scratch == nullptr) {

@@ -60,7 +60,7 @@ struct WaitOptions {
 // `relative_ns` from now as a deadline; 0 stays 0.
 [[nodiscard]] uint64_t deadline_after(uint64_t relative_ns) noexcept;
 
-// Reads this machine's share of CPUs; without a second one nothing spins. Called when a stack is made.
+// Counts the machine's CPUs; without a second one nothing spins. Called when a stack is made.
 void measure_spinning() noexcept;
 
 // A buffer of kScratchBytes for the calling thread alone, or nullptr. Freed when the thread ends.

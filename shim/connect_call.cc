@@ -40,24 +40,24 @@ class ConnectCondition final : public Condition {
   Socket* socket_;
 };
 
-// A stream that failed is replaced, so that the program may try again on the same socket.
+// A connect() that told of the failure leaves a socket that never tried: the placeholder answers for it again.
 void forget_failed_stream(Socket* socket) noexcept {
   while (socket->stream->observers.pop_front() != nullptr) {
   }
   socket->stream->release();
   socket->stream = nullptr;
   socket->state = SocketState::undecided;
+  registrations_return(socket);
 }
 
 // Another connect() on a socket of the stack. kPass: start anew.
 long connect_again(Socket* socket) noexcept {
   if (socket->stream->connecting()) return -EALREADY;
-  const long result = connect_result(socket);
   const bool reported = socket->connect_reported;
+  const long result = connect_result(socket);
   if (socket->stream->connected()) return reported && result == 0 ? -EISCONN : result;
-  if (result != -ECONNABORTED) return result;
   forget_failed_stream(socket);
-  return kPass;
+  return result == -ECONNABORTED ? kPass : result;
 }
 
 // Starts the handshake, with the lock held. 0 or a negative errno.
@@ -86,7 +86,9 @@ long await_connection(int fd, Socket* socket) noexcept {
     if (file_at(fd) != socket) return -EBADF;
     if (socket->nonblocking) {
       if (socket->stream->connecting()) return -EINPROGRESS;
-      return connect_result(socket);
+      const long result = connect_result(socket);
+      if (result < 0) forget_failed_stream(socket);
+      return result;
     }
     if (!begin_wait(socket)) return -ENOMEM;
     if (socket->send_timeout_ns != 0) options.deadline_ns = deadline_after(socket->send_timeout_ns);
@@ -94,7 +96,12 @@ long await_connection(int fd, Socket* socket) noexcept {
   options.restartable = options.deadline_ns == kForever;
   ConnectCondition condition(socket);
   const long result = wait_for(condition, options);
-  return result == -EAGAIN ? -EINPROGRESS : result;
+  if (result == -EAGAIN) return -EINPROGRESS;
+  if (result < 0 && result != -EINTR) {
+    Guard guard;
+    if (file_at(fd) == socket && socket->stream != nullptr && !socket->stream->connecting()) forget_failed_stream(socket);
+  }
+  return result;
 }
 
 // What the placeholder was bound to by the program, as far as it matters on the stack: the port.

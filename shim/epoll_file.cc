@@ -97,6 +97,19 @@ void registrations_follow(File* file, bool dual) noexcept {
   }
 }
 
+void registrations_return(File* file) noexcept {
+  for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
+    EpollItem* item = static_cast<EpollItem*>(link);
+    item->netstack::Observer::unlink();
+    item->ReadyLink::unlink();
+    if (item->in_kernel) continue;
+    epoll_event event{item->armed ? item->events : static_cast<uint32_t>(EPOLLONESHOT), {.u64 = item->data}};
+    if (kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_ADD, item->fd, as_arg(&event)) != 0) continue;
+    item->in_kernel = true;
+    item->set->kernel_items++;
+  }
+}
+
 int number_of(EpollFile* set) noexcept {
   if (set->fd_hint >= 0 && peek(set->fd_hint) == set) return set->fd_hint;
   int found = -1;

@@ -88,6 +88,8 @@ void drop_item(EpollItem* item) noexcept;
 [[nodiscard]] int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept;
 // A file's side was decided: its registrations follow (kernel's half removed unless `dual`; endpoint observed).
 void registrations_follow(File* file, bool dual) noexcept;
+// A file is undecided again: the kernel's half takes its registrations back.
+void registrations_return(File* file) noexcept;
 // The number of `set` in this process, or -1.
 [[nodiscard]] int number_of(EpollFile* set) noexcept;
 

@@ -35,7 +35,7 @@ long send_message(int fd, const msghdr* user, int flags) noexcept {
 long receive_message(int fd, msghdr* user, int flags) noexcept {
   msghdr header;
   if (long error = message_parts(user, &header); error != 0) return error;
-  const long result = receive_parts(fd, header.msg_iov, static_cast<int>(header.msg_iovlen), flags);
+  const long result = receive_with_flags(fd, header.msg_iov, static_cast<int>(header.msg_iovlen), flags);
   if (result < 0) return result;
   // A stream has no name, no control data and no flags to report.
   if (header.msg_name != nullptr) header.msg_namelen = 0;

@@ -88,8 +88,9 @@ long shim_sendto(const zps_call& call) noexcept {
 long shim_recvfrom(const zps_call& call) noexcept {
   if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return kPass;
   iovec part;
-  if (long error = one_part(call.arg[1], call.arg[2], &part); error != 0) return error;
-  const long result = receive_parts(static_cast<int>(call.arg[0]), &part, 1, static_cast<int>(call.arg[3]));
+  const int flags = static_cast<int>(call.arg[3]);
+  if (long error = one_part(call.arg[1], call.arg[2], &part); error != 0 && (flags & MSG_TRUNC) == 0) return error;
+  const long result = receive_with_flags(static_cast<int>(call.arg[0]), &part, 1, flags);
   if (result >= 0 && call.arg[4] != 0) {
     const socklen_t none = 0;
     if (long error = copy_out(reinterpret_cast<void*>(call.arg[5]), &none, sizeof none); error != 0) return error;

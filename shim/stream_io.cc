@@ -20,6 +20,7 @@ namespace {
 using base::kernel_call;
 
 constexpr size_t kMostBytes = 0x7fff'f000;  // what Linux moves in one call at most
+constexpr uint32_t kNoMoreWillCome = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 
 size_t total_bytes(const iovec* parts, int count) noexcept {
   size_t sum = 0;
@@ -59,6 +60,7 @@ class ReadCondition final : public Condition {
       : socket_(socket), parts_(parts), count_(count), peek_(peek_only), all_(all), wanted_(total_bytes(parts, count)) {}
 
   long check() noexcept override {
+    if (peek_ && all_ && socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & kNoMoreWillCome) == 0) return -EAGAIN;
     while (true) {
       long result;
       if (done_ == 0) {
@@ -149,8 +151,8 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
     if (socket->state != SocketState::stream) return -ENOTCONN;
     if (total_bytes(parts, count) == 0) return 0;
-    long result = socket->stream->read(parts, count, peek_only);
     const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
+    long result = wait && peek_only && all ? -EAGAIN : socket->stream->read(parts, count, peek_only);
     if (result == -EAGAIN && !wait) {
       // A program that asks without waiting still drives the wire.
       (void)guard.stack()->poll(base::monotonic_ns());
@@ -170,6 +172,21 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   if (result >= 0) return static_cast<long>(started) + result;
   const size_t moved = started + condition.done();
   return moved > 0 ? static_cast<long>(moved) : result;
+}
+
+long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept {
+  const size_t wanted = total_bytes(parts, count);
+  if (wanted == 0) {
+    char byte;
+    const iovec one{&byte, 1};
+    const long result = receive_parts(fd, &one, 1, (flags | MSG_PEEK) & ~(MSG_WAITALL | MSG_TRUNC));
+    return result > 0 ? 0 : result;
+  }
+  if ((flags & MSG_TRUNC) == 0) return receive_parts(fd, parts, count, flags);
+  void* nowhere = thread_scratch();
+  if (nowhere == nullptr) return -ENOMEM;
+  const iovec all{nowhere, wanted < kScratchBytes ? wanted : kScratchBytes};
+  return receive_parts(fd, &all, 1, flags);
 }
 
 long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {

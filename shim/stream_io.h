@@ -12,6 +12,9 @@ namespace shim {
 // Flags are those of recv(2) and send(2); MSG_DONTWAIT is added by the socket's own mode. Results as recv and send give them, or
 // kPass when the descriptor is not a stack stream's. `parts` has been checked (check_parts). SIGPIPE is raised here.
 [[nodiscard]] long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept;
+// The same for recv, recvfrom and recvmsg, which differ from read in two points: asking for nothing asks whether something is
+// there, and MSG_TRUNC throws bytes away without touching the program's memory.
+[[nodiscard]] long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept;
 [[nodiscard]] long send_parts(int fd, const iovec* parts, int count, int flags) noexcept;
 
 // 0 if the array and every part in it can be the program's memory and the sum is a count; -EFAULT, -EINVAL.

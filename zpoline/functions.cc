@@ -143,6 +143,11 @@ Function FunctionTable::find_in_unwind_table(const uint8_t* code) const noexcept
   function.begin = reinterpret_cast<const uint8_t*>(begin);
   function.end = function.begin + bytes;
   function.has_landing_pads = common.has_landing_pads;
+  // clone3 of glibc is described up to its `syscall` and not beyond (the child must not be unwound through it): the flow still
+  // has to reach the pair from the function's start, through the `mov $number,%eax` that ends the description.
+  constexpr int kLoadBytes = 5;
+  constexpr uint8_t kLoadEax = 0xb8;
+  if (ok && code == function.end && bytes > kLoadBytes && code[-kLoadBytes] == kLoadEax) function.end += 2;
   if (!ok || !function.contains(code)) return {};
   return function;
 }

@@ -117,6 +117,7 @@ void run_control_if_due(const pollfd& control) noexcept {
 }
 
 void* service_main(void*) noexcept {
+  Guard::may_exit = true;  // service_stop() waits for the end of a turn, so a turn that has begun goes on
   while (lock_byte(F_SETLKW, F_WRLCK, 0) == -EINTR) {
   }
   be_on_duty();

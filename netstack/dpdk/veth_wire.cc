@@ -49,7 +49,11 @@ base::Error refused(const char* what, long error) noexcept {
 // The two network namespaces that this thread works in: the host's, and the other end's (the same if none could be made).
 class Spaces {
  public:
-  Spaces() noexcept : host_(here()), own_(kernel_call(SYS_unshare, CLONE_NEWNET) == 0 ? here() : -1) {
+  // Without /proc there is no way back, so no namespace is made then.
+  Spaces() noexcept : host_(here()) {
+    if (host_ < 0 || kernel_call(SYS_unshare, CLONE_NEWNET) != 0) return;
+    own_ = here();
+    left_ = own_ >= 0 || kernel_call(SYS_setns, host_, CLONE_NEWNET) != 0;
     if (own_ < 0) return;
     // IPv6 would only send router solicitations.
     const long file = kernel_call(SYS_open, as_arg("/proc/sys/net/ipv6/conf/default/disable_ipv6"), O_WRONLY | O_CLOEXEC);
@@ -66,7 +70,7 @@ class Spaces {
   Spaces& operator=(const Spaces&) = delete;
 
   [[nodiscard]] int own() const noexcept { return own_; }
-  [[nodiscard]] long enter_host() const noexcept { return own_ < 0 ? 0 : kernel_call(SYS_setns, host_, CLONE_NEWNET); }
+  [[nodiscard]] long enter_host() const noexcept { return left_ ? kernel_call(SYS_setns, host_, CLONE_NEWNET) : 0; }
   [[nodiscard]] long enter_own() const noexcept { return own_ < 0 ? 0 : kernel_call(SYS_setns, own_, CLONE_NEWNET); }
 
  private:
@@ -74,7 +78,9 @@ class Spaces {
     return base::move_fd_high(static_cast<int>(kernel_call(SYS_open, as_arg("/proc/thread-self/ns/net"), O_RDONLY | O_CLOEXEC)));
   }
 
-  int host_, own_;
+  int host_;
+  int own_ = -1;
+  bool left_ = false;
 };
 
 // Makes the pair with the lowest free number; the host's namespace is entered.

@@ -103,7 +103,7 @@ void bench_memif() {
 
   std::vector<double> trip, rate;
   for (int round = 0; round < kRounds; round++) {
-    constexpr int kTrips = 200000;
+    constexpr int kTrips = 20000;
     const double begin = now_ms();
     for (int i = 0; i < kTrips; i++) {
       put(wire, 1);
@@ -113,7 +113,7 @@ void bench_memif() {
     }
     trip.push_back((now_ms() - begin) * 1e3 / kTrips);
 
-    constexpr int kFrames = 3000000;
+    constexpr int kFrames = 500000;
     const double start = now_ms();
     for (int i = 0; i < kFrames;) {
       for (int burst = 0; burst < 32 && wire.backlog() < 128 && put(wire, 2); burst++) i++;
@@ -145,7 +145,7 @@ void bench_veth() {
     Pinger pinger(address_be);
     std::vector<double> trip;
     for (int round = 0; round < kRounds; round++) {
-      constexpr int kTrips = 10000;
+      constexpr int kTrips = 3000;
       const double begin = now_ms();
       for (int i = 0; i < kTrips; i++) {
         (void)pinger.send(1);

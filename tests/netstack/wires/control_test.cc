@@ -1,0 +1,172 @@
+// Control by itself: callbacks in whatever member runs them, late descriptors and mappings, a member that dies before it publishes.
+#include <gtest/gtest.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <functional>
+
+#include "base/arena.h"
+#include "base/high_fd.h"
+#include "netstack/dpdk/control.h"
+
+namespace {
+
+using netstack::Control;
+
+// DPDK's handles are only names here.
+rte_intr_handle* handle(long name) { return reinterpret_cast<rte_intr_handle*>(name); }
+
+class ControlTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    arena_ = base::Arena::map_shared(1 << 20);
+    ASSERT_NE(arena_, nullptr);
+    auto made = Control::create(arena_);
+    ASSERT_TRUE(made) << made.error().text;
+    control_ = *made;
+    calls_ = static_cast<int*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  }
+
+  // Runs `body` in a child; what it returns is whether it was content.
+  static bool in_child(const std::function<bool()>& body) {
+    const pid_t child = fork();
+    if (child == 0) _exit(body() ? 0 : 1);
+    int status = -1;
+    return waitpid(child, &status, 0) == child && status == 0;
+  }
+  static void count(void* calls) { ++*static_cast<int*>(calls); }
+
+  base::Arena* arena_ = nullptr;
+  Control* control_ = nullptr;
+  int* calls_ = nullptr;
+};
+
+TEST_F(ControlTest, RunsACallbackInAnyMember) {
+  const int event = eventfd(0, EFD_NONBLOCK);
+  ASSERT_EQ(control_->add_callback(handle(1), event, count, calls_), 0);
+  EXPECT_EQ(control_->run().callbacks, 0);
+  ASSERT_EQ(eventfd_write(event, 1), 0);
+  EXPECT_EQ(control_->run().callbacks, 1);
+  EXPECT_TRUE(in_child([&] { return control_->run().callbacks == 1; }));
+  EXPECT_EQ(*calls_, 2);
+  EXPECT_EQ(control_->remove_callback(handle(1), count, calls_), 1);
+  EXPECT_EQ(control_->remove_callback(handle(1), count, calls_), -ENOENT);
+  EXPECT_EQ(control_->run().callbacks, 0);
+  EXPECT_EQ(control_->callbacks(), 0);
+  close(event);
+}
+
+TEST_F(ControlTest, ACallbackMayRemoveItself) {
+  static Control* control;
+  static int* after_calls;
+  control = control_;
+  after_calls = calls_;
+  const int event = eventfd(1, EFD_NONBLOCK);
+  struct Remover {
+    static void run(void*) {
+      EXPECT_EQ(control->remove_callback(handle(2), run, nullptr), -EAGAIN);
+      EXPECT_EQ(control->remove_callback_later(handle(2), run, nullptr, [](rte_intr_handle*, void*) { ++*after_calls; }), 1);
+      EXPECT_EQ(*after_calls, 0) << "not before it has returned";
+    }
+  };
+  ASSERT_EQ(control_->add_callback(handle(2), event, Remover::run, nullptr), 0);
+  EXPECT_EQ(control_->run().callbacks, 1);
+  EXPECT_EQ(*calls_, 1);
+  EXPECT_EQ(control_->callbacks(), 0);
+  close(event);
+}
+
+// The child makes a descriptor and a mapping; the parent gets both, under the same number and address.
+TEST_F(ControlTest, BringsLateThingsToOtherMembers) {
+  struct Shared {
+    int fd;
+    char* address;
+  };
+  auto* shared = reinterpret_cast<Shared*>(calls_);
+  ASSERT_TRUE(in_child([&] {
+    const int memory = memfd_create("late", 0);
+    if (ftruncate(memory, 8192) != 0) return false;
+    shared->fd = control_->adopt_fd(memory);
+    shared->address = static_cast<char*>(control_->map_region(shared->fd, 8192));
+    if (shared->address == nullptr || !control_->torn()) return false;
+    strcpy(shared->address + 4096, "from the child");
+    control_->publish();
+    return !control_->torn();
+  }));
+  ASSERT_TRUE(base::is_high_fd(shared->fd));
+  control_->catch_up();
+  EXPECT_STREQ(shared->address + 4096, "from the child");
+  EXPECT_EQ(lseek(shared->fd, 0, SEEK_END), 8192);
+  EXPECT_EQ(control_->region_of(shared->fd), shared->address);
+
+  // A member that was forked before the change catches up as well, from the same message; and it takes everything away again.
+  ASSERT_TRUE(in_child([&] {
+    control_->catch_up();
+    if (strcmp(shared->address + 4096, "from the child") != 0) return false;
+    if (!control_->unmap_region(shared->address) || !control_->drop_fd(shared->fd)) return false;
+    control_->publish();
+    return true;
+  }));
+  control_->catch_up();
+  EXPECT_EQ(lseek(shared->fd, 0, SEEK_END), -1) << "the number is a placeholder again";
+  EXPECT_EQ(control_->region_of(shared->fd), nullptr);
+  EXPECT_EXIT(
+      {
+        signal(SIGSEGV, [](int) { _exit(7); });
+        *reinterpret_cast<volatile char*>(shared->address) = 1;
+        _exit(0);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
+TEST_F(ControlTest, KnowsThatAMemberDiedBeforeItPublished) {
+  ASSERT_TRUE(in_child([&] { return control_->adopt_fd(eventfd(0, 0)) >= 0; }));
+  EXPECT_TRUE(control_->torn());
+  control_->publish();
+  EXPECT_FALSE(control_->torn());
+}
+
+TEST_F(ControlTest, RefusesMoreThanItHasRoomFor) {
+  int adopted = 0;
+  while (control_->adopt_fd(eventfd(0, 0)) >= 0) adopted++;
+  EXPECT_EQ(adopted, 16);
+  EXPECT_EQ(control_->map_region(0, size_t{1} << 30), nullptr);
+  control_->publish();
+  EXPECT_TRUE(in_child([&] {
+    control_->catch_up();
+    return true;
+  }));
+}
+
+// The peer at the other end of a dropped socket sees its end at once, though other members still hold copies.
+TEST_F(ControlTest, DroppingASocketEndsItForThePeer) {
+  int pair[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+  const int ours = control_->adopt_fd(pair[0]);
+  ASSERT_GE(ours, 0);
+  control_->publish();
+  ASSERT_TRUE(in_child([&] {
+    close(pair[1]);
+    const bool dropped = control_->drop_fd(ours);
+    control_->publish();
+    return dropped;
+  }));
+  char byte;
+  EXPECT_EQ(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0);
+  close(pair[1]);
+}
+
+TEST_F(ControlTest, TimerAsksForARetry) {
+  control_->set_retry_ms(1);
+  bool rang = false;
+  for (int i = 0; i < 100000 && !rang; i++) rang = control_->run().timer;
+  EXPECT_TRUE(rang);
+  control_->set_retry_ms(0);
+}
+
+}  // namespace

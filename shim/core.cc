@@ -5,6 +5,7 @@
 #include "shim/ledger.h"
 #include "shim/process.h"
 #include "shim/syscall_table.h"
+#include "shim/test_hook.h"
 
 namespace shim {
 namespace {
@@ -68,6 +69,7 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   my_slot = &family->slots[0];
+  arm_test_hook(engine->environment);
   fill(hook);
   return 0;
 }

@@ -15,6 +15,7 @@
 #include "shim/family.h"
 #include "shim/ledger.h"
 #include "shim/service.h"
+#include "shim/test_hook.h"
 
 namespace shim {
 namespace {
@@ -122,6 +123,7 @@ void after_fork_child(uint64_t flags) noexcept {
   if (shares_memory(flags)) return;
   base::forget_thread_id();
   forget_this_waiter();
+  test_hook_forked();
   if (kernel_only()) return;
   if (child_family != nullptr) {
     if (!adopt_family(child_family)) become_kernel_only();

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/syscall.h"
 #include "shim/family.h"
+#include "shim/test_hook.h"
 
 namespace shim {
 namespace {
@@ -25,6 +26,7 @@ thread_local void* scratch = nullptr;
 long poll_and_check(Condition& condition) noexcept {
   Guard guard;
   if (guard.stack() != nullptr) (void)guard.stack()->poll(base::monotonic_ns());
+  die_if_told();
   return condition.check();
 }
 

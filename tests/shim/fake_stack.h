@@ -1,0 +1,90 @@
+// A stack whose connections are byte queues in shared memory: what one end writes the other end reads at once.
+#pragma once
+
+#include "netstack/make_stack.h"
+#include "netstack/stack.h"
+
+namespace shim_test {
+
+inline constexpr uint32_t kStackAddress = 0x0200'12c6;  // 198.18.0.2 in wire order
+
+class FakeListener;
+
+class FakeStream final : public netstack::TcpStream {
+ public:
+  [[nodiscard]] uint32_t ready() const noexcept override;
+  [[nodiscard]] long connect(const netstack::SocketAddress& peer) noexcept override;
+  [[nodiscard]] bool connected() const noexcept override { return up; }
+  [[nodiscard]] bool connecting() const noexcept override { return false; }
+  [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
+  [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
+  [[nodiscard]] size_t readable_bytes() const noexcept override { return fill; }
+  [[nodiscard]] size_t unsent_bytes() const noexcept override { return other == nullptr ? 0 : other->fill; }
+  [[nodiscard]] long shutdown(int how) noexcept override;
+  [[nodiscard]] int take_error() noexcept override;
+  [[nodiscard]] long set_option(netstack::TcpOption option, int value) noexcept override;
+  [[nodiscard]] long get_option(netstack::TcpOption option, int* value) const noexcept override;
+  void info(tcp_info* out) const noexcept override {}
+  [[nodiscard]] netstack::SocketAddress local() const noexcept override { return here; }
+  [[nodiscard]] netstack::SocketAddress peer() const noexcept override { return there; }
+  void release() noexcept override;
+
+  void tell(uint32_t events) noexcept;
+
+  static constexpr size_t kCapacity = 4096;
+  FakeStream* other = nullptr;
+  netstack::SocketAddress here, there;
+  bool used = false, up = false, end_seen = false, write_closed = false;
+  int error = 0;
+  int options[16] = {};
+  size_t fill = 0;
+  char bytes[kCapacity];
+};
+
+class FakeListener final : public netstack::TcpListener {
+ public:
+  [[nodiscard]] uint32_t ready() const noexcept override;
+  [[nodiscard]] netstack::TcpStream* accept(netstack::SocketAddress* peer, long* error) noexcept override;
+  [[nodiscard]] netstack::SocketAddress local() const noexcept override { return here; }
+  void set_backlog(int backlog) noexcept override {}
+  [[nodiscard]] long set_option(netstack::TcpOption option, int value) noexcept override { return 0; }
+  void release() noexcept override;
+
+  static constexpr int kQueue = 64;
+  netstack::SocketAddress here;
+  FakeStream* queue[kQueue];
+  int waiting = 0;
+  bool used = false;
+};
+
+// The only stack of a test process, in shared memory.
+class FakeStack final : public netstack::Stack {
+ public:
+  static FakeStack& get();
+
+  int poll(uint64_t now_ns) noexcept override;
+  void flush() noexcept override {}
+  [[nodiscard]] uint64_t next_timer_ns() const noexcept override { return UINT64_MAX; }
+  [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return polled_ns; }
+  [[nodiscard]] netstack::TcpStream* make_stream() noexcept override;
+  [[nodiscard]] long bind_stream(netstack::TcpStream* stream, const netstack::SocketAddress& local) noexcept override;
+  [[nodiscard]] netstack::TcpListener* listen(const netstack::SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept override;
+  [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return address_be == kStackAddress; }
+  [[nodiscard]] bool routes(uint32_t address_be) const noexcept override;
+  [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
+  [[nodiscard]] netstack::Wire& wire() noexcept override;
+  void recover() noexcept override { recoveries++; }
+
+  FakeListener* find(uint16_t port_be) noexcept;
+  // A connection from outside to a listener: the far end, or nullptr.
+  FakeStream* connect_from_outside(uint16_t port_be) noexcept;
+
+  static constexpr int kStreams = 256;
+  static constexpr int kListeners = 16;
+  FakeStream streams[kStreams];
+  FakeListener listeners[kListeners];
+  uint64_t polled_ns = 0;
+  int recoveries = 0;
+};
+
+}  // namespace shim_test

@@ -35,7 +35,10 @@ uint64_t LwipStack::ns_of_tick(uint32_t tick) const noexcept {
 
 void LwipStack::arm(tcp_pcb* pcb) noexcept {
   demux().arm(pcb);
-  if (next_tick_ns_ == kNever) [[unlikely]] next_tick_ns_ = fresh_now_ns() + kTickNs;
+  if (next_tick_ns_ == kNever) [[unlikely]] {
+    next_tick_ns_ = fresh_now_ns() + kTickNs;
+    if (now_ns_ >= next_second_ns_) run_second();  // the neighbour table ages now, not after the first packet is queued in it
+  }
 }
 
 void LwipStack::keep_house() noexcept { housekeeping_until_ns_ = now_ns_ + kHousekeepingNs; }
@@ -55,9 +58,11 @@ bool LwipStack::needs_tick(tcp_pcb* pcb) noexcept {
   return ip_get_option(pcb, SOF_KEEPALIVE) && keepalive_due_ns(pcb) <= now_ns_ + 2 * kSlowTickNs;
 }
 
-// One pass over the armed connections. before_tick() may end a connection, so each successor is taken first.
+// One pass over the armed connections. before_tick() may end a connection, so each successor is taken first. Delayed ACKs
+// are sent here: lwIP's fast timer forgets one that the wire had no room for. What is left to it is a FIN that found no memory.
 void LwipStack::run_tick() noexcept {
   tcp_pcb* chain = nullptr;
+  bool close_pending = false;
   for (tcp_pcb* pcb = demux().armed().front(); pcb != nullptr;) {
     tcp_pcb* const next = PcbList::after(pcb);
     ticking_ = pcb;
@@ -66,6 +71,11 @@ void LwipStack::run_tick() noexcept {
       if (needed) {
         pcb->next = chain;
         chain = pcb;
+        close_pending |= tcp_is_flag_set(pcb, TF_CLOSEPEND);
+        if (tcp_is_flag_set(pcb, TF_ACK_DELAY) && !starved_) {
+          tcp_ack_now(pcb);
+          (void)tcp_output(pcb);
+        }
       } else {
         const bool keepalive = ip_get_option(pcb, SOF_KEEPALIVE) != 0;
         demux().disarm(pcb, keepalive);
@@ -76,7 +86,7 @@ void LwipStack::run_tick() noexcept {
   }
   ticking_ = nullptr;
   tcp_active_pcbs = chain;
-  tcp_fasttmr();
+  if (close_pending) tcp_fasttmr();
   if (tcp_ticks != last_slow_tick_) {
     last_slow_tick_ = tcp_ticks--;
     tcp_slowtmr();

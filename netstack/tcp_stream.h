@@ -120,7 +120,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public AcceptLink {
   [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }
   [[nodiscard]] uint32_t feed_budget() const noexcept;
   void feed() noexcept;
-  void finish_sending() noexcept;
+  [[nodiscard]] bool finish_sending() noexcept;
   void free_chunks() noexcept;
   void sample_round_trip() noexcept;
   [[nodiscard]] uint16_t choose_port(const SocketAddress& peer) noexcept;

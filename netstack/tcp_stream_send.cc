@@ -144,7 +144,7 @@ void LwipStream::feed() noexcept {
     const size_t unfed = static_cast<size_t>(written_ - fed_);
     if (holding()) n = least(n, unfed - unfed % pcb_->mss);
     if (n == 0) return;
-    const auto flags = static_cast<u8_t>(unfed > n ? TCP_WRITE_FLAG_MORE : 0);
+    const u8_t flags = unfed > n ? u8_t{TCP_WRITE_FLAG_MORE} : u8_t{0};
     if (tcp_write(pcb_, chunk.bytes() + chunk.fed, static_cast<u16_t>(n), flags) != ERR_OK) return;
     chunk.fed += static_cast<uint32_t>(n);
     fed_ += n;
@@ -153,8 +153,8 @@ void LwipStream::feed() noexcept {
   held_since_ns_ = 0;
 }
 
-// FIN, once everything is with lwIP. A released stream that holds no memory of lwIP's any more ends here.
-void LwipStream::finish_sending() noexcept {
+// FIN, once everything is with lwIP. A released stream that holds no memory of lwIP's any more ends here: false, and it is gone.
+bool LwipStream::finish_sending() noexcept {
   if (write_closed_ && !fin_sent_ && fed_ == written_ &&
       (pcb_->state == ESTABLISHED || pcb_->state == CLOSE_WAIT || pcb_->state == SYN_RCVD)) {
     fin_sent_ = true;
@@ -163,7 +163,9 @@ void LwipStream::finish_sending() noexcept {
   if (released_ && fin_sent_ && chunks_ == nullptr) {
     detach();
     stack_.free_stream(*this);
+    return false;
   }
+  return true;
 }
 
 bool LwipStream::output() noexcept {
@@ -174,13 +176,8 @@ bool LwipStream::output() noexcept {
   }
   stack_.arm(pcb_);
   feed();
-  tcp_pcb* const pcb = pcb_;
-  const err_t result = write_closed_ && fed_ == written_ ? ERR_OK : tcp_output(pcb);
-  if (write_closed_) {
-    finish_sending();
-    if (pcb_ == pcb) (void)tcp_output(pcb);  // a window update, or a retry
-  }
-  return result == ERR_OK;
+  if (write_closed_ && !finish_sending()) return true;
+  return tcp_output(pcb_) == ERR_OK;
 }
 
 err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
@@ -201,7 +198,7 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
     stream->no_space_ = false;
     stream->announce(EPOLLOUT | EPOLLWRNORM);
   }
-  if (stream->write_closed_) stream->finish_sending();
+  if (stream->write_closed_) (void)stream->finish_sending();
   return ERR_OK;
 }
 

@@ -82,10 +82,8 @@ struct Pair {
   void pass(int ms, int step = 10) const {
     for (int passed = 0; passed < ms; passed += step) {
       test_clock->now_ns += static_cast<uint64_t>(step) * kMs;
-      client->poll(test_clock->now_ns);
-      server->poll(test_clock->now_ns);
+      settle();
     }
-    settle();
   }
   // Until `done` holds, at most `ms` milliseconds of the test's time.
   bool until(const std::function<bool()>& done, int ms = 60'000) const {

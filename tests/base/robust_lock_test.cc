@@ -1,0 +1,143 @@
+// The robust lock: exclusion among threads and processes, and what its next owner learns when the last one died.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include "base/robust_lock.h"
+
+using base::RobustLock;
+
+namespace {
+
+struct Shared {
+  RobustLock lock;
+  long counter = 0;
+  std::atomic<int> stage{0};
+};
+
+class RobustLockTest : public testing::Test {
+ protected:
+  // A child that runs `work` and never returns.
+  template <class F>
+  static pid_t child(F work) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+      base::forget_thread_id();
+      work();
+      _exit(0);
+    }
+    return pid;
+  }
+  static int wait_for(pid_t pid) {
+    int status = 0;
+    EXPECT_EQ(pid, waitpid(pid, &status, 0));
+    return status;
+  }
+  void await_stage(int stage) {
+    while (shared_->stage.load() < stage) std::this_thread::yield();
+  }
+
+  Shared* shared_ = new (mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) Shared();
+};
+
+TEST_F(RobustLockTest, HeldByItsTakerOnly) {
+  EXPECT_FALSE(shared_->lock.held());
+  EXPECT_EQ(RobustLock::Taken::clean, shared_->lock.lock());
+  EXPECT_TRUE(shared_->lock.held());
+  std::thread other([&] {
+    EXPECT_FALSE(shared_->lock.held());
+    EXPECT_FALSE(shared_->lock.try_lock());
+  });
+  other.join();
+  shared_->lock.unlock();
+  EXPECT_TRUE(shared_->lock.try_lock());
+  shared_->lock.unlock();
+}
+
+TEST_F(RobustLockTest, ThreadsExclude) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; t++) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 20'000; i++) {
+        (void)shared_->lock.lock();
+        shared_->counter++;
+        shared_->lock.unlock();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(80'000, shared_->counter);
+}
+
+TEST_F(RobustLockTest, ProcessesExclude) {
+  std::vector<pid_t> children;
+  for (int t = 0; t < 4; t++) {
+    children.push_back(child([&] {
+      for (int i = 0; i < 20'000; i++) {
+        (void)shared_->lock.lock();
+        shared_->counter++;
+        shared_->lock.unlock();
+      }
+    }));
+  }
+  for (const pid_t pid : children) EXPECT_EQ(0, wait_for(pid));
+  EXPECT_EQ(80'000, shared_->counter);
+}
+
+TEST_F(RobustLockTest, DeadOwnerIsReportedOnce) {
+  EXPECT_EQ(0, wait_for(child([&] { (void)shared_->lock.lock(); })));
+  EXPECT_EQ(RobustLock::Taken::owner_died, shared_->lock.lock());
+  shared_->lock.unlock();
+  EXPECT_EQ(RobustLock::Taken::clean, shared_->lock.lock());
+  shared_->lock.unlock();
+}
+
+TEST_F(RobustLockTest, KilledOwnerWhileAnotherWaits) {
+  const pid_t owner = child([&] {
+    (void)shared_->lock.lock();
+    shared_->stage = 1;
+    while (true) (void)pause();
+  });
+  await_stage(1);
+  std::thread waiter([&] {
+    shared_->stage = 2;
+    EXPECT_EQ(RobustLock::Taken::owner_died, shared_->lock.lock());
+    shared_->lock.unlock();
+  });
+  await_stage(2);
+  EXPECT_EQ(0, kill(owner, SIGKILL));
+  waiter.join();
+  (void)wait_for(owner);
+  EXPECT_EQ(RobustLock::Taken::clean, shared_->lock.lock());
+  shared_->lock.unlock();
+}
+
+TEST_F(RobustLockTest, ZombieOwnerCountsAsDead) {
+  const pid_t owner = child([&] { (void)shared_->lock.lock(); });
+  siginfo_t info{};
+  ASSERT_EQ(0, waitid(P_PID, static_cast<id_t>(owner), &info, WEXITED | WNOWAIT));  // dead, not yet reaped
+  EXPECT_EQ(RobustLock::Taken::owner_died, shared_->lock.lock());
+  shared_->lock.unlock();
+  (void)wait_for(owner);
+}
+
+TEST_F(RobustLockTest, ManyDeathsInARow) {
+  for (int round = 0; round < 50; round++) {
+    const pid_t killer = child([&] {
+      if (shared_->lock.lock() == RobustLock::Taken::owner_died) shared_->counter++;
+      (void)kill(getpid(), SIGKILL);
+    });
+    EXPECT_TRUE(WIFSIGNALED(wait_for(killer)));
+  }
+  EXPECT_EQ(49, shared_->counter);
+  EXPECT_EQ(RobustLock::Taken::owner_died, shared_->lock.lock());
+  shared_->lock.unlock();
+}
+
+}  // namespace

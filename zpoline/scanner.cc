@@ -68,6 +68,14 @@ class FunctionAnalysis {
     }
   }
 
+  // True if the flow came upon the pair at `p`. (Walking all symbols for further entries is worth it only where it did not.)
+  [[nodiscard]] bool has_proven(const uint8_t* p) const noexcept {
+    for (size_t i = 0; i < found_count_; i++) {
+      if (begin_ + found_[i].at + found_[i].length - 2 == p) return true;
+    }
+    return false;
+  }
+
   void report(SiteVisitor visit, void* context) noexcept {
     sort_found();
     const bool red_zone = below_rsp_ || (below_rbp_ && frames_rbp_ && !lowers_rsp_);
@@ -202,7 +210,7 @@ void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable&
     FunctionAnalysis analysis(function, counts);
     counts.functions++;
     analysis.follow_from(function.begin);
-    table.for_each_entry(function, [&analysis](const uint8_t* entry) { analysis.follow_from(entry); });
+    if (!analysis.has_proven(p)) table.for_each_entry(function, [&analysis](const uint8_t* entry) { analysis.follow_from(entry); });
     analysis.fill_gaps();
     analysis.report(visit, context);
     analysed_to = function.end;

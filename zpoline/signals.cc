@@ -20,6 +20,7 @@
 // the program hears of a SIGSEGV, on_fault() looks whether it is
 //   - a rewritten call with a number beyond the sled (rip is the number, or the call itself where the number is no
 //     address): the kernel's answer to that number is put into rax and the program goes on;
+//   - a bad pointer in the hook's own copy of the program's memory (zps_hook.fault_begin): the copy ends with -EFAULT;
 //   - zps_null_call: the program called or jumped into 0..511 itself. It gets SIGSEGV with that address.
 //
 // SA_RESETHAND is done here, not by the kernel: a signal that is sent again must find its handler.
@@ -27,7 +28,7 @@
 // Rejected: running handlers later on a copied context (masks, alternate stacks and sigreturn with an edited context come
 // out wrong); blocking signals around every hooked call (two kernel calls each).
 //
-// Known limits: what a jump (not a call) through a small pointer aimed at is not recorded by the CPU: the address reported is then 0.
+// Known limits: a program that blocks SIGSEGV is killed by such a fault, as by its own; what a jump (not a call) through a small pointer aimed at is not recorded by the CPU: the address reported is then 0.
 // Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux kernel/signal.c, arch/x86/kernel/signal_64.c.
 #include "zpoline/signals.h"
 
@@ -58,6 +59,8 @@ constexpr uint64_t kRestorer = 0x04000000;
 constexpr uint64_t kKnownFlags = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER | 0x80000000ull | 0x800 | kRestorer;
 constexpr uint64_t kResetHand = 0x80000000ull;
 constexpr uint64_t kUnblockable = 1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1);
+// Raised by the thread's own instructions; blocking them would turn a fault that the hook survives into a kill.
+constexpr uint64_t kFaults = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1) | 1ull << (SIGTRAP - 1) | 1ull << (SIGSYS - 1);
 constexpr uint64_t kDefault = 0;
 constexpr uint64_t kIgnore = 1;
 
@@ -73,13 +76,16 @@ long kernel_sigaction(int number, const Action* action, Action* old) noexcept {
   return base::kernel_call(SYS_rt_sigaction, number, base::as_arg(action), base::as_arg(old), sizeof(uint64_t));
 }
 
+// Faults that the engine answers itself: odd call numbers, and bad pointers in the hook's copies.
+[[nodiscard]] bool is_needed(int number) noexcept { return number == SIGSEGV || (number == SIGBUS && hook.fault_begin != 0); }
+
 // What the kernel is told when the program wants `action`.
 Action kernel_view(int number, const Action& action) noexcept {
   Action seen = action;
   if (has_handler(action)) {
     seen.handler = reinterpret_cast<uint64_t>(&on_signal);
     seen.flags = (action.flags | SA_SIGINFO) & ~kResetHand;
-  } else if (number == SIGSEGV && action.handler == kDefault) {
+  } else if (is_needed(number) && action.handler == kDefault) {
     seen.handler = reinterpret_cast<uint64_t>(&on_signal);
     seen.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
     seen.restorer = reinterpret_cast<uint64_t>(zps_restore_rt);
@@ -101,7 +107,7 @@ uint64_t* mask_of(ucontext_t* context) noexcept { return reinterpret_cast<uint64
 void put_off(ThreadState& thread, int number, siginfo_t* info, ucontext_t* context) noexcept {
   const uint64_t program_mask = *mask_of(context);
   // Blocked first: sent to a thread that does not block it, it would come back at once.
-  const uint64_t all = ~uint64_t{0};
+  const uint64_t all = ~kFaults | 1ull << (number - 1);
   (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), 0, sizeof all);
   send_again(number, info);
   *mask_of(context) = all;
@@ -179,9 +185,17 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
   return Fault::edited;
 }
 
+// A bad pointer in the hook's copy to or from the program's memory: the copy ends with -EFAULT.
+bool resume_copy(const ThreadState& thread, ucontext_t* context) noexcept {
+  greg_t& rip = context->uc_mcontext.gregs[REG_RIP];
+  const uint64_t at = static_cast<uint64_t>(rip);
+  if (thread.words.inside == 0 || at < hook.fault_begin || at >= hook.fault_end) return false;
+  rip = static_cast<greg_t>(hook.fault_resume);
+  return true;
+}
+
 [[nodiscard]] bool is_own_fault(int number, const siginfo_t* info) noexcept {
-  constexpr uint64_t kFaults = 1ull << SIGSEGV | 1ull << SIGBUS | 1ull << SIGILL | 1ull << SIGFPE | 1ull << SIGTRAP | 1ull << SIGSYS;
-  return info->si_code > 0 && number < 64 && (kFaults >> number & 1);
+  return info->si_code > 0 && (kFaults >> (number - 1) & 1);
 }
 
 Action take_action(int number) noexcept {
@@ -199,6 +213,7 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   auto* context = static_cast<ucontext_t*>(opaque);
   const bool own_fault = is_own_fault(number, info);
   bool edited = false;
+  if (own_fault && resume_copy(thread, context)) return;
   if (own_fault && number == SIGSEGV) {
     const Fault fault = on_fault(info, context);
     if (fault == Fault::answered) return;
@@ -254,7 +269,7 @@ void take_over_signals() noexcept {
   for (int number = 1; number <= kSignals; number++) {
     if (number == SIGKILL || number == SIGSTOP) continue;
     (void)kernel_sigaction(number, nullptr, &actions[number]);
-    if (has_handler(actions[number]) || number == SIGSEGV) {
+    if (has_handler(actions[number]) || is_needed(number)) {
       const Action seen = kernel_view(number, actions[number]);
       (void)kernel_sigaction(number, &seen, nullptr);
     }

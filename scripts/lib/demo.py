@@ -54,7 +54,7 @@ class Demo:
         self.library = options.build.resolve() / "libzpstack.so"
         self.socket = pathlib.Path(folder, "memif.sock")
         self.servers = []
-        self.seconds = 0.2 if options.quick else 0.4
+        self.seconds = 0.2 if options.quick else 0.35
 
     def start(self, name, port, **environment):
         server = Server(name, port, **environment)

@@ -25,6 +25,7 @@ namespace {
 tcp_pcb* connection_hit = nullptr;
 tcp_pcb* time_wait_hit = nullptr;
 tcp_listen_pcbs_t listener_hit = {};
+tcp_pcb_listen mutual_listener = {};  // stands where lwIP wants a listener for a simultaneous open
 
 void on_destroy(u8_t, void* data) noexcept {
   if (data != nullptr) the_stack->connection_destroyed(static_cast<tcp_pcb*>(data));
@@ -39,6 +40,20 @@ err_t on_passive_open(u8_t, tcp_pcb_listen* listening, tcp_pcb* pcb) noexcept {
   pcb->ttl = listening->ttl;
   pcb->tos = listening->tos;
   return ERR_OK;
+}
+
+// The SYN of a peer that is connecting to us while we connect to it (RFC 9293, 3.5). lwIP ignores it; as SYN-RCVD it is on lwIP's
+// path for a repeated SYN, which sends our own again, now with ACK. What is accepted in the end is the stream that connected.
+void open_simultaneously(tcp_pcb* pcb, const tcp_hdr& header) noexcept {
+  if (pcb->unacked == nullptr) return;
+  TCPH_SET_FLAG(pcb->unacked->tcphdr, TCP_ACK);
+  pcb->state = SYN_RCVD;
+  pcb->rcv_nxt = header.seqno + 1;
+  pcb->rcv_ann_right_edge = pcb->rcv_nxt;
+  pcb->snd_wl1 = header.seqno - 1;
+  pcb->snd_wnd = pcb->snd_wnd_max = header.wnd;
+  mutual_listener.accept = LwipStream::on_connected;
+  pcb->listener = &mutual_listener;
 }
 
 // Sends an ACK of the current state in place of processing the segment.
@@ -133,7 +148,8 @@ err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, pbuf* p) {
   }
   stack.arm(pcb);
   if (pcb->state >= ESTABLISHED) return guard_synchronised(stack, pcb, *header, flags, *p);
-  if (pcb->state == SYN_RCVD && (flags & (TCP_ACK | TCP_RST)) == TCP_ACK) {
+  if (pcb->state == SYN_SENT && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) open_simultaneously(pcb, *header);
+  if (pcb->state == SYN_RCVD && pcb->errf == nullptr && (flags & (TCP_ACK | TCP_RST)) == TCP_ACK) {
     const bool no_room = pcb->listener != nullptr && (LwipListener::of(pcb->listener)->full() || stack.streams_exhausted());
     return no_room ? ERR_MEM : ERR_OK;
   }

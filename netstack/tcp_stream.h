@@ -52,7 +52,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public AcceptLink {
   [[nodiscard]] SocketAddress peer() const noexcept override { return peer_; }
   void release() noexcept override;
 
-  // For the stack. Takes over a connection that a listener completed.
+  // For the stack. lwIP's callback at the end of the handshake.
+  static err_t on_connected(void* self, tcp_pcb* pcb, err_t error) noexcept;
+  // Takes over a connection that a listener completed.
   void adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept;
   [[nodiscard]] long bind(const SocketAddress& local) noexcept;
   // Hands queued bytes to lwIP and lets it send. False if the wire has no frame now and a retry is needed.
@@ -101,7 +103,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public AcceptLink {
 
   static err_t on_receive(void* self, tcp_pcb* pcb, pbuf* p, err_t error) noexcept;
   static err_t on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept;
-  static err_t on_connected(void* self, tcp_pcb* pcb, err_t error) noexcept;
   static void on_error(void* self, err_t error) noexcept;
 
   void attach(tcp_pcb* pcb) noexcept;

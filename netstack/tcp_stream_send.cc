@@ -36,8 +36,11 @@ size_t LwipStream::write_room() const noexcept {
   return limit - used;
 }
 
-// Linux: free space of at least half of what is queued, that is a third of the buffer.
-bool LwipStream::writable() const noexcept { return write_room() * 3 >= static_cast<size_t>(options_.send_buffer); }
+// Linux: free space of at least half of what is queued, that is a third of the buffer. Nobody can write into a full arena.
+bool LwipStream::writable() const noexcept {
+  const base::Arena& arena = *stack_.setup().arena;
+  return write_room() * 3 >= static_cast<size_t>(options_.send_buffer) && arena.used() < arena.capacity() / 16 * 15;
+}
 
 long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   if (error_ != 0) return -take_error();
@@ -62,7 +65,10 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
     room -= n;
     if (n < accepted) room = 0;
   }
-  if (done < wanted) no_space_ = true;
+  if (done < wanted) {
+    no_space_ = true;
+    stack_.arm(pcb_);  // if it is memory that lacks, no ACK may come to tell that there is some again
+  }
   if (done == 0) return wanted == 0 ? 0 : -EAGAIN;
   if (was_empty) progress_ns_ = now_ns;
   if (rtt_sent_ns_ == 0) {
@@ -253,7 +259,9 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     no_space_ = false;
     announce(EPOLLOUT | EPOLLWRNORM);
   }
-  return feeding_ != nullptr;
+  const bool unfinished = feeding_ != nullptr || (write_closed_ && !fin_sent_);
+  if (unfinished) mark_dirty();  // feeding may have failed for lack of memory, with no ACK outstanding that would try again
+  return unfinished || no_space_;
 }
 
 }  // namespace netstack

@@ -1,0 +1,154 @@
+// What happens seldom: simultaneous open, an arena that is full, an echo request, a wire without checksums.
+#include "stack_pair.h"
+
+#include <cstring>
+
+using namespace netstack_test;
+
+namespace {
+
+class TcpRare : public StackTest {};
+
+TEST_F(TcpRare, SimultaneousOpen) {
+  // First contact, so that both SYNs leave at once and cross.
+  auto [first, second] = connected();
+  first->release();
+  second->release();
+  pair_.pass(1500);
+  TcpStream* left = pair_.client->make_stream();
+  TcpStream* right = pair_.server->make_stream();
+  ASSERT_EQ(0, pair_.client->bind_stream(left, address("0.0.0.0", 7001)));
+  ASSERT_EQ(0, pair_.server->bind_stream(right, address("0.0.0.0", 7002)));
+  ASSERT_EQ(0, left->connect(address(kServerIp, 7002)));
+  ASSERT_EQ(0, right->connect(address(kClientIp, 7001)));
+  EXPECT_TRUE(pair_.until([&] { return left->connected() && right->connected(); }, 5000));
+  EXPECT_EQ(4, send_text(*left, "left"));
+  EXPECT_EQ(5, send_text(*right, "right"));
+  EXPECT_TRUE(pair_.until([&] { return left->readable_bytes() == 5 && right->readable_bytes() == 4; }, 5000));
+  EXPECT_EQ("right", text_of(*left));
+  EXPECT_EQ("left", text_of(*right));
+  left->release();
+  right->release();
+}
+
+TEST_F(TcpRare, FullArenaStopsWritersUntilThereIsRoom) {
+  auto small_link = MemoryLink::make(false);
+  Stack* stacks[2];
+  for (int i = 0; i < 2; i++) {
+    netstack::StackPlan plan;
+    plan.wire = &small_link->ends[i];
+    plan.address_be = inet_addr(i == 0 ? kClientIp : kServerIp);
+    plan.now_ns = test_now;
+    plan.arena_bytes = 2 << 20;
+    auto stack = netstack::build_stack(plan);
+    ASSERT_TRUE(static_cast<bool>(stack));
+    stacks[i] = *stack;
+  }
+  Pair small{small_link, stacks[0], stacks[1]};
+  long error = 0;
+  TcpListener* listener = small.server->listen(address("0.0.0.0", 80), 100, false, &error);
+  std::vector<TcpStream*> clients, servers;
+  for (int i = 0; i < 20; i++) {
+    clients.push_back(small.client->make_stream());
+    ASSERT_EQ(0, clients.back()->connect(address(kServerIp, 80)));
+    ASSERT_TRUE(small.until([&] {
+      SocketAddress peer;
+      TcpStream* server = listener->accept(&peer, &error);
+      if (server != nullptr) servers.push_back(server);
+      return servers.size() == clients.size();
+    }));
+  }
+  // Far more than the arenas hold, at both ends: nobody reads.
+  std::vector<size_t> sent(clients.size()), got(clients.size());
+  const std::string piece(50'000, 'p');
+  for (int round = 0; round < 60; round++) {
+    for (size_t i = 0; i < clients.size(); i++) {
+      const long n = send_text(*clients[i], piece);
+      ASSERT_TRUE(n > 0 || n == -EAGAIN);
+      if (n > 0) sent[i] += static_cast<size_t>(n);
+    }
+    small.pass(10);
+  }
+  EXPECT_NE(UINT64_MAX, small.client->next_timer_ns());
+  // The readers wake up: everything arrives, and the writers may write again.
+  EXPECT_TRUE(small.until([&] {
+    bool all = true;
+    for (size_t i = 0; i < servers.size(); i++) {
+      const long n = read_some(*servers[i], 20'000);
+      if (n > 0) got[i] += static_cast<size_t>(n);
+      all = all && got[i] == sent[i];
+    }
+    return all;
+  }, 600'000));
+  EXPECT_EQ(sent, got);
+  EXPECT_NE(0u, clients[0]->ready() & EPOLLOUT);
+  for (TcpStream* client : clients) client->release();
+  small.pass(100);
+  for (TcpStream* server : servers) server->release();
+  listener->release();
+  small.pass(5000, 50);
+  EXPECT_EQ(0u, small.client->levels().arena_bytes);
+  EXPECT_EQ(0u, small.server->levels().arena_bytes);
+}
+
+std::vector<uint8_t> last_frame;
+
+TEST_F(TcpRare, EchoRequestIsAnswered) {
+  auto [client, server] = connected();  // both know each other's MAC
+  std::vector<uint8_t> ping(14 + 20 + 8 + 56, 0x77);
+  memcpy(&ping[0], pair_.server_wire().facts().mac, 6);
+  memcpy(&ping[6], pair_.client_wire().facts().mac, 6);
+  ping[12] = 8, ping[13] = 0;
+  const uint8_t ip[20] = {0x45, 0, 0, 84, 0, 1, 0, 0, 64, 1, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2};
+  memcpy(&ping[14], ip, sizeof ip);
+  const uint8_t icmp[8] = {8, 0, 0, 0, 0x12, 0x34, 0, 1};
+  memcpy(&ping[34], icmp, sizeof icmp);
+  const auto sum = [](const uint8_t* data, size_t length) {
+    uint32_t total = 0;
+    for (size_t i = 0; i < length; i += 2) total += static_cast<uint32_t>(data[i] << 8 | data[i + 1]);
+    while (total >> 16 != 0) total = (total & 0xffff) + (total >> 16);
+    return static_cast<uint16_t>(~total);
+  };
+  const auto put = [](uint8_t* at, uint16_t value) { at[0] = static_cast<uint8_t>(value >> 8), at[1] = static_cast<uint8_t>(value); };
+  put(&ping[24], sum(&ping[14], 20));
+  put(&ping[36], sum(&ping[34], 64));
+  pair_.server_wire().tap = [](const uint8_t* data, uint32_t length) { last_frame.assign(data, data + length); };
+  pair_.server_wire().deliver(ping.data(), static_cast<uint32_t>(ping.size()));
+  pair_.server->poll(test_clock->now_ns);
+  pair_.server_wire().tap = nullptr;
+  ASSERT_EQ(ping.size(), last_frame.size());
+  EXPECT_EQ(0, last_frame[34]) << "an echo reply";
+  EXPECT_EQ(0, sum(&last_frame[34], 64));
+  EXPECT_EQ(0, memcmp(&last_frame[38], &ping[38], 60));
+  client->release();
+  server->release();
+}
+
+TEST_F(TcpRare, UnreadDataDoesNotStarveTheWire) {
+  // 20 connections fill their windows: far more bytes than the wire has frames, yet frames stay free.
+  TcpListener* listener = listen(80);
+  std::vector<TcpStream*> clients, servers;
+  for (int i = 0; i < 20; i++) {
+    clients.push_back(connect(80));
+    ASSERT_TRUE(pair_.until([&] {
+      if (TcpStream* server = accept(*listener)) servers.push_back(server);
+      return servers.size() == clients.size();
+    }));
+  }
+  for (TcpStream* client : clients) (void)send_text(*client, std::string(400'000, 'u'));
+  pair_.pass(5000);
+  EXPECT_GT(pair_.server_wire().free_frames(), MemoryWire::kFrames / 8);
+  for (size_t i = 0; i < servers.size(); i++) {
+    size_t got = 0;
+    EXPECT_TRUE(pair_.until([&] {
+      const long n = read_some(*servers[i], 100'000);
+      if (n > 0) got += static_cast<size_t>(n);
+      return got == 400'000;
+    }));
+    clients[i]->release();
+    servers[i]->release();
+  }
+  listener->release();
+}
+
+}  // namespace

@@ -56,8 +56,8 @@ inline ThreadState& this_thread() noexcept;
 [[nodiscard]] bool is_engine_call(int64_t nr) noexcept;
 // True if calls with this number have to leave the program's code: claimed by the hook, or the engine's.
 [[nodiscard]] bool is_wanted(int64_t nr) noexcept;
-// Fills the dispatch table from the claims, and measures the vector state.
-void prepare_dispatch() noexcept;
+// Fills `dispatch` (ZPS_DISPATCH_SLOTS entries, by call number) from the claims, and measures the vector state.
+void prepare_dispatch(const void** dispatch) noexcept;
 // In a fork's child: frees the engine's locks, whose holders may not exist here.
 void reset_locks_after_fork() noexcept;
 // Threads the engine knows; clone.cc adds, exit subtracts.
@@ -70,14 +70,13 @@ extern thread_local zpoline::ThreadState zps_thread_state __attribute__((tls_mod
 
 // Tables of the entry assembly.
 extern uint64_t zps_site_table[65536] __attribute__((visibility("hidden")));
-extern const void* zps_dispatch[ZPS_DISPATCH_SLOTS] __attribute__((visibility("hidden")));
 extern int64_t (*zps_on_syscall)(zps_call*) __attribute__((visibility("hidden")));
 extern int64_t (*zps_on_engine_call_pointer)(zps_call*) __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_bytes __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_mask __attribute__((visibility("hidden")));
 
 // Places in the entry assembly (addresses only).
-extern const char zps_entry[], zps_pass[], zps_sigreturn[], zps_clone[], zps_null_call[];
+extern const char zps_pass[], zps_sigreturn[], zps_clone[], zps_null_call[];
 extern const char zps_hooked_general[], zps_hooked_sse[], zps_hooked_full[];
 extern const char zps_engine_general[], zps_engine_sse[], zps_engine_full[];
 extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];

@@ -157,9 +157,9 @@ bool is_engine_call(int64_t nr) noexcept {
 
 bool is_wanted(int64_t nr) noexcept { return nr >= 0 && nr < ZPS_NR_COUNT && (hook.claim[nr] != ZPS_CLAIM_NONE || is_engine_call(nr)); }
 
-void prepare_dispatch() noexcept {
+void prepare_dispatch(const void** dispatch) noexcept {
   measure_vector_state();
-  for (int64_t nr = 0; nr < ZPS_DISPATCH_SLOTS; nr++) zps_dispatch[nr] = nr < ZPS_NR_COUNT ? way_of(nr) : zps_pass;
+  for (int64_t nr = 0; nr < ZPS_DISPATCH_SLOTS; nr++) dispatch[nr] = nr < ZPS_NR_COUNT ? way_of(nr) : zps_pass;
   zps_on_syscall = hook.on_syscall;
 }
 

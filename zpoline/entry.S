@@ -1,7 +1,7 @@
 /* From a rewritten system call into the hook and back: the entry assembly.
  *
  * The problem. Where the program had `syscall` it now has `call *%rax`, which lands in page 0 at the address that is the call's
- * number and slides to zps_entry. The program still believes in the kernel's contract: only rax, rcx and r11 change, rcx is
+ * number, slides down to an exit and from there through the dispatch table to one of the entries below. The program still believes in the kernel's contract: only rax, rcx and r11 change, rcx is
  * the address of the next instruction, r11 the flags; every other register, all vector state, the flags and the 128 bytes below
  * its stack pointer stay as they are.
  *
@@ -10,10 +10,10 @@
  *     only a program that runs with DF or AC set pays for popfq.
  *   - xsavec + xrstor cost more than a system call. A hook says per number what it may touch: nothing (general), xmm0-15
  *     in legacy encoding (sse), or everything (full).
- *   - A number that nobody claimed goes straight to the kernel. The way there uses no stack and no flag: the tests are done with
+ *   - A number that nobody claimed goes straight to the kernel. The way there uses no stack and no flag: the test is done with
  *     lea and jrcxz, so that the kernel sees, and saves, the program's own state.
  *
- * Registers at zps_entry:
+ * Registers at every entry:
  *     rax  call number, 0..511 (or a number of the landing zone, which the dispatch table sends to the kernel)
  *     rdi rsi rdx r10 r8 r9  the arguments
  *     rcx r11  free: the kernel destroys them
@@ -24,7 +24,7 @@
  *
  * Is it a system call at all? A call through a NULL pointer lands here too. The return address is looked up in
  * a table of all rewritten sites, indexed by 16 of its bits (three tries with different bits); the entries are
- * negated, so that one lea compares. If it is not found, zps_null_call faults on purpose and the SIGSEGV handler of
+ * negated, so that one addition compares. If it is not found, zps_null_call faults on purpose and the SIGSEGV handler of
  * the engine reports the call as the program's own fault.
  *
  * The frame of a hooked call (all of it below the red zone of the program):
@@ -92,6 +92,42 @@
         andl    $~0x40400, (%rsp)
         popfq
 90:
+.endm
+
+/* Falls through if the return address is that of a rewritten site. Uses rcx and r11. */
+.macro CHECK_SITE
+        lea     zps_site_table(%rip), %r11
+        movzwl  136(%rbp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        add     136(%rbp), %rcx
+        jnz     93f
+94:
+.endm
+/* Out of line: the other two tries. */
+.macro CHECK_SITE_AGAIN
+93:     movzwl  137(%rbp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        add     136(%rbp), %rcx
+        jz      94b
+        movzwl  138(%rbp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        add     136(%rbp), %rcx
+        jz      94b
+        jmp     zps_not_a_site
+.endm
+
+/* The same without a frame and without flags. */
+.macro CHECK_SITE_KEEPING_FLAGS
+        .irp    shift, 0,1,2
+        lea     zps_site_table(%rip), %r11
+        movzwl  \shift(%rsp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        mov     (%rsp), %r11
+        lea     (%rcx,%r11), %rcx
+        jrcxz   95f
+        .endr
+        jmp     zps_null_call
+95:
 .endm
 
 /* Closes the frame: all registers but rax, rcx, r11 as the program had them, r11 = flags, rsp at the return address. */
@@ -189,6 +225,7 @@
 \name:
         .cfi_startproc
         OPEN_FRAME 72
+        CHECK_SITE
         mov     zps_thread_state@gottpoff(%rip), %rcx
         cmpl    $0, %fs:ZPS_INSIDE(%rcx)
         jne     zps_nested
@@ -222,44 +259,10 @@
         mov     ZPS_CALL_ARGS+40(%rsp), %r9
         syscall
         jmp     3b
+        CHECK_SITE_AGAIN
         .cfi_endproc
         .size   \name, .-\name
 .endm
-
-/* Where page 0 leads. No flag changes up to the dispatch. */
-        .globl  zps_entry
-        .hidden zps_entry
-        .type   zps_entry, @function
-        .p2align 6
-zps_entry:
-        .cfi_startproc
-        lea     zps_site_table(%rip), %r11
-        movzwl  (%rsp), %ecx
-        mov     (%r11,%rcx,8), %rcx
-        mov     (%rsp), %r11
-        lea     (%rcx,%r11), %rcx
-        jrcxz   1f
-        jmp     2f
-1:      lea     zps_dispatch(%rip), %r11
-        jmp     *(%r11,%rax,8)
-2:      lea     zps_site_table(%rip), %r11
-        movzwl  1(%rsp), %ecx
-        mov     (%r11,%rcx,8), %rcx
-        mov     (%rsp), %r11
-        lea     (%rcx,%r11), %rcx
-        jrcxz   1b
-        lea     zps_site_table(%rip), %r11
-        movzwl  2(%rsp), %ecx
-        mov     (%r11,%rcx,8), %rcx
-        mov     (%rsp), %r11
-        lea     (%rcx,%r11), %rcx
-        jrcxz   1b
-        .globl  zps_null_call
-        .hidden zps_null_call
-zps_null_call:
-        hlt
-        .cfi_endproc
-        .size   zps_entry, .-zps_entry
 
 /* Numbers that nobody claimed. The kernel leaves the flags in r11 and keeps everything else. */
         .globl  zps_pass
@@ -268,6 +271,8 @@ zps_null_call:
         .p2align 6
 zps_pass:
         .cfi_startproc
+        CHECK_SITE_KEEPING_FLAGS
+zps_pass_checked:
         syscall
         mov     (%rsp), %rcx
         ret
@@ -281,15 +286,30 @@ zps_nested:
         .cfi_def_cfa %rbp, 144
         .cfi_offset %rbp, -144
         CLOSE_FRAME
-        jmp     zps_pass
+        jmp     zps_pass_checked
         .cfi_endproc
         .size   zps_nested, .-zps_nested
+
+/* A call or jump through a NULL pointer: back to the state in which it arrived, then a fault. */
+        .type   zps_not_a_site, @function
+zps_not_a_site:
+        .cfi_startproc
+        .cfi_def_cfa %rbp, 144
+        .cfi_offset %rbp, -144
+        CLOSE_FRAME
+        .globl  zps_null_call
+        .hidden zps_null_call
+zps_null_call:
+        hlt
+        .cfi_endproc
+        .size   zps_not_a_site, .-zps_not_a_site
 
 /* rt_sigreturn finds its frame by rsp, so the pushed return address has to go. */
         .globl  zps_sigreturn
         .hidden zps_sigreturn
         .type   zps_sigreturn, @function
 zps_sigreturn:
+        CHECK_SITE_KEEPING_FLAGS
         lea     8(%rsp), %rsp
         syscall
         hlt
@@ -313,6 +333,7 @@ HOOKED zps_engine_full, SAVE_FULL, RECALL_FULL, zps_on_engine_call_pointer
 zps_clone:
         .cfi_startproc
         OPEN_FRAME 72
+        CHECK_SITE
         mov     zps_thread_state@gottpoff(%rip), %rcx
         cmpl    $0, %fs:ZPS_INSIDE(%rcx)
         jne     zps_nested
@@ -352,6 +373,10 @@ zps_clone:
         RECALL_FULL
         CLOSE_FRAME
         ret
+        .cfi_def_cfa %rbp, 144
+        .cfi_offset %rbp, -144
+        .cfi_offset %rip, -8
+        CHECK_SITE_AGAIN
         .cfi_endproc
         .size   zps_clone, .-zps_clone
 

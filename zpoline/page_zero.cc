@@ -11,16 +11,19 @@
 // with the next unit's first prefix as its displacement: whether it jumps or falls through, it lands in the sled. Four
 // jumps cross it from end to end. Units have different lengths, chosen so that the numbers that programs use most
 // never sit on a displacement byte (their jump is not a conditional one), nor do the places that jumps lead to.
-// Near the end the unit is  67 67 67 67 EB 67  (hit at its displacement, that is a prefix of the next unit), in steps of
-// six, so that jumps over the end land on the exits, six bytes apart as well.
+// Near the end units have eight bytes, 67 67 67 67 67 67 EB 67 (hit at its displacement, that is a prefix of the next unit), so
+// that jumps over the end land on the exits, eight bytes apart as well.
 //
-// An exit is  E9 F4 F4 F4 6C  F4 : a jump to a page near 0x6cf4f000, where an indirect jump waits. Its inner bytes are hlt and insb,
-// which fault in user mode: a number over 511 that hits them is answered by the engine's SIGSEGV handler, as are all
-// numbers beyond. Numbers that hit the first byte of an exit enter normally and find the kernel in the dispatch table.
-// All else in the page is hlt.
+// An exit is  E9 F4 F4 F4 6C  F4 : a jump to the landing page near 0x6cf4f000, where  jmp *table(,%rax,8)  waits. Its inner bytes
+// are hlt and insb, which fault in user mode: a number over 511 that hits them is answered by the engine's SIGSEGV
+// handler, as are all numbers beyond. Numbers that hit the first byte of an exit enter normally and find the kernel in the
+// table. All else in the page is hlt.
+//
+// A call through a NULL pointer comes here with anything in rax. Small numbers find an entry, which sees that the return address is
+// no site; with others the indirect jump faults, and so does what lies before and behind the table (no access).
 //
 // Rejected: the public sleds (nops: 6 ns and more; the faster one pushes); an indirect jump in page 0 (its address
-// bytes would be executable numbers).
+// bytes would be executable numbers); testing the return address before the table (one taken branch more for each call).
 //
 // Sources: Intel SDM volume 2 (prefixes before jumps, 15-byte limit); mmap(2) and Documentation/admin-guide/sysctl/vm.rst (mmap_min_addr).
 #include "zpoline/page_zero.h"
@@ -30,6 +33,7 @@
 
 #include "base/check.h"
 #include "base/syscall.h"
+#include "zpoline/layout.h"
 
 namespace zpoline {
 namespace {
@@ -38,10 +42,10 @@ constexpr uint8_t kPrefix = 0x67;  // address size: means nothing to a short jum
 constexpr uint8_t kShortJump = 0xeb;
 constexpr uint8_t kFar = 0x7f;     // hit itself: jg
 constexpr uint8_t kFault = 0xf4;   // hlt
-constexpr int kTailBegin = 384;    // from here units have six bytes
+constexpr int kTailBegin = 382;    // from here units have eight bytes
 constexpr int kFirstExit = 517;
-constexpr int kExitStep = 6;
-constexpr int kExits = 17;
+constexpr int kExitStep = 8;
+constexpr int kExits = 13;
 constexpr int32_t kExitDisplacement = 0x6cf4f4f4;
 
 // Numbers that may not sit on a conditional jump: those of the data path, then what programs call most.
@@ -51,7 +55,7 @@ constexpr uint16_t kFrequent[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  10, 11, 12
 
 }  // namespace
 
-void write_sled(uint8_t* page, int32_t jump) noexcept {
+void write_sled(uint8_t* page) noexcept {
   memset(page, kFault, kPageBytes);
   bool must_jump[kSledBytes] = {};
   for (uint16_t nr : kFrequent) must_jump[nr] = true;
@@ -72,55 +76,54 @@ void write_sled(uint8_t* page, int32_t jump) noexcept {
     if (inside) must_jump[target] = true;
     at = displacement_at + 1;
   }
-  // The tail: six-byte units whose jumps land on exits (over the end) or on the sled.
+  // The tail: eight-byte units whose jumps land on exits (over the end) or on the sled.
   for (; at < static_cast<int>(kSledBytes); at++) page[at] = kPrefix;
-  for (int i = kTailBegin + 4; i < static_cast<int>(kSledBytes) - 1; i += kExitStep) page[i] = kShortJump;
-  for (int i = kTailBegin + 4; i < kTailBegin + 22; i += kExitStep) page[i + 1] = kFar;  // these reach an exit with 127
+  for (int i = kTailBegin + 6; i < static_cast<int>(kSledBytes) - 1; i += kExitStep) page[i] = kShortJump;
+  for (int i = kTailBegin + 6; i < 412; i += kExitStep) page[i + 1] = kFar;  // these reach an exit with 127
   page[512] = kShortJump;  // for the prefixes in front of it
   page[513] = kFirstExit - 514;
   for (int i = 0; i < kExits; i++) {
     uint8_t* exit = page + kFirstExit + i * kExitStep;
     exit[0] = 0xe9;
-    memcpy(exit + 1, &jump, sizeof jump);
+    memcpy(exit + 1, &kExitDisplacement, sizeof kExitDisplacement);
   }
 }
 
-base::Result<bool> map_page_zero(const void* entry) noexcept {
-  const auto map = [](uint64_t address, uint64_t bytes) {
-    return base::kernel_call(SYS_mmap, static_cast<long>(address), static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+base::Result<bool> map_page_zero(const void* const* dispatch) noexcept {
+  const auto map = [](uint64_t address, uint64_t bytes, int protection) {
+    return base::kernel_call(SYS_mmap, static_cast<long>(address), static_cast<long>(bytes), protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   };
-  // Where the exits lead: kExits indirect jumps, six bytes each, and the address behind them.
-  constexpr uint64_t kLanding = kFirstExit + 5 + kExitDisplacement;
-  constexpr uint64_t kLandingPage = kLanding & ~(kPageBytes - 1);
-  static_assert((kLanding + kExits * kExitStep + 16) / kPageBytes == kLanding / kPageBytes);
+  constexpr uint64_t kTableBytes = ZPS_DISPATCH_SLOTS * sizeof(void*);
+  constexpr uint64_t kGuardBytes = 16 * kPageBytes;
+  constexpr uint64_t kAllBytes = kGuardBytes + kPageBytes + kTableBytes + kGuardBytes;
 
-  const long zero = map(0, kPageBytes);
+  const long zero = map(0, kPageBytes, PROT_READ | PROT_WRITE);
   if (zero != 0) {
     return base::make_error("page 0 cannot be mapped (error %ld): run as root or with CAP_SYS_RAWIO, or set vm.mmap_min_addr=0", zero < 0 ? -zero : 0);
   }
-  const long landing = map(kLandingPage, kPageBytes);
-  if (landing != static_cast<long>(kLandingPage)) {
+  if (map(kLandingPage - kGuardBytes, kAllBytes, PROT_NONE) != static_cast<long>(kLandingPage - kGuardBytes)) {
     (void)base::kernel_call(SYS_munmap, 0, kPageBytes);
     return base::make_error("address 0x%lx, which the trampoline needs, is taken", kLandingPage);
   }
+  CHECK(base::kernel_call(SYS_mprotect, kLandingPage, kPageBytes + kTableBytes, PROT_READ | PROT_WRITE) == 0);
   uint8_t* page = nullptr;
   asm("" : "+r"(page));  // the compiler may not know that this is address 0
-  write_sled(page, kExitDisplacement);
+  write_sled(page);
 
-  uint8_t* const jumps = reinterpret_cast<uint8_t*>(kLandingPage);
-  memset(jumps, kFault, kPageBytes);
-  uint8_t* const first = reinterpret_cast<uint8_t*>(kLanding);
-  uint8_t* const slot = first + kExits * kExitStep + 8;
-  memcpy(slot, &entry, sizeof entry);
+  memset(reinterpret_cast<void*>(kLandingPage), kFault, kPageBytes);
+  constexpr uint64_t kLanding = kFirstExit + 5 + kExitDisplacement;
+  static_assert(kLanding >= kLandingPage && kLanding + kExits * kExitStep <= kLandingPage + kPageBytes);
   for (int i = 0; i < kExits; i++) {
-    uint8_t* code = first + i * kExitStep;
-    const int32_t distance = static_cast<int32_t>(slot - (code + 6));
-    code[0] = 0xff;
-    code[1] = 0x25;
-    memcpy(code + 2, &distance, sizeof distance);
+    static constexpr uint8_t kJumpByNumber[3] = {0xff, 0x24, 0xc5};  // jmp *disp32(,%rax,8)
+    uint8_t* code = reinterpret_cast<uint8_t*>(kLanding) + i * kExitStep;
+    const auto table = static_cast<uint32_t>(kDispatchTable);
+    memcpy(code, kJumpByNumber, sizeof kJumpByNumber);
+    memcpy(code + sizeof kJumpByNumber, &table, sizeof table);
   }
+  memcpy(reinterpret_cast<void*>(kDispatchTable), dispatch, kTableBytes);
   CHECK(base::kernel_call(SYS_mprotect, 0, kPageBytes, PROT_READ | PROT_EXEC) == 0);
   CHECK(base::kernel_call(SYS_mprotect, kLandingPage, kPageBytes, PROT_READ | PROT_EXEC) == 0);
+  CHECK(base::kernel_call(SYS_mprotect, kDispatchTable, kTableBytes, PROT_READ) == 0);
   return true;
 }
 

@@ -10,12 +10,16 @@ namespace zpoline {
 inline constexpr uint64_t kSledBytes = 512;
 inline constexpr uint64_t kPageBytes = 4096;
 
-// Writes the sled and its landing zone to `page` (kPageBytes long). `jump` is the displacement that every exit uses
-// (exit_displacement()); the code is written for address 0 whatever `page` is. Pure: tests read what it writes.
-void write_sled(uint8_t* page, int32_t jump) noexcept;
+// Where exits lead: a page of indirect jumps, and behind it their table, one address per number.
+inline constexpr uint64_t kLandingPage = 0x6cf4f000;
+inline constexpr uint64_t kDispatchTable = kLandingPage + kPageBytes;
 
-// Maps page 0 and the page its exits lead to, fills both and makes them read + execute. The error names what the
-// kernel refused and how to mend it.
-base::Result<bool> map_page_zero(const void* entry) noexcept;
+// Writes the sled and its landing zone to `page` (kPageBytes long); the code is meant for address 0 whatever `page` is.
+// Pure: tests read what it writes.
+void write_sled(uint8_t* page) noexcept;
+
+// Maps page 0 and what its exits lead to: number n goes on at dispatch[n] (ZPS_DISPATCH_SLOTS entries). All of it is read-only and
+// page 0 and the landing page executable when it returns. The error names what the kernel refused and how to mend it.
+base::Result<bool> map_page_zero(const void* const* dispatch) noexcept;
 
 }  // namespace zpoline

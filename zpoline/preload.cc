@@ -25,7 +25,6 @@
 extern "C" {
 thread_local zpoline::ThreadState zps_thread_state;
 uint64_t zps_site_table[65536];
-const void* zps_dispatch[ZPS_DISPATCH_SLOTS];
 int64_t (*zps_on_syscall)(zps_call*);
 int64_t (*zps_on_engine_call_pointer)(zps_call*) = zps_on_engine_call;
 uint64_t zps_xsave_bytes;
@@ -51,6 +50,7 @@ constexpr ModeName kModes[] = {{"auto", Mode::best, true},    {"zpoline", Mode::
 
 char library_path[4096];  // of libzpstack.so
 char hook_path[4096];
+const void* dispatch[ZPS_DISPATCH_SLOTS];  // what page 0's own table is filled from
 
 const char* variable(const char* name) noexcept {
   const size_t length = strlen(name);
@@ -121,8 +121,8 @@ base::Result<bool> start_engine() noexcept {
   auto opened = open_hook();
   if (!opened) return opened;
   remember_environment(start_environment, library_path);
-  prepare_dispatch();
-  auto mapped = map_page_zero(zps_entry);
+  prepare_dispatch(dispatch);
+  auto mapped = map_page_zero(dispatch);
   if (!mapped) return mapped;
   take_over_signals();
   return rewrite_loaded_objects();

@@ -41,6 +41,7 @@
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/page_zero.h"
 #include "zpoline/rewriter.h"
 
 namespace zpoline {
@@ -167,7 +168,7 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
     answer_odd_number(registers, rip + 2, rsp);
     return Fault::answered;
   }
-  const bool in_null_call = rip == reinterpret_cast<uint64_t>(zps_null_call);
+  const bool in_null_call = rip == reinterpret_cast<uint64_t>(zps_null_call) || (rip >= kLandingPage && rip < kDispatchTable);
   const bool in_landing_zone = rip >= ZPS_NR_COUNT && rip < 4096;
   if (!in_null_call && !in_landing_zone && rip != static_cast<uint64_t>(registers[REG_RAX])) return Fault::not_ours;
   uint64_t return_address = 0;

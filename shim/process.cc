@@ -178,6 +178,7 @@ void before_exit(int64_t) noexcept {
     forget_this_waiter();
     ProcessSlot* mine = my_slot;
     my_slot = &no_slot;
+    service_leave_slot(mine);
     slot_release(mine);
     last = family->processes.load(std::memory_order_relaxed) == 0;
     stack->flush();

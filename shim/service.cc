@@ -59,6 +59,7 @@ void reap(uint64_t now) noexcept {
   for (ProcessSlot& slot : family->slots) {
     if (!is_dead(slot, now)) continue;
     Guard guard;
+    if (!is_dead(slot, now)) continue;  // left in the meantime, and the slot may be somebody else's
     family->waiters.for_each([&](Waiter* waiter) {
       if (waiter->process == &slot) free_waiter(waiter);
     });
@@ -135,6 +136,8 @@ bool service_prepare() noexcept {
 }
 
 void service_hold_slot() noexcept { (void)lock_byte(F_SETLK, F_WRLCK, slot_byte(my_slot)); }
+
+void service_leave_slot(const ProcessSlot* slot) noexcept { (void)lock_byte(F_SETLK, F_UNLCK, slot_byte(slot)); }
 
 void service_start() noexcept {
   if (running.exchange(true)) return;

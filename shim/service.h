@@ -15,10 +15,14 @@
 
 namespace shim {
 
+struct ProcessSlot;
+
 // Makes life_fd and takes this process's byte of it. With the family's lock held, while the stack is being made. False on failure.
 [[nodiscard]] bool service_prepare() noexcept;
 // Takes the byte of this process's slot, in the child of a fork.
 void service_hold_slot() noexcept;
+// Gives the byte back before the slot: whoever gets the slot next must find it free though this process is still there.
+void service_leave_slot(const ProcessSlot* slot) noexcept;
 // Starts the thread, if it does not run in this process. Without the lock.
 void service_start() noexcept;
 // The child of a fork has no service thread yet.

@@ -57,8 +57,7 @@ struct Headers {
   bool plain_ip;  // IPv4 to our own MAC, complete header
   bool fragment;
   bool tcp;
-  uint32_t source_be, destination_be;
-  uint16_t source_port, destination_port;
+  uint32_t bucket;  // of the connection table, if tcp
 };
 
 template <class T>
@@ -76,10 +75,8 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
   headers.fragment = (field<uint16_t>(d + 20) & PP_HTONS(0x3fff)) != 0;
   if (d[14] != 0x45 || d[23] != IP_PROTO_TCP || frame.length < kEthernetHeader + kIpHeader + 4) return headers;
   headers.tcp = true;
-  headers.source_be = field<uint32_t>(d + 26);
-  headers.destination_be = field<uint32_t>(d + 30);
-  headers.source_port = lwip_ntohs(field<uint16_t>(d + 34));
-  headers.destination_port = lwip_ntohs(field<uint16_t>(d + 36));
+  headers.bucket = the_stack->demux().locate(field<uint32_t>(d + 30), field<uint32_t>(d + 26), lwip_ntohs(field<uint16_t>(d + 36)),
+                                             lwip_ntohs(field<uint16_t>(d + 34)));
   return headers;
 }
 
@@ -132,25 +129,30 @@ err_t wire_netif_init(netif* interface) noexcept {
   return ERR_OK;
 }
 
+// The loop looks ahead: connection state is what misses the cache, and a burst names it all in advance.
 void input_frames(netif& interface, Wire& wire, RxFrame* frames, int count) noexcept {
+  constexpr int kFrameAhead = 4, kPcbAhead = 6, kOwnerAhead = 3;
   const bool low = wire.free_frames() < wire.total_frames() / 4;
-  for (int i = 0; i < count && i < 4; i++) __builtin_prefetch(frames[i].data);
-  Headers headers = look_at(interface, frames[0]);
+  const TcpDemux& demux = the_stack->demux();
+  Headers headers[kBurst];
+  for (int i = 0; i < count && i < kFrameAhead; i++) __builtin_prefetch(frames[i].data);
   for (int i = 0; i < count; i++) {
-    if (i + 4 < count) __builtin_prefetch(frames[i + 4].data);
-    if (i + 1 < count) __builtin_prefetch(frames[i + 1].scratch, 1);
-    Headers next{};
-    if (i + 1 < count) {
-      next = look_at(interface, frames[i + 1]);
-      if (next.tcp) the_stack->demux().prefetch(next.destination_be, next.source_be, next.destination_port, next.source_port);
-    }
+    if (i + kFrameAhead < count) __builtin_prefetch(frames[i + kFrameAhead].data);
+    __builtin_prefetch(frames[i].scratch, 1);
+    headers[i] = look_at(interface, frames[i]);
+  }
+  for (int i = 0; i < count && i < kPcbAhead; i++) {
+    if (headers[i].tcp) demux.prefetch_pcb(headers[i].bucket);
+  }
+  for (int i = 0; i < count; i++) {
+    if (i + kPcbAhead < count && headers[i + kPcbAhead].tcp) demux.prefetch_pcb(headers[i + kPcbAhead].bucket);
+    if (i + kOwnerAhead < count && headers[i + kOwnerAhead].tcp) demux.prefetch_owner(headers[i + kOwnerAhead].bucket, sizeof(LwipStream));
     if (frames[i].length > 0xffff) {
       wire.release(frames[i].handle);
-    } else {
-      pbuf* p = low && frames[i].length > kCopyBreakBytes ? copy_frame(wire, frames[i]) : wrap_frame(frames[i]);
-      if (p != nullptr) input_one(interface, frames[i], headers, p);
+      continue;
     }
-    headers = next;
+    pbuf* p = low && frames[i].length > kCopyBreakBytes ? copy_frame(wire, frames[i]) : wrap_frame(frames[i]);
+    if (p != nullptr) input_one(interface, frames[i], headers[i], p);
   }
 }
 

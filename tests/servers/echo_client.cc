@@ -1,7 +1,7 @@
 // The client of the echo servers: many connections with random amounts of data, each byte compared; and a murderer of children.
 //
 // Usage: echo_client serve ADDRESS PORT CONNECTIONS [AT_ONCE]
-//        echo_client kill ADDRESS PORT            one server child is killed in the middle of its call, the others must not notice
+//        echo_client kill ADDRESS PORT [strict]    one server child is killed in the middle of its call, its siblings go on
 //        echo_client die-locked ADDRESS PORT FILE  FILE makes the next child that drives the stack die inside its lock
 // Prints one line and ends with 0 when everything was as it should be.
 
@@ -134,8 +134,10 @@ std::vector<Call> open_calls(int count) {
   return calls;
 }
 
-// Kills the child of one of four calls while its data are on their way; the other three and later ones go on.
-int kill_children(int rounds) {
+// Kills the child of one of four calls while its data are on their way; the other three and later ones go on. If the kill hits
+// the stack's lock the siblings' connections may be reset (docs/differences.md, killed-inside); natively (strict) they never are.
+int kill_children(int rounds, bool strict) {
+  int untouched = 0;
   for (int round = 0; round < rounds; round++) {
     std::vector<Call> calls = open_calls(4);
     std::vector<std::thread> threads;
@@ -145,14 +147,15 @@ int kill_children(int rounds) {
         size_t total = i == 0 ? size_t{1} << 30 : 500000;
         (exchange(calls[i].fd, static_cast<uint64_t>(round) * 10 + i, total) == End::good ? good : broken)++;
       });
-    while (good == 0) sched_yield();
+    while (good + broken == 0) sched_yield();
     if (kill(calls[0].pid, SIGKILL) != 0) fail("kill");
     for (std::thread& thread : threads) thread.join();
-    if (good != 3 || broken != 1) fail("round " + std::to_string(round) + ": " + std::to_string(good) + " good, " + std::to_string(broken) + " broken");
+    if (good == 3) untouched++;
+    if (good + broken != 4 || broken == 0 || (strict && good != 3)) fail("round " + std::to_string(round) + ": " + std::to_string(good) + " good, " + std::to_string(broken) + " broken");
     for (Call& call : calls) close(call.fd);
     one_connection(1000 + static_cast<uint64_t>(round));
   }
-  printf("%d children killed, siblings and parent untouched\n", rounds);
+  printf("%d children killed, siblings and parent served on; in %d rounds no sibling's connection was reset\n", rounds, untouched);
   return 0;
 }
 
@@ -189,7 +192,7 @@ int main(int argc, char** argv) {
   inet_pton(AF_INET, argv[2], &server.sin_addr);
   std::string what = argv[1];
   if (what == "serve" && argc > 4) return serve(atoi(argv[4]), argc > 5 ? atoi(argv[5]) : 8);
-  if (what == "kill") return kill_children(10);
+  if (what == "kill") return kill_children(10, argc > 4);
   if (what == "die-locked" && argc > 4) return die_locked(argv[4], 5);
   return 2;
 }

@@ -30,7 +30,7 @@ def run(options, traces):
             return "the process that started the daemon failed"
         for step in options.step or steps_of(options):
             start = time.monotonic()
-            extra = {"serve": [options.connections, 8 if options.shape != "prefork" else 4], "kill": [], "die-locked": [trigger]}[step]
+            extra = {"serve": [options.connections, 8 if options.shape != "prefork" else 4], "kill": ["strict"] if options.mode == "kernel" else [], "die-locked": [trigger]}[step]
             client = bed.spawn_peer([bed.build / "echo_client", step, bed.sut_address, PORT, *extra], name=f"client-{step}")
             try:
                 code = client.wait(options.timeout)

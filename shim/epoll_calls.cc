@@ -149,11 +149,16 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
     // The kernel's half comes first when it is due, with half of the room: a busy stack must not leave it none.
     const int first = look_at_kernel && ready ? kernel_events(fd, events, static_cast<int>(capacity > 1 ? capacity / 2 : 1)) : 0;
     count = collect_ready(set, events + first, static_cast<int>(capacity) - first);
+    if (count < 0) return count;
     count = merge_events(events, first, first + count);
-    if (count == 0 && !begin_wait(set)) return -ENOMEM;
   }
   if (look_at_kernel && count == 0) count = kernel_events(fd, events, static_cast<int>(capacity));
-  if (count > 0) return count;
+  if (count > 0 || deadline_ns == 0) return count;
+  {
+    Guard guard;
+    if (set_at(fd) != set) return -EBADF;
+    if (!begin_wait(set)) return -ENOMEM;
+  }
   EpollCondition condition(set, fd, events, static_cast<int>(capacity));
   pollfd kernel_fds[3] = {{fd, POLLIN, 0}};
   WaitOptions options;
@@ -211,8 +216,8 @@ long shim_epoll_ctl(const zps_call& call) noexcept {
   }
   if (operation != EPOLL_CTL_ADD && operation != EPOLL_CTL_MOD) return -EINVAL;
   const epoll_event* user = reinterpret_cast<const epoll_event*>(call.arg[3]);
-  if (!plausible(user, sizeof *user)) return -EFAULT;
-  const epoll_event event = *user;
+  epoll_event event;
+  if (long error = copy_in(&event, user, sizeof event); error != 0) return error;
   if (operation == EPOLL_CTL_ADD) return add_item(set, file, call, event);
   return item == nullptr ? -ENOENT : modify_item(item, call, event);
 }

@@ -3,6 +3,7 @@
 
 #include "base/syscall.h"
 #include "shim/family.h"
+#include "shim/user_memory.h"
 
 namespace shim {
 namespace {
@@ -67,8 +68,12 @@ int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
     EpollItem* item = static_cast<EpollItem*>(link);
     const uint32_t level = level_of(item);
     if (level == 0) continue;
-    out[count].events = level;
-    out[count].data.u64 = item->data;
+    const epoll_event event{level, {.u64 = item->data}};
+    if (copy_out(&out[count], &event, sizeof event) != 0) {
+      set->ready_items.push_front(item);
+      if (count == 0) count = -EFAULT;
+      break;
+    }
     count++;
     if ((item->events & EPOLLONESHOT) != 0) {
       item->armed = false;

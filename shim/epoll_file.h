@@ -84,7 +84,8 @@ void mark_ready(EpollItem* item) noexcept;
 void attach_item(EpollItem* item) noexcept;
 // Takes an item out of everything and frees it. The kernel's half is the caller's business.
 void drop_item(EpollItem* item) noexcept;
-// Moves ready events to `out` (at most `capacity`), oldest first, level-triggered items to the end of the line.
+// Moves ready events to the program's array `out` (at most `capacity`), oldest first, level-triggered items to the end of the line.
+// How many, or -EFAULT.
 [[nodiscard]] int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept;
 // A file's side was decided: its registrations follow (kernel's half removed unless `dual`; endpoint observed).
 void registrations_follow(File* file, bool dual) noexcept;

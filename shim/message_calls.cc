@@ -19,23 +19,25 @@ bool passes(int64_t fd) noexcept {
   return file == nullptr || file->kind != FileKind::socket;
 }
 
-long message_parts(const msghdr* user, msghdr* header) noexcept {
+long load_message(const msghdr* user, msghdr* header, Parts* parts) noexcept {
   if (long error = copy_in(header, user, sizeof *header); error != 0) return error;
   if (header->msg_iovlen > IOV_MAX) return -EMSGSIZE;
-  return check_parts(header->msg_iov, static_cast<long>(header->msg_iovlen));
+  return parts->load(header->msg_iov, static_cast<long>(header->msg_iovlen));
 }
 
 long send_message(int fd, const msghdr* user, int flags) noexcept {
   msghdr header;
-  if (long error = message_parts(user, &header); error != 0) return error;
+  Parts parts;
+  if (long error = load_message(user, &header, &parts); error != 0) return error;
   if (header.msg_controllen != 0 && header.msg_control != nullptr) return -EINVAL;
-  return send_parts(fd, header.msg_iov, static_cast<int>(header.msg_iovlen), flags);
+  return send_parts(fd, parts.data(), parts.count(), flags);
 }
 
 long receive_message(int fd, msghdr* user, int flags) noexcept {
   msghdr header;
-  if (long error = message_parts(user, &header); error != 0) return error;
-  const long result = receive_with_flags(fd, header.msg_iov, static_cast<int>(header.msg_iovlen), flags);
+  Parts parts;
+  if (long error = load_message(user, &header, &parts); error != 0) return error;
+  const long result = receive_with_flags(fd, parts.data(), parts.count(), flags);
   if (result < 0) return result;
   // A stream has no name, no control data and no flags to report.
   if (header.msg_name != nullptr) header.msg_namelen = 0;

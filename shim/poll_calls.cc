@@ -15,7 +15,7 @@ namespace shim {
 namespace {
 
 constexpr int kMostInScratch = kScratchBytes / sizeof(pollfd);
-constexpr int kOnStack = 64;
+constexpr int kFew = 64;
 
 uint64_t in_ns(const timespec& time) noexcept {
   return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(time.tv_nsec);
@@ -41,40 +41,46 @@ void write_remaining(void* user, uint64_t deadline_ns, bool microseconds) noexce
   (void)copy_out(user, parts, sizeof parts);
 }
 
-long do_poll(pollfd* fds, unsigned long count, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
-  pollfd on_stack[kOnStack];
-  PollRequest request{fds, static_cast<int>(count), on_stack, deadline_ns, mask, mask_bytes};
-  if (count + 2 > kOnStack) {
-    request.copies = static_cast<pollfd*>(thread_scratch());
-    if (request.copies == nullptr || count + 2 > static_cast<unsigned long>(kMostInScratch)) return -ENOMEM;
+// Runs a poll() over a copy of the program's array; kPass if it names nothing of ours.
+long do_poll(const zps_call& call, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
+  pollfd* user = reinterpret_cast<pollfd*>(call.arg[0]);
+  const unsigned long count = static_cast<unsigned>(call.arg[1]);
+  if (the_stack() == nullptr || count > kMaxFd) return kPass;
+  pollfd few[2 * kFew];
+  pollfd* fds = few;
+  int room = kFew;
+  if (count + 2 > kFew) {
+    fds = static_cast<pollfd*>(thread_scratch());
+    room = kMostInScratch / 2;
+    if (fds == nullptr || count + 2 > static_cast<unsigned long>(room)) return -ENOMEM;
   }
-  return poll_files(request);
-}
-
-bool kernel_alone(const pollfd* fds, unsigned long count) noexcept {
-  if (the_stack() == nullptr || count > kMaxFd || !plausible(fds, count * sizeof *fds)) return true;
-  return !any_ours(fds, static_cast<int>(count));
+  if (copy_in(fds, user, count * sizeof *fds) != 0) return -EFAULT;
+  if (!any_ours(fds, static_cast<int>(count))) return kPass;
+  const long result = poll_files({fds, static_cast<int>(count), fds + room, deadline_ns, mask, mask_bytes});
+  if (result < 0) return result;
+  for (unsigned long i = 0; i < count; i++) {
+    if (copy_out(&user[i].revents, &fds[i].revents, sizeof fds[i].revents) != 0) return -EFAULT;
+  }
+  return result;
 }
 
 constexpr short kWants[3] = {POLLIN | POLLRDNORM | POLLRDBAND, POLLOUT | POLLWRNORM | POLLWRBAND, POLLPRI};
 constexpr short kMeans[3] = {POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR, POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR, POLLPRI};
 
-// The three sets of select() as arrays of words.
+constexpr int kMostSelected = 4096;
+
+// Copies of the three sets of select().
 struct SelectSets {
   unsigned long* user[3];
   int count;  // numbers to look at
+  unsigned long words[3][kMostSelected / 64];
 
-  [[nodiscard]] bool has(int set, int fd) const noexcept { return user[set] != nullptr && (user[set][fd / 64] >> (fd % 64) & 1) != 0; }
+  [[nodiscard]] size_t bytes() const noexcept { return static_cast<size_t>(count + 63) / 64 * 8; }
+  [[nodiscard]] bool has(int set, int fd) const noexcept { return user[set] != nullptr && (words[set][fd / 64] >> (fd % 64) & 1) != 0; }
   [[nodiscard]] short wants(int fd) const noexcept {
     short events = 0;
     for (int set = 0; set < 3; set++) events = static_cast<short>(events | (has(set, fd) ? kWants[set] : 0));
     return events;
-  }
-  [[nodiscard]] bool plausible_sets() const noexcept {
-    for (unsigned long* words : user) {
-      if (words != nullptr && !plausible(words, static_cast<size_t>(count + 63) / 64 * 8)) return false;
-    }
-    return true;
   }
   [[nodiscard]] bool any_of_ours() const noexcept {
     for (int fd = 0; fd < count; fd++) {
@@ -82,10 +88,24 @@ struct SelectSets {
     }
     return false;
   }
+  // 0 or -EFAULT.
+  [[nodiscard]] long load(const zps_call& call) noexcept {
+    for (int set = 0; set < 3; set++) {
+      user[set] = reinterpret_cast<unsigned long*>(call.arg[1 + set]);
+      if (user[set] != nullptr && copy_in(words[set], user[set], bytes()) != 0) return -EFAULT;
+    }
+    return 0;
+  }
+  [[nodiscard]] long store() const noexcept {
+    for (int set = 0; set < 3; set++) {
+      if (user[set] != nullptr && copy_out(user[set], words[set], bytes()) != 0) return -EFAULT;
+    }
+    return 0;
+  }
 };
 
-// Writes the answers into the sets. The number of bits, or -EBADF.
-long answer(const SelectSets& sets, const pollfd* fds, int count) noexcept {
+// Writes the answers into the sets. The number of bits, -EBADF or -EFAULT.
+long answer(SelectSets& sets, const pollfd* fds, int count) noexcept {
   for (int i = 0; i < count; i++) {
     if ((fds[i].revents & POLLNVAL) != 0) return -EBADF;
   }
@@ -96,14 +116,15 @@ long answer(const SelectSets& sets, const pollfd* fds, int count) noexcept {
       if ((fds[i].revents & kMeans[set]) != 0) {
         bits++;
       } else {
-        sets.user[set][fds[i].fd / 64] &= ~(1ul << (fds[i].fd % 64));
+        sets.words[set][fds[i].fd / 64] &= ~(1ul << (fds[i].fd % 64));
       }
     }
   }
-  return bits;
+  const long stored = sets.store();
+  return stored != 0 ? stored : bits;
 }
 
-long do_select(const SelectSets& sets, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
+long do_select(SelectSets& sets, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
   pollfd* fds = static_cast<pollfd*>(thread_scratch());
   if (fds == nullptr) return -ENOMEM;
   int count = 0;
@@ -118,39 +139,34 @@ long do_select(const SelectSets& sets, uint64_t deadline_ns, const void* mask, l
   return result < 0 ? result : answer(sets, fds, count);
 }
 
-bool select_sets(const zps_call& call, SelectSets* sets) noexcept {
+// Loads the sets of a select() that is ours; kPass if it is the kernel's alone, 0 otherwise or a negative errno. Programs that
+// select over more than kMostSelected numbers are left to the kernel.
+long load_sets(const zps_call& call, SelectSets* sets) noexcept {
   const int count = static_cast<int>(call.arg[0]);
-  if (the_stack() == nullptr || count < 0) return false;
-  sets->count = count < static_cast<int>(kMaxFd) ? count : static_cast<int>(kMaxFd);
-  // Numbers past the table are nobody's of ours.
-  for (int set = 0; set < 3; set++) sets->user[set] = reinterpret_cast<unsigned long*>(call.arg[1 + set]);
-  return sets->plausible_sets() && sets->any_of_ours();
+  if (the_stack() == nullptr || count < 0 || count > kMostSelected) return kPass;
+  sets->count = count;
+  if (sets->load(call) != 0) return -EFAULT;
+  return sets->any_of_ours() ? 0 : kPass;
 }
 
 }  // namespace
 
 long shim_poll(const zps_call& call) noexcept {
-  pollfd* fds = reinterpret_cast<pollfd*>(call.arg[0]);
-  const unsigned long count = static_cast<unsigned>(call.arg[1]);
-  if (kernel_alone(fds, count)) return kPass;
   const int timeout_ms = static_cast<int>(call.arg[2]);
-  return do_poll(fds, count, timeout_ms < 0 ? kForever : deadline_after(static_cast<uint64_t>(timeout_ms) * 1'000'000u), nullptr, 8);
+  return do_poll(call, timeout_ms < 0 ? kForever : deadline_after(static_cast<uint64_t>(timeout_ms) * 1'000'000u), nullptr, 8);
 }
 
 long shim_ppoll(const zps_call& call) noexcept {
-  pollfd* fds = reinterpret_cast<pollfd*>(call.arg[0]);
-  const unsigned long count = static_cast<unsigned>(call.arg[1]);
-  if (kernel_alone(fds, count)) return kPass;
   uint64_t deadline_ns;
   if (long error = read_deadline(reinterpret_cast<void*>(call.arg[2]), &deadline_ns); error != 0) return error;
-  const long result = do_poll(fds, count, deadline_ns, reinterpret_cast<void*>(call.arg[3]), call.arg[4]);
-  write_remaining(reinterpret_cast<void*>(call.arg[2]), deadline_ns, false);
+  const long result = do_poll(call, deadline_ns, reinterpret_cast<void*>(call.arg[3]), call.arg[4]);
+  if (result != kPass) write_remaining(reinterpret_cast<void*>(call.arg[2]), deadline_ns, false);
   return result;
 }
 
 long shim_select(const zps_call& call) noexcept {
   SelectSets sets;
-  if (!select_sets(call, &sets)) return kPass;
+  if (const long loaded = load_sets(call, &sets); loaded != 0) return loaded;
   uint64_t deadline_ns = kForever;
   if (call.arg[4] != 0) {
     timeval time;
@@ -165,7 +181,7 @@ long shim_select(const zps_call& call) noexcept {
 
 long shim_pselect6(const zps_call& call) noexcept {
   SelectSets sets;
-  if (!select_sets(call, &sets)) return kPass;
+  if (const long loaded = load_sets(call, &sets); loaded != 0) return loaded;
   uint64_t deadline_ns;
   if (long error = read_deadline(reinterpret_cast<void*>(call.arg[4]), &deadline_ns); error != 0) return error;
   struct {

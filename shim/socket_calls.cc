@@ -32,6 +32,28 @@ long placeholder_name(int fd, ParsedAddress* out) noexcept {
   return parse_address(name.sin6_family, &name, bytes, out);
 }
 
+// Reserves the port of a stack address, and chooses one for port 0, by binding the placeholder to a loopback address that stands for it
+// (127 and the last three bytes): the kernel then knows of conflicts among all processes, with wildcard sockets too, by its own rules.
+// Where loopback is down there is no such address; then the port is only checked by the stack.
+long reserve_port(int fd, int domain, SocketAddress* address) noexcept {
+  const uint32_t stand_in_be = (address->address_be & htonl(0x00ff'ffff)) | htonl(0x7f00'0000);
+  sockaddr_in in{};
+  in.sin_family = AF_INET;
+  in.sin_port = address->port_be;
+  in.sin_addr.s_addr = stand_in_be;
+  sockaddr_in6 mapped{};
+  mapped.sin6_family = AF_INET6;
+  mapped.sin6_port = address->port_be;
+  mapped.sin6_addr.s6_addr32[2] = htonl(0xffff);
+  mapped.sin6_addr.s6_addr32[3] = stand_in_be;
+  const long error = domain == AF_INET ? kernel_call(SYS_bind, fd, as_arg(&in), sizeof in) : kernel_call(SYS_bind, fd, as_arg(&mapped), sizeof mapped);
+  if (error == -EADDRNOTAVAIL) return 0;
+  if (error != 0) return error;
+  ParsedAddress chosen;
+  if (placeholder_name(fd, &chosen) == 0) address->port_be = chosen.address.port_be;
+  return 0;
+}
+
 void give_to_kernel(int fd, Socket* socket) noexcept {
   socket->state = SocketState::kernel;
   table_clear(fd);
@@ -209,6 +231,7 @@ long shim_bind(const zps_call& call) noexcept {
   if (!parsed.ipv4 || parsed.wildcard) return kPass;
   netstack::Stack* stack = stack_at(parsed.address.address_be);
   if (stack == nullptr) return kPass;
+  if (long error = reserve_port(fd, domain, &parsed.address); error != 0) return error;
   Guard guard;
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return -EBADF;

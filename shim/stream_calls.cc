@@ -30,10 +30,10 @@ long one_part(int64_t memory, int64_t bytes, iovec* out) noexcept {
 
 long vector_call(const zps_call& call, bool receive, int flags) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
-  const iovec* parts = reinterpret_cast<const iovec*>(call.arg[1]);
   const long count = static_cast<long>(static_cast<unsigned long>(call.arg[2]) > INT32_MAX ? -1 : call.arg[2]);
-  if (long error = check_parts(parts, count); error != 0) return error;
-  return receive ? receive_parts(fd, parts, static_cast<int>(count), flags) : send_parts(fd, parts, static_cast<int>(count), flags);
+  Parts parts;
+  if (long error = parts.load(reinterpret_cast<const iovec*>(call.arg[1]), count); error != 0) return error;
+  return receive ? receive_parts(fd, parts.data(), parts.count(), flags) : send_parts(fd, parts.data(), parts.count(), flags);
 }
 
 // preadv2 and pwritev2: an offset is for files; of the flags only RWF_NOWAIT (and RWF_HIPRI) has a meaning here.

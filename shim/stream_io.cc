@@ -124,15 +124,20 @@ WaitOptions wait_options(uint64_t timeout_ns) noexcept {
 
 }  // namespace
 
-long check_parts(const iovec* parts, long count) noexcept {
+long Parts::load(const iovec* user, long count) noexcept {
   if (count < 0 || count > IOV_MAX) return -EINVAL;
-  if (count == 0) return 0;
-  if (!plausible(parts, static_cast<size_t>(count) * sizeof *parts)) return -EFAULT;
+  if (count > kFew) {
+    parts_ = static_cast<iovec*>(thread_scratch());
+    if (parts_ == nullptr) return -ENOMEM;
+  }
+  count_ = static_cast<int>(count);
+  if (long error = copy_in(parts_, user, static_cast<size_t>(count) * sizeof *user); error != 0) return error;
   size_t sum = 0;
-  for (long i = 0; i < count; i++) {
-    if (static_cast<ssize_t>(parts[i].iov_len) < 0) return -EINVAL;
-    if (parts[i].iov_len != 0 && !plausible(parts[i].iov_base, parts[i].iov_len)) return -EFAULT;
-    if (__builtin_add_overflow(sum, parts[i].iov_len, &sum) || static_cast<ssize_t>(sum) < 0) return -EINVAL;
+  for (int i = 0; i < count_; i++) {
+    const iovec& part = parts_[i];
+    if (static_cast<ssize_t>(part.iov_len) < 0) return -EINVAL;
+    if (part.iov_len != 0 && !plausible(part.iov_base, part.iov_len)) return -EFAULT;
+    if (__builtin_add_overflow(sum, part.iov_len, &sum) || static_cast<ssize_t>(sum) < 0) return -EINVAL;
   }
   return 0;
 }

@@ -10,14 +10,26 @@
 namespace shim {
 
 // Flags are those of recv(2) and send(2); MSG_DONTWAIT is added by the socket's own mode. Results as recv and send give them, or
-// kPass when the descriptor is not a stack stream's. `parts` has been checked (check_parts). SIGPIPE is raised here.
+// kPass when the descriptor is not a stack stream's. `parts` is in our memory and checked. SIGPIPE is raised here.
 [[nodiscard]] long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept;
 // The same for recv, recvfrom and recvmsg, which differ from read in two points: asking for nothing asks whether something is
 // there, and MSG_TRUNC throws bytes away without touching the program's memory.
 [[nodiscard]] long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept;
 [[nodiscard]] long send_parts(int fd, const iovec* parts, int count, int flags) noexcept;
 
-// 0 if the array and every part in it can be the program's memory and the sum is a count; -EFAULT, -EINVAL.
-[[nodiscard]] long check_parts(const iovec* parts, long count) noexcept;
+// A copy of the program's array of parts, checked: small ones in place, large ones in the thread's scratch buffer.
+class Parts {
+ public:
+  // 0 if every part can be the program's memory and the sum is a count; -EFAULT, -EINVAL, -ENOMEM.
+  [[nodiscard]] long load(const iovec* user, long count) noexcept;
+  [[nodiscard]] const iovec* data() const noexcept { return parts_; }
+  [[nodiscard]] int count() const noexcept { return count_; }
+
+ private:
+  static constexpr int kFew = 16;
+  iovec few_[kFew];
+  iovec* parts_ = few_;
+  int count_ = 0;
+};
 
 }  // namespace shim

@@ -1,8 +1,8 @@
 // Reading and writing the program's memory where a bad pointer must become EFAULT.
 //
-// All copies go through base/user_copy.h, whose faults the engine turns into an error. What a call looks at in place (arrays of iovec, pollfd,
-// fd_set, the event array of epoll_wait) is only checked for being plausible: not in the first page, not in the kernel's half.
-// Known limit: such an array that is plausible but not mapped raises SIGSEGV, where Linux returns EFAULT.
+// Arrays and structures are copied in before they are looked at and copied out when they are complete, through base/user_copy.h,
+// whose faults the engine turns into an error. The bytes of a stream are copied by the stack, under its lock; there only pointers that
+// no program can have (the first page, the kernel's half) are refused here.
 #pragma once
 
 #include <cstddef>

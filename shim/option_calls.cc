@@ -1,6 +1,6 @@
 // getsockopt and setsockopt by the option table.
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>  // as netstack/: the C library's tcp_info is shorter
 #include <sys/socket.h>
 #include <sys/time.h>
 

@@ -31,6 +31,18 @@ def list_cases(program):
     return cases
 
 
+def under_tool(options, bed, environment):
+    """strace or gdb in front of the program; neither is hooked itself."""
+    preload = environment.get("LD_PRELOAD", "")
+    if options.strace:
+        return environment, ["strace", "-f", "-o", bed.traces / "strace"]
+    if options.gdb:
+        commands = [f"set exec-wrapper env LD_PRELOAD={preload}", "handle SIGUSR1 SIGUSR2 SIGALRM SIGPIPE nostop noprint pass", "run", "thread apply all bt", "info registers", "x/16gx $rsp", "info symbol *(long*)$rsp"]
+        bare = {k: v for k, v in environment.items() if k != "LD_PRELOAD"}
+        return bare, ["gdb", "-q", "-batch", *[word for command in commands for word in ("-ex", command)], "--args"]
+    return environment, []
+
+
 def run_case(options, case, traces):
     """One process for `case` (a gtest filter). Returns (ok, note)."""
     with beds.Bed(options.mode, options.build, traces, options.pcap) as bed:
@@ -40,7 +52,7 @@ def run_case(options, case, traces):
         peer = bed.spawn_peer([bed.build / "diff_peer", control])
         beds.wait_until(lambda: control.exists() or peer.poll() is not None, 30, "the peer's control socket")
         environment = bed.sut_environment(ZPS_TEST_CONTROL=control)
-        prefix = ["strace", "-f", "-o", bed.traces / "strace"] if options.strace else []
+        environment, prefix = under_tool(options, bed, environment)
         sut = bed.spawn_sut([*prefix, options.program, f"--gtest_filter={case}", "--gtest_color=no"], environment=environment)
         try:
             code = sut.wait(options.timeout)
@@ -68,6 +80,7 @@ def main():
     parser.add_argument("--together", action="store_true", help="all cases in one process")
     parser.add_argument("--pcap", action="store_true")
     parser.add_argument("--strace", action="store_true")
+    parser.add_argument("--gdb", action="store_true", help="backtraces of a crash, in sut.out")
     options = parser.parse_args()
     options.program = options.program.resolve()
 

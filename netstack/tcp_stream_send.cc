@@ -10,8 +10,7 @@ namespace netstack {
 namespace {
 
 constexpr size_t kCopyAtOnce = 32 * 1024;        // what one tcp_write copies
-constexpr uint32_t kEagerSegments = 8;           // this much unsent leaves without waiting for flush()
-constexpr uint32_t kSegmentsBeyondWindow = 16;   // what lwIP holds that it cannot send yet
+constexpr uint32_t kEagerSegments = 44;          // this much unsent (64 KB) leaves without waiting for flush()
 constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
 constexpr uint32_t kLargeChunk = 64 * 1024 - 64;
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
@@ -80,14 +79,16 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   return static_cast<long>(done);
 }
 
+// What lwIP may be given now: whole segments that the window lets out at once, because every tcp_output with something unsent walks
+// to the end of the unacknowledged queue. With nothing in flight one segment goes in whatever the window, so that lwIP's persist timer has
+// something to probe with.
 uint32_t LwipStream::feed_budget() const noexcept {
   if (pcb_->snd_queuelen > TCP_SND_QUEUELEN / 2) return 0;
   const uint32_t window = pcb_->snd_wnd < pcb_->cwnd ? pcb_->snd_wnd : pcb_->cwnd;
-  const uint32_t in_flight = pcb_->snd_nxt - pcb_->lastack;
-  const uint32_t sendable = window > in_flight ? window - in_flight : 0;
-  const uint32_t limit = sendable + kSegmentsBeyondWindow * pcb_->mss;
-  const uint32_t waiting = waiting_in_lwip();
-  return limit > waiting ? limit - waiting : 0;
+  const uint32_t taken = pcb_->snd_lbb - pcb_->lastack;  // in flight and unsent
+  if (taken == 0 && window < pcb_->mss) return pcb_->mss;
+  const uint32_t room = window > taken ? window - taken : 0;
+  return room >= pcb_->mss ? room - room % pcb_->mss : 0;
 }
 
 size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
@@ -199,7 +200,7 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
     if (stream->last_chunk_ == chunk) stream->last_chunk_ = nullptr;
     stream->stack_.arena().release(chunk);
   }
-  if (stream->feeding_ != nullptr) stream->feed();
+  if (stream->feeding_ != nullptr) stream->mark_dirty();  // fed once, when all ACKs of this turn are in
   if (stream->no_space_ && stream->writable()) {
     stream->no_space_ = false;
     stream->announce(EPOLLOUT | EPOLLWRNORM);

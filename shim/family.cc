@@ -79,6 +79,7 @@ void park_forever() noexcept {
 }
 
 void Guard::recover() noexcept {
+  forget_lists();
   if (stack_ != nullptr) stack_->recover();
   recover_family();
   base::log(base::LogLevel::warn, "a process died inside the stack: its connections were reset, serving goes on");

@@ -59,7 +59,9 @@ extern const zps_engine* engine;
 [[nodiscard]] Family* copy_family() noexcept;
 [[nodiscard]] bool adopt_family(Family* copy) noexcept;
 void unmap_family(Family* copy) noexcept;
-// After a member died with the lock: makes lists, counts and pools whole. The lock is held and the stack has recovered.
+// After a member died with the lock: forgets all lists, which the stack's own recovery would walk (first); makes lists, counts and
+// pools whole when the stack has recovered (then). The lock is held.
+void forget_lists() noexcept;
 void recover_family() noexcept;
 // Writes the eventfds of `wake_bits`. Without the lock.
 void deliver_wakes() noexcept;

@@ -25,7 +25,9 @@ void forget_links(EpollItem* item) noexcept {
   static_cast<ReadyLink&>(*item).prev = static_cast<ReadyLink&>(*item).next = nullptr;
 }
 
-void empty_all_lists() noexcept {
+}  // namespace
+
+void forget_lists() noexcept {
   family->sockets.for_each([](Socket* socket) {
     socket->refs = 0;
     empty_list(socket->registrations);
@@ -39,6 +41,8 @@ void empty_all_lists() noexcept {
     empty_list(set->observers);
   });
 }
+
+namespace {
 
 void relink_items() noexcept {
   family->items.for_each([](EpollItem* item) {
@@ -108,7 +112,6 @@ void recover_family() noexcept {
   family->waiters.rebuild();
   family->nodes.rebuild();
   family->chunks.rebuild();
-  empty_all_lists();
   relink_items();
   recount();
   restart_waiters();

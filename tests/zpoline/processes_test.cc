@@ -1,0 +1,231 @@
+// Children of every kind: each comes back to the right place with the right memory, hooked where it should be.
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/sched.h>
+#include <pthread.h>
+#include <sched.h>
+#include <spawn.h>
+#include <string>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include "tests/zpoline/hooked.h"
+
+extern char** environ;
+
+namespace {
+
+int status_of(pid_t child) {
+  int status = -1;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+std::string output_of(const char* command) {
+  std::string text;
+  FILE* pipe = popen(command, "r");
+  char buffer[256];
+  while (fgets(buffer, sizeof buffer, pipe) != nullptr) text += buffer;
+  pclose(pipe);
+  return text;
+}
+
+TEST(Fork, ChildAndParentGoOn) {
+  for (int i = 0; i < 50; i++) {
+    const pid_t child = fork();
+    if (child == 0) _exit(hooked::call(SYS_getppid) == getppid() ? 7 : 8);
+    ASSERT_EQ(status_of(child), 7);
+  }
+}
+
+TEST(Fork, ByRawCalls) {
+  for (const long nr : {SYS_fork, SYS_clone}) {
+    const long child = hooked::call(nr, nr == SYS_clone ? SIGCHLD : 0);
+    if (child == 0) _exit(9);
+    ASSERT_GT(child, 0);
+    EXPECT_EQ(status_of(static_cast<pid_t>(child)), 9);
+  }
+}
+
+TEST(Fork, CallbacksRunOnBothSides) {
+  SKIP_UNLESS_HOOKED();
+  const long before = hooked::call(kProbeForks);
+  const pid_t child = fork();
+  if (child == 0) _exit(hooked::call(kProbeForks) == before + 1 + 10000 ? 0 : 1);
+  EXPECT_EQ(status_of(child), 0);
+  EXPECT_EQ(hooked::call(kProbeForks), before + 1 + 100);
+}
+
+TEST(Fork, TheMaskIsKept) {
+  sigset_t set, old, child_sees;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR2);
+  sigprocmask(SIG_SETMASK, &set, &old);
+  const pid_t child = fork();
+  sigprocmask(SIG_SETMASK, nullptr, &child_sees);
+  const bool right = sigismember(&child_sees, SIGUSR2) && !sigismember(&child_sees, SIGUSR1) && !sigismember(&child_sees, SIGTERM);
+  if (child == 0) _exit(right ? 0 : 1);
+  EXPECT_EQ(status_of(child), 0);
+  EXPECT_TRUE(right);
+  sigprocmask(SIG_SETMASK, &old, nullptr);
+}
+
+TEST(Vfork, ExecAndExit) {
+  for (int i = 0; i < 20; i++) {
+    volatile int local = i;
+    const pid_t child = vfork();
+    if (child == 0) {
+      if (i % 2 == 0) _exit(5);
+      execl("/bin/true", "true", static_cast<char*>(nullptr));
+      _exit(6);
+    }
+    EXPECT_EQ(status_of(child), i % 2 == 0 ? 5 : 0);
+    EXPECT_EQ(local, i);
+  }
+}
+
+TEST(Vfork, FailingExec) {
+  const pid_t child = vfork();
+  if (child == 0) {
+    execl("/nonexistent", "x", static_cast<char*>(nullptr));
+    _exit(errno == ENOENT ? 3 : 4);
+  }
+  EXPECT_EQ(status_of(child), 3);
+  EXPECT_EQ(hooked::call(SYS_getpid), getpid());
+}
+
+TEST(Vfork, DispositionsOfTheParentStay) {
+  struct sigaction action {}, now {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGUSR1, &action, nullptr);
+  const pid_t child = vfork();
+  if (child == 0) {
+    signal(SIGUSR1, SIG_DFL);
+    _exit(0);
+  }
+  EXPECT_EQ(status_of(child), 0);
+  sigaction(SIGUSR1, nullptr, &now);
+  EXPECT_EQ(now.sa_handler, action.sa_handler);
+  raise(SIGUSR1);
+  signal(SIGUSR1, SIG_DFL);
+}
+
+TEST(Clone, VforkWithoutAStack) {
+  const long child = hooked::call(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0);
+  if (child == 0) hooked::call(SYS_exit_group, 11);
+  EXPECT_EQ(status_of(static_cast<pid_t>(child)), 11);
+}
+
+TEST(Clone, FailsAsLinuxSays) {
+  EXPECT_EQ(hooked::call(SYS_clone, CLONE_THREAD, 0), -EINVAL);
+  EXPECT_EQ(hooked::call(SYS_clone3, 0, 0), -EINVAL);
+  for (int i = 0; i < 200; i++) EXPECT_EQ(hooked::call(SYS_clone, CLONE_SIGHAND | CLONE_THREAD, 0), -EINVAL);  // no frame leaks
+}
+
+int on_own_stack(void* argument) {
+  *static_cast<volatile int*>(argument) = static_cast<int>(hooked::call(SYS_getppid));
+  return 12;
+}
+
+TEST(Clone, NewStackSharedMemory) {
+  std::vector<char> stack(256 * 1024);
+  volatile int parent_seen = 0;
+  for (int i = 0; i < 100; i++) {
+    const int child = clone(on_own_stack, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | SIGCHLD, const_cast<int*>(&parent_seen));
+    ASSERT_GT(child, 0);
+    ASSERT_EQ(status_of(child), 12);
+    ASSERT_EQ(parent_seen, getpid());
+  }
+}
+
+TEST(Clone3, ReadOnlyArguments) {
+  auto* arguments = static_cast<clone_args*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  arguments->exit_signal = SIGCHLD;
+  mprotect(arguments, 4096, PROT_READ);
+  const long child = hooked::call(SYS_clone3, hooked::word(arguments), sizeof *arguments);
+  if (child == 0) hooked::call(SYS_exit_group, 13);
+  ASSERT_GT(child, 0);
+  EXPECT_EQ(status_of(static_cast<pid_t>(child)), 13);
+  munmap(arguments, 4096);
+}
+
+TEST(Spawn, PosixSpawnSystemPopen) {
+  pid_t child = 0;
+  const char* arguments[] = {"sh", "-c", "exit 21", nullptr};
+  ASSERT_EQ(posix_spawn(&child, "/bin/sh", nullptr, nullptr, const_cast<char**>(arguments), environ), 0);
+  EXPECT_EQ(status_of(child), 21);
+  EXPECT_EQ(WEXITSTATUS(system("exit 22")), 22);
+  EXPECT_EQ(output_of("echo a | cat"), "a\n");
+}
+
+TEST(Exec, EmptyEnvironmentStaysHooked) {
+  SKIP_UNLESS_HOOKED();
+  const std::string text = output_of("env -i /bin/grep -c libzpstack.so /proc/self/maps");
+  EXPECT_GT(atoi(text.c_str()), 0);
+  EXPECT_EQ(output_of("ZPS_HOOK=off /bin/grep -c test-hook-probe /proc/self/maps"), "0\n");
+  EXPECT_GT(atoi(output_of("LD_PRELOAD= /bin/grep -c libzpstack.so /proc/self/maps").c_str()), 0);
+}
+
+TEST(Exec, DispositionsAreInherited) {
+  signal(SIGUSR1, SIG_IGN);
+  const std::string text = output_of("grep SigIgn /proc/self/status");
+  signal(SIGUSR1, SIG_DFL);
+  ASSERT_GT(text.size(), 10u);
+  EXPECT_TRUE(strtoull(text.c_str() + 8, nullptr, 16) & 1ull << (SIGUSR1 - 1));
+}
+
+TEST(Threads, ManyShortOnes) {
+  std::atomic<int> ran{0};
+  for (int round = 0; round < 200; round++) {
+    std::thread a([&] { ran += hooked::call(SYS_getpid) == getpid(); });
+    std::thread b([&] { ran += hooked::call(SYS_gettid) != 0; });
+    a.join();
+    b.join();
+  }
+  EXPECT_EQ(ran, 400);
+}
+
+TEST(Threads, CancelledInABlockingCall) {
+  int pipes[2];
+  ASSERT_EQ(pipe(pipes), 0);
+  static volatile bool destroyed;
+  destroyed = false;
+  std::atomic<int> started{0};
+  struct Argument {
+    int fd;
+    std::atomic<int>* started;
+  } argument{pipes[0], &started};
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(
+                &thread, nullptr,
+                [](void* opaque) -> void* {
+                  struct Guard {
+                    ~Guard() { destroyed = true; }
+                  } guard;
+                  auto* given = static_cast<Argument*>(opaque);
+                  *given->started = 1;
+                  char byte;
+                  (void)!read(given->fd, &byte, 1);
+                  return nullptr;
+                },
+                &argument),
+            0);
+  while (started == 0) sched_yield();
+  pthread_cancel(thread);
+  void* result = nullptr;
+  pthread_join(thread, &result);
+  EXPECT_EQ(result, PTHREAD_CANCELED);
+  EXPECT_TRUE(destroyed);
+  close(pipes[0]);
+  close(pipes[1]);
+}
+
+}  // namespace

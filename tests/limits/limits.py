@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""What the library may cost, and what happens when something it needs is taken away.
+
+  limits.py --build build/release startup | memory | idle | prerequisites
+
+Budgets: start-up of /bin/true + 15 ms and of python3 + 30 ms; 48 MB on redis-server's resident memory; under 1 % of a CPU for an idle
+redis-server with 10 connections. A missing prerequisite: one line on stderr and exit status 127, or with ZPS_FALLBACK=kernel a
+program that runs on the kernel as if nothing was there.
+"""
+import argparse
+import os
+import pathlib
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "lib"))
+sys.path.insert(0, str(HERE.parent / "redis"))
+import bed as beds  # noqa: E402
+
+PYTHON = "/usr/bin/python3"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def timed(bed, argv, environment):
+    start = time.perf_counter()
+    code = bed.spawn_sut(argv, name="started", environment=environment).wait(60)
+    took = (time.perf_counter() - start) * 1000
+    if code != 0:
+        raise AssertionError(f"{argv[0]}: exit code {code}: {bed.output('started')}")
+    return took
+
+
+def startup(bed):
+    """Native and hooked in turn, so that a busy machine slows both; the budget is for the difference of the medians."""
+    native, hooked = beds.clean_environment(), bed.sut_environment(ZPS_LOG="error")
+    failures = []
+    for argv, rounds, budget in ((["/bin/true"], 31, 15.0), ([PYTHON, "-S", "-c", "pass"], 21, 30.0)):
+        plain, added = [], []
+        for _ in range(rounds):
+            plain.append(timed(bed, argv, native))
+            added.append(timed(bed, argv, hooked))
+        cost = statistics.median(added) - statistics.median(plain)
+        print(f"{argv[0]}: {statistics.median(plain):.2f} ms natively, {statistics.median(added):.2f} ms hooked, {cost:+.2f} ms of {budget:.0f}")
+        if cost > budget:
+            failures.append(f"{argv[0]} starts {cost:.2f} ms later, budget {budget}")
+    return failures
+
+
+class RedisServer:
+    """A redis-server with `clients` connections that have spoken and are now silent."""
+
+    def __init__(self, bed, environment, port, clients):
+        self.log = bed.traces / f"redis{port}.log"
+        argv = ["redis-server", "--port", port, "--protected-mode", "no", "--save", "", "--dir", bed.scratch, "--logfile", self.log]
+        self.process = bed.spawn_sut(argv, name=f"redis{port}", environment=environment)
+        beds.wait_until(lambda: self.log.exists() and "eady to accept connections" in self.log.read_text(), 30, "redis-server's start")
+        address = "127.0.0.1" if "LD_PRELOAD" not in environment else bed.sut_address
+        self.clients = []
+        for _ in range(clients):
+            client = socket.create_connection((address, port), 30)
+            client.sendall(b"PING\r\n")
+            if client.recv(7) != b"+PONG\r\n":
+                raise AssertionError("no PONG")
+            self.clients.append(client)
+
+    def resident_mb(self):
+        """Resident memory with hugetlb pages, which the kernel counts apart."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return sum(int(number) for number in re.findall(r"^(?:VmRSS|HugetlbPages):\s+(\d+) kB", status, re.MULTILINE)) / 1024
+
+    def cpu_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+
+def memory(bed):
+    bed.sut_space.enter()
+    native = RedisServer(bed, beds.clean_environment(), 6391, 1)
+    plain = native.resident_mb()
+    native.close()
+    failures, port = [], 6392
+    for name, extra, budget in (("default", {}, 48), ("without hugepages", {"ZPS_HUGEPAGES": "no"}, 48), ("ZPS_MEMORY_MB=16", {"ZPS_MEMORY_MB": 16}, 16)):
+        hooked = RedisServer(bed, bed.sut_environment(**extra), port, 1)
+        added = hooked.resident_mb() - plain
+        hooked.close()
+        port += 1
+        print(f"redis-server: {plain:.1f} MB natively, {added:+.1f} MB of {budget} ({name})")
+        if added > budget:
+            failures.append(f"{name}: the stack adds {added:.1f} MB, budget {budget}")
+    return failures
+
+
+def idle(bed):
+    """CPU time over five seconds in which nobody says anything: the passing of time is what is measured."""
+    bed.sut_space.enter()
+    failures, seconds = [], 5
+    for name, environment, port in (("native", beds.clean_environment(), 6391), ("hooked", bed.sut_environment(), 6392)):
+        server = RedisServer(bed, environment, port, 10)
+        before, start = server.cpu_seconds(), time.monotonic()
+        time.sleep(seconds)
+        share = (server.cpu_seconds() - before) / (time.monotonic() - start) * 100
+        server.close()
+        print(f"idle redis-server with 10 connections, {name}: {share:.2f} % of a CPU")
+        if name == "hooked" and share >= 1.0:
+            failures.append(f"an idle server uses {share:.2f} % of a CPU")
+    return failures
+
+
+# Listens on all addresses and serves itself over loopback: works wherever the kernel does. A number that is no prerequisite's.
+PROGRAM = """
+import socket
+listener = socket.create_server(("", 7009))
+client = socket.create_connection(("127.0.0.1", 7009), 20)
+server, _ = listener.accept()
+client.sendall(b"over loopback")
+assert server.recv(100) == b"over loopback"
+print("served")
+"""
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+# What is taken away: (name, command in front, environment).
+TAKEN_AWAY = [
+    ("no CAP_NET_ADMIN", ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"], {}),
+    ("no CAP_NET_RAW", ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"], {}),
+    ("no page 0 for a plain user", NOBODY, {}),
+    ("no address space", ["prlimit", "--as=120000000"], {}),
+    ("a bad address", [], {"ZPS_IP": "300.1.2.3/24"}),
+    ("a bad prefix", [], {"ZPS_IP": "198.18.0.2/40"}),
+    ("an unknown wire", [], {"ZPS_WIRE": "carrier-pigeon"}),
+    ("a device that is not there", [], {"ZPS_WIRE": "af_packet:nodevice0", "ZPS_IP": "198.18.3.2/24"}),
+    ("a memif path that cannot be", [], {"ZPS_WIRE": "memif:/nonexistent/dir/x.sock,role=server", "ZPS_IP": "198.18.9.1/24"}),
+    ("too little memory", [], {"ZPS_MEMORY_MB": "1"}),
+    ("an unknown mode", [], {"ZPS_HOOK": "magic"}),
+    ("an unknown setting", [], {"ZPS_NONSENSE": "1"}),
+    ("a missing hook library", [], {"ZPS_HOOK_LIBRARY": "/nonexistent/libhook.so"}),
+]
+
+
+def run_deprived(bed, prefix, extra):
+    """(exit code, stdout, stderr) of the program, prefixed only after the command in front."""
+    environment = {k: v for k, v in bed.sut_environment().items() if not k.startswith("ZPS_")}
+    preload = environment.pop("LD_PRELOAD")
+    settings = [f"{key}={value}" for key, value in {"LD_PRELOAD": preload, **extra}.items()]
+    process = bed.spawn_sut([*prefix, "env", *settings, PYTHON, "-S", "-c", PROGRAM], environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def prerequisites(bed):
+    failures = []
+    # Every `env` and `setpriv` on the way to the program is hooked as well if it is started by a hooked one: here none is.
+    for name, prefix, extra in TAKEN_AWAY:
+        code, out, err = run_deprived(bed, prefix, extra)
+        lines = [line for line in err.splitlines() if line]
+        good = code == 127 and len(lines) == 1 and lines[0].startswith("zpstack: ") and "served" not in out
+        print(f"{'ok  ' if good else 'FAIL'} {name}: {code}, {lines}")
+        if not good:
+            failures.append(f"{name}: exit code {code}, stderr {lines}")
+        code, out, err = run_deprived(bed, prefix, {**extra, "ZPS_FALLBACK": "kernel"})
+        good = code == 0 and out == "served\n" and len(err.splitlines()) <= 1
+        print(f"{'ok  ' if good else 'FAIL'} {name}, ZPS_FALLBACK=kernel: {code}, {out.strip()!r}, {err.splitlines()}")
+        if not good:
+            failures.append(f"{name} with ZPS_FALLBACK=kernel: exit code {code}, stdout {out!r}, stderr {err.splitlines()}")
+    failures += absent_peer(bed)
+    return failures
+
+
+ABSENT = """
+import errno, socket, time
+client = socket.socket()
+client.settimeout(4)
+try:
+    client.connect(("198.18.9.2", 7))
+except (TimeoutError, OSError) as error:
+    print("refused", error)
+"""
+
+
+def absent_peer(bed):
+    """A memif whose other end never comes: the program runs, and its connection ends as over a cable that leads nowhere."""
+    environment = bed.sut_environment(ZPS_WIRE=f"memif:{bed.scratch}/nobody.sock,role=client", ZPS_IP="198.18.9.1/24")
+    process = bed.spawn_sut([PYTHON, "-S", "-c", ABSENT], environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    good = process.returncode in (0, 127) and (out.startswith(b"refused") or process.returncode == 127) and len(err.splitlines()) <= 1
+    print(f"{'ok  ' if good else 'FAIL'} an absent memif peer: {process.returncode}, {out!r}, {err!r}")
+    return [] if good else [f"an absent memif peer: exit code {process.returncode}, {out!r}, {err!r}"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("startup", "memory", "idle", "prerequisites"))
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    options = parser.parse_args()
+    with beds.Bed("zpstack-veth", options.build, options.build / "test-traces" / f"limits-{options.what}") as bed:
+        failures = globals()[options.what](bed)
+    for failure in failures:
+        print(f"FAIL {failure}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

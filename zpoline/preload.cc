@@ -104,7 +104,7 @@ base::Result<bool> open_hook() noexcept {
   if (open == nullptr) return base::make_error("%s is not a hook library: it has no zps_hook_open", *path);
   hook.size = sizeof hook;
   engine.environment = start_environment;
-  if (open(&engine, &hook) < 0) return base::make_error("the hook library %s does not start", *path);
+  if (open(&engine, &hook) < 0) return base::make_error("%s", "");  // it has said why
   if (hook.abi != ZPS_HOOK_ABI) return base::make_error("%s speaks version %u of the hook interface, this engine %u", *path, hook.abi, ZPS_HOOK_ABI);
   bool claims = false;
   for (int nr = 0; nr < ZPS_NR_COUNT; nr++) {
@@ -142,23 +142,20 @@ base::Result<bool> start_engine() noexcept {
   const bool fallback = fallback_name != nullptr && strcmp(fallback_name, "kernel") == 0;
 
   auto mode = chosen_mode();
-  if (!mode) {
-    base::log(base::LogLevel::error, "%s", mode.error().text);
-    give_up();
-  }
-  if (*mode == Mode::off) return;
-  auto started = start_engine();
+  if (mode && *mode == Mode::off) return;
+  auto started = mode ? start_engine() : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;
   if (started) {
     base::log(base::LogLevel::debug, "mode zpoline: %zu objects, %zu sites, %zu rewritten, %zu known to be unclaimed, %zu in functions with a red zone, %zu odd, in %llu us", counts.objects,
               counts.sites, counts.called, counts.native, counts.red_zone, counts.other, static_cast<unsigned long long>(counts.startup_ns / 1000));
     return;
   }
+  const char* why = started.error().text;
   if (fallback) {
-    base::log(base::LogLevel::warn, "%s; running on the kernel (ZPS_FALLBACK=kernel)", started.error().text);
+    base::log(base::LogLevel::warn, "%s%srunning on the kernel (ZPS_FALLBACK=kernel)", why, *why != '\0' ? "; " : "");
     return;
   }
-  base::log(base::LogLevel::error, "%s", started.error().text);
+  if (*why != '\0') base::log(base::LogLevel::error, "%s", why);
   give_up();
 }
 

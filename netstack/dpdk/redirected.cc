@@ -119,6 +119,17 @@ int __wrap_rte_log(uint32_t, uint32_t, const char* format, ...) {
   return 0;
 }
 
+// EAL says some failures on the program's own stderr, beside the result that we put into our one line.
+int zps_dpdk_fprintf(FILE*, int, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  char text[300];
+  const int length = vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  base::log(base::LogLevel::debug, "dpdk: %s", text);
+  return length;
+}
+
 // Without a Control nothing is made or freed after the open, and EAL's heap will do.
 void* zps_dpdk_malloc(const char* type, size_t bytes, unsigned align) {
   Control* control = Control::current();

@@ -123,14 +123,16 @@ void die_of(int number, siginfo_t* info, bool faults_again) noexcept {
   if (!faults_again) send_again(number, info);
 }
 
-// A word of the program's memory that may not exist; false if it does not.
+// A word of the program's memory that may not exist (and page 0, for the program, does not); false if it does not.
 bool peek(uint64_t address, void* out, size_t bytes) noexcept {
+  if (address < kPageBytes) return false;
   iovec to{out, bytes};
   iovec from{reinterpret_cast<void*>(address), bytes};
   return base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) == static_cast<long>(bytes);
 }
 
 bool poke(uint64_t address, void* value, size_t bytes) noexcept {
+  if (address < kPageBytes) return false;
   iovec from{value, bytes};
   iovec to{reinterpret_cast<void*>(address), bytes};
   return base::kernel_call(SYS_process_vm_writev, base::kernel_call(SYS_getpid), base::as_arg(&from), 1, base::as_arg(&to), 1, 0) == static_cast<long>(bytes);

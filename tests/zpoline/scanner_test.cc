@@ -192,22 +192,29 @@ class GoldenCode : public ::testing::TestWithParam<Golden> {};
 
 TEST_P(GoldenCode, SitesAreWhatTheyShouldBe) {
   // An object with one exported function that is the code.
-  static uint8_t text[4096];
-  memset(text, 0xcc, sizeof text);
+  struct Object {
+    uint8_t text[4096];
+    ElfW(Sym) symbols[2];
+    ElfW(Dyn) dynamic[3];
+  };
+  alignas(64) static Object built;
+  built = Object{};
+  uint8_t* const text = built.text;
+  ElfW(Sym)* const symbols = built.symbols;
+  memset(text, 0xcc, sizeof built.text);
   memcpy(text, GetParam().code.data(), GetParam().code.size());
-  alignas(8) static ElfW(Sym) symbols[2];
-  memset(symbols, 0, sizeof symbols);
   symbols[1].st_info = ELF64_ST_INFO(STB_GLOBAL, STT_FUNC);
   symbols[1].st_shndx = 1;
   symbols[1].st_size = GetParam().code.size();
   const auto base = reinterpret_cast<ElfW(Addr)>(text);
-  ElfW(Dyn) dynamic[3] = {{DT_SYMTAB, {reinterpret_cast<ElfW(Addr)>(symbols)}}, {DT_STRTAB, {reinterpret_cast<ElfW(Addr)>(symbols + 2)}}, {DT_NULL, {0}}};
+  built.dynamic[0] = {DT_SYMTAB, {reinterpret_cast<ElfW(Addr)>(symbols)}};
+  built.dynamic[1] = {DT_STRTAB, {reinterpret_cast<ElfW(Addr)>(symbols + 2)}};
   ElfW(Phdr) segments[2] = {};
   segments[0].p_type = PT_LOAD;
   segments[0].p_flags = PF_R | PF_X;
-  segments[0].p_filesz = segments[0].p_memsz = sizeof text;
+  segments[0].p_filesz = segments[0].p_memsz = sizeof built.text;
   segments[1].p_type = PT_DYNAMIC;
-  segments[1].p_vaddr = reinterpret_cast<ElfW(Addr)>(dynamic) - base;
+  segments[1].p_vaddr = reinterpret_cast<ElfW(Addr)>(built.dynamic) - base;
   dl_phdr_info object{};
   object.dlpi_addr = base;
   object.dlpi_name = "golden";

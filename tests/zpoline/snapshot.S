@@ -60,6 +60,7 @@ temporary: .skip 8
         .globl snapshot_call
         .type snapshot_call, @function
 snapshot_call:
+        .cfi_startproc
         push %rbx
         push %rbp
         push %r12
@@ -161,6 +162,7 @@ after:  mov %rdi, old_rdi(%rip)
         pop %rbp
         pop %rbx
         ret
+        .cfi_endproc
         .size snapshot_call, .-snapshot_call
         .bss
         .align 8

@@ -65,11 +65,10 @@ void DpdkWire::push_out() noexcept {
     if (count > queue_mask_ + 1 - first) count = queue_mask_ + 1 - first;
     const uint16_t sent = rte_eth_tx_burst(port_, 0, queue_ + first, static_cast<uint16_t>(count));
     queued_begin_ += sent;
-    if (sent < count) {
-      if (sent == 0 && !plugged()) drop_queued();
-      return;
-    }
+    if (sent == 0 && !plugged()) drop_queued();
+    if (sent < count) break;
   }
+  pushed();
 }
 
 void DpdkWire::drop_queued() noexcept {

@@ -47,6 +47,8 @@ class DpdkWire : public Wire {
 
   // False while nobody is at the other end: what is sent then is dropped.
   [[nodiscard]] virtual bool plugged() noexcept { return true; }
+  // After frames were handed to the driver.
+  virtual void pushed() noexcept {}
   void drop_queued() noexcept;
   void forget_all_frames_but(const void* kept) noexcept;
 

@@ -24,6 +24,7 @@ struct MemifPeer {
 
   // The ring that the peer fills: from server to client, or the other way round.
   [[nodiscard]] const MemifRing& receive_ring() const noexcept { return client ? to_client : to_server; }
+  [[nodiscard]] const MemifRing& send_ring() const noexcept { return client ? to_server : to_client; }
   // Takes note of a handshake message that passes with descriptor `fd` (-1: none).
   void note(const void* message, size_t bytes, int fd) noexcept;
 

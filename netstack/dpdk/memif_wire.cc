@@ -10,6 +10,9 @@
 //  - Sleeping. The driver offers no receive interrupt, but the protocol has one: an event descriptor per ring, and a flag in the
 //    ring that says "do not bother". Which ring and which descriptor is read from the handshake's messages as they pass by, so that no
 //    private structure of the driver is touched.
+//  - Waking. The driver publishes frames and then looks at the peer's flag without a barrier in between, so the look may come first
+//    and a peer that goes to sleep at that moment is not woken until something else happens. After each burst we look again, behind a
+//    barrier, and wake it if the driver did not.
 //
 // A peer that dies leaves its memory mapped until the control event is run; nothing unmaps the rings under a poller, since control
 // events are run under the stack's lock.
@@ -44,6 +47,9 @@ constexpr int kRetryFirstMs = 5;
 constexpr int kRetryMostMs = 160;
 constexpr int kMostControlTurns = 64;
 
+// Set when the driver has woken the peer in the burst at hand.
+thread_local bool driver_kicked [[gnu::tls_model("initial-exec")]] = false;
+
 class MemifWire final : public DpdkWire {
  public:
   MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, rte_mbuf** queue, uint32_t capacity) noexcept
@@ -51,7 +57,10 @@ class MemifWire final : public DpdkWire {
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override {
     if (!connected_) [[unlikely]] run_control();
-    return DpdkWire::receive(out, capacity);
+    const int taken = DpdkWire::receive(out, capacity);
+    // While armed the driver takes the event away before it looks at the ring. What it leaves there must wake the sleeper again.
+    if (armed_ && taken == (capacity < kBurst ? capacity : kBurst)) [[unlikely]] kick(peer_->receive_ring());
+    return taken;
   }
 
   // Without a peer the next thing to happen is a control event.
@@ -64,7 +73,7 @@ class MemifWire final : public DpdkWire {
     control_->catch_up();
     if (!connected_ || armed_) return;
     // The full barrier orders the flag before the look at the ring that follows.
-    if (auto* flags = ring_flags(); flags != nullptr) flags->fetch_and(static_cast<uint16_t>(~kMaskInterrupt), std::memory_order_seq_cst);
+    if (auto* flags = ring_flags(peer_->receive_ring()); flags != nullptr) flags->fetch_and(static_cast<uint16_t>(~kMaskInterrupt), std::memory_order_seq_cst);
     armed_ = true;
   }
   void disarm() noexcept override {
@@ -72,7 +81,7 @@ class MemifWire final : public DpdkWire {
     control_->catch_up();
     armed_ = false;
     if (!connected_) return;
-    if (auto* flags = ring_flags(); flags != nullptr) flags->fetch_or(kMaskInterrupt, std::memory_order_relaxed);
+    if (auto* flags = ring_flags(peer_->receive_ring()); flags != nullptr) flags->fetch_or(kMaskInterrupt, std::memory_order_relaxed);
   }
 
   [[nodiscard]] int control_fd() noexcept override { return control_->fd(); }
@@ -84,8 +93,21 @@ class MemifWire final : public DpdkWire {
   static constexpr size_t kFlagsOffset = 4;  // behind the ring's cookie
 
   [[nodiscard]] bool plugged() noexcept override { return connected_; }
-  [[nodiscard]] std::atomic<uint16_t>* ring_flags() noexcept {
-    const MemifRing& ring = peer_->receive_ring();
+  void pushed() noexcept override {
+    const bool kicked = driver_kicked;
+    driver_kicked = false;
+    if (kicked || !connected_) return;
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const MemifRing& ring = peer_->send_ring();
+    const auto* flags = ring_flags(ring);
+    if (flags == nullptr || (flags->load(std::memory_order_relaxed) & kMaskInterrupt) != 0) return;
+    kick(ring);
+  }
+  static void kick(const MemifRing& ring) noexcept {
+    const uint64_t one = 1;
+    (void)kernel_call(SYS_write, ring.fd, as_arg(&one), sizeof one);
+  }
+  [[nodiscard]] std::atomic<uint16_t>* ring_flags(const MemifRing& ring) noexcept {
     char* region = static_cast<char*>(control_->region_of(peer_->region_fd[ring.region]));
     return region == nullptr ? nullptr : reinterpret_cast<std::atomic<uint16_t>*>(region + ring.offset + kFlagsOffset);
   }
@@ -253,3 +275,11 @@ base::Result<Wire*> open_memif(const Opening& opening) noexcept {
 }
 
 }  // namespace netstack
+
+// The driver writes to nothing but the peer's event descriptor.
+extern "C" long zps_memif_write(int fd, const void* bytes, size_t count) {
+  netstack::driver_kicked = true;
+  const long result = base::kernel_call(SYS_write, fd, base::as_arg(bytes), static_cast<long>(count));
+  if (result < 0) errno = static_cast<int>(-result);
+  return result < 0 ? -1 : result;
+}

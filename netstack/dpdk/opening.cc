@@ -20,7 +20,8 @@ constexpr uint32_t kDefaultMemoryMb = 48;
 
 // The packet socket's ring: a slot holds the kernel's header (80 bytes before the frame), the frame and a VLAN tag.
 constexpr uint32_t kSlotOverhead = 80 + 18;
-constexpr uint32_t kRingSlots = 1024;
+constexpr uint32_t kMostSlots = 1024;
+constexpr uint32_t kLeastSlots = 64;
 
 uint32_t power_of_two(uint32_t at_least) noexcept {
   uint32_t value = 1;
@@ -97,9 +98,13 @@ base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes
   return memory;
 }
 
+// Both rings together take a sixth of the memory that the stack may use at most.
 RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
   const uint32_t slot_bytes = power_of_two(mtu + kSlotOverhead < 2048 ? 2048 : mtu + kSlotOverhead);
-  return RingShape{slot_bytes < 4096 ? 4096 : slot_bytes, slot_bytes, memory_mb(opening.config) < 32 ? kRingSlots / 2 : kRingSlots};
+  const uint32_t budget = (memory_mb(opening.config) << 20) / 6;
+  uint32_t slots = kMostSlots;
+  while (slots > kLeastSlots && 2 * slots * slot_bytes > budget) slots /= 2;
+  return RingShape{slot_bytes < 4096 ? 4096 : slot_bytes, slot_bytes, slots};
 }
 
 base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept {

@@ -310,6 +310,45 @@ TEST_F(MemifWire, WakesASleeper) {
   EXPECT_EQ(peer.wait_exit(), 0);
 }
 
+// A descriptor that is readable means that frames may be there; so it stays readable while a receive() has left some.
+TEST_F(MemifWire, StaysReadableWhileFramesWait) {
+  Wire* wire = open(",role=server");
+  Process peer([this](Process& maker) {
+    Wire* theirs = open(",role=client");
+    maker.tell('o');
+    maker.hear([&] { theirs->run_control(), echo(*theirs); });
+    for (int i = 0; i < 3; i++) {
+      TxFrame out;
+      EXPECT_TRUE(theirs->allocate(&out));
+      memset(out.data, 0, kFrameBytes);
+      theirs->send(out.handle, kFrameBytes);
+    }
+    theirs->flush();
+    maker.tell('d');
+    maker.hear();
+  });
+  peer.hear([&] { wire->run_control(); });
+  ASSERT_TRUE(round_trip(*wire, 1));
+  RxFrame frame;
+  while (wire->receive(&frame, 1) == 1) wire->release(frame.handle);
+  wire->arm();
+  EXPECT_EQ(wire->receive(&frame, 1), 0);
+  peer.tell('s');
+  peer.hear();
+  for (int left = 3; left > 0; left--) {
+    pollfd sleeper{wire->sleep_fd(), POLLIN, 0};
+    EXPECT_EQ(poll(&sleeper, 1, 10000), 1) << left;
+    ASSERT_EQ(wire->receive(&frame, 1), 1) << left;
+    wire->release(frame.handle);
+  }
+  EXPECT_EQ(wire->receive(&frame, 1), 0);
+  pollfd sleeper{wire->sleep_fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&sleeper, 1, 0), 0) << "and not longer";
+  wire->disarm();
+  peer.tell('x');
+  EXPECT_EQ(peer.wait_exit(), 0);
+}
+
 TEST_F(MemifWire, RefusesWhatItCannotServe) {
   struct {
     const char* wire;

@@ -46,17 +46,19 @@ int64_t on_munmap(zps_call* call) noexcept {
     rest.arg[0] = static_cast<int64_t>(kPageBytes);
     rest.arg[1] -= static_cast<int64_t>(kPageBytes);
   }
-  forget_sites(begin_of(&rest), end_of(&rest));
-  return to_kernel(&rest);
+  const int64_t result = to_kernel(&rest);
+  if (result == 0) forget_sites(begin_of(&rest), end_of(&rest));
+  return result;
 }
 
 int64_t on_mremap(zps_call* call) noexcept {
   constexpr int64_t kFixed = 2;
   if (begin_of(call) < kPageBytes) return -EFAULT;
   if ((call->arg[3] & kFixed) && static_cast<uint64_t>(call->arg[4]) < kPageBytes) return -EPERM;
-  forget_sites(begin_of(call), end_of(call));
   const int64_t result = to_kernel(call);
-  if (result >= 0 && (call->arg[3] & kFixed)) forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[2]));
+  if (result < 0 && result > -4096) return result;
+  if (result != call->arg[0]) forget_sites(begin_of(call), end_of(call));
+  if (call->arg[3] & kFixed) forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[2]));
   return result;
 }
 

@@ -111,7 +111,7 @@ class MemifWire final : public DpdkWire {
     char* region = static_cast<char*>(control_->region_of(peer_->region_fd[ring.region]));
     return region == nullptr ? nullptr : reinterpret_cast<std::atomic<uint16_t>*>(region + ring.offset + kFlagsOffset);
   }
-  void look_at_link() noexcept;
+  void look_at_link(bool tried) noexcept;
 
   MemifPeer* const peer_;
   bool connected_ = false;
@@ -121,20 +121,22 @@ class MemifWire final : public DpdkWire {
 
 void MemifWire::run_control() noexcept {
   control_->catch_up();
+  bool tried = false;
   for (int turn = 0; turn < kMostControlTurns; turn++) {
     const Control::Ran ran = control_->run();
     if (ran.timer && peer_->client && control_->callbacks() == 0) {
       Control::Scope scope(control_);
       (void)peer_->connect();
+      tried = true;
     }
     if (ran.callbacks == 0) break;
   }
-  look_at_link();
+  look_at_link(tried);
   control_->publish();
 }
 
-// Link state, and the client's timer: it runs while there is no control channel.
-void MemifWire::look_at_link() noexcept {
+// Link state, and the client's timer: it runs while there is no control channel, slower after each attempt.
+void MemifWire::look_at_link(bool tried) noexcept {
   rte_eth_link link{};
   (void)rte_eth_link_get_nowait(port_, &link);
   const bool up = link.link_status == RTE_ETH_LINK_UP;
@@ -144,7 +146,10 @@ void MemifWire::look_at_link() noexcept {
     drop_queued();
   }
   if (!peer_->client) return;
-  const int wanted = control_->callbacks() > 0 ? 0 : retry_ms_ == 0 ? kRetryFirstMs : retry_ms_ * 2 < kRetryMostMs ? retry_ms_ * 2 : kRetryMostMs;
+  int wanted = retry_ms_;
+  if (control_->callbacks() > 0) wanted = 0;
+  else if (retry_ms_ == 0) wanted = kRetryFirstMs;
+  else if (tried && retry_ms_ < kRetryMostMs) wanted = retry_ms_ * 2;
   if (wanted != retry_ms_) control_->set_retry_ms(wanted);
   retry_ms_ = wanted;
 }
@@ -156,7 +161,7 @@ void MemifWire::recover() noexcept {
     Control::Scope scope(control_);
     peer_->disconnect();
   }
-  look_at_link();
+  look_at_link(false);
   control_->publish();
 }
 

@@ -218,6 +218,8 @@ uint32_t LwipStack::random() noexcept {
 // is only read here: which slots are in use, the listeners' addresses and options, the streams' options and observers.
 void LwipStack::recover() noexcept {
   StackRegion& region = region_of(*this);
+  region.streams.rebuild();
+  region.streams.for_each([](LwipStream& stream) { stream.note_sequence(); });
   memcpy(setup_.image_data, setup_.image_pristine, setup_.image_bytes);
   the_stack = this;
   setup_.arena->reset();
@@ -230,7 +232,6 @@ void LwipStack::recover() noexcept {
   housekeeping_until_ns_ = 0;
   region.demux.reset(setup_.seed);
   region.ports.reset();
-  region.streams.rebuild();
   region.listeners.rebuild();
   for (LwipListener*& bucket : listeners_) bucket = nullptr;
   listener_count_ = 0;
@@ -241,12 +242,14 @@ void LwipStack::recover() noexcept {
   start_lwip();
   region.streams.for_each([&](LwipStream& stream) {
     stream.forget_everything();
+    stream.reset_peer();
     if (!stream.held() || stream.released()) {
       region.streams.free(&stream);
     } else {
       stream.announce(stream.ready());
     }
   });
+  setup_.wire->flush();
 }
 
 }  // namespace netstack

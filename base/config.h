@@ -27,7 +27,7 @@ struct Config {
   uint32_t frames = 0;                 // ZPS_FRAMES
   uint32_t memory_mb = 48;             // ZPS_MEMORY_MB, 16 at least
   uint32_t time_wait_ms = 2000;        // ZPS_TIME_WAIT_MS
-  uint32_t spin_us = 50;               // ZPS_SPIN_US: how long a wait polls before it sleeps
+  uint32_t spin_us = 200;              // ZPS_SPIN_US: how long a wait polls before it sleeps
   bool hugepages = true;               // ZPS_HUGEPAGES: use them when they are there
   Fallback fallback = Fallback::fail;  // ZPS_FALLBACK=kernel
   LogLevel log = LogLevel::info;       // ZPS_LOG

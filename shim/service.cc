@@ -68,13 +68,13 @@ void reap(uint64_t now) noexcept {
   }
 }
 
-// How long to sleep, in ms.
+// How long to sleep, in ms. While the program polls the lock is left to it: a look at the clock needs none.
 long look_after_stack(uint64_t now, uint64_t* own_poll_ns, uint64_t* others_poll_ns) noexcept {
-  Guard guard;
-  netstack::Stack* stack = guard.stack();
-  const uint64_t last = stack->last_poll_ns();
+  const uint64_t last = the_stack()->last_poll_ns();
   if (last > *own_poll_ns) *others_poll_ns = last;
   if (now > last && now - last > kQuietNs) {
+    Guard guard;
+    netstack::Stack* stack = guard.stack();
     (void)stack->poll(now);
     *own_poll_ns = stack->last_poll_ns();
   }

@@ -18,14 +18,23 @@ using base::kernel_call;
 constexpr uint64_t kLookAroundNs = 2'000'000;      // a sleeper that nobody can wake looks this often
 constexpr uint64_t kKernelProbeNs = 10'000;        // a spinning wait looks at the kernel's side this often
 constexpr uint64_t kShortestSpinNs = 2'000;
+constexpr uint32_t kVainSpins = 8;    // so many spins in a row found nothing: the next ones are short
+constexpr uint32_t kRetryEvery = 64;  // but now and then one is long again
 
 uint64_t longest_spin_ns = 0;
-thread_local uint64_t spin_budget_ns = 0;
+thread_local uint32_t vain_spins = 0;
 thread_local void* scratch = nullptr;
 
-long poll_and_check(Condition& condition) noexcept {
+// How long the next wait spins. A peer on another core answers within the spin; one that shares this core, or a
+// program that is idle, never does, and after some vain spins the wait goes to sleep almost at once.
+uint64_t spin_budget_ns() noexcept {
+  if (vain_spins < kVainSpins || vain_spins % kRetryEvery == 0 || longest_spin_ns < kShortestSpinNs) return longest_spin_ns;
+  return kShortestSpinNs;
+}
+
+long poll_and_check(Condition& condition, uint64_t now) noexcept {
   Guard guard;
-  if (guard.stack() != nullptr) (void)guard.stack()->poll(base::monotonic_ns());
+  if (guard.stack() != nullptr) (void)guard.stack()->poll(now);
   die_if_told();
   return condition.check();
 }
@@ -34,13 +43,13 @@ long poll_and_check(Condition& condition) noexcept {
 long spin(Condition& condition, const WaitOptions& options) noexcept {
   const zps_thread* thread = engine->thread();
   uint64_t now = base::monotonic_ns();
-  uint64_t end = now + (options.spin ? spin_budget_ns : 0);
+  uint64_t end = now + (options.spin ? spin_budget_ns() : 0);
   if (end > options.deadline_ns) end = options.deadline_ns;
   uint64_t probe = now;
   while (true) {
-    long result = poll_and_check(condition);
+    long result = poll_and_check(condition, now);
     if (result != -EAGAIN) {
-      spin_budget_ns = longest_spin_ns;
+      vain_spins = 0;
       return result;
     }
     now = base::monotonic_ns();
@@ -52,7 +61,7 @@ long spin(Condition& condition, const WaitOptions& options) noexcept {
     if (now >= end || thread->signals_pending != 0) break;
     __builtin_ia32_pause();
   }
-  spin_budget_ns = spin_budget_ns / 2 > kShortestSpinNs ? spin_budget_ns / 2 : (longest_spin_ns < kShortestSpinNs ? longest_spin_ns : kShortestSpinNs);
+  vain_spins++;
   return -EAGAIN;
 }
 
@@ -147,7 +156,6 @@ long sleep_once(Condition& condition, const WaitOptions& options) noexcept {
 
 long wait_until_done(Condition& condition, const WaitOptions& options) noexcept {
   zps_thread* thread = engine->thread();
-  if (spin_budget_ns == 0) spin_budget_ns = longest_spin_ns;
   thread->ran_no_restart = 0;
   while (true) {
     long result = spin(condition, options);

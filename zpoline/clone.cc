@@ -88,7 +88,12 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
   const uint64_t flags = frame->flags;
   const uint64_t mask = frame->mask;
   zpoline::ThreadState& thread = zpoline::this_thread();
-  if (zpoline::shares_words(flags)) thread.words.vfork_child = frame->vfork_child;
+  if (zpoline::shares_words(flags)) {
+    // The child may have ended inside a hooked call (exit_group is one), or with a signal put off; these words are ours again.
+    thread.words.vfork_child = frame->vfork_child;
+    thread.words.inside = 0;
+    thread.words.signals_pending = 0;
+  }
   const bool no_child = result < 0;
   zpoline::give_back(frame, zpoline::has_two_readers(flags) && no_child ? 2 : 1);
   if ((flags & CLONE_THREAD) && no_child) __atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);

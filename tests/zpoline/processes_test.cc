@@ -100,6 +100,9 @@ TEST(Vfork, FailingExec) {
   }
   EXPECT_EQ(status_of(child), 3);
   EXPECT_EQ(hooked::call(SYS_getpid), getpid());
+  if (hooked::expected()) {
+    EXPECT_EQ(hooked::call(kProbeInside), 1) << "the child's exit left the parent inside a call";
+  }
 }
 
 TEST(Vfork, DispositionsOfTheParentStay) {
@@ -164,6 +167,9 @@ TEST(Clone3, ReadOnlyArguments) {
 TEST(Spawn, PosixSpawnSystemPopen) {
   pid_t child = 0;
   const char* arguments[] = {"sh", "-c", "exit 21", nullptr};
+  ASSERT_EQ(posix_spawn(&child, "/bin/sh", nullptr, nullptr, const_cast<char**>(arguments), environ), 0);
+  EXPECT_EQ(status_of(child), 21);
+  EXPECT_EQ(posix_spawn(&child, "/nonexistent", nullptr, nullptr, const_cast<char**>(arguments), environ), ENOENT);
   ASSERT_EQ(posix_spawn(&child, "/bin/sh", nullptr, nullptr, const_cast<char**>(arguments), environ), 0);
   EXPECT_EQ(status_of(child), 21);
   EXPECT_EQ(WEXITSTATUS(system("exit 22")), 22);

@@ -1,0 +1,47 @@
+#!/bin/sh
+# How the engine starts and fails: settings, missing privilege, missing hook, memory limits, and children it cannot be in.
+# Usage: start_test.sh libzpstack.so hook.so
+library=$1
+hook=$2
+failed=0
+
+# expect NAME STATUS PATTERN command...: the command's status, and a pattern in its output (both streams).
+expect() {
+  name=$1 status=$2 pattern=$3
+  shift 3
+  output=$("$@" 2>&1)
+  got=$?
+  if [ "$got" -eq "$status" ] && printf '%s\n' "$output" | grep -q -- "$pattern"; then
+    echo "ok: $name"
+  else
+    echo "FAILED: $name: status $got (want $status), output: $output"
+    failed=1
+  fi
+}
+hooked() { env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY="$hook" "$@"; }
+limited() { ( ulimit -v 300000; hooked "$@" ); }
+# Without CAP_SYS_RAWIO page 0 is out of reach.
+powerless() { setpriv --bounding-set=-all --inh-caps=-all --reuid=65534 --clear-groups env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY="$hook" "$@"; }
+
+powerless_fallback() { ( ZPS_FALLBACK=kernel; export ZPS_FALLBACK; powerless "$@" ); }
+
+expect "runs" 0 "^hi$" hooked echo hi
+expect "off" 1 "^0$" hooked env ZPS_HOOK=off grep -c zpstack-hook /proc/self/maps
+expect "unknown mode" 127 "^zpstack: ZPS_HOOK=frobnicate is not known" env LD_PRELOAD="$library" ZPS_HOOK=frobnicate echo hi
+expect "mode of a later version" 127 "^zpstack: ZPS_HOOK=sud is not available" env LD_PRELOAD="$library" ZPS_HOOK=sud echo hi
+expect "no hook library" 127 "^zpstack: the hook library cannot be loaded" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=/nonexistent.so echo hi
+expect "no hook library, fallback" 0 "^hi$" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=/nonexistent.so ZPS_FALLBACK=kernel echo hi
+expect "not a hook library" 127 "has no zps_hook_open" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=libm.so.6 echo hi
+expect "under ulimit -v" 0 "^hi$" limited echo hi
+if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/mmap_min_addr)" != 0 ] && command -v setpriv >/dev/null; then
+  # The library must be readable for the unprivileged user: a copy under /tmp is.
+  directory=$(mktemp -d)
+  chmod 755 "$directory"
+  cp "$library" "$hook" "$directory"
+  library=$directory/$(basename "$library")
+  hook=$directory/$(basename "$hook")
+  expect "no privilege" 127 "^zpstack: page 0 cannot be mapped" powerless echo hi
+  expect "no privilege, fallback" 0 "^hi$" powerless_fallback echo hi
+  rm -r "$directory"
+fi
+exit $failed

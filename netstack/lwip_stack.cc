@@ -230,7 +230,7 @@ void LwipStack::recover() noexcept {
   in_poll_ = starved_ = false;
   next_tick_ns_ = next_parked_ns_ = kNever;
   housekeeping_until_ns_ = 0;
-  region.demux.reset(setup_.seed);
+  region.demux.reset();
   region.ports.reset();
   region.listeners.rebuild();
   for (LwipListener*& bucket : listeners_) bucket = nullptr;

@@ -12,7 +12,7 @@ extern "C" [[gnu::visibility("default")]] Stack* zps_stack_make(const StackSetup
   auto* region = static_cast<StackRegion*>(setup->region);
   auto* stack = new (region->stack_storage) LwipStack(*setup);
   the_stack = stack;
-  region->demux.reset(setup->seed);
+  region->demux.start(setup->seed);
   stack->start_lwip();
   return stack;
 }

@@ -40,9 +40,12 @@ void PcbList::remove(tcp_pcb* pcb) noexcept {
   }
 }
 
-void TcpDemux::reset(const uint64_t seed[2]) noexcept {
+void TcpDemux::start(const uint64_t seed[2]) noexcept {
   secret_[0] = seed[0];
   secret_[1] = seed[1] | 1;
+}
+
+void TcpDemux::reset() noexcept {
   armed_.clear();
   waiting_.clear();
   parked_.clear();

@@ -39,8 +39,10 @@ class PcbList {
 
 class TcpDemux {
  public:
-  // Called once on zero-filled memory, and after recover().
-  void reset(const uint64_t seed[2]) noexcept;
+  // Called once on zero-filled memory, which is an empty table (and stays untouched here).
+  void start(const uint64_t seed[2]) noexcept;
+  // Empties the table without looking at what it held: by recover().
+  void reset() noexcept;
 
   // Files a PCB by its state: any synchronising or synchronised state is armed, TIME-WAIT waits.
   void add(tcp_pcb* pcb) noexcept;

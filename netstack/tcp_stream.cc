@@ -262,6 +262,7 @@ void LwipStream::forget_everything() noexcept {
   chunks_ = last_chunk_ = feeding_ = nullptr;
   DirtyLink::prev = DirtyLink::next = nullptr;
   AcceptLink::prev = AcceptLink::next = nullptr;
+  if (bound_) stack_.ports().use(lwip_ntohs(local_.port_be));
   const bool alive = phase_ == Phase::connected || phase_ == Phase::connecting;
   if (alive && !(peer_closed_ && fin_sent_)) error_ = ECONNRESET;
   if (phase_ != Phase::fresh) {

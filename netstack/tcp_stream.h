@@ -113,6 +113,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public AcceptLink {
   void detach() noexcept;
   void apply_options() noexcept;
   void fail(int error) noexcept;
+  void give_up(int error) noexcept;
   void queue_received(pbuf* p) noexcept;
   void drop_received() noexcept;
   void open_window(size_t bytes) noexcept;

@@ -14,6 +14,7 @@ constexpr uint32_t kEagerSegments = 44;          // this much unsent (64 KB) lea
 constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
 constexpr uint32_t kLargeChunk = 64 * 1024 - 64;
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
+constexpr uint64_t kOrphanNs = 100'000'000'000;  // Linux gives up on a closed socket whose peer takes nothing after about as long
 constexpr uint64_t kUnreachableNs = 3'000'000'000;
 constexpr int kInitialRtoTicks = 1000 / TCP_SLOW_INTERVAL;
 
@@ -234,6 +235,12 @@ void LwipStream::free_chunks() noexcept {
   acknowledged_ = fed_ = written_;
 }
 
+// Resets a connection whose time is up; a released stream ends with it.
+void LwipStream::give_up(int error) noexcept {
+  abort(released_ ? 0 : error);
+  if (released_) stack_.free_stream(*this);
+}
+
 bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   if (phase_ == Phase::connecting) {
     const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
@@ -246,7 +253,11 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   }
   const bool outstanding = written_ != acknowledged_;
   if (outstanding && options_.user_timeout_ms > 0 && now_ns - progress_ns_ > static_cast<uint64_t>(options_.user_timeout_ms) * 1'000'000) {
-    abort(ETIMEDOUT);
+    give_up(ETIMEDOUT);
+    return false;
+  }
+  if (released_ && outstanding && now_ns - progress_ns_ > kOrphanNs) {
+    give_up(0);
     return false;
   }
   if (holding() && held_since_ns_ != 0 && now_ns - held_since_ns_ > kHoldLimitNs) {

@@ -44,9 +44,12 @@ pbuf* wrap_frame(const RxFrame& frame) noexcept {
   return &p;
 }
 
-// The frame's bytes in the arena and the frame back on the wire; nullptr if the arena is full (the frame is released all the same).
+// The frame's bytes in the arena and the frame back on the wire; nullptr if there is no room (the frame is released all the same).
+// What is received may fill three quarters of the arena: the rest is for ACKs and for what programs must send before they read on.
 pbuf* copy_frame(Wire& wire, const RxFrame& frame) noexcept {
-  pbuf* p = pbuf_alloc(PBUF_RAW, static_cast<u16_t>(frame.length), PBUF_RAM);
+  const base::Arena& arena = the_stack->arena();
+  const bool room = arena.used() < arena.capacity() / 4 * 3;
+  pbuf* p = room ? pbuf_alloc(PBUF_RAW, static_cast<u16_t>(frame.length), PBUF_RAM) : nullptr;
   if (p != nullptr) memcpy(p->payload, frame.data, frame.length);
   wire.release(frame.handle);
   return p;

@@ -307,6 +307,20 @@ TEST_F(TcpSemantics, UserTimeout) {
   server->release();
 }
 
+TEST_F(TcpSemantics, OrphanWhosePeerTakesNothingEnds) {
+  auto [client, server] = connected();
+  (void)send_text(*client, std::string(900'000, 'o'));  // more than the peer's window
+  pair_.pass(1000);
+  client->release();
+  pair_.pass(60'000, 50);
+  EXPECT_EQ(client_before_.streams + 1, pair_.client->levels().streams) << "it still tries";
+  pair_.pass(60'000, 50);
+  EXPECT_EQ(client_before_.streams, pair_.client->levels().streams);
+  EXPECT_EQ(client_before_.pcbs, pair_.client->levels().pcbs);
+  EXPECT_EQ(ECONNRESET, server->take_error());
+  server->release();
+}
+
 TEST_F(TcpSemantics, KeepaliveFindsADeadPeer) {
   auto [client, server] = connected();
   for (const auto& [option, value] : {std::pair{TcpOption::keepalive, 1}, {TcpOption::keepidle_s, 5}, {TcpOption::keepintvl_s, 2}, {TcpOption::keepcnt, 3}}) {

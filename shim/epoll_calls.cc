@@ -82,9 +82,20 @@ long control_kernel(EpollFile* set, const zps_call& call) noexcept {
   return result;
 }
 
+// Takes the kick's event out of what the kernel reported. How many are left.
+long without_kick(EpollFile* set, epoll_event* events, long count) noexcept {
+  if (set->kicked_ns == 0) [[likely]] return count;
+  long left = 0;
+  for (long i = 0; i < count; i++) {
+    if (events[i].data.u64 != kKickData) events[left++] = events[i];
+  }
+  if (left < count) take_kick_back(set);
+  return count < 0 ? count : left;
+}
+
 // Events of the kernel's half, without waiting.
-int kernel_events(int fd, epoll_event* events, int capacity) noexcept {
-  const long got = kernel_call(SYS_epoll_wait, fd, as_arg(events), capacity, 0);
+int kernel_events(EpollFile* set, int fd, epoll_event* events, int capacity) noexcept {
+  const long got = without_kick(set, events, kernel_call(SYS_epoll_wait, fd, as_arg(events), capacity, 0));
   return got > 0 ? static_cast<int>(got) : 0;
 }
 
@@ -115,7 +126,7 @@ class EpollCondition final : public Condition {
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, set_); }
   bool has_kernel_side() const noexcept override { return set_->kernel_items != 0; }
   long check_kernel() noexcept override {
-    const long count = kernel_call(SYS_epoll_wait, fd_, as_arg(events_), capacity_, 0);
+    const long count = without_kick(set_, events_, kernel_call(SYS_epoll_wait, fd_, as_arg(events_), capacity_, 0));
     return count == 0 ? -EAGAIN : count;
   }
 
@@ -147,12 +158,12 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
       set->kernel_looked_ns = now;
     }
     // The kernel's half comes first when it is due, with half of the room: a busy stack must not leave it none.
-    const int first = look_at_kernel && ready ? kernel_events(fd, events, static_cast<int>(capacity > 1 ? capacity / 2 : 1)) : 0;
+    const int first = look_at_kernel && ready ? kernel_events(set, fd, events, static_cast<int>(capacity > 1 ? capacity / 2 : 1)) : 0;
     count = collect_ready(set, events + first, static_cast<int>(capacity) - first);
     if (count < 0) return count;
     count = merge_events(events, first, first + count);
   }
-  if (look_at_kernel && count == 0) count = kernel_events(fd, events, static_cast<int>(capacity));
+  if (look_at_kernel && count == 0) count = kernel_events(set, fd, events, static_cast<int>(capacity));
   if (count > 0 || deadline_ns == 0) return count;
   {
     Guard guard;
@@ -171,9 +182,43 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
   return result == -EAGAIN ? 0 : result;
 }
 
-bool kernel_alone(const zps_call& call) noexcept {
+// A wait in a family without a stack: the kernel's half alone. kPass: a stack is there (now), wait again the other way.
+long wait_in_kernel(int fd, epoll_event* events, long capacity, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
+  EpollFile* set;
+  {
+    Guard guard;
+    set = set_at(fd);
+    if (set == nullptr || guard.stack() != nullptr) return kPass;
+    set->bare_waiters++;
+  }
+  int timeout_ms = -1;
+  if (deadline_ns != kForever) {
+    const uint64_t now = base::monotonic_ns();
+    const uint64_t left_ms = deadline_ns > now ? (deadline_ns - now + 999'999) / 1'000'000 : 0;
+    timeout_ms = left_ms < INT32_MAX ? static_cast<int>(left_ms) : INT32_MAX;
+  }
+  long count = engine->sleep(SYS_epoll_pwait, fd, as_arg(events), capacity, timeout_ms, as_arg(mask), mask_bytes);
+  const long all = count;
+  Guard guard;
+  if (set->bare_waiters > 0) set->bare_waiters--;
+  count = without_kick(set, events, count);
+  take_kick_back(set);
+  return count == 0 && all > 0 ? kPass : count;
+}
+
+// Serves one of the waits, or leaves it to the kernel.
+long wait_somewhere(const zps_call& call, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
   const File* file = peek(call.arg[0]);
-  return file == nullptr || file->kind != FileKind::epoll || the_stack() == nullptr;
+  if (file == nullptr || file->kind != FileKind::epoll || engine->thread()->vfork_child != 0) return kPass;
+  const int fd = static_cast<int>(call.arg[0]);
+  epoll_event* events = reinterpret_cast<epoll_event*>(call.arg[1]);
+  const int capacity = static_cast<int>(call.arg[2]);
+  if (the_stack() == nullptr) {
+    if (deadline_ns == 0) return kPass;
+    const long result = wait_in_kernel(fd, events, capacity, deadline_ns, mask, mask_bytes);
+    if (result != kPass || the_stack() == nullptr) return result;
+  }
+  return wait_in_set(fd, events, capacity, deadline_ns, mask, mask_bytes);
 }
 
 long create(const zps_call& call) noexcept {
@@ -222,29 +267,21 @@ long shim_epoll_ctl(const zps_call& call) noexcept {
   return item == nullptr ? -ENOENT : modify_item(item, call, event);
 }
 
-long shim_epoll_wait(const zps_call& call) noexcept {
-  if (kernel_alone(call)) return kPass;
-  return wait_in_set(static_cast<int>(call.arg[0]), reinterpret_cast<epoll_event*>(call.arg[1]), static_cast<int>(call.arg[2]),
-                     deadline_from_ms(call.arg[3]), nullptr, 8);
-}
+long shim_epoll_wait(const zps_call& call) noexcept { return wait_somewhere(call, deadline_from_ms(call.arg[3]), nullptr, 8); }
 
 long shim_epoll_pwait(const zps_call& call) noexcept {
-  if (kernel_alone(call)) return kPass;
-  return wait_in_set(static_cast<int>(call.arg[0]), reinterpret_cast<epoll_event*>(call.arg[1]), static_cast<int>(call.arg[2]),
-                     deadline_from_ms(call.arg[3]), reinterpret_cast<void*>(call.arg[4]), call.arg[5]);
+  return wait_somewhere(call, deadline_from_ms(call.arg[3]), reinterpret_cast<void*>(call.arg[4]), call.arg[5]);
 }
 
 long shim_epoll_pwait2(const zps_call& call) noexcept {
-  if (kernel_alone(call)) return kPass;
   uint64_t deadline_ns = kForever;
   if (call.arg[3] != 0) {
     timespec time;
-    if (long error = copy_in(&time, reinterpret_cast<void*>(call.arg[3]), sizeof time); error != 0) return error;
-    if (time.tv_sec < 0 || time.tv_nsec < 0 || time.tv_nsec >= 1'000'000'000) return -EINVAL;
+    if (copy_in(&time, reinterpret_cast<void*>(call.arg[3]), sizeof time) != 0) return kPass;
+    if (time.tv_sec < 0 || time.tv_nsec < 0 || time.tv_nsec >= 1'000'000'000) return kPass;
     if (time.tv_sec <= INT32_MAX) deadline_ns = deadline_after(static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(time.tv_nsec));
   }
-  return wait_in_set(static_cast<int>(call.arg[0]), reinterpret_cast<epoll_event*>(call.arg[1]), static_cast<int>(call.arg[2]), deadline_ns,
-                     reinterpret_cast<void*>(call.arg[4]), call.arg[5]);
+  return wait_somewhere(call, deadline_ns, reinterpret_cast<void*>(call.arg[4]), call.arg[5]);
 }
 
 }  // namespace shim

@@ -1,6 +1,7 @@
 // Items, ready lists and what becomes of registrations when a socket's side is decided.
 #include "shim/epoll_file.h"
 
+#include "base/clock.h"
 #include "base/syscall.h"
 #include "shim/family.h"
 #include "shim/user_memory.h"
@@ -47,6 +48,7 @@ void attach_item(EpollItem* item) noexcept {
   if (source == nullptr) return;
   item->netstack::Observer::unlink();
   source->observers.push_back(item);
+  if (item->set->bare_waiters > 0) [[unlikely]] kick(item->set);
   if ((full_level(source) & item->mask()) != 0) mark_ready(item);
 }
 
@@ -100,6 +102,21 @@ void registrations_follow(File* file, bool dual) noexcept {
     }
     attach_item(item);
   }
+}
+
+void kick(EpollFile* set) noexcept {
+  if (set->kicked_ns != 0 || the_stack() == nullptr) return;
+  epoll_event event{EPOLLIN, {.u64 = kKickData}};
+  if (kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_ADD, family->kick_fd, as_arg(&event)) == 0) set->kicked_ns = base::monotonic_ns();
+}
+
+void take_kick_back(EpollFile* set) noexcept {
+  if (set->kicked_ns == 0) return;
+  if (set->bare_waiters > 0 && base::monotonic_ns() - set->kicked_ns < kKickNs) return;
+  epoll_event unused{};
+  (void)kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_DEL, family->kick_fd, as_arg(&unused));
+  set->kicked_ns = 0;
+  set->bare_waiters = 0;
 }
 
 void registrations_return(File* file) noexcept {

@@ -24,8 +24,8 @@
 //  3 Items die with the last reference to their file or their set, never with a number.
 //  4 The kernel's half is changed by the process that calls, through its own number of the set.
 //
-// Known limits: EPOLLEXCLUSIVE wakes every set (more wake-ups, never fewer); a thread that sleeps in a set before the family has
-// a stack sleeps in the kernel alone and is woken by a change of the set through `kick`.
+// Known limits: EPOLLEXCLUSIVE wakes every set (more wake-ups, never fewer); a set that already sleeps when the family's first
+// stack is made is woken by a descriptor put into its kernel half for that moment (kick), whose event is taken out again.
 // Sources: epoll(7), epoll_ctl(2); the behaviour is compared with the kernel's by the differential tests.
 #pragma once
 
@@ -73,7 +73,13 @@ class EpollFile final : public File, public netstack::Pollable {
   uint32_t kernel_items = 0;  // upper bound of what the kernel's half holds
   uint32_t turns = 0;         // waits since the kernel's half was looked at
   uint64_t kernel_looked_ns = 0;
+  uint32_t bare_waiters = 0;  // threads that sleep in the kernel's half alone, from before there was a stack
+  uint64_t kicked_ns = 0;     // since when the kernel's half holds the family's kick descriptor; 0: it does not
 };
+
+inline constexpr uint64_t kKickNs = 100'000'000;  // a kick lasts so long at most
+// The data of the kick descriptor's event.
+inline constexpr uint64_t kKickData = 0x7a70'737e'6b69'636b;
 
 inline constexpr uint32_t kKernelEveryTurns = 32;
 inline constexpr uint64_t kKernelEveryNs = 100'000;
@@ -89,6 +95,10 @@ void drop_item(EpollItem* item) noexcept;
 [[nodiscard]] int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept;
 // A file's side was decided: its registrations follow (kernel's half removed unless `dual`; endpoint observed).
 void registrations_follow(File* file, bool dual) noexcept;
+// Wakes those who sleep in a set's kernel half alone: it has something of the stack now. And takes the kick back when they are awake,
+// or have had time enough: a thread that left its sleep by siglongjmp never says so.
+void kick(EpollFile* set) noexcept;
+void take_kick_back(EpollFile* set) noexcept;
 // A file is undecided again: the kernel's half takes its registrations back.
 void registrations_return(File* file) noexcept;
 // The number of `set` in this process, or -1.

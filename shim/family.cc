@@ -44,6 +44,7 @@ Family* copy_family() noexcept {
   if (fresh == nullptr) return nullptr;
   fresh->sockets.copy_from(family->sockets);
   fresh->epolls.copy_from(family->epolls);
+  fresh->epolls.for_each([](EpollFile* set) { set->bare_waiters = 0; });  // the child has one thread
   fresh->items.copy_from(family->items);
   fresh->chunks.copy_from(family->chunks);
   const ProcessSlot& from = family->slots[0];

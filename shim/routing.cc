@@ -48,14 +48,18 @@ bool worth_a_stack(uint32_t address_be) noexcept {
   return is_default_range(address_be) && !kernel_reaches(address_be);
 }
 
+int hidden_eventfd(unsigned count) noexcept {
+  const long made = kernel_call(SYS_eventfd2, count, EFD_NONBLOCK | EFD_CLOEXEC);
+  return made < 0 ? static_cast<int>(made) : base::move_fd_high(static_cast<int>(made));
+}
+
 bool make_wake_fds() noexcept {
   for (int& fd : family->wake_fd) {
-    const long made = kernel_call(SYS_eventfd2, 0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (made < 0) return false;
-    fd = base::move_fd_high(static_cast<int>(made));
+    fd = hidden_eventfd(0);
     if (fd < 0) return false;
   }
-  return true;
+  family->kick_fd = hidden_eventfd(1);
+  return family->kick_fd >= 0;
 }
 
 [[noreturn]] void give_up(const char* reason) noexcept {

@@ -44,9 +44,22 @@ void LwipStack::start_lwip() noexcept {
 void LwipStack::finish_input() noexcept {
   if (repair.pcb == nullptr) [[likely]] return;
   tcp_pcb& pcb = *repair.pcb;
+  repair.pcb = nullptr;
   if (repair.dupacks > 0 && pcb.dupacks == 0) pcb.dupacks = static_cast<u8_t>(repair.dupacks);
   if (repair.close_window && pcb.rcv_wnd > 0) pcb.rcv_wnd--;
-  repair.pcb = nullptr;
+  if (pcb.errf == nullptr) return;
+  auto& stream = *static_cast<LwipStream*>(pcb.callback_arg);
+  const bool recovering = tcp_is_flag_set(&pcb, TF_INFR);
+  if (recovering && !repair.recovering) {
+    stream.recovery_point = pcb.snd_nxt;
+  } else if (repair.recovering && !recovering && pcb.unacked != nullptr && TCP_SEQ_GT(pcb.lastack, repair.lastack) &&
+             TCP_SEQ_LT(pcb.lastack, stream.recovery_point) && tcp_rexmit(&pcb) == ERR_OK) {
+    // A partial acknowledgement: the next hole begins where it ends.
+    tcp_set_flags(&pcb, TF_INFR);
+    pcb.rtime = 0;
+    pcb.nrtx = 0;
+    (void)tcp_output(&pcb);
+  }
 }
 
 int LwipStack::poll(uint64_t now_ns) noexcept {

@@ -58,7 +58,7 @@ class LwipStack final : public Stack {
 
   // For the wire's glue and lwIP's hooks.
   void output_starved() noexcept { starved_ = true; }
-  // Undoes what the guard changed for the segment that lwIP has now processed.
+  // Undoes what the guard changed for the segment that lwIP has now processed, and goes on with a recovery that lwIP ends too early.
   void finish_input() noexcept;
   [[nodiscard]] uint64_t count_assertion() noexcept { return ++assertions_; }
   // Fragments or packets for an unresolved neighbour wait inside lwIP: its one-second timers run until they are gone.
@@ -68,6 +68,8 @@ class LwipStack final : public Stack {
     tcp_pcb* pcb;
     int dupacks;         // to put back after input, or -1
     bool close_window;   // the window was opened by one byte for this segment
+    bool recovering;     // the connection was in fast recovery
+    uint32_t lastack;    // what was acknowledged before this segment
   };
   Repair repair{};
 

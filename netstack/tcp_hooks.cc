@@ -5,9 +5,10 @@
 //  - SYN on a synchronised connection: answered with a challenge ACK (RFC 5961, 4.2);
 //  - out-of-order data beyond the window, which could replace queued segments past a bound;
 //  - the last ACK of a handshake while the accept queue is full (the peer's data will bring another).
-// Two repairs span the call into lwIP and are undone by the input loop: lwIP forgets its duplicate ACKs on any data segment, so two-way
-// traffic never retransmits fast; and it answers every pure ACK when its window is zero, so two stacks that both
-// have one would answer each other for ever.
+// Three repairs span the call into lwIP and are completed by the input loop (LwipStack::finish_input): lwIP forgets its duplicate ACKs
+// on any data segment, so two-way traffic never retransmits fast; it leaves fast recovery at the first partial acknowledgement, so each further
+// loss in a window costs a timeout (RFC 6582 retransmits at once); and it answers every pure ACK when its window is zero, so
+// two stacks that both have one would answer each other for ever.
 #include "netstack/tcp_hooks.h"
 
 #include "netstack/lwip_stack.h"
@@ -68,12 +69,14 @@ err_t guard_synchronised(LwipStack& stack, tcp_pcb* pcb, const tcp_hdr& header, 
   if ((flags & (TCP_ACK | TCP_RST)) == 0) return ERR_VAL;
   const uint32_t end = header.seqno + p.tot_len + ((flags & TCP_FIN) != 0 ? 1 : 0);
   if (TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);
+  const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
+  if (recovering || pcb->dupacks > 0) stack.repair = {pcb, -1, false, recovering, pcb->lastack};
   if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // the peer lives: do not give up on what it has still to acknowledge
   if (p.tot_len > 0) {
-    if (header.ackno == pcb->lastack && pcb->dupacks > 0) stack.repair = {pcb, pcb->dupacks, false};
+    if (header.ackno == pcb->lastack && pcb->dupacks > 0) stack.repair.dupacks = pcb->dupacks;
   } else if (pcb->rcv_wnd == 0 && header.seqno == pcb->rcv_nxt && (flags & TCP_FIN) == 0) {
     pcb->rcv_wnd = 1;
-    stack.repair = {pcb, -1, true};
+    stack.repair = {pcb, stack.repair.pcb == pcb ? stack.repair.dupacks : -1, true, recovering, pcb->lastack};
   }
   return ERR_OK;
 }

@@ -79,6 +79,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public AcceptLink {
   void hold() noexcept { held_ = true; }
   void announce(uint32_t events) noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
+  uint32_t recovery_point = 0;  // what had been sent when fast recovery began (RFC 6582)
 
  private:
   enum class Phase : uint8_t { fresh, connecting, connected, closed };

@@ -91,6 +91,43 @@ TEST_F(TcpRare, FullArenaStopsWritersUntilThereIsRoom) {
   EXPECT_EQ(0u, small.server->levels().arena_bytes);
 }
 
+// Milliseconds of the test's time for a megabyte over a wire that loses `loss` frames in a thousand, one round trip per ms.
+int transfer_ms(const Pair& pair, TcpStream& from, TcpStream& to, int loss) {
+  constexpr size_t kBytes = 1'000'000;
+  size_t sent = 0, got = 0;
+  const uint64_t start = test_clock->now_ns;
+  const std::string piece(50'000, 'l');
+  pair.client_wire().impairment = {loss, 0, 0, 99};
+  for (int turn = 0; turn < 100'000 && got < kBytes; turn++) {
+    if (sent < kBytes) {
+      const long n = send_text(from, piece);
+      if (n > 0) sent += static_cast<size_t>(n);
+    }
+    test_clock->now_ns += kMs;
+    pair.client->poll(test_clock->now_ns);
+    while (pair.server->poll(test_clock->now_ns) > 0) {
+    }
+    for (long n; (n = read_some(to, 60'000)) > 0;) got += static_cast<size_t>(n);
+    pair.server->flush();
+  }
+  pair.client_wire().impairment = {};
+  EXPECT_GE(got, kBytes);
+  return static_cast<int>((test_clock->now_ns - start) / kMs);
+}
+
+TEST_F(TcpRare, LossesAreMendedWithinRoundTrips) {
+  auto [client, server] = connected();
+  const int clean = transfer_ms(pair_, *client, *server, 0);
+  const int lossy = transfer_ms(pair_, *client, *server, 20);
+  RecordProperty("clean_ms", clean);
+  RecordProperty("lossy_ms", lossy);
+  EXPECT_LT(lossy, clean + 250) << "a timeout takes 240 ms";
+  client->release();
+  pair_.pass(1000);
+  text_of(*server);
+  server->release();
+}
+
 std::vector<uint8_t> last_frame;
 
 TEST_F(TcpRare, EchoRequestIsAnswered) {

@@ -54,22 +54,19 @@
         .text
 
 /* Puts flags back from the frame without popfq. Keeps rax; uses rcx. */
-.macro RESTORE_FLAGS
+.macro RESTORE_FLAGS id
         testl   $0x40400, -8(%rbp)
-        jnz     91f
+        jnz     .Lodd_restore_\id
         mov     %rax, %rcx
         mov     -8(%rbp), %ah
         cmpb    $-127, -16(%rbp)        /* 1 - -127 overflows, 0 - -127 does not */
         sahf
         mov     %rcx, %rax
-        jmp     92f
-91:     push    -8(%rbp)
-        popfq
-92:
+.Lrestored_\id:
 .endm
 
-/* Opens the frame. After it rsp is rbp-\room, not yet aligned; flags are free. */
-.macro OPEN_FRAME room
+/* Opens the frame. After it rsp is rbp-72, not yet aligned; flags are free. */
+.macro OPEN_FRAME id
         lea     -128(%rsp), %rsp
         .cfi_adjust_cfa_offset 128
         push    %rbp
@@ -78,7 +75,7 @@
         mov     %rsp, %rbp
         .cfi_def_cfa_register %rbp
         pushfq
-        lea     -(\room-8)(%rsp), %rsp
+        lea     -64(%rsp), %rsp
         seto    -16(%rbp)
         mov     %rdi, -24(%rbp)
         mov     %rsi, -32(%rbp)
@@ -87,11 +84,23 @@
         mov     %r8, -56(%rbp)
         mov     %r9, -64(%rbp)
         testl   $0x40400, -8(%rbp)      /* DF or AC: the C code counts on both clear */
-        jz      90f
+        jnz     .Lodd_open_\id
+.Lopened_\id:
+.endm
+
+/* What the two macros above leave out of line, for programs that run with DF or AC set. */
+.macro ODD_OPEN id
+.Lodd_open_\id:
         pushfq
         andl    $~0x40400, (%rsp)
         popfq
-90:
+        jmp     .Lopened_\id
+.endm
+.macro ODD_RESTORE id
+.Lodd_restore_\id:
+        push    -8(%rbp)
+        popfq
+        jmp     .Lrestored_\id
 .endm
 
 /* Falls through if the return address is that of a rewritten site. Uses rcx and r11. */
@@ -131,7 +140,7 @@
 .endm
 
 /* Closes the frame: all registers but rax, rcx, r11 as the program had them, r11 = flags, rsp at the return address. */
-.macro CLOSE_FRAME
+.macro CLOSE_FRAME id
         mov     -24(%rbp), %rdi
         mov     -32(%rbp), %rsi
         mov     -40(%rbp), %rdx
@@ -139,7 +148,7 @@
         mov     -56(%rbp), %r8
         mov     -64(%rbp), %r9
         mov     -8(%rbp), %r11
-        RESTORE_FLAGS
+        RESTORE_FLAGS \id
         mov     136(%rbp), %rcx
         mov     %rbp, %rsp
         .cfi_def_cfa_register %rsp
@@ -224,7 +233,7 @@
         .p2align 6
 \name:
         .cfi_startproc
-        OPEN_FRAME 72
+        OPEN_FRAME \name
         CHECK_SITE
         mov     zps_thread_state@gottpoff(%rip), %rcx
         cmpl    $0, %fs:ZPS_INSIDE(%rcx)
@@ -241,7 +250,7 @@
         cmpl    $0, %fs:ZPS_PENDING(%rcx)
         jne     4f
 3:      \recall
-        CLOSE_FRAME
+        CLOSE_FRAME \name
         ret
         .cfi_def_cfa %rbp, 144
         .cfi_offset %rbp, -144
@@ -259,6 +268,8 @@
         mov     ZPS_CALL_ARGS+40(%rsp), %r9
         syscall
         jmp     3b
+        ODD_OPEN \name
+        ODD_RESTORE \name
         CHECK_SITE_AGAIN
         .cfi_endproc
         .size   \name, .-\name
@@ -285,8 +296,11 @@ zps_nested:
         .cfi_startproc
         .cfi_def_cfa %rbp, 144
         .cfi_offset %rbp, -144
-        CLOSE_FRAME
+        CLOSE_FRAME nested
         jmp     zps_pass_checked
+        .cfi_def_cfa %rbp, 144
+        .cfi_offset %rbp, -144
+        ODD_RESTORE nested
         .cfi_endproc
         .size   zps_nested, .-zps_nested
 
@@ -296,11 +310,14 @@ zps_not_a_site:
         .cfi_startproc
         .cfi_def_cfa %rbp, 144
         .cfi_offset %rbp, -144
-        CLOSE_FRAME
+        CLOSE_FRAME not_a_site
         .globl  zps_null_call
         .hidden zps_null_call
 zps_null_call:
         hlt
+        .cfi_def_cfa %rbp, 144
+        .cfi_offset %rbp, -144
+        ODD_RESTORE not_a_site
         .cfi_endproc
         .size   zps_not_a_site, .-zps_not_a_site
 
@@ -332,7 +349,7 @@ HOOKED zps_engine_full, SAVE_FULL, RECALL_FULL, zps_on_engine_call_pointer
         .p2align 6
 zps_clone:
         .cfi_startproc
-        OPEN_FRAME 72
+        OPEN_FRAME before_clone
         CHECK_SITE
         mov     zps_thread_state@gottpoff(%rip), %rcx
         cmpl    $0, %fs:ZPS_INSIDE(%rcx)
@@ -342,7 +359,7 @@ zps_clone:
         mov     %rsp, %rdi
         call    zps_before_clone
         RECALL_FULL
-        CLOSE_FRAME                     /* rax: the frame */
+        CLOSE_FRAME before_clone        /* rax: the frame */
         mov     %rbx, ZPS_CLONE_RBX(%rax)
         mov     %rax, %rbx
         mov     ZPS_CLONE_NR(%rbx), %rax
@@ -360,7 +377,7 @@ zps_clone:
         .cfi_adjust_cfa_offset 8
         mov     %rcx, (%rsp)
         .cfi_offset %rip, -8
-        OPEN_FRAME 72
+        OPEN_FRAME after_clone
         mov     ZPS_CLONE_RBX(%rbx), %rcx
         mov     %rcx, -72(%rbp)
         push    %r11                    /* SAVE_FULL uses r11; 8 bytes below rbp-72 hold the function */
@@ -371,11 +388,15 @@ zps_clone:
         call    *-80(%rbp)
         mov     -72(%rbp), %rbx
         RECALL_FULL
-        CLOSE_FRAME
+        CLOSE_FRAME after_clone
         ret
         .cfi_def_cfa %rbp, 144
         .cfi_offset %rbp, -144
         .cfi_offset %rip, -8
+        ODD_OPEN before_clone
+        ODD_RESTORE before_clone
+        ODD_OPEN after_clone
+        ODD_RESTORE after_clone
         CHECK_SITE_AGAIN
         .cfi_endproc
         .size   zps_clone, .-zps_clone

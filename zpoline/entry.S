@@ -7,7 +7,7 @@
  *
  * What the CPU makes expensive, and the choice made here:
  *   - popfq is microcoded (20 cycles and more), so flags are put back with `sahf` and one compare that recreates OF;
- *     only a program that runs with DF or AC set pays for popfq.
+ *     only a program that runs with DF, AC, NT or an IOPL set pays for popfq.
  *   - xsavec + xrstor cost more than a system call. A hook says per number what it may touch: nothing (general), xmm0-15
  *     in legacy encoding (sse), or everything (full).
  *   - A number that nobody claimed goes straight to the kernel. The way there uses no stack and no flag: the test is done with
@@ -34,7 +34,7 @@
  *     rbp+8    128 bytes that belong to the program
  *     rbp      program's rbp
  *     rbp-8    flags (r11)
- *     rbp-16   OF as 0 or 1
+ *     rbp-16   (unused)
  *     rbp-24   rdi,  -32 rsi, -40 rdx, -48 r10, -56 r8, -64 r9
  *     rbp-72   program's rbx while a clone is under way
  *     ...      vector state, aligned (sse: 256 bytes; full: zps_xsave_bytes)
@@ -55,11 +55,12 @@
 
 /* Puts flags back from the frame without popfq. Keeps rax; uses rcx. */
 .macro RESTORE_FLAGS id
-        testl   $0x40400, -8(%rbp)
+        testl   $0x47400, -8(%rbp)
         jnz     .Lodd_restore_\id
         mov     %rax, %rcx
-        mov     -8(%rbp), %ah
-        cmpb    $-127, -16(%rbp)        /* 1 - -127 overflows, 0 - -127 does not */
+        movzbl  -8(%rbp), %eax
+        shl     $8, %eax
+        cmpb    $-118, -7(%rbp)         /* bits 8..15 are 2 or 3, with OF 10 or 11: 10 - -118 overflows, 3 - -118 does not */
         sahf
         mov     %rcx, %rax
 .Lrestored_\id:
@@ -76,14 +77,13 @@
         .cfi_def_cfa_register %rbp
         pushfq
         lea     -64(%rsp), %rsp
-        seto    -16(%rbp)
         mov     %rdi, -24(%rbp)
         mov     %rsi, -32(%rbp)
         mov     %rdx, -40(%rbp)
         mov     %r10, -48(%rbp)
         mov     %r8, -56(%rbp)
         mov     %r9, -64(%rbp)
-        testl   $0x40400, -8(%rbp)      /* DF or AC: the C code counts on both clear */
+        testl   $0x47400, -8(%rbp)      /* DF or AC: the C code counts on both clear (NT, IOPL: see RESTORE_FLAGS) */
         jnz     .Lodd_open_\id
 .Lopened_\id:
 .endm

@@ -203,6 +203,51 @@ TEST(Threads, ManyShortOnes) {
   EXPECT_EQ(ran, 400);
 }
 
+// True if the kernel says that `thread` sleeps.
+bool sleeps(pid_t thread) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+  FILE* file = fopen(path, "r");
+  char state = '?';
+  if (file == nullptr || fscanf(file, "%*d (%*[^)]) %c", &state) != 1) state = '?';
+  if (file != nullptr) fclose(file);
+  return state == 'S';
+}
+
+// Blocked inside the hook: the unwinder goes through sleep, hook and entry back to the program's frames.
+TEST(Threads, CancelledInAnEmulatedCall) {
+  SKIP_UNLESS_HOOKED();
+  int pipes[2];
+  ASSERT_EQ(pipe(pipes), 0);
+  static volatile bool destroyed;
+  static std::atomic<pid_t> sleeper;
+  static long (*volatile call)(long, long, long, long, long, long, long) = hooked::call;  // a call that may throw, as far as the compiler knows
+  destroyed = false;
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(
+                &thread, nullptr,
+                [](void* opaque) -> void* {
+                  struct Guard {
+                    ~Guard() { destroyed = true; }
+                  } guard;
+                  pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, nullptr);
+                  char byte;
+                  sleeper = gettid();
+                  call(kProbeSleep, *static_cast<int*>(opaque), hooked::word(&byte), 1, 0, 0, 0);
+                  return nullptr;
+                },
+                pipes),
+            0);
+  while (sleeper == 0 || !sleeps(sleeper)) sched_yield();
+  pthread_cancel(thread);
+  void* result = nullptr;
+  pthread_join(thread, &result);
+  EXPECT_EQ(result, PTHREAD_CANCELED);
+  EXPECT_TRUE(destroyed);
+  close(pipes[0]);
+  close(pipes[1]);
+}
+
 TEST(Threads, CancelledInABlockingCall) {
   int pipes[2];
   ASSERT_EQ(pipe(pipes), 0);

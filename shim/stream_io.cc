@@ -49,6 +49,17 @@ class Remainder {
   int count_ = 0;
 };
 
+// The stack's read and write, with the program's pages tried first.
+long read_stream(netstack::TcpStream* stream, const iovec* parts, int count, bool peek) noexcept {
+  if (long error = probe_writable(parts, count, stream->readable_bytes()); error != 0) return error;
+  return stream->read(parts, count, peek);
+}
+
+long write_stream(netstack::TcpStream* stream, const iovec* parts, int count, bool more) noexcept {
+  if (long error = probe_readable(parts, count, kMostProbed); error != 0) return error;
+  return stream->write(parts, count, more);
+}
+
 void raise_sigpipe() noexcept {
   (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), kernel_call(SYS_gettid), SIGPIPE);
 }
@@ -64,10 +75,10 @@ class ReadCondition final : public Condition {
     while (true) {
       long result;
       if (done_ == 0) {
-        result = socket_->stream->read(parts_, count_, peek_);
+        result = read_stream(socket_->stream, parts_, count_, peek_);
       } else {
         const Remainder rest(parts_, count_, done_);
-        result = socket_->stream->read(rest.parts(), rest.count(), peek_);
+        result = read_stream(socket_->stream, rest.parts(), rest.count(), peek_);
       }
       if (result <= 0) return done_ > 0 && result != -EAGAIN ? static_cast<long>(done_) : result;
       done_ += static_cast<size_t>(result);
@@ -95,7 +106,7 @@ class WriteCondition final : public Condition {
   long check() noexcept override {
     while (done_ < wanted_) {
       const Remainder rest(parts_, count_, done_);
-      const long result = socket_->stream->write(rest.parts(), rest.count(), more_);
+      const long result = write_stream(socket_->stream, rest.parts(), rest.count(), more_);
       if (result == -EAGAIN) return result;
       if (result < 0) return done_ > 0 ? static_cast<long>(done_) : result;
       if (result == 0) return -EAGAIN;
@@ -157,11 +168,11 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (socket->state != SocketState::stream) return -ENOTCONN;
     if (total_bytes(parts, count) == 0) return 0;
     const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
-    long result = wait && peek_only && all ? -EAGAIN : socket->stream->read(parts, count, peek_only);
+    long result = wait && peek_only && all ? -EAGAIN : read_stream(socket->stream, parts, count, peek_only);
     if (result == -EAGAIN && !wait) {
       // A program that asks without waiting still drives the wire.
       (void)guard.stack()->poll(base::monotonic_ns());
-      result = socket->stream->read(parts, count, peek_only);
+      result = read_stream(socket->stream, parts, count, peek_only);
     }
     if (!wait || (result != -EAGAIN && (!all || peek_only || result <= 0))) return result;
     if (result > 0) started = static_cast<size_t>(result);
@@ -206,12 +217,12 @@ long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     socket = socket_at(fd);
     if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
     if (socket->state == SocketState::stream) {
-      result = socket->stream->write(parts, count, more);
+      result = write_stream(socket->stream, parts, count, more);
       wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
       timeout_ns = socket->send_timeout_ns;
       if (result == -EAGAIN && !wait) {
         (void)guard.stack()->poll(base::monotonic_ns());
-        result = socket->stream->write(parts, count, more);
+        result = write_stream(socket->stream, parts, count, more);
       }
     } else {
       result = -EPIPE;

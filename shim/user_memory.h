@@ -1,9 +1,14 @@
 // Reading and writing the program's memory where a bad pointer must become EFAULT.
 //
 // Arrays and structures are copied in before they are looked at and copied out when they are complete, through base/user_copy.h,
-// whose faults the engine turns into an error. The bytes of a stream are copied by the stack, under its lock; there only pointers that
-// no program can have (the first page, the kernel's half) are refused here.
+// whose faults the engine turns into an error. The bytes of a stream are copied by the stack, under its lock, where a fault would
+// be the end; so the pages that it is about to touch are tried first, a byte each.
+//
+// Known limits: a bad page fails the whole call, where Linux returns what came before it; of one long write the first kMostProbed bytes
+// are tried; a page that another thread unmaps between trial and copy raises SIGSEGV.
 #pragma once
+
+#include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +21,12 @@ namespace shim {
   const uintptr_t address = reinterpret_cast<uintptr_t>(memory);
   return address >= 4096 && address < kEnd && bytes <= kEnd - address;
 }
+
+// Tries the pages of the first `bytes` bytes of an array of parts: that they can be read, or written (a byte is written back as it was,
+// so only bytes that are about to be overwritten may be asked for). 0 or -EFAULT.
+[[nodiscard]] long probe_readable(const iovec* parts, int count, size_t bytes) noexcept;
+[[nodiscard]] long probe_writable(const iovec* parts, int count, size_t bytes) noexcept;
+inline constexpr size_t kMostProbed = 256 * 1024;
 
 // 0 or -EFAULT.
 [[nodiscard]] long copy_in(void* to, const void* user, size_t bytes) noexcept;

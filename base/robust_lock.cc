@@ -42,7 +42,9 @@ RobustLock::Taken RobustLock::lock_slowly() noexcept {
       if (word_.compare_exchange_strong(seen, thread_id(), std::memory_order_acquire)) return Taken::owner_died;
       continue;
     }
-    CHECK(result == -EAGAIN || result == -EINTR);
+    // EINVAL: the owner died with waiters and the kernel has given the lock to one of them, who has not yet woken up to put its id
+    // into the word. For that moment the word names the dead owner, which the kernel finds inconsistent.
+    CHECK(result == -EAGAIN || result == -EINTR || result == -EINVAL);
   }
 }
 

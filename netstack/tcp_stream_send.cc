@@ -245,10 +245,7 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   if (phase_ == Phase::connecting) {
     const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
     pcb_->rto = static_cast<s16_t>(kInitialRtoTicks << doublings);  // lwIP itself never backs off a SYN
-    if (pcb_->nrtx > 0 && !stack_.neighbour_known(peer_.address_be)) {
-      stack_.keep_house();
-      if (now_ns - connect_ns_ > kUnreachableNs) abort(EHOSTUNREACH);
-    }
+    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !stack_.neighbour_known(peer_.address_be)) abort(EHOSTUNREACH);
     return true;
   }
   const bool outstanding = written_ != acknowledged_;

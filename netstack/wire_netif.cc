@@ -96,6 +96,12 @@ void input_one(netif& interface, const RxFrame& frame, const Headers& headers, p
   the_stack->finish_input();
 }
 
+// An ARP request for somebody else: packets may be waiting for the answer, and must not wait for ever.
+bool asks_for_neighbour(const pbuf& p) noexcept {
+  const auto* d = static_cast<const uint8_t*>(p.payload);
+  return p.len >= 42 && field<uint16_t>(d + 12) == PP_HTONS(ETHTYPE_ARP) && d[21] == 1 && field<uint32_t>(d + 28) != field<uint32_t>(d + 38);
+}
+
 err_t link_output(netif* interface, pbuf* p) noexcept {
   Wire& wire = wire_of(interface);
   TxFrame frame;
@@ -104,6 +110,7 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
     the_stack->output_starved();
     return ERR_MEM;
   }
+  if (asks_for_neighbour(*p)) the_stack->keep_house();
   uint8_t* to = frame.data;
   const uint32_t length = p->tot_len;
   for (const pbuf* q = p;; q = q->next) {

@@ -45,9 +45,9 @@ def main():
     parser.add_argument("--show", action="store_true", help="print the documented differences as well")
     options = parser.parse_args()
     native, here = probe("kernel", options.build), probe(options.mode, options.build)
-    if options.mode == "kernel":
-        print(f"{len(native)} lines")
-        return 0 if native == here and len(native) > 150 else 1
+    if len(native) < 150:
+        raise SystemExit(f"only {len(native)} lines: the probe did not ask for everything")
+    # Two native runs may differ too, in what Linux measures on the way (the CPU, the window).
     known, used, bad = documented(), set(), 0
     for key in sorted(native.keys() | here.keys()):
         if native.get(key) == here.get(key):
@@ -58,7 +58,7 @@ def main():
             bad += 1
         if not patterns or options.show:
             print(f"{'known' if patterns else 'DIFFERS'}\n  kernel: {native.get(key)}\n  here:   {here.get(key)}")
-    for pattern in set(known) - used:
+    for pattern in set(known) - used if options.mode != "kernel" else ():
         print(f"docs/differences.md says that `{pattern}` differs, but it does not in mode {options.mode}")
     print(f"{len(native)} lines, {bad} undocumented differences, {len(used)} documented ones skipped: {', '.join(sorted(used))}")
     return 1 if bad else 0

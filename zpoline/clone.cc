@@ -7,12 +7,14 @@
 // Frames come from a pool in private memory and count their readers: a thread and its creator both read one frame, in any
 // order; a vfork's frame is the parent's, who runs last; a fork has two copies, one per process.
 //
-// Known limits: a child that shares its parent's memory but neither is a thread with TLS of its own nor stops its parent (clone(CLONE_VM) with
-// a stack and nothing else) shares its parent's per-thread words: while the one is in a hooked call, calls of the other go to the kernel.
-#include <cerrno>
-#include <csignal>
+// Known limits: a child that shares its parent's memory but neither is a thread with TLS of its own nor stops its parent (clone(CLONE_VM)
+// with a stack and nothing else) shares its parent's per-thread words: while the one is in a hooked call, calls of the other go to the
+// kernel.
 #include <sched.h>
 #include <sys/uio.h>
+
+#include <cerrno>
+#include <csignal>
 
 #include "base/check.h"
 #include "base/syscall.h"
@@ -56,7 +58,9 @@ uint64_t flags_of(const zps_call* call) noexcept {
 [[nodiscard]] bool has_two_readers(uint64_t flags) noexcept { return (flags & CLONE_VM) && !(flags & CLONE_VFORK); }
 [[nodiscard]] bool shares_words(uint64_t flags) noexcept { return (flags & CLONE_VM) && (flags & CLONE_VFORK); }
 
-void put_mask_back(uint64_t mask) noexcept { (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&mask), 0, sizeof mask); }
+void put_mask_back(uint64_t mask) noexcept {
+  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&mask), 0, sizeof mask);
+}
 
 }  // namespace
 }  // namespace zpoline

@@ -71,9 +71,12 @@ constexpr Map make_one_byte_map() {
 constexpr Map make_two_byte_map() {
   Map map;
   fill(map, 0, 255, kModRm);
-  for (int none : {0x05, 0x06, 0x07, 0x08, 0x09, 0x0b, 0x0e, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x37, 0x77, 0xa0, 0xa1, 0xa2, 0xa8, 0xa9, 0xaa}) map.form[none] = 0;
+  for (int none :
+       {0x05, 0x06, 0x07, 0x08, 0x09, 0x0b, 0x0e, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x37, 0x77, 0xa0, 0xa1, 0xa2, 0xa8, 0xa9, 0xaa})
+    map.form[none] = 0;
   fill(map, 0xc8, 0xcf, 0);
-  for (int bad : {0x04, 0x0a, 0x0c, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x7a, 0x7b, 0xa6, 0xa7}) map.form[bad] = kBad;
+  for (int bad : {0x04, 0x0a, 0x0c, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x7a, 0x7b, 0xa6, 0xa7})
+    map.form[bad] = kBad;
   for (int imm : {0x0f, 0x70, 0x71, 0x72, 0x73, 0xa4, 0xac, 0xba, 0xc2, 0xc4, 0xc5, 0xc6}) map.form[imm] = kModRm | kImm8;
   fill(map, 0x80, 0x8f, kImmZ);
   return map;
@@ -195,7 +198,8 @@ void classify_one_byte(Instruction& out, uint8_t opcode, const Operand& operand,
   if (opcode == 0xff && (operand.reg & 7) == 5) out.kind = Kind::tail_jump;
   const bool plain = !prefixes.operand16 && !(prefixes.rex & 1);
   if (plain && (opcode == 0xb8 && !wide)) out.kind = Kind::load_eax, out.immediate = static_cast<uint32_t>(immediate);
-  if (plain && opcode == 0xc7 && operand.mod == 3 && operand.reg == 0 && operand.rm == 0 && immediate >= 0) out.kind = Kind::load_eax, out.immediate = static_cast<uint32_t>(immediate);
+  if (plain && opcode == 0xc7 && operand.mod == 3 && operand.reg == 0 && operand.rm == 0 && immediate >= 0)
+    out.kind = Kind::load_eax, out.immediate = static_cast<uint32_t>(immediate);
   if (plain && (opcode == 0x31 || opcode == 0x33) && operand.mod == 3 && operand.reg == 0 && operand.rm == 0) out.kind = Kind::load_eax;
 
   const bool on_rsp = wide && operand.mod == 3 && operand.rm == 4 && !(prefixes.rex & 1);
@@ -232,7 +236,13 @@ uint8_t take_prefixes(Reader& in, Prefixes& prefixes) noexcept {
       case 0x67: prefixes.address32 = true; break;
       case 0xf2: prefixes.repne = true; break;
       case 0xf3: prefixes.rep = true; break;
-      case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0xf0: break;
+      case 0x26:
+      case 0x2e:
+      case 0x36:
+      case 0x3e:
+      case 0x64:
+      case 0x65:
+      case 0xf0: break;
       default: return byte;
     }
     prefixes.rex = 0;

@@ -31,12 +31,12 @@ enum class Kind : uint8_t {
 struct Instruction {
   uint8_t length = 0;
   Kind kind = Kind::invalid;
-  bool below_rsp = false;    // touches or forms an address below rsp (a red-zone user)
-  bool below_rbp = false;    // has a memory operand at a negative distance from rbp
-  bool frames_rbp = false;   // mov %rsp,%rbp
-  bool lowers_rsp = false;   // sub $n,%rsp and its like: the frame is real, nothing lies below rsp
+  bool below_rsp = false;   // touches or forms an address below rsp (a red-zone user)
+  bool below_rbp = false;   // has a memory operand at a negative distance from rbp
+  bool frames_rbp = false;  // mov %rsp,%rbp
+  bool lowers_rsp = false;  // sub $n,%rsp and its like: the frame is real, nothing lies below rsp
   uint32_t immediate = 0;
-  int64_t target = 0;        // of jump, branch and call: distance from the start of this instruction
+  int64_t target = 0;  // of jump, branch and call: distance from the start of this instruction
 };
 
 // Decodes the instruction at `code`, of which `available` bytes may be read.

@@ -17,7 +17,8 @@ struct ThreadState {
 };
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);
-static_assert(offsetof(zps_call, arg) == ZPS_CALL_ARGS && offsetof(zps_call, return_address) == ZPS_CALL_RETURN && sizeof(zps_call) == ZPS_CALL_BYTES);
+static_assert(offsetof(zps_call, arg) == ZPS_CALL_ARGS && offsetof(zps_call, return_address) == ZPS_CALL_RETURN &&
+              sizeof(zps_call) == ZPS_CALL_BYTES);
 
 // Carried through a clone in rbx (entry.S).
 struct CloneFrame {
@@ -25,11 +26,12 @@ struct CloneFrame {
   uint64_t return_address;
   int64_t nr;
   uint64_t flags;
-  uint64_t mask;            // the program's signal mask
-  uint32_t vfork_child;     // the parent's own words.vfork_child
-  uint32_t used;            // taken from the pool
+  uint64_t mask;         // the program's signal mask
+  uint32_t vfork_child;  // the parent's own words.vfork_child
+  uint32_t used;         // taken from the pool
 };
-static_assert(offsetof(CloneFrame, program_rbx) == ZPS_CLONE_RBX && offsetof(CloneFrame, return_address) == ZPS_CLONE_RETURN && offsetof(CloneFrame, nr) == ZPS_CLONE_NR);
+static_assert(offsetof(CloneFrame, program_rbx) == ZPS_CLONE_RBX && offsetof(CloneFrame, return_address) == ZPS_CLONE_RETURN &&
+              offsetof(CloneFrame, nr) == ZPS_CLONE_NR);
 
 // The hook library's answers; claim and callbacks do not change after start.
 extern zps_hook hook;
@@ -40,11 +42,11 @@ struct Counts {
   size_t objects;
   size_t pairs;
   size_t sites;
-  size_t called;       // rewritten to call *%rax
-  size_t jumped;       // rewritten to a near jump
-  size_t native;       // left alone: the number is known and nobody claims it
-  size_t red_zone;     // left alone: the function keeps data below rsp
-  size_t other;        // left alone: odd prefix, no room in the table
+  size_t called;    // rewritten to call *%rax
+  size_t jumped;    // rewritten to a near jump
+  size_t native;    // left alone: the number is known and nobody claims it
+  size_t red_zone;  // left alone: the function keeps data below rsp
+  size_t other;     // left alone: odd prefix, no room in the table
   size_t late_objects;
   uint64_t startup_ns;
 };

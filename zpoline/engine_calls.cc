@@ -3,9 +3,10 @@
 // They reach zps_on_engine_call() through the same frames as hooked calls. If the hook claimed the number it is asked first; what it
 // passes on comes to the table below. Page 0 is not the program's to see: calls that name it get what Linux gives where
 // nothing is mapped and mmap_min_addr forbids mapping (munmap: 0, mprotect: -ENOMEM, mmap: -EPERM).
-#include <cerrno>
 #include <sched.h>
 #include <sys/mman.h>
+
+#include <cerrno>
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
@@ -58,7 +59,8 @@ int64_t on_mremap(zps_call* call) noexcept {
   const int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
   if (result != call->arg[0]) forget_sites(begin_of(call), end_of(call));
-  if (call->arg[3] & kFixed) forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[2]));
+  if (call->arg[3] & kFixed)
+    forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[2]));
   return result;
 }
 

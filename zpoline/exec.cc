@@ -11,10 +11,11 @@
 // Known limit: a list of over 1400 entries goes through as it is.
 #include "zpoline/exec.h"
 
+#include <sys/uio.h>
+
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <sys/uio.h>
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
@@ -51,7 +52,9 @@ int64_t count_entries(int64_t list) noexcept {
   iovec from{reinterpret_cast<void*>(list), sizeof(void*)};
   uint64_t probe = 0;
   iovec to{&probe, sizeof probe};
-  if (base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) != sizeof probe) return -EFAULT;
+  if (base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) !=
+      sizeof probe)
+    return -EFAULT;
   int64_t count = 0;
   for (auto entries = reinterpret_cast<const char* const*>(list); entries[count] != nullptr; count++) continue;
   return count;

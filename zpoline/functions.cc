@@ -33,7 +33,9 @@ uint64_t take_encoded(const uint8_t*& p, uint8_t encoding, bool& ok) noexcept {
   const uint8_t* const self = p;
   uint64_t value = 0;
   switch (encoding & 0x0f) {
-    case 0x00: case 0x04: case 0x0c: value = load<uint64_t>(p), p += 8; break;
+    case 0x00:
+    case 0x04:
+    case 0x0c: value = load<uint64_t>(p), p += 8; break;
     case 0x03: value = load<uint32_t>(p), p += 4; break;
     case 0x0b: value = static_cast<uint64_t>(static_cast<int64_t>(load<int32_t>(p))), p += 4; break;
     default: ok = false; return 0;
@@ -99,7 +101,9 @@ void FunctionTable::read_unwind_header(const uint8_t* header) noexcept {
 
 void FunctionTable::read_dynamic(const ElfW(Dyn) * dynamic) noexcept {
   // ld.so relocates the addresses in place for most objects, not for the vDSO and some read-only ones.
-  const auto address = [this](ElfW(Addr) value) { return value < reinterpret_cast<ElfW(Addr)>(base_) ? base_ + value : reinterpret_cast<const uint8_t*>(value); };
+  const auto address = [this](ElfW(Addr) value) {
+    return value < reinterpret_cast<ElfW(Addr)>(base_) ? base_ + value : reinterpret_cast<const uint8_t*>(value);
+  };
   const uint8_t* symbols = nullptr;
   const uint8_t* strings = nullptr;
   for (; dynamic->d_tag != DT_NULL; dynamic++) {

@@ -7,9 +7,10 @@
 // Sources: Linux Standard Base 5, "Exception Frames"; DWARF 4 section 7.6; System V gABI, "Symbol Table".
 #pragma once
 
+#include <link.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <link.h>
 
 namespace zpoline {
 

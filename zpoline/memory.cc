@@ -60,5 +60,4 @@ __attribute__((visibility("hidden"))) int strncmp(const char* a, const char* b, 
   }
   return 0;
 }
-
 }

@@ -28,8 +28,9 @@
 // Sources: Intel SDM volume 2 (prefixes before jumps, 15-byte limit); mmap(2) and Documentation/admin-guide/sysctl/vm.rst (mmap_min_addr).
 #include "zpoline/page_zero.h"
 
-#include <cstring>
 #include <sys/mman.h>
+
+#include <cstring>
 
 #include "base/check.h"
 #include "base/syscall.h"
@@ -40,18 +41,19 @@ namespace {
 
 constexpr uint8_t kPrefix = 0x67;  // address size: means nothing to a short jump
 constexpr uint8_t kShortJump = 0xeb;
-constexpr uint8_t kFar = 0x7f;     // hit itself: jg
-constexpr uint8_t kFault = 0xf4;   // hlt
-constexpr int kTailBegin = 382;    // from here units have eight bytes
+constexpr uint8_t kFar = 0x7f;    // hit itself: jg
+constexpr uint8_t kFault = 0xf4;  // hlt
+constexpr int kTailBegin = 382;   // from here units have eight bytes
 constexpr int kFirstExit = 517;
 constexpr int kExitStep = 8;
 constexpr int kExits = 13;
 constexpr int32_t kExitDisplacement = 0x6cf4f4f4;
 
 // Numbers that may not sit on a conditional jump: those of the data path, then what programs call most.
-constexpr uint16_t kFrequent[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  10, 11, 12, 13, 14, 16, 17,  18,  19,  20,  21,  22,  23,  24,  28,  32,  33,  35,  39,  41,  42,  43,  44,
-                                  45, 46, 47, 48, 49, 50, 51, 52, 54, 55, 56, 57, 59, 61, 62, 63,  72,  79,  96,  102, 186, 202, 217, 228, 230, 232, 233, 234, 257, 262, 270, 271, 281, 288,
-                                  290, 291, 293, 302, 318, 332, 441};
+constexpr uint16_t kFrequent[] = {0,   1,   2,   3,   4,   5,   7,   8,   9,   10,  11,  12,  13,  14,  16,  17,  18,  19,  20,
+                                  21,  22,  23,  24,  28,  32,  33,  35,  39,  41,  42,  43,  44,  45,  46,  47,  48,  49,  50,
+                                  51,  52,  54,  55,  56,  57,  59,  61,  62,  63,  72,  79,  96,  102, 186, 202, 217, 228, 230,
+                                  232, 233, 234, 257, 262, 270, 271, 281, 288, 290, 291, 293, 302, 318, 332, 441};
 
 }  // namespace
 
@@ -80,8 +82,8 @@ void write_sled(uint8_t* page) noexcept {
   for (; at < static_cast<int>(kSledBytes); at++) page[at] = kPrefix;
   for (int i = kTailBegin + 6; i < static_cast<int>(kSledBytes) - 1; i += kExitStep) page[i] = kShortJump;
   for (int i = kTailBegin + 6; i < 412; i += kExitStep) page[i + 1] = kFar;  // these reach an exit with 127
-  page[512] = kShortJump;  // for the prefixes in front of it
-  page[513] = 0x43;           // the ninth exit; hit itself, a prefix of the hlt behind it
+  page[512] = kShortJump;                                                    // for the prefixes in front of it
+  page[513] = 0x43;                                                          // the ninth exit; hit itself, a prefix of the hlt behind it
   static_assert(514 + 0x43 == kFirstExit + 8 * kExitStep);
   for (int i = 0; i < kExits; i++) {
     uint8_t* exit = page + kFirstExit + i * kExitStep;
@@ -92,7 +94,8 @@ void write_sled(uint8_t* page) noexcept {
 
 base::Result<bool> map_page_zero(const void* const* dispatch) noexcept {
   const auto map = [](uint64_t address, uint64_t bytes, int protection) {
-    return base::kernel_call(SYS_mmap, static_cast<long>(address), static_cast<long>(bytes), protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    return base::kernel_call(SYS_mmap, static_cast<long>(address), static_cast<long>(bytes), protection,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   };
   constexpr uint64_t kTableBytes = ZPS_DISPATCH_SLOTS * sizeof(void*);
   constexpr uint64_t kGuardBytes = 16 * kPageBytes;
@@ -100,7 +103,8 @@ base::Result<bool> map_page_zero(const void* const* dispatch) noexcept {
 
   const long zero = map(0, kPageBytes, PROT_READ | PROT_WRITE);
   if (zero != 0) {
-    return base::make_error("page 0 cannot be mapped (error %ld): run as root or with CAP_SYS_RAWIO, or set vm.mmap_min_addr=0", zero < 0 ? -zero : 0);
+    return base::make_error("page 0 cannot be mapped (error %ld): run as root or with CAP_SYS_RAWIO, or set vm.mmap_min_addr=0",
+                            zero < 0 ? -zero : 0);
   }
   if (map(kLandingPage - kGuardBytes, kAllBytes, PROT_NONE) != static_cast<long>(kLandingPage - kGuardBytes)) {
     (void)base::kernel_call(SYS_munmap, 0, kPageBytes);

@@ -8,8 +8,9 @@
 //   ZPS_FALLBACK      fail (default), kernel
 //   ZPS_LOG           error, warn, info (default), debug
 //   ZPS_INHERIT       yes (default), no: see exec.cc
-#include <cstring>
 #include <dlfcn.h>
+
+#include <cstring>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -45,8 +46,8 @@ struct ModeName {
   Mode mode;
   bool available;
 };
-constexpr ModeName kModes[] = {{"auto", Mode::best, true},    {"zpoline", Mode::zpoline, true}, {"nopage0", Mode::nopage0, false},
-                               {"sud", Mode::sud, false},     {"symbols", Mode::symbols, false}, {"off", Mode::off, true}};
+constexpr ModeName kModes[] = {{"auto", Mode::best, true}, {"zpoline", Mode::zpoline, true},  {"nopage0", Mode::nopage0, false},
+                               {"sud", Mode::sud, false},  {"symbols", Mode::symbols, false}, {"off", Mode::off, true}};
 
 char library_path[4096];  // of libzpstack.so
 char hook_path[4096];
@@ -72,13 +73,16 @@ base::Result<Mode> chosen_mode() noexcept {
 }
 
 zps_thread* thread_words() { return &this_thread().words; }
-int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) { return zps_sleep(nr, a, b, c, d, e, f); }
+int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) {
+  return zps_sleep(nr, a, b, c, d, e, f);
+}
 
 zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline", nullptr, thread_words, engine_sleep, print_ledger};
 
 base::Result<bool> find_own_path() noexcept {
   Dl_info info;
-  if (dladdr(&engine, &info) == 0 || strlen(info.dli_fname) >= sizeof library_path) return base::make_error("libzpstack.so does not find its own path");
+  if (dladdr(&engine, &info) == 0 || strlen(info.dli_fname) >= sizeof library_path)
+    return base::make_error("libzpstack.so does not find its own path");
   memcpy(library_path, info.dli_fname, strlen(info.dli_fname) + 1);
   return true;
 }
@@ -105,7 +109,8 @@ base::Result<bool> open_hook() noexcept {
   hook.size = sizeof hook;
   engine.environment = start_environment;
   if (open(&engine, &hook) < 0) return base::make_error("%s", "");  // it has said why
-  if (hook.abi != ZPS_HOOK_ABI) return base::make_error("%s speaks version %u of the hook interface, this engine %u", *path, hook.abi, ZPS_HOOK_ABI);
+  if (hook.abi != ZPS_HOOK_ABI)
+    return base::make_error("%s speaks version %u of the hook interface, this engine %u", *path, hook.abi, ZPS_HOOK_ABI);
   bool claims = false;
   for (int nr = 0; nr < ZPS_NR_COUNT; nr++) {
     if (hook.claim[nr] > ZPS_CLAIM_FULL) return base::make_error("%s claims call %d in an unknown way", *path, nr);
@@ -146,8 +151,11 @@ base::Result<bool> start_engine() noexcept {
   auto started = mode ? start_engine() : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;
   if (started) {
-    base::log(base::LogLevel::debug, "mode zpoline: %zu objects, %zu sites, %zu rewritten, %zu known to be unclaimed, %zu in functions with a red zone, %zu odd, in %llu us", counts.objects,
-              counts.sites, counts.called, counts.native, counts.red_zone, counts.other, static_cast<unsigned long long>(counts.startup_ns / 1000));
+    base::log(base::LogLevel::debug,
+              "mode zpoline: %zu objects, %zu sites, %zu rewritten, %zu known to be unclaimed, %zu in functions with a red zone, %zu odd, "
+              "in %llu us",
+              counts.objects, counts.sites, counts.called, counts.native, counts.red_zone, counts.other,
+              static_cast<unsigned long long>(counts.startup_ns / 1000));
     return;
   }
   const char* why = started.error().text;

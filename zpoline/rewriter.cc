@@ -17,11 +17,12 @@
 // Invariants: 1 a site enters the table before its bytes change; 2 writers hold `lock`, readers need none.
 #include "zpoline/rewriter.h"
 
-#include <atomic>
-#include <cstring>
 #include <link.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+
+#include <atomic>
+#include <cstring>
 
 #include "base/log.h"
 #include "base/syscall.h"
@@ -83,7 +84,8 @@ void collect(void*, const Site& site) noexcept {
     case Verdict::native_unclaimed: counts.native++; return;
     case Verdict::native_red_zone:
       counts.red_zone++;
-      base::log(base::LogLevel::debug, "site %p (number %d) stays: its function may use the red zone", static_cast<void*>(site.address), site.number);
+      base::log(base::LogLevel::debug, "site %p (number %d) stays: its function may use the red zone", static_cast<void*>(site.address),
+                site.number);
       return;
     case Verdict::native_other: counts.other++; return;
     case Verdict::call: break;
@@ -153,8 +155,8 @@ long rewrite_object(const dl_phdr_info& object) noexcept {
   counts.pairs += scanned.pairs;
   counts.sites += scanned.sites;
   if (scanned.pairs > 0) {
-    base::log(base::LogLevel::debug, "%s: %zu byte pairs, %zu system calls, %zu functions and %zu instructions decoded", object.dlpi_name, scanned.pairs, scanned.sites,
-              scanned.functions, scanned.instructions);
+    base::log(base::LogLevel::debug, "%s: %zu byte pairs, %zu system calls, %zu functions and %zu instructions decoded", object.dlpi_name,
+              scanned.pairs, scanned.sites, scanned.functions, scanned.instructions);
   }
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
@@ -223,7 +225,8 @@ void rewrite_object_at(uint64_t address) noexcept {
         const uint64_t wanted = static_cast<Search*>(context)->address;
         if (!holds(*object, wanted) || is_excluded(*object)) return 0;
         counts.late_objects++;
-        if (rewrite_object(*object) < 0) base::log(base::LogLevel::warn, "%s cannot be rewritten: its system calls go to the kernel", object->dlpi_name);
+        if (rewrite_object(*object) < 0)
+          base::log(base::LogLevel::warn, "%s cannot be rewritten: its system calls go to the kernel", object->dlpi_name);
         return 1;
       },
       &search);

@@ -1,8 +1,9 @@
 // The search for byte pairs and the control-flow decoding of the functions that hold one.
 #include "zpoline/scanner.h"
 
-#include <cstring>
 #include <emmintrin.h>
+
+#include <cstring>
 
 #include "zpoline/decoder.h"
 #include "zpoline/functions.h"
@@ -35,7 +36,7 @@ Workspace work;
 constexpr size_t kMaxSitesPerFunction = 256;
 
 struct Found {
-  uint32_t at;      // offset of the instruction
+  uint32_t at;  // offset of the instruction
   uint8_t length;
   int32_t number;
   uint32_t load_at;
@@ -45,7 +46,10 @@ struct Found {
 class FunctionAnalysis {
  public:
   FunctionAnalysis(const Function& function, ScanCounts& counts) noexcept
-      : begin_(function.begin), size_(static_cast<size_t>(function.end - function.begin)), counts_(counts), computed_(function.has_landing_pads) {
+      : begin_(function.begin),
+        size_(static_cast<size_t>(function.end - function.begin)),
+        counts_(counts),
+        computed_(function.has_landing_pads) {
     work.starts.clear(size_);
     work.interior.clear(size_);
     work.targets.clear(size_);
@@ -132,7 +136,9 @@ class FunctionAnalysis {
     switch (instruction.kind) {
       case Kind::jump: land(target); return false;
       case Kind::branch: land(target); return true;
-      case Kind::call: if (instruction.target != instruction.length) land(target); return true;
+      case Kind::call:
+        if (instruction.target != instruction.length) land(target);
+        return true;
       case Kind::indirect_jump: computed_ = true; return false;
       case Kind::tail_jump:
       case Kind::end: return false;
@@ -149,7 +155,8 @@ class FunctionAnalysis {
 
   void add(size_t at, const Instruction& instruction, bool loaded, size_t load_at, uint32_t number) noexcept {
     if (found_count_ == kMaxSitesPerFunction) return;
-    found_[found_count_++] = {static_cast<uint32_t>(at), instruction.length, static_cast<int32_t>(number), static_cast<uint32_t>(load_at), loaded};
+    found_[found_count_++] = {static_cast<uint32_t>(at), instruction.length, static_cast<int32_t>(number), static_cast<uint32_t>(load_at),
+                              loaded};
   }
 
   [[nodiscard]] bool overlaps(const Found& found) const noexcept {
@@ -199,7 +206,8 @@ const uint8_t* next_pair(const uint8_t* p, const uint8_t* end) noexcept {
   return end;
 }
 
-void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, ScanCounts& counts, SiteVisitor visit, void* context) noexcept {
+void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, ScanCounts& counts, SiteVisitor visit,
+                  void* context) noexcept {
   const uint8_t* analysed_to = begin;
   for (const uint8_t* p = next_pair(begin, end); p < end; p = next_pair(p + 1, end)) {
     counts.pairs++;

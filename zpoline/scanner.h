@@ -18,9 +18,10 @@
 // a system call with a number other than that of the `mov` before it is not seen.
 #pragma once
 
+#include <link.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <link.h>
 
 namespace zpoline {
 
@@ -35,9 +36,9 @@ struct Site {
 };
 
 struct ScanCounts {
-  size_t pairs = 0;       // byte pairs seen
-  size_t sites = 0;       // of these, proven
-  size_t functions = 0;   // analysed
+  size_t pairs = 0;      // byte pairs seen
+  size_t sites = 0;      // of these, proven
+  size_t functions = 0;  // analysed
   size_t instructions = 0;
 };
 

@@ -28,16 +28,18 @@
 // Rejected: running handlers later on a copied context (masks, alternate stacks and sigreturn with an edited context come
 // out wrong); blocking signals around every hooked call (two kernel calls each).
 //
-// Known limits: a program that blocks SIGSEGV is killed by such a fault, as by its own; what a jump (not a call) through a small pointer aimed at is not recorded by the CPU: the address reported is then 0.
-// Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux kernel/signal.c, arch/x86/kernel/signal_64.c.
+// Known limits: a program that blocks SIGSEGV is killed by such a fault, as by its own; what a jump (not a call) through a small pointer
+// aimed at is not recorded by the CPU: the address reported is then 0. Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux
+// kernel/signal.c, arch/x86/kernel/signal_64.c.
 #include "zpoline/signals.h"
+
+#include <sys/uio.h>
+#include <ucontext.h>
 
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <sys/uio.h>
-#include <ucontext.h>
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
@@ -57,11 +59,13 @@ struct Action {
 
 constexpr int kSignals = 64;
 constexpr uint64_t kRestorer = 0x04000000;
-constexpr uint64_t kKnownFlags = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER | 0x80000000ull | 0x800 | kRestorer;
+constexpr uint64_t kKnownFlags =
+    SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER | 0x80000000ull | 0x800 | kRestorer;
 constexpr uint64_t kResetHand = 0x80000000ull;
 constexpr uint64_t kUnblockable = 1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1);
 // Raised by the thread's own instructions; blocking them would turn a fault that the hook survives into a kill.
-constexpr uint64_t kFaults = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1) | 1ull << (SIGTRAP - 1) | 1ull << (SIGSYS - 1);
+constexpr uint64_t kFaults = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1) |
+                             1ull << (SIGTRAP - 1) | 1ull << (SIGSYS - 1);
 constexpr uint64_t kDefault = 0;
 constexpr uint64_t kIgnore = 1;
 
@@ -128,19 +132,22 @@ bool peek(uint64_t address, void* out, size_t bytes) noexcept {
   if (address < kPageBytes) return false;
   iovec to{out, bytes};
   iovec from{reinterpret_cast<void*>(address), bytes};
-  return base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) == static_cast<long>(bytes);
+  return base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) ==
+         static_cast<long>(bytes);
 }
 
 bool poke(uint64_t address, void* value, size_t bytes) noexcept {
   if (address < kPageBytes) return false;
   iovec from{value, bytes};
   iovec to{reinterpret_cast<void*>(address), bytes};
-  return base::kernel_call(SYS_process_vm_writev, base::kernel_call(SYS_getpid), base::as_arg(&from), 1, base::as_arg(&to), 1, 0) == static_cast<long>(bytes);
+  return base::kernel_call(SYS_process_vm_writev, base::kernel_call(SYS_getpid), base::as_arg(&from), 1, base::as_arg(&to), 1, 0) ==
+         static_cast<long>(bytes);
 }
 
 // The target of the `call *register` before `return_address`, if that is what is there and it aimed at the sled; else 0.
 uint64_t called_address(const greg_t* registers, uint64_t return_address) noexcept {
-  static constexpr int kOrder[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI, REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+  static constexpr int kOrder[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                     REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
   uint8_t code[3];
   if (!peek(return_address - 3, code, sizeof code) || code[1] != 0xff || (code[2] & 0xf8) != 0xd0) return 0;
   const int number = (code[2] & 7) + (code[0] == 0x41 ? 8 : 0);
@@ -151,7 +158,8 @@ uint64_t called_address(const greg_t* registers, uint64_t return_address) noexce
 
 // The kernel's answer to a call number that the sled does not hold; the registers are those of the call.
 void answer_odd_number(greg_t* registers, uint64_t return_address, uint64_t rsp) noexcept {
-  registers[REG_RAX] = base::kernel_call(registers[REG_RAX], registers[REG_RDI], registers[REG_RSI], registers[REG_RDX], registers[REG_R10], registers[REG_R8], registers[REG_R9]);
+  registers[REG_RAX] = base::kernel_call(registers[REG_RAX], registers[REG_RDI], registers[REG_RSI], registers[REG_RDX], registers[REG_R10],
+                                         registers[REG_R8], registers[REG_R9]);
   registers[REG_RIP] = static_cast<greg_t>(return_address);
   registers[REG_RSP] = static_cast<greg_t>(rsp);
   registers[REG_RCX] = static_cast<greg_t>(return_address);
@@ -197,9 +205,7 @@ bool resume_copy(const ThreadState& thread, ucontext_t* context) noexcept {
   return true;
 }
 
-[[nodiscard]] bool is_own_fault(int number, const siginfo_t* info) noexcept {
-  return info->si_code > 0 && (kFaults >> (number - 1) & 1);
-}
+[[nodiscard]] bool is_own_fault(int number, const siginfo_t* info) noexcept { return info->si_code > 0 && (kFaults >> (number - 1) & 1); }
 
 Action take_action(int number) noexcept {
   Action action = actions[number];
@@ -260,7 +266,8 @@ int64_t vfork_child_sigaction(zps_call* call) noexcept {
   const int64_t result = base::kernel_call(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3]);
   Action old;
   if (result < 0 || call->arg[2] == 0 || !peek(static_cast<uint64_t>(call->arg[2]), &old, sizeof old)) return result;
-  if (old.handler == reinterpret_cast<uint64_t>(&on_signal)) (void)poke(static_cast<uint64_t>(call->arg[2]), &actions[number], sizeof(Action));
+  if (old.handler == reinterpret_cast<uint64_t>(&on_signal))
+    (void)poke(static_cast<uint64_t>(call->arg[2]), &actions[number], sizeof(Action));
   return result;
 }
 

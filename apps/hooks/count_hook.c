@@ -9,10 +9,10 @@
 #include "zpoline/hook.h"
 
 static uint64_t counts[ZPS_NR_COUNT];
-static const struct zps_engine *engine;
+static const struct zps_engine* engine;
 static int out = 2; /* a copy of stderr: programs close theirs before they end */
 
-static int64_t on_syscall(struct zps_call *call) {
+static int64_t on_syscall(struct zps_call* call) {
   __atomic_fetch_add(&counts[call->nr], 1, __ATOMIC_RELAXED);
   return ZPS_PASS;
 }
@@ -39,7 +39,7 @@ static void before_exit(int64_t status) {
   engine->print_ledger(out);
 }
 
-__attribute__((visibility("default"))) int zps_hook_open(const struct zps_engine *given, struct zps_hook *hook) {
+__attribute__((visibility("default"))) int zps_hook_open(const struct zps_engine* given, struct zps_hook* hook) {
   engine = given;
   const int copy = fcntl(2, F_DUPFD_CLOEXEC, 500);
   if (copy >= 0) out = copy;

@@ -15,34 +15,105 @@
 #include "apps/hooks/syscall_names.h"
 #include "zpoline/hook.h"
 
-static const struct zps_engine *engine;
+static const struct zps_engine* engine;
 static int trace_fd = 2;
 
 /* How arguments print: d decimal, x hexadecimal, o octal, p pointer, s string, b bytes (the next argument is how many),
  * a a directory descriptor. Calls that are not listed print six hexadecimal words. */
 static const struct {
   short nr;
-  const char *arguments;
+  const char* arguments;
 } kFormats[] = {
-    {SYS_read, "dpd"},        {SYS_write, "dbd"},      {SYS_open, "sxo"},        {SYS_openat, "asxo"},      {SYS_close, "d"},          {SYS_fstat, "dp"},
-    {SYS_newfstatat, "aspx"}, {SYS_stat, "sp"},        {SYS_lstat, "sp"},        {SYS_lseek, "ddd"},        {SYS_mmap, "pdxxdx"},      {SYS_munmap, "pd"},
-    {SYS_mprotect, "pdx"},    {SYS_brk, "p"},          {SYS_ioctl, "dxp"},       {SYS_pread64, "dpdd"},     {SYS_pwrite64, "dbdd"},    {SYS_readv, "dpd"},
-    {SYS_writev, "dpd"},      {SYS_access, "sx"},      {SYS_faccessat, "asx"},   {SYS_pipe, "p"},           {SYS_pipe2, "px"},         {SYS_poll, "pdd"},
-    {SYS_ppoll, "pdpp"},      {SYS_select, "dpppp"},   {SYS_dup, "d"},           {SYS_dup2, "dd"},          {SYS_dup3, "ddx"},         {SYS_nanosleep, "pp"},
-    {SYS_getpid, ""},         {SYS_getppid, ""},       {SYS_gettid, ""},         {SYS_getuid, ""},          {SYS_geteuid, ""},         {SYS_getgid, ""},
-    {SYS_getegid, ""},        {SYS_socket, "ddd"},     {SYS_connect, "dpd"},     {SYS_accept, "dpp"},       {SYS_accept4, "dppx"},     {SYS_sendto, "dbdxpd"},
-    {SYS_recvfrom, "dpdxpp"}, {SYS_sendmsg, "dpx"},    {SYS_recvmsg, "dpx"},     {SYS_shutdown, "dd"},      {SYS_bind, "dpd"},         {SYS_listen, "dd"},
-    {SYS_getsockname, "dpp"}, {SYS_setsockopt, "dddpd"}, {SYS_getsockopt, "dddpp"}, {SYS_execve, "spp"},    {SYS_exit, "d"},           {SYS_exit_group, "d"},
-    {SYS_wait4, "dpxp"},      {SYS_kill, "dd"},        {SYS_tgkill, "ddd"},      {SYS_fcntl, "ddx"},        {SYS_getcwd, "pd"},        {SYS_chdir, "s"},
-    {SYS_mkdir, "so"},        {SYS_unlink, "s"},       {SYS_unlinkat, "asx"},    {SYS_readlink, "spd"},     {SYS_readlinkat, "aspd"},  {SYS_rename, "ss"},
-    {SYS_getdents64, "dpd"},  {SYS_futex, "pxdppd"},   {SYS_epoll_create1, "x"}, {SYS_epoll_ctl, "dddp"},   {SYS_epoll_wait, "dpdd"},  {SYS_epoll_pwait, "dpddp"},
-    {SYS_rt_sigaction, "dppd"}, {SYS_rt_sigprocmask, "dppd"}, {SYS_prlimit64, "ddpp"}, {SYS_getrandom, "pdx"}, {SYS_statx, "asxxp"},  {SYS_clock_nanosleep, "ddpp"},
-    {SYS_set_tid_address, "p"}, {SYS_set_robust_list, "pd"}, {SYS_rseq, "pdxx"}, {SYS_arch_prctl, "xp"},    {SYS_uname, "p"},          {SYS_sysinfo, "p"},
+    {SYS_read, "dpd"},
+    {SYS_write, "dbd"},
+    {SYS_open, "sxo"},
+    {SYS_openat, "asxo"},
+    {SYS_close, "d"},
+    {SYS_fstat, "dp"},
+    {SYS_newfstatat, "aspx"},
+    {SYS_stat, "sp"},
+    {SYS_lstat, "sp"},
+    {SYS_lseek, "ddd"},
+    {SYS_mmap, "pdxxdx"},
+    {SYS_munmap, "pd"},
+    {SYS_mprotect, "pdx"},
+    {SYS_brk, "p"},
+    {SYS_ioctl, "dxp"},
+    {SYS_pread64, "dpdd"},
+    {SYS_pwrite64, "dbdd"},
+    {SYS_readv, "dpd"},
+    {SYS_writev, "dpd"},
+    {SYS_access, "sx"},
+    {SYS_faccessat, "asx"},
+    {SYS_pipe, "p"},
+    {SYS_pipe2, "px"},
+    {SYS_poll, "pdd"},
+    {SYS_ppoll, "pdpp"},
+    {SYS_select, "dpppp"},
+    {SYS_dup, "d"},
+    {SYS_dup2, "dd"},
+    {SYS_dup3, "ddx"},
+    {SYS_nanosleep, "pp"},
+    {SYS_getpid, ""},
+    {SYS_getppid, ""},
+    {SYS_gettid, ""},
+    {SYS_getuid, ""},
+    {SYS_geteuid, ""},
+    {SYS_getgid, ""},
+    {SYS_getegid, ""},
+    {SYS_socket, "ddd"},
+    {SYS_connect, "dpd"},
+    {SYS_accept, "dpp"},
+    {SYS_accept4, "dppx"},
+    {SYS_sendto, "dbdxpd"},
+    {SYS_recvfrom, "dpdxpp"},
+    {SYS_sendmsg, "dpx"},
+    {SYS_recvmsg, "dpx"},
+    {SYS_shutdown, "dd"},
+    {SYS_bind, "dpd"},
+    {SYS_listen, "dd"},
+    {SYS_getsockname, "dpp"},
+    {SYS_setsockopt, "dddpd"},
+    {SYS_getsockopt, "dddpp"},
+    {SYS_execve, "spp"},
+    {SYS_exit, "d"},
+    {SYS_exit_group, "d"},
+    {SYS_wait4, "dpxp"},
+    {SYS_kill, "dd"},
+    {SYS_tgkill, "ddd"},
+    {SYS_fcntl, "ddx"},
+    {SYS_getcwd, "pd"},
+    {SYS_chdir, "s"},
+    {SYS_mkdir, "so"},
+    {SYS_unlink, "s"},
+    {SYS_unlinkat, "asx"},
+    {SYS_readlink, "spd"},
+    {SYS_readlinkat, "aspd"},
+    {SYS_rename, "ss"},
+    {SYS_getdents64, "dpd"},
+    {SYS_futex, "pxdppd"},
+    {SYS_epoll_create1, "x"},
+    {SYS_epoll_ctl, "dddp"},
+    {SYS_epoll_wait, "dpdd"},
+    {SYS_epoll_pwait, "dpddp"},
+    {SYS_rt_sigaction, "dppd"},
+    {SYS_rt_sigprocmask, "dppd"},
+    {SYS_prlimit64, "ddpp"},
+    {SYS_getrandom, "pdx"},
+    {SYS_statx, "asxxp"},
+    {SYS_clock_nanosleep, "ddpp"},
+    {SYS_set_tid_address, "p"},
+    {SYS_set_robust_list, "pd"},
+    {SYS_rseq, "pdxx"},
+    {SYS_arch_prctl, "xp"},
+    {SYS_uname, "p"},
+    {SYS_sysinfo, "p"},
 };
-static const char *format_of[ZPS_NR_COUNT];
+static const char* format_of[ZPS_NR_COUNT];
 
 /* What only the engine can do; it does not tell the result. */
-static const short kEngines[] = {SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_rt_sigaction, SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group};
+static const short kEngines[] = {SYS_mmap,   SYS_munmap,   SYS_mremap, SYS_mprotect,  SYS_rt_sigaction,
+                                 SYS_execve, SYS_execveat, SYS_exit,   SYS_exit_group};
 static char is_engines[ZPS_NR_COUNT];
 
 struct line {
@@ -50,7 +121,7 @@ struct line {
   size_t length;
 };
 
-__attribute__((format(printf, 2, 3))) static void add(struct line *line, const char *format, ...) {
+__attribute__((format(printf, 2, 3))) static void add(struct line* line, const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
   const int length = vsnprintf(line->text + line->length, sizeof line->text - line->length, format, arguments);
@@ -60,15 +131,15 @@ __attribute__((format(printf, 2, 3))) static void add(struct line *line, const c
 }
 
 /* Copies from the program without trusting its pointer; how many bytes there were, at most `bytes`. */
-static long peek(int64_t from, void *to, size_t bytes) {
+static long peek(int64_t from, void* to, size_t bytes) {
   const struct {
-    void *base;
+    void* base;
     size_t length;
-  } local = {to, bytes}, remote = {(void *)from, bytes};
+  } local = {to, bytes}, remote = {(void*)from, bytes};
   return from < 4096 ? -1 : syscall(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L, 0L);
 }
 
-static void add_bytes(struct line *line, int64_t from, size_t bytes, int is_string) {
+static void add_bytes(struct line* line, int64_t from, size_t bytes, int is_string) {
   enum { kShown = 32 };
   unsigned char text[kShown + 1];
   const size_t wanted = bytes > kShown ? kShown : bytes;
@@ -94,7 +165,7 @@ static void add_bytes(struct line *line, int64_t from, size_t bytes, int is_stri
   add(line, cut ? "\"..." : "\"");
 }
 
-static void add_argument(struct line *line, const struct zps_call *call, int i, char how) {
+static void add_argument(struct line* line, const struct zps_call* call, int i, char how) {
   const int64_t value = call->arg[i];
   switch (how) {
     case 'd': add(line, "%lld", (long long)(int)value == (long long)value ? (long long)value : (long long)(int)value); break;
@@ -107,8 +178,8 @@ static void add_argument(struct line *line, const struct zps_call *call, int i, 
   }
 }
 
-static void begin(struct line *line, const struct zps_call *call) {
-  const char *format = format_of[call->nr] ? format_of[call->nr] : "xxxxxx";
+static void begin(struct line* line, const struct zps_call* call) {
+  const char* format = format_of[call->nr] ? format_of[call->nr] : "xxxxxx";
   line->length = 0;
   add(line, "%s(", zps_syscall_name(call->nr));
   for (int i = 0; format[i] != '\0'; i++) {
@@ -118,13 +189,13 @@ static void begin(struct line *line, const struct zps_call *call) {
   add(line, ")");
 }
 
-static void finish(struct line *line) {
+static void finish(struct line* line) {
   line->text[line->length < sizeof line->text - 1 ? line->length++ : line->length - 1] = '\n';
   if (write(trace_fd, line->text, line->length) < 0) return;
 }
 
-static int64_t to_kernel(const struct zps_call *call) {
-  struct zps_thread *thread = engine->thread();
+static int64_t to_kernel(const struct zps_call* call) {
+  struct zps_thread* thread = engine->thread();
   for (;;) {
     thread->ran_no_restart = 0;
     const int64_t result = engine->sleep(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4], call->arg[5]);
@@ -134,7 +205,7 @@ static int64_t to_kernel(const struct zps_call *call) {
   }
 }
 
-static int64_t on_syscall(struct zps_call *call) {
+static int64_t on_syscall(struct zps_call* call) {
   struct line line;
   begin(&line, call);
   if (is_engines[call->nr]) {
@@ -143,7 +214,8 @@ static int64_t on_syscall(struct zps_call *call) {
     return ZPS_PASS;
   }
   const int64_t result = to_kernel(call);
-  if (result < 0 && result > -4096) add(&line, " = -1 %s (%s)", strerrorname_np((int)-result) ? strerrorname_np((int)-result) : "?", strerrordesc_np((int)-result));
+  if (result < 0 && result > -4096)
+    add(&line, " = -1 %s (%s)", strerrorname_np((int)-result) ? strerrorname_np((int)-result) : "?", strerrordesc_np((int)-result));
   else if (result > 0xffffff || result < 0) add(&line, " = %#llx", (unsigned long long)result);
   else add(&line, " = %lld", (long long)result);
   finish(&line);
@@ -156,11 +228,11 @@ static void after_fork_parent(uint64_t flags, int64_t pid) {
   finish(&line);
 }
 
-__attribute__((visibility("default"))) int zps_hook_open(const struct zps_engine *given, struct zps_hook *hook) {
+__attribute__((visibility("default"))) int zps_hook_open(const struct zps_engine* given, struct zps_hook* hook) {
   engine = given;
   const int copy = fcntl(2, F_DUPFD_CLOEXEC, 500); /* programs close their stderr before they end */
   if (copy >= 0) trace_fd = copy;
-  for (const char *const *entry = engine->environment; *entry; entry++) {
+  for (const char* const* entry = engine->environment; *entry; entry++) {
     if (strncmp(*entry, "ZPS_TRACE_FD=", 13) == 0) trace_fd = atoi(*entry + 13);
   }
   for (size_t i = 0; i < sizeof kFormats / sizeof kFormats[0]; i++) format_of[kFormats[i].nr] = kFormats[i].arguments;

@@ -1,8 +1,9 @@
 // What program tests share: raw calls that are sites of their own, and whether this run is a hooked one.
 #pragma once
 
-#include <cstdlib>
 #include <gtest/gtest.h>
+
+#include <cstdlib>
 
 #include "tests/zpoline/probe_calls.h"
 

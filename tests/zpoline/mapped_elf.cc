@@ -1,9 +1,10 @@
 // Reads the program headers and copies each PT_LOAD to its place.
 #include "tests/zpoline/mapped_elf.h"
 
+#include <sys/mman.h>
+
 #include <cstring>
 #include <fstream>
-#include <sys/mman.h>
 
 namespace tests {
 

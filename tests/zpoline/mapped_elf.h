@@ -2,6 +2,7 @@
 #pragma once
 
 #include <link.h>
+
 #include <string>
 #include <vector>
 

@@ -1,13 +1,14 @@
 // Numbers that no system call has, and calls and jumps through NULL pointers.
-#include <cerrno>
-#include <csetjmp>
-#include <csignal>
-#include <cstdint>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <csetjmp>
+#include <csignal>
+#include <cstdint>
 
 #include "tests/zpoline/hooked.h"
 
@@ -22,8 +23,9 @@ TEST_P(OddNumber, GivesWhatTheKernelGives) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernel, OddNumber,
-                         ::testing::Values(-1L, -2L, -38L, 500L, 511L, 512L, 513L, 514L, 517L, 518L, 519L, 520L, 521L, 522L, 523L, 547L, 600L, 614L, 620L, 1000L, 4095L, 4096L, 5000L, 65536L,
-                                           0x7fffffffL, INT64_MAX, INT64_MIN, 0x123456789abcdef0L, -0x1000000000000L, 0x800000000000L));
+                         ::testing::Values(-1L, -2L, -38L, 500L, 511L, 512L, 513L, 514L, 517L, 518L, 519L, 520L, 521L, 522L, 523L, 547L,
+                                           600L, 614L, 620L, 1000L, 4095L, 4096L, 5000L, 65536L, 0x7fffffffL, INT64_MAX, INT64_MIN,
+                                           0x123456789abcdef0L, -0x1000000000000L, 0x800000000000L));
 
 sigjmp_buf back;
 volatile uint64_t fault_address;
@@ -50,13 +52,18 @@ class NullPointer : public ::testing::Test {
   struct sigaction old_ {};
 };
 
-[[gnu::noinline]] void call_through_rdx(uint64_t target, uint64_t rax) { asm volatile("call *%0" : : "d"(target), "a"(rax) : "memory", "rcx", "r11"); }
+[[gnu::noinline]] void call_through_rdx(uint64_t target, uint64_t rax) {
+  asm volatile("call *%0" : : "d"(target), "a"(rax) : "memory", "rcx", "r11");
+}
 [[gnu::noinline]] void call_through_rax(uint64_t target) { asm volatile("call *%%rax" : : "a"(target) : "memory", "rcx", "r11"); }
-[[gnu::noinline]] void jump_through_rdx(uint64_t target, uint64_t rax) { asm volatile("sub $8, %%rsp\n jmp *%0" : : "d"(target), "a"(rax) : "memory"); }
+[[gnu::noinline]] void jump_through_rdx(uint64_t target, uint64_t rax) {
+  asm volatile("sub $8, %%rsp\n jmp *%0" : : "d"(target), "a"(rax) : "memory");
+}
 
 TEST_F(NullPointer, CalledThroughAnyRegister) {
   for (const uint64_t target : {0, 1, 7, 39, 100, 511}) {
-    for (const uint64_t rax : {uint64_t{0}, uint64_t{1}, uint64_t{39}, uint64_t{231}, uint64_t{511}, uint64_t{600}, uint64_t{0x7f0012345678}, ~uint64_t{0}}) {
+    for (const uint64_t rax :
+         {uint64_t{0}, uint64_t{1}, uint64_t{39}, uint64_t{231}, uint64_t{511}, uint64_t{600}, uint64_t{0x7f0012345678}, ~uint64_t{0}}) {
       if (sigsetjmp(back, 1) == 0) {
         call_through_rdx(target, rax);
         FAIL() << "came back";

@@ -1,7 +1,8 @@
 // A hook that answers numbers Linux does not have, so that tests see entry, frames, signals and callbacks from both sides.
+#include <sys/syscall.h>
+
 #include <cstdint>
 #include <initializer_list>
-#include <sys/syscall.h>
 
 #include "tests/zpoline/probe_calls.h"
 #include "zpoline/hook.h"
@@ -13,7 +14,8 @@ volatile int64_t forks = 0;
 
 void trash_general() {
   asm volatile(
-      "mov $-1, %%rcx\n mov %%rcx, %%rdx\n mov %%rcx, %%rsi\n mov %%rcx, %%rdi\n mov %%rcx, %%r8\n mov %%rcx, %%r9\n mov %%rcx, %%r10\n mov %%rcx, %%r11\n"
+      "mov $-1, %%rcx\n mov %%rcx, %%rdx\n mov %%rcx, %%rsi\n mov %%rcx, %%rdi\n mov %%rcx, %%r8\n mov %%rcx, %%r9\n mov %%rcx, %%r10\n "
+      "mov %%rcx, %%r11\n"
       "cmp $1, %%rcx\n"
       :
       :
@@ -22,10 +24,12 @@ void trash_general() {
 
 void trash_sse() {
 #define ONES(n) "pcmpeqd %%xmm" #n ", %%xmm" #n "\n"
-  asm volatile(ONES(0) ONES(1) ONES(2) ONES(3) ONES(4) ONES(5) ONES(6) ONES(7) ONES(8) ONES(9) ONES(10) ONES(11) ONES(12) ONES(13) ONES(14) ONES(15)
+  asm volatile(ONES(0) ONES(1) ONES(2) ONES(3) ONES(4) ONES(5) ONES(6) ONES(7) ONES(8) ONES(9) ONES(10) ONES(11) ONES(12) ONES(13) ONES(14)
+                   ONES(15)
                :
                :
-               : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+               : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",
+                 "xmm14", "xmm15");
 #undef ONES
 }
 
@@ -45,8 +49,14 @@ int64_t spin(zps_call* call) {
 int64_t on_syscall(zps_call* call) {
   switch (call->nr) {
     case kProbeGeneral: trash_general(); return call->arg[0] + 1;
-    case kProbeSse: trash_general(); trash_sse(); return call->arg[0] + 1;
-    case kProbeFull: trash_general(); trash_all(); return call->arg[0] + 1;
+    case kProbeSse:
+      trash_general();
+      trash_sse();
+      return call->arg[0] + 1;
+    case kProbeFull:
+      trash_general();
+      trash_all();
+      return call->arg[0] + 1;
     case kProbeSleep: return engine->sleep(SYS_read, call->arg[0], call->arg[1], call->arg[2], 0, 0, 0);
     case kProbeSpin: return spin(call);
     case kProbeForks: return forks;

@@ -1,20 +1,21 @@
 // Children of every kind: each comes back to the right place with the right memory, hooked where it should be.
-#include <atomic>
-#include <cerrno>
-#include <csignal>
-#include <cstring>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
 #include <spawn.h>
-#include <string>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <thread>
 #include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/zpoline/hooked.h"
@@ -106,7 +107,8 @@ TEST(Vfork, FailingExec) {
 }
 
 TEST(Vfork, DispositionsOfTheParentStay) {
-  struct sigaction action {}, now {};
+  struct sigaction action {
+  }, now{};
   action.sa_handler = [](int) {};
   sigaction(SIGUSR1, &action, nullptr);
   const pid_t child = vfork();
@@ -221,7 +223,8 @@ TEST(Threads, CancelledInAnEmulatedCall) {
   ASSERT_EQ(pipe(pipes), 0);
   static volatile bool destroyed;
   static std::atomic<pid_t> sleeper;
-  static long (*volatile call)(long, long, long, long, long, long, long) = hooked::call;  // a call that may throw, as far as the compiler knows
+  static long (*volatile call)(long, long, long, long, long, long, long) =
+      hooked::call;  // a call that may throw, as far as the compiler knows
   destroyed = false;
   pthread_t thread;
   ASSERT_EQ(pthread_create(

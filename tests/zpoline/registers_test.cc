@@ -1,10 +1,11 @@
 // What a system call may change and what not: every general register, flag and vector register around calls of each claim.
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <gtest/gtest.h>
 #include <random>
-#include <sys/syscall.h>
 
 #include "tests/zpoline/hooked.h"
 
@@ -21,7 +22,8 @@ struct State {
   uint64_t masks[8];
   alignas(64) uint8_t vectors[32][64];
 };
-static_assert(offsetof(State, flags) == 128 && offsetof(State, mxcsr) == 144 && offsetof(State, red_zone) == 152 && offsetof(State, masks) == 280 && offsetof(State, vectors) == 384);
+static_assert(offsetof(State, flags) == 128 && offsetof(State, mxcsr) == 144 && offsetof(State, red_zone) == 152 &&
+              offsetof(State, masks) == 280 && offsetof(State, vectors) == 384);
 
 extern "C" void snapshot_call(const State* in, State* out, int width);
 
@@ -30,7 +32,8 @@ enum Width { kXmm, kYmm, kZmm };
 int widest() { return __builtin_cpu_supports("avx512bw") ? kZmm : __builtin_cpu_supports("avx") ? kYmm : kXmm; }
 
 constexpr uint64_t kIf = 0x202;
-constexpr uint64_t kFlagSets[] = {kIf, kIf | 0x8d5, kIf | 0x801, kIf | 0x0d4, kIf | 0x400, kIf | 0x400 | 0x8d5, kIf | 0x40000, kIf | 0x001, kIf | 0x040, kIf | 0x080, kIf | 0x200000};
+constexpr uint64_t kFlagSets[] = {kIf,           kIf | 0x8d5, kIf | 0x801, kIf | 0x0d4, kIf | 0x400,   kIf | 0x400 | 0x8d5,
+                                  kIf | 0x40000, kIf | 0x001, kIf | 0x040, kIf | 0x080, kIf | 0x200000};
 
 class Registers : public ::testing::TestWithParam<int> {};
 
@@ -49,7 +52,8 @@ State random_state(std::mt19937_64& random, long nr) {
 }
 
 void compare(const State& in, const State& out, int width) {
-  static const char* const kNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
+  static const char* const kNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
   for (int i = 2; i < 16; i++) {
     if (i == 4 || i == 11) continue;
     EXPECT_EQ(in.general[i], out.general[i]) << kNames[i];
@@ -91,6 +95,8 @@ TEST_P(Registers, OnlyThreeChange) {
 }
 
 // getpid: claimed general and passed on; read: claimed sse and passed on; getuid: unclaimed; munmap: the engine's; 600, 513: no such call.
-INSTANTIATE_TEST_SUITE_P(EachClaim, Registers, ::testing::Values(SYS_getpid, SYS_read, SYS_getuid, SYS_munmap, SYS_recvfrom, kProbeGeneral, kProbeSse, kProbeFull, 512, 517));
+INSTANTIATE_TEST_SUITE_P(EachClaim, Registers,
+                         ::testing::Values(SYS_getpid, SYS_read, SYS_getuid, SYS_munmap, SYS_recvfrom, kProbeGeneral, kProbeSse, kProbeFull,
+                                           512, 517));
 
 }  // namespace

@@ -1,27 +1,37 @@
 // The decoder and the proof of sites, checked against two disassemblers over whole programs and libraries.
+#include "zpoline/scanner.h"
+
 #include <bfd.h>
 #include <capstone/capstone.h>
+#include <dis-asm.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <dis-asm.h>
-#include <gtest/gtest.h>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "tests/zpoline/mapped_elf.h"
 #include "zpoline/decoder.h"
 #include "zpoline/functions.h"
-#include "zpoline/scanner.h"
 
 namespace {
 
 using zpoline::Site;
 
 const char* const kFiles[] = {
-    "/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libcrypto.so.3", "/lib/x86_64-linux-gnu/libssl.so.3",
-    "/lib/x86_64-linux-gnu/libstdc++.so.6", "/usr/bin/redis-server", "/usr/sbin/nginx", "/usr/bin/node", "/usr/bin/python3.11", "/usr/bin/openssl",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/x86_64-linux-gnu/libcrypto.so.3",
+    "/lib/x86_64-linux-gnu/libssl.so.3",
+    "/lib/x86_64-linux-gnu/libstdc++.so.6",
+    "/usr/bin/redis-server",
+    "/usr/sbin/nginx",
+    "/usr/bin/node",
+    "/usr/bin/python3.11",
+    "/usr/bin/openssl",
 };
 
 std::vector<Site> sites_of(const dl_phdr_info& object, zpoline::ScanCounts* counts = nullptr) {
@@ -34,8 +44,14 @@ std::vector<Site> sites_of(const dl_phdr_info& object, zpoline::ScanCounts* coun
 
 class Capstone {
  public:
-  Capstone() { EXPECT_EQ(cs_open(CS_ARCH_X86, CS_MODE_64, &handle_), CS_ERR_OK); instruction_ = cs_malloc(handle_); }
-  ~Capstone() { cs_free(instruction_, 1); cs_close(&handle_); }
+  Capstone() {
+    EXPECT_EQ(cs_open(CS_ARCH_X86, CS_MODE_64, &handle_), CS_ERR_OK);
+    instruction_ = cs_malloc(handle_);
+  }
+  ~Capstone() {
+    cs_free(instruction_, 1);
+    cs_close(&handle_);
+  }
   // The length of the instruction at `code`, 0 if it is none; its mnemonic in `name`.
   size_t length(const uint8_t* code, size_t available, std::string* name = nullptr) {
     uint64_t address = 0;
@@ -124,11 +140,12 @@ TEST_P(OverFiles, TwoDisassemblersAgreeOnEverySite) {
         else if (at + length > site.address) break;
         else at += length;
       }
-      EXPECT_EQ(name.rfind("sys", 0), 0u) << GetParam() << ": " << (which == 0 ? "capstone" : "libopcodes") << " sees " << name << " at +0x" << std::hex
-                                        << site.address - reinterpret_cast<const uint8_t*>(file.info().dlpi_addr);
+      EXPECT_EQ(name.rfind("sys", 0), 0u) << GetParam() << ": " << (which == 0 ? "capstone" : "libopcodes") << " sees " << name << " at +0x"
+                                          << std::hex << site.address - reinterpret_cast<const uint8_t*>(file.info().dlpi_addr);
     }
   }
-  printf("%s: %zu pairs, %zu sites, %zu functions, %zu instructions\n", GetParam(), counts.pairs, counts.sites, counts.functions, counts.instructions);
+  printf("%s: %zu pairs, %zu sites, %zu functions, %zu instructions\n", GetParam(), counts.pairs, counts.sites, counts.functions,
+         counts.instructions);
 }
 
 // No real system call that a disassembler finds by a straight walk through the functions is missed, and none too many is found.
@@ -136,7 +153,8 @@ TEST_P(OverFiles, KnownCounts) {
   const tests::MappedElf file(GetParam());
   const std::string path = GetParam();
   const auto sites = sites_of(file.info());
-  if (path.find("libcrypto") != std::string::npos || path.find("libssl") != std::string::npos || path.find("nginx") != std::string::npos || path.find("redis") != std::string::npos) {
+  if (path.find("libcrypto") != std::string::npos || path.find("libssl") != std::string::npos || path.find("nginx") != std::string::npos ||
+      path.find("redis") != std::string::npos) {
     EXPECT_EQ(sites.size(), 0u);
   }
   if (path.find("libc.so") != std::string::npos) {
@@ -167,8 +185,8 @@ TEST_P(OverFiles, LengthsAgreeWithCapstone) {
         const auto ours = zpoline::decode(at, left);
         compared++;
         if (ours.length != theirs && different++ < 5) {
-          ADD_FAILURE() << GetParam() << " +0x" << std::hex << at - reinterpret_cast<const uint8_t*>(file.info().dlpi_addr) << ": " << std::dec << int{ours.length} << " bytes, capstone "
-                        << theirs;
+          ADD_FAILURE() << GetParam() << " +0x" << std::hex << at - reinterpret_cast<const uint8_t*>(file.info().dlpi_addr) << ": "
+                        << std::dec << int{ours.length} << " bytes, capstone " << theirs;
         }
         at += theirs;
       }
@@ -232,16 +250,16 @@ TEST_P(GoldenCode, SitesAreWhatTheyShouldBe) {
 
 INSTANTIATE_TEST_SUITE_P(
     Bytes, GoldenCode,
-    ::testing::Values(Golden{"known number", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27},                               // mov $39,%eax; syscall; ret
-                      Golden{"zeroed", {0x31, 0xc0, 0x0f, 0x05, 0xc3}, {2}, 0},                                                  // xor %eax,%eax; syscall
-                      Golden{"number in a register", {0x48, 0x89, 0xf8, 0x0f, 0x05, 0xc3}, {3}, -1},                            // mov %rdi,%rax; syscall
-                      Golden{"a branch lands between", {0x74, 0x05, 0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {7}, -1},          // je over the mov
-                      Golden{"immediate", {0xb8, 0x0f, 0x05, 0, 0, 0xc3}, {}, -1},                                               // mov $0x50f,%eax
-                      Golden{"displacement", {0x8b, 0x87, 0x0f, 0x05, 0, 0, 0xc3}, {}, -1},                                      // mov 0x50f(%rdi),%eax
-                      Golden{"data behind a jump", {0xeb, 0x02, 0x0f, 0x05, 0xc3}, {}, -1},                                     // jmp over two bytes
+    ::testing::Values(Golden{"known number", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27},     // mov $39,%eax; syscall; ret
+                      Golden{"zeroed", {0x31, 0xc0, 0x0f, 0x05, 0xc3}, {2}, 0},                       // xor %eax,%eax; syscall
+                      Golden{"number in a register", {0x48, 0x89, 0xf8, 0x0f, 0x05, 0xc3}, {3}, -1},  // mov %rdi,%rax; syscall
+                      Golden{"a branch lands between", {0x74, 0x05, 0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {7}, -1},  // je over the mov
+                      Golden{"immediate", {0xb8, 0x0f, 0x05, 0, 0, 0xc3}, {}, -1},                                     // mov $0x50f,%eax
+                      Golden{"displacement", {0x8b, 0x87, 0x0f, 0x05, 0, 0, 0xc3}, {}, -1},  // mov 0x50f(%rdi),%eax
+                      Golden{"data behind a jump", {0xeb, 0x02, 0x0f, 0x05, 0xc3}, {}, -1},  // jmp over two bytes
                       Golden{"data behind a return", {0xc3, 0x0f, 0x05, 0x90}, {}, -1},
                       Golden{"prefixed", {0x48, 0x0f, 0x05, 0xc3}, {1}, -1},
-                      Golden{"overlapping", {0x74, 0x01, 0xb8, 0x0f, 0x05, 0x90, 0x90, 0xc3}, {}, -1}),                         // a branch into a mov's immediate
+                      Golden{"overlapping", {0x74, 0x01, 0xb8, 0x0f, 0x05, 0x90, 0x90, 0xc3}, {}, -1}),  // a branch into a mov's immediate
     [](const auto& golden) {
       std::string name = golden.param.name;
       for (char& c : name) c = c == ' ' ? '_' : c;

@@ -2,13 +2,14 @@
 //
 // Every difference must be a whole `0f 05` that became `ff d0`. libcrypto, libssl and the programs named by the tests hold
 // no system call of their own, so a difference there is wrong.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <fcntl.h>
 #include <initializer_list>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "zpoline/hook.h"
 

@@ -1,16 +1,17 @@
 // Handlers around hooked calls: put off while the hook runs, run in its sleeps, left by siglongjmp, exact in what they are told.
-#include <atomic>
-#include <cerrno>
-#include <csetjmp>
-#include <csignal>
-#include <cstring>
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <thread>
 #include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csetjmp>
+#include <csignal>
+#include <cstring>
+#include <thread>
 
 #include "tests/zpoline/hooked.h"
 
@@ -42,7 +43,8 @@ void jump(int, siginfo_t*, void*) { siglongjmp(back, 1); }
 
 class Signals : public ::testing::Test {
  protected:
-  void SetUp() override { ran = 0;
+  void SetUp() override {
+    ran = 0;
     value = 0;
     inside_seen = -1;
   }
@@ -70,7 +72,8 @@ TEST_F(Signals, HandlerSeesItsInformation) {
 }
 
 TEST_F(Signals, SigactionShowsWhatWasSet) {
-  struct sigaction wanted {}, seen {};
+  struct sigaction wanted {
+  }, seen{};
   wanted.sa_sigaction = count;
   wanted.sa_flags = SA_SIGINFO | SA_RESTART | SA_RESETHAND | SA_NODEFER;
   sigemptyset(&wanted.sa_mask);
@@ -149,7 +152,8 @@ TEST_F(Signals, LeftBySiglongjmpTenThousandTimes) {
   ASSERT_EQ(pipe(pipes), 0);
   const long nr = hooked::expected() ? static_cast<long>(kProbeSleep) : SYS_read;
   volatile int left = 0;
-  for (volatile int i = 0; i < 10000; i = i + 1) {
+  static int i;  // static: siglongjmp leaves locals undefined
+  for (i = 0; i < 10000; i++) {
     if (sigsetjmp(back, 1) == 0) {
       const itimerval soon{{0, 0}, {0, 1 + i % 50}};
       setitimer(ITIMER_REAL, &soon, nullptr);
@@ -180,7 +184,10 @@ TEST_F(Signals, FlagsOfTheInterruptedCodeStay) {
     unsigned char carry = 0;
     unsigned char overflow = 0;
     long result = nr;
-    asm volatile("stc\n syscall\n setc %0\n seto %1\n" : "=r"(carry), "=r"(overflow), "+a"(result) : "D"(5L) : "rcx", "r11", "memory", "cc");
+    asm volatile("stc\n syscall\n setc %0\n seto %1\n"
+                 : "=r"(carry), "=r"(overflow), "+a"(result)
+                 : "D"(5L)
+                 : "rcx", "r11", "memory", "cc");
     ASSERT_EQ(carry, 1);
     if (hooked::expected()) {
       ASSERT_EQ(result, 6);
@@ -198,12 +205,13 @@ TEST_F(Signals, AlternateStack) {
   ASSERT_EQ(sigaltstack(&stack, nullptr), 0);
   static volatile bool on_it;
   on_it = false;
-  install(SIGUSR1,
-          [](int, siginfo_t*, void*) {
-            char here;
-            on_it = &here >= memory && &here < memory + sizeof memory;
-          },
-          SA_ONSTACK);
+  install(
+      SIGUSR1,
+      [](int, siginfo_t*, void*) {
+        char here;
+        on_it = &here >= memory && &here < memory + sizeof memory;
+      },
+      SA_ONSTACK);
   raise(SIGUSR1);
   EXPECT_TRUE(on_it);
   stack.ss_flags = SS_DISABLE;

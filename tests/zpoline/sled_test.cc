@@ -1,6 +1,7 @@
 // The sled, number by number: executed on paper with the decoder, both ways at each conditional jump.
-#include <array>
 #include <gtest/gtest.h>
+
+#include <array>
 #include <set>
 
 #include "zpoline/decoder.h"

@@ -84,11 +84,17 @@ netstack::StackConfig stack_config() noexcept {
 
 bool refused = false;  // a stack could not be made and the kernel serves instead
 
+// What a family needs beside its stack; nullptr, or why it cannot be had.
+const char* prepare_family() noexcept {
+  if (!make_wake_fds()) return "no descriptors left for wake-ups: raise RLIMIT_NOFILE (ulimit -Hn)";
+  if (!service_prepare()) return "no memory file for the service: memfd_create failed";
+  return nullptr;
+}
+
 // With the family's own lock held.
 netstack::Stack* make_it() noexcept {
   auto made = netstack::make_stack(stack_config(), &family->place);
-  const char* reason = !made ? made.error().text : !make_wake_fds() ? "no descriptors left for wake-ups: raise RLIMIT_NOFILE (ulimit -Hn)"
-                                                 : !service_prepare() ? "no memory file for the service: memfd_create failed" : nullptr;
+  const char* reason = made ? prepare_family() : made.error().text;
   if (reason != nullptr) {
     if (config.fallback != base::Fallback::kernel) give_up(reason);
     base::log(base::LogLevel::warn, "%s; going on with the kernel's network (ZPS_FALLBACK=kernel)", reason);

@@ -65,10 +65,10 @@ class Namespace:
         _check(_libc.setns(self.file, CLONE_NEWNET), "setns")
 
     def members(self):
-        """Pids of the processes inside, without the holder."""
+        """Pids of the processes inside, without the holder and ourselves."""
         found = []
         for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) != self.pid:
+            if entry.isdigit() and int(entry) not in (self.pid, os.getpid()):
                 with contextlib.suppress(OSError):
                     if os.stat(f"/proc/{entry}/ns/net").st_ino == self.inode:
                         found.append(int(entry))

@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lib"))
 sys.path.insert(0, str(HERE.parent / "redis"))
 import bed as beds  # noqa: E402
+from resp import Redis  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -60,7 +61,7 @@ class RedisServer:
         argv = ["redis-server", "--port", port, "--protected-mode", "no", "--save", "", "--dir", bed.scratch, "--logfile", self.log]
         self.process = bed.spawn_sut(argv, name=f"redis{port}", environment=environment)
         beds.wait_until(lambda: self.log.exists() and "eady to accept connections" in self.log.read_text(), 30, "redis-server's start")
-        address = "127.0.0.1" if "LD_PRELOAD" not in environment else bed.sut_address
+        self.address = address = "127.0.0.1" if "LD_PRELOAD" not in environment else bed.sut_address
         self.clients = []
         for _ in range(clients):
             client = socket.create_connection((address, port), 30)
@@ -73,6 +74,19 @@ class RedisServer:
         """Resident memory with hugetlb pages, which the kernel counts apart."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return sum(int(number) for number in re.findall(r"^(?:VmRSS|HugetlbPages):\s+(\d+) kB", status, re.MULTILINE)) / 1024
+
+    def work(self, address, port):
+        """Fifty connections with 64 KB values there and back at the same time, so that the stack's memory has been in use."""
+        clients = [Redis(address, port) for _ in range(50)]
+        for turn in range(5):
+            for i, client in enumerate(clients):
+                client.send("SET", f"key{i}", bytes(65536))
+                client.send("GET", f"key{i}")
+            for client in clients:
+                if client.read() != b"OK" or len(client.read()) != 65536:
+                    raise AssertionError(f"turn {turn}: a wrong reply")
+        for client in clients:
+            client.close()
 
     def cpu_seconds(self):
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -88,11 +102,13 @@ class RedisServer:
 def memory(bed):
     bed.sut_space.enter()
     native = RedisServer(bed, beds.clean_environment(), 6391, 1)
+    native.work(native.address, 6391)
     plain = native.resident_mb()
     native.close()
     failures, port = [], 6392
     for name, extra, budget in (("default", {}, 48), ("without hugepages", {"ZPS_HUGEPAGES": "no"}, 48), ("ZPS_MEMORY_MB=16", {"ZPS_MEMORY_MB": 16}, 16)):
         hooked = RedisServer(bed, bed.sut_environment(**extra), port, 1)
+        hooked.work(hooked.address, port)
         added = hooked.resident_mb() - plain
         hooked.close()
         port += 1

@@ -17,6 +17,8 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
+// What may be asked for together with EPOLLEXCLUSIVE.
+constexpr uint32_t kWithExclusive = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
 constexpr long kMostEvents = INT32_MAX / static_cast<long>(sizeof(epoll_event));
 
 EpollFile* set_at(int64_t fd) noexcept {
@@ -42,6 +44,7 @@ bool kernel_too(const File* file) noexcept {
 long add_item(EpollFile* set, File* file, const zps_call& call, const epoll_event& event) noexcept {
   const int fd = static_cast<int>(call.arg[2]);
   if (find_item(set, file, fd) != nullptr) return -EEXIST;
+  if ((event.events & EPOLLEXCLUSIVE) != 0 && (event.events & ~kWithExclusive) != 0) return -EINVAL;
   EpollItem* item = family->items.allocate(set, file, fd);
   if (item == nullptr) return -ENOSPC;
   if (kernel_too(file)) {

@@ -316,7 +316,9 @@ long shim_shutdown(const zps_call& call) noexcept {
   socket->listener->release();
   socket->listener = nullptr;
   socket->state = SocketState::undecided;
-  return socket->dual ? kPass : 0;
+  const bool dual = socket->dual;
+  socket->dual = false;
+  return dual ? kPass : 0;
 }
 
 long shim_getsockname(const zps_call& call) noexcept {

@@ -177,6 +177,10 @@ TEST_F(Epoll, WrongArgumentsAreRefusedAsByLinux) {
   EXPECT_EQ(control(set_, EPOLL_CTL_MOD, near_, EPOLLIN, 0), -ENOENT);
   EXPECT_EQ(control(set_, EPOLL_CTL_DEL, near_, EPOLLIN, 0), -ENOENT);
   EXPECT_EQ(control(set_, 9, near_, EPOLLIN, 0), -EINVAL);
+  EXPECT_EQ(control(set_, EPOLL_CTL_ADD, near_, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT, 0), -EINVAL);
+  EXPECT_EQ(control(set_, EPOLL_CTL_ADD, near_, EPOLLIN | EPOLLEXCLUSIVE, 0), 0);
+  EXPECT_EQ(control(set_, EPOLL_CTL_MOD, near_, EPOLLIN, 0), -EINVAL);
+  EXPECT_EQ(control(set_, EPOLL_CTL_DEL, near_, 0, 0), 0);
   EXPECT_EQ(call(SYS_epoll_ctl, set_, EPOLL_CTL_ADD, near_, 0), -EFAULT);
   EXPECT_EQ(control(near_, EPOLL_CTL_ADD, set_, EPOLLIN, 0), -EINVAL);
 }

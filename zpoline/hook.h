@@ -23,7 +23,7 @@ extern "C" {
 /* Returned by on_syscall(): let the kernel do it, with the (possibly edited) numbers in the call. */
 #define ZPS_PASS INT64_MIN
 
-/* What a library wants for a call number. Unclaimed numbers never reach it. */
+/* What a library wants for a call number. Unclaimed numbers never reach it, nor do 337..423, which Linux keeps free. */
 enum zps_claim {
   ZPS_CLAIM_NONE = 0,
   ZPS_CLAIM_GENERAL = 1, /* the hook uses no vector register at all for this number */

@@ -14,6 +14,10 @@ inline constexpr uint64_t kPageBytes = 4096;
 inline constexpr uint64_t kLandingPage = 0x6cf4f000;
 inline constexpr uint64_t kDispatchTable = kLandingPage + kPageBytes;
 
+// Numbers in this range have no system call; exits stand here, and bytes that fault.
+inline constexpr uint64_t kFreeNumbersBegin = 337;
+inline constexpr uint64_t kFreeNumbersEnd = 424;
+
 // Writes the sled and its landing zone to `page` (kPageBytes long); the code is meant for address 0 whatever `page` is.
 // Pure: tests read what it writes.
 void write_sled(uint8_t* page) noexcept;

@@ -163,7 +163,8 @@ void answer_odd_number(greg_t* registers, uint64_t return_address, uint64_t rsp)
   registers[REG_RIP] = static_cast<greg_t>(return_address);
   registers[REG_RSP] = static_cast<greg_t>(rsp);
   registers[REG_RCX] = static_cast<greg_t>(return_address);
-  registers[REG_R11] = registers[REG_EFL];
+  constexpr greg_t kResume = 0x10000;  // RF, which the fault itself set
+  registers[REG_R11] = registers[REG_EFL] & ~kResume;
 }
 
 enum class Fault { answered, edited, not_ours };
@@ -179,7 +180,7 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
     return Fault::answered;
   }
   const bool in_null_call = rip == reinterpret_cast<uint64_t>(zps_null_call) || (rip >= kLandingPage && rip < kDispatchTable);
-  const bool in_landing_zone = rip >= ZPS_NR_COUNT && rip < 4096;
+  const bool in_landing_zone = (rip >= ZPS_NR_COUNT && rip < kPageBytes) || (rip >= kFreeNumbersBegin && rip < kFreeNumbersEnd);
   if (!in_null_call && !in_landing_zone && rip != static_cast<uint64_t>(registers[REG_RAX])) return Fault::not_ours;
   uint64_t return_address = 0;
   const bool readable = peek(rsp, &return_address, sizeof return_address);

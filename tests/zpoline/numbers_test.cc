@@ -23,9 +23,10 @@ TEST_P(OddNumber, GivesWhatTheKernelGives) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernel, OddNumber,
-                         ::testing::Values(-1L, -2L, -38L, 500L, 511L, 512L, 513L, 514L, 517L, 518L, 519L, 520L, 521L, 522L, 523L, 547L,
-                                           600L, 614L, 620L, 1000L, 4095L, 4096L, 5000L, 65536L, 0x7fffffffL, INT64_MAX, INT64_MIN,
-                                           0x123456789abcdef0L, -0x1000000000000L, 0x800000000000L));
+                         ::testing::Values(-1L, -2L, -38L, 337L, 338L, 339L, 341L, 342L, 345L, 346L, 400L, 417L, 418L, 422L,
+                                           423L, 480L, 511L, 512L, 513L, 514L, 517L, 518L, 519L, 520L, 521L, 522L, 523L, 547L, 600L, 614L,
+                                           620L, 1000L, 4095L, 4096L, 5000L, 65536L, 0x7fffffffL, INT64_MAX, INT64_MIN, 0x123456789abcdef0L,
+                                           -0x1000000000000L, 0x800000000000L));
 
 sigjmp_buf back;
 volatile uint64_t fault_address;

@@ -73,7 +73,7 @@ void compare(const State& in, const State& out, int width) {
 
 TEST_P(Registers, OnlyThreeChange) {
   const long nr = GetParam();
-  if (nr >= 400 && nr < 410) SKIP_UNLESS_HOOKED();
+  if (nr >= kProbeGeneral && nr <= kProbeInside) SKIP_UNLESS_HOOKED();
   std::mt19937_64 random(42);
   for (const uint64_t flags : kFlagSets) {
     for (int width = kXmm; width <= widest(); width++) {
@@ -84,7 +84,7 @@ TEST_P(Registers, OnlyThreeChange) {
       static State out;
       snapshot_call(&in, &out, width);
       compare(in, out, width);
-      if (nr >= 400 && nr < 403) {
+      if (nr >= kProbeGeneral && nr <= kProbeFull) {
         EXPECT_EQ(out.general[0], in.general[7] + 1);
       }
       if (nr == SYS_munmap) {

@@ -11,11 +11,9 @@ namespace {
 
 using zpoline::Kind;
 
-constexpr int kFirstExit = 517;
-constexpr int kExitStep = 8;
-constexpr int kExits = 13;
+bool is_exit(int at) { return (at >= 337 && at <= 417 && (at - 337) % 8 == 0) || (at >= 533 && at <= 613 && (at - 533) % 8 == 0); }
 
-bool is_exit(int at) { return at >= kFirstExit && (at - kFirstExit) % kExitStep == 0 && (at - kFirstExit) / kExitStep < kExits; }
+bool is_free(int nr) { return nr >= 337 && nr < 424; }
 
 class Sled : public ::testing::Test {
  protected:
@@ -43,6 +41,8 @@ class Sled : public ::testing::Test {
 
 TEST_F(Sled, EveryNumberReachesAnExit) {
   for (int nr = 0; nr < 512; nr++) {
+    if (is_free(nr)) continue;                     // below
+    if (nr == 336 && page_[nr] == 0x67) continue;  // a prefix of the exit behind it
     bool conditional = false;
     const int jumps = follow(nr, conditional);
     EXPECT_GE(jumps, 0) << "number " << nr;
@@ -50,12 +50,21 @@ TEST_F(Sled, EveryNumberReachesAnExit) {
   }
 }
 
-TEST_F(Sled, TheDataPathTakesFourPlainJumpsAtMost) {
+TEST_F(Sled, TheDataPathTakesThreePlainJumpsAtMost) {
   for (int nr : {0, 1, 7, 19, 20, 44, 45, 46, 47, 232, 281, 441}) {
     bool conditional = false;
-    EXPECT_LE(follow(nr, conditional), 4) << "number " << nr;
+    EXPECT_LE(follow(nr, conditional), 3) << "number " << nr;
     EXPECT_FALSE(conditional) << "number " << nr;
   }
+}
+
+TEST_F(Sled, FreeNumbersEnterOrFault) {
+  for (int nr = 337; nr < 424; nr++) {
+    bool conditional = false;
+    if (page_[nr] == 0xf4 || page_[nr] == 0x6c || is_exit(nr)) continue;
+    EXPECT_GE(follow(nr, conditional), 0) << "number " << nr;
+  }
+  EXPECT_EQ(page_[337], 0xe9);
 }
 
 TEST_F(Sled, NumbersBehindTheSledEnterOrFault) {

@@ -65,14 +65,14 @@ void DpdkWire::push_out() noexcept {
     if (count > queue_mask_ + 1 - first) count = queue_mask_ + 1 - first;
     const uint16_t sent = rte_eth_tx_burst(port_, 0, queue_ + first, static_cast<uint16_t>(count));
     queued_begin_ += sent;
-    if (sent == 0 && !plugged()) drop_queued();
+    if (sent == 0 && !plugged()) drop_queued(kKeptUnplugged);
     if (sent < count) break;
   }
   pushed();
 }
 
-void DpdkWire::drop_queued() noexcept {
-  while (queued_begin_ != queued_end_) release(queue_[queued_begin_++ & queue_mask_]);
+void DpdkWire::drop_queued(uint32_t kept) noexcept {
+  while (queued_end_ - queued_begin_ > kept) release(queue_[queued_begin_++ & queue_mask_]);
 }
 
 void DpdkWire::forget_all_frames_but(const void* kept) noexcept {

@@ -5,7 +5,8 @@
 // member may call in here, one at a time, as long as it catches up first.
 //
 // Frames to send wait in a ring of pointers as large as the pool: it cannot overflow. A memory wire whose ring is full keeps them there
-// (dropping makes bulk transfers collapse); a wire without a peer drops them, as a cable that is not plugged in does.
+// (dropping makes bulk transfers collapse); a wire without a peer keeps the last few for the peer that comes (a first ARP request, lost,
+// would cost its sender a second) and drops the rest.
 #pragma once
 
 #include <cstdint>
@@ -38,18 +39,24 @@ class DpdkWire : public Wire {
   [[nodiscard]] int control_fd() noexcept override { return -1; }
   void run_control() noexcept override {}
 
-  [[nodiscard]] int free_frames() const noexcept override { return static_cast<int>(pool_->free_count()); }
+  // The few frames kept for a peer that may come count as free: they are no leak.
+  [[nodiscard]] int free_frames() const noexcept override { return static_cast<int>(pool_->free_count()) + (plugged() ? 0 : backlog()); }
   [[nodiscard]] int total_frames() const noexcept override { return static_cast<int>(pool_->total()); }
   void recover() noexcept override;
 
  protected:
+  static constexpr uint32_t kKeptUnplugged = 32;
+
   ~DpdkWire() = default;
 
-  // False while nobody is at the other end: what is sent then is dropped.
-  [[nodiscard]] virtual bool plugged() noexcept { return true; }
+  // False while nobody is at the other end: of what is sent then only the last kKeptUnplugged frames are kept.
+  [[nodiscard]] virtual bool plugged() const noexcept { return true; }
   // After frames were handed to the driver.
   virtual void pushed() noexcept {}
-  void drop_queued() noexcept;
+  // Drops the oldest queued frames until `kept` are left.
+  void drop_queued(uint32_t kept) noexcept;
+  // Hands queued frames to the driver.
+  void push_out() noexcept;
   void forget_all_frames_but(const void* kept) noexcept;
 
   WireFacts facts_{};
@@ -58,8 +65,6 @@ class DpdkWire : public Wire {
   const uint16_t port_;
 
  private:
-  void push_out() noexcept;
-
   const int sleep_fd_;
   rte_mbuf** const queue_;
   const uint32_t queue_mask_;

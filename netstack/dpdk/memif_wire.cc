@@ -92,7 +92,7 @@ class MemifWire final : public DpdkWire {
   static constexpr uint16_t kMaskInterrupt = 1;
   static constexpr size_t kFlagsOffset = 4;  // behind the ring's cookie
 
-  [[nodiscard]] bool plugged() noexcept override { return connected_; }
+  [[nodiscard]] bool plugged() const noexcept override { return connected_; }
   void pushed() noexcept override {
     const bool kicked = driver_kicked;
     driver_kicked = false;
@@ -143,7 +143,8 @@ void MemifWire::look_at_link(bool tried) noexcept {
   if (up != connected_) {
     connected_ = up;
     armed_ = false;
-    drop_queued();
+    if (up) push_out();
+    else drop_queued(0);
   }
   if (!peer_->client) return;
   int wanted = retry_ms_;

@@ -19,7 +19,7 @@ uint32_t mask_be(int prefix) noexcept { return prefix == 0 ? 0 : __builtin_bswap
 }  // namespace
 
 LwipStack::LwipStack(const StackSetup& setup) noexcept
-    : setup_(setup), random_state_{setup.seed[0], setup.seed[1]} {
+    : setup_(setup), early_flush_(setup.wire->facts().memory ? kEarlyFlush : INT32_MAX), random_state_{setup.seed[0], setup.seed[1]} {
   now_ns_ = clock_origin_ns_ = setup.now_ns();
   const uint64_t ticks = uint64_t{setup.time_wait_ms} * 1'000'000 / kSlowTickNs;
   time_wait_ticks_ = static_cast<uint32_t>(ticks == 0 ? 1 : ticks);
@@ -80,6 +80,7 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
 }
 
 void LwipStack::flush() noexcept {
+  dirty_count_ = 0;
   while (DirtyLink* link = dirty_.pop_front()) (void)static_cast<LwipStream*>(link)->output();
   setup_.wire->flush();
 }

@@ -29,15 +29,16 @@ RobustLock::Taken RobustLock::lock_slowly() noexcept {
     __builtin_ia32_pause();
   }
   while (true) {
-    const long result = kernel_call(SYS_futex, as_arg(&word_), FUTEX_LOCK_PI, 0, 0);
     uint32_t seen = word_.load(std::memory_order_relaxed);
+    const long result = kernel_call(SYS_futex, as_arg(&word_), FUTEX_LOCK_PI, 0, 0);
     if (result == 0) {
-      if ((seen & FUTEX_OWNER_DIED) == 0) return Taken::clean;
+      if ((word_.load(std::memory_order_relaxed) & FUTEX_OWNER_DIED) == 0) return Taken::clean;
       word_.fetch_and(~static_cast<uint32_t>(FUTEX_OWNER_DIED), std::memory_order_relaxed);
       return Taken::owner_died;
     }
     if (result == -ESRCH) {
-      // Nobody can be queued in the kernel behind a dead owner that the kernel does not know: take the word as it is.
+      // Nobody can be queued in the kernel behind a dead owner that the kernel does not know: take the word as it was before the
+      // question. A word read after it could already name another waiter, alive, who took the lock from the same dead owner.
       if ((seen & kTidMask) == 0) continue;
       if (word_.compare_exchange_strong(seen, thread_id(), std::memory_order_acquire)) return Taken::owner_died;
       continue;

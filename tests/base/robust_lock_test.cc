@@ -140,4 +140,30 @@ TEST_F(RobustLockTest, ManyDeathsInARow) {
   shared_->lock.unlock();
 }
 
+// Several come upon the same dead owner at once: one of them learns of the death, and they never hold the lock together.
+TEST_F(RobustLockTest, WaitersBehindOneDeadOwnerExclude) {
+  for (int round = 0; round < 300; round++) {
+    EXPECT_EQ(0, wait_for(child([&] { (void)shared_->lock.lock(); })));
+    shared_->stage = 0;
+    std::atomic<int> deaths{0}, inside{0}, together{0};
+    std::vector<std::thread> waiters;
+    for (int i = 0; i < 4; i++) {
+      waiters.emplace_back([&] {
+        shared_->stage++;
+        await_stage(4);
+        for (int turn = 0; turn < 20; turn++) {
+          if (shared_->lock.lock() == RobustLock::Taken::owner_died) deaths++;
+          if (inside.fetch_add(1) != 0) together++;
+          for (int spin = 0; spin < 50; spin++) __builtin_ia32_pause();
+          inside.fetch_sub(1);
+          shared_->lock.unlock();
+        }
+      });
+    }
+    for (std::thread& waiter : waiters) waiter.join();
+    ASSERT_EQ(1, deaths) << "round " << round;
+    ASSERT_EQ(0, together) << "round " << round;
+  }
+}
+
 }  // namespace

@@ -10,6 +10,7 @@
 #include "base/high_fd.h"
 #include "base/syscall.h"
 #include "netstack/dpdk/eal.h"
+#include "netstack/dpdk/packet_rings.h"
 
 namespace netstack {
 namespace {
@@ -28,6 +29,16 @@ uint32_t power_of_two(uint32_t at_least) noexcept {
   while (value < at_least) value *= 2;
   return value;
 }
+
+// A wire over a packet socket, whose rings do not survive a death in the middle of a burst by themselves.
+class PacketWire final : public DpdkWire {
+ public:
+  using DpdkWire::DpdkWire;
+  void recover() noexcept override {
+    DpdkWire::recover();
+    realign_packet_rings(port_, kBurst);
+  }
+};
 
 uint32_t memory_mb(const StackConfig& config) noexcept { return config.memory_mb != 0 ? config.memory_mb : kDefaultMemoryMb; }
 
@@ -111,7 +122,7 @@ base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* int
   const RingShape shape = ring_shape(opening, mtu);
   auto pool = make_pool(opening, shape.slot_bytes);
   if (!pool) return pool.error();
-  auto memory = wire_memory(opening, sizeof(DpdkWire), **pool);
+  auto memory = wire_memory(opening, sizeof(PacketWire), **pool);
   if (!memory) return memory.error();
   if (auto finished = sockets.finish(); !finished) return finished.error();
 
@@ -121,7 +132,7 @@ base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* int
       base::make_error("iface=%s,blocksz=%u,framesz=%u,framecnt=%u", interface, shape.block_bytes, shape.slot_bytes, shape.slots);
   auto port = start_port(name.text, arguments.text, *pool, static_cast<uint16_t>(shape.slots), mtu);
   if (!port) return port.error();
-  auto* wire = new (memory->object) DpdkWire(*port, *pool, nullptr, sockets.receiving(), memory->queue, memory->queue_capacity);
+  auto* wire = new (memory->object) PacketWire(*port, *pool, nullptr, sockets.receiving(), memory->queue, memory->queue_capacity);
   wire->mutable_facts().mtu = static_cast<uint16_t>(mtu);
   wire->mutable_facts().link_needs_checksum = true;
   return wire;

@@ -14,12 +14,15 @@ constexpr size_t kMegabyte = 1 << 20;
 constexpr size_t kWireArenaBytes = 8 * kMegabyte;  // reserved only; the wire's own objects are a few hundred kilobytes
 constexpr size_t kFrameBytes = 2432;               // a frame of the usual MTU with its headroom and DPDK's header
 constexpr size_t kTablesBytes = 4 * kMegabyte;     // connection and port tables and a few thousand endpoints
-constexpr size_t kSmallestArena = 8 * kMegabyte;
+constexpr size_t kCodeBytes = 5 * kMegabyte;       // pages of our libraries and of the second libc that a working stack touches
+constexpr size_t kRingsShare = 6;                  // the wire keeps its rings to this part of the bound
+constexpr size_t kSmallestArena = 4 * kMegabyte;
 
 size_t arena_bytes(const StackConfig& config, const Wire& wire) noexcept {
   const size_t bound = (config.memory_mb != 0 ? config.memory_mb : 48) * kMegabyte;
   const size_t frames = static_cast<size_t>(wire.total_frames()) * kFrameBytes;
-  return bound > frames + kTablesBytes + kSmallestArena ? bound - frames - kTablesBytes : kSmallestArena;
+  const size_t spent = frames + bound / kRingsShare + kTablesBytes + kCodeBytes;
+  return bound > spent + kSmallestArena ? bound - spent : kSmallestArena;
 }
 
 }  // namespace

@@ -228,6 +228,18 @@ uint32_t LwipStack::random() noexcept {
 
 // ---------------------------------------------------------------- recovery
 
+// What waits on the wire belongs to connections that are gone. Answering it would only push the resets of reset_peer() out of the queue
+// in which they wait for the neighbour's address.
+void LwipStack::drop_waiting_frames() noexcept {
+  constexpr int kMostBursts = 64;
+  RxFrame frames[kBurst];
+  for (int burst = 0; burst < kMostBursts; burst++) {
+    const int taken = setup_.wire->receive(frames, kBurst);
+    for (int i = 0; i < taken; i++) setup_.wire->release(frames[i].handle);
+    if (taken == 0) return;
+  }
+}
+
 // lwIP's state and the arena are taken as lost at any point of any operation. What survives is what lies in the region and
 // is only read here: which slots are in use, the listeners' addresses and options, the streams' options and observers.
 void LwipStack::recover() noexcept {
@@ -238,6 +250,7 @@ void LwipStack::recover() noexcept {
   the_stack = this;
   setup_.arena->reset();
   setup_.wire->recover();
+  drop_waiting_frames();
   new (&dirty_) base::List<DirtyLink>();
   repair = {};
   ticking_ = nullptr;

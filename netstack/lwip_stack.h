@@ -37,6 +37,7 @@ class LwipStack final : public Stack {
 
   // Starts lwIP and brings the interface up. Once, and again by recover().
   void start_lwip() noexcept;
+  void drop_waiting_frames() noexcept;
 
   // For streams and listeners.
   [[nodiscard]] const StackSetup& setup() const noexcept { return setup_; }

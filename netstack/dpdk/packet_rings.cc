@@ -9,10 +9,14 @@
 
 #include <rte_ethdev.h>
 
+#include "base/high_fd.h"
+
 extern "C" long zps_packet_sendto(int fd, const void*, size_t, int flags, const sockaddr*, socklen_t);
 
 namespace netstack {
 namespace {
+
+constexpr uint32_t kMostSlots = 65536;
 
 // How both of the driver's queue structures begin.
 struct Queue {
@@ -23,6 +27,12 @@ struct Queue {
   uint32_t slot_count;
   uint32_t next;
 };
+
+// A driver laid out otherwise is left as it is: its wire may stand still after a death in mid-burst, but nothing is written blindly.
+bool is_a_queue(const Queue& queue) noexcept {
+  return base::is_high_fd(queue.socket) && queue.slot_count != 0 && queue.slot_count <= kMostSlots && queue.next < queue.slot_count &&
+         queue.slots != nullptr && queue.slots[0].iov_base == queue.map;
+}
 
 constexpr uint32_t kProbeBytes = 60;
 constexpr uint8_t kLocalExperimental[2] = {0x88, 0xb5};  // an EtherType of IEEE 802 that no protocol has
@@ -92,8 +102,10 @@ void realign_sending(Queue& queue, uint32_t most_in_doubt) noexcept {
 
 void realign_packet_rings(uint16_t port, uint32_t most_in_doubt) noexcept {
   const struct rte_eth_fp_ops& operations = rte_eth_fp_ops[port];
-  realign_receiving(*static_cast<Queue*>(operations.rxq.data[0]));
-  realign_sending(*static_cast<Queue*>(operations.txq.data[0]), most_in_doubt);
+  auto* receiving = static_cast<Queue*>(operations.rxq.data[0]);
+  auto* sending = static_cast<Queue*>(operations.txq.data[0]);
+  if (is_a_queue(*receiving)) realign_receiving(*receiving);
+  if (is_a_queue(*sending)) realign_sending(*sending, most_in_doubt);
 }
 
 }  // namespace netstack

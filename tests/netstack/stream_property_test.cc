@@ -101,6 +101,6 @@ INSTANTIATE_TEST_SUITE_P(Wires, StreamProperty,
                                          Scenario{"reorder", 0, 0, 100, 1'000'000, 5000, 5000, true},
                                          Scenario{"duplicate", 0, 100, 0, 1'000'000, 5000, 5000, true},
                                          Scenario{"everything", 30, 30, 60, 300'000, 9000, 4000, true}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& scenario) { return std::string(scenario.param.name); });
 
 }  // namespace

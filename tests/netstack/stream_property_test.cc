@@ -52,7 +52,9 @@ struct Flow {
     if (random() % 4 == 0) {
       const long seen = to->read(parts, 3, true);
       ASSERT_TRUE(seen > 0 || seen == -EAGAIN);
-      if (seen > 0) ASSERT_EQ(byte_at(read, direction), buffer[0][0]);
+      if (seen > 0) {
+        ASSERT_EQ(byte_at(read, direction), buffer[0][0]);
+      }
     }
     long n = to->read(parts, 3, false);
     ASSERT_TRUE(n > 0 || n == -EAGAIN) << n;

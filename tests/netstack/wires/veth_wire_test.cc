@@ -28,7 +28,7 @@ TEST_F(VethWire, AnswersPings) {
   EXPECT_EQ(dotted(opened_.address.address_be), "198.18.0.2");
   EXPECT_STREQ(opened_.address.wire, "veth zps0 (af_packet)");
   EXPECT_STREQ(opened_.wire->facts().name, "veth");
-  EXPECT_EQ(opened_.wire->facts().mtu, 1500);
+  EXPECT_EQ(opened_.wire->facts().mtu, 3998);
   printf("load %.1f ms, open %.1f ms\n", opened_.load_ms, opened_.open_ms);
   Responder responder(*opened_.wire, opened_.address.address_be);
   Pinger pinger(opened_.address.address_be);

@@ -24,7 +24,7 @@ def probe(mode, build):
         control = bed.scratch / "control"
         bed.spawn_peer([bed.build / "diff_peer", control])
         beds.wait_until(control.exists, 30, "the peer's control socket")
-        sut = bed.spawn_sut([bed.build / "diff_options_probe"], environment=bed.sut_environment(ZPS_TEST_CONTROL=control))
+        sut = bed.spawn_sut([bed.build / "diff_options_probe"], environment=bed.sut_environment(ZPS_TEST_CONTROL=control, ZPS_MTU=1500))
         code = sut.wait(60)
         text = bed.output("sut")
     if code != 0 or "BEGIN\n" not in text or "END\n" not in text:

@@ -14,6 +14,7 @@ namespace zpoline {
 struct ThreadState {
   zps_thread words;
   uint64_t mask_to_restore;  // valid while words.signals_pending: the program's signal mask
+  uint64_t late_text;        // not 0: this thread has mapped a file's text that was not scanned yet
 };
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);

@@ -26,17 +26,15 @@ int64_t to_kernel(const zps_call* call) noexcept {
 uint64_t begin_of(const zps_call* call) noexcept { return static_cast<uint64_t>(call->arg[0]); }
 uint64_t end_of(const zps_call* call) noexcept { return begin_of(call) + static_cast<uint64_t>(call->arg[1]); }
 
-// A library that ld.so is loading: its text is mapped, its other segments and relocations come later (mprotect tells).
-uint64_t late_text = 0;
-
+// Memory that is mapped over rewritten text keeps its sites: programs put copies of their own text there, on huge pages.
 int64_t on_mmap(zps_call* call) noexcept {
   const bool fixed = call->arg[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE);
   if (fixed && begin_of(call) < kPageBytes) return -EPERM;
   const int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
-  if (fixed) forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[1]));
   const bool text = (call->arg[2] & PROT_EXEC) && (call->arg[3] & MAP_PRIVATE) && !(call->arg[3] & MAP_ANONYMOUS);
-  if (text) __atomic_store_n(&late_text, static_cast<uint64_t>(result), __ATOMIC_RELEASE);
+  // A library that ld.so is loading, perhaps: its other segments and relocations come later, and end with an mprotect by this thread.
+  if (text) this_thread().late_text = static_cast<uint64_t>(result);
   return result;
 }
 
@@ -59,18 +57,14 @@ int64_t on_mremap(zps_call* call) noexcept {
   const int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
   if (result != call->arg[0]) forget_sites(begin_of(call), end_of(call));
-  if (call->arg[3] & kFixed)
-    forget_sites(static_cast<uint64_t>(result), static_cast<uint64_t>(result) + static_cast<uint64_t>(call->arg[2]));
   return result;
 }
 
 int64_t on_mprotect(zps_call* call) noexcept {
   if (begin_of(call) < kPageBytes && call->arg[1] > 0) return -ENOMEM;
   const int64_t result = to_kernel(call);
-  if (result == 0 && late_text != 0) {
-    const uint64_t text = __atomic_exchange_n(&late_text, 0, __ATOMIC_ACQ_REL);
-    if (text != 0) rewrite_object_at(text);
-  }
+  ThreadState& thread = this_thread();
+  if (result == 0 && thread.late_text != 0 && call->arg[2] == PROT_READ && rewrite_new_objects()) thread.late_text = 0;
   return result;
 }
 

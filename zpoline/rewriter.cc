@@ -32,6 +32,7 @@ namespace zpoline {
 namespace {
 
 constexpr size_t kMaxSites = 16384;
+constexpr size_t kMaxObjects = 1024;
 constexpr uint64_t kPageMask = 4095;
 constexpr uint8_t kCallRax[2] = {0xff, 0xd0};
 
@@ -41,6 +42,8 @@ struct Rewritten {
 };
 Rewritten rewritten[kMaxSites];
 size_t rewritten_count = 0;
+uint64_t scanned_objects[kMaxObjects];  // by the begin of their text
+size_t scanned_count = 0;
 uint64_t lowest = UINT64_MAX;
 uint64_t highest = 0;
 std::atomic<uint32_t> lock{0};
@@ -104,6 +107,11 @@ long protect(uint64_t begin, uint64_t end, int protection) noexcept {
   return base::kernel_call(SYS_mprotect, static_cast<long>(begin), static_cast<long>(end - begin), protection);
 }
 
+void widen_bounds(uint64_t address) noexcept {
+  if (address < lowest) lowest = address;
+  if (address > highest) highest = address;
+}
+
 void write_site(uint8_t* address) noexcept {
   const uint64_t return_address = reinterpret_cast<uint64_t>(address) + 2;
   if (rewritten_count == kMaxSites || !enter(return_address)) {
@@ -115,8 +123,7 @@ void write_site(uint8_t* address) noexcept {
   memcpy(&bytes, kCallRax, sizeof bytes);
   __atomic_store_n(reinterpret_cast<uint16_t*>(address), bytes, __ATOMIC_RELEASE);
   counts.called++;
-  if (return_address < lowest) lowest = return_address;
-  if (return_address > highest) highest = return_address;
+  widen_bounds(return_address);
 }
 
 // Writes the batch's sites that lie in `segment`; 0 or what mprotect said.
@@ -148,8 +155,27 @@ bool holds(const dl_phdr_info& object, uint64_t address) noexcept {
   return false;
 }
 
+uint64_t text_of(const dl_phdr_info& object) noexcept {
+  for (int i = 0; i < object.dlpi_phnum; i++) {
+    const ElfW(Phdr)& segment = object.dlpi_phdr[i];
+    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X)) return object.dlpi_addr + segment.p_vaddr;
+  }
+  return 0;
+}
+
+bool is_scanned(uint64_t text) noexcept {
+  for (size_t i = 0; i < scanned_count; i++) {
+    if (scanned_objects[i] == text) return true;
+  }
+  return false;
+}
+
 long rewrite_object(const dl_phdr_info& object) noexcept {
   batch.count = 0;
+  if (const uint64_t text = text_of(object); text != 0 && scanned_count < kMaxObjects) {
+    scanned_objects[scanned_count++] = text;
+    widen_bounds(text);
+  }
   const ScanCounts scanned = scan_object(object, collect, nullptr);
   counts.objects++;
   counts.pairs += scanned.pairs;
@@ -215,21 +241,22 @@ base::Result<bool> rewrite_loaded_objects() noexcept {
   return true;
 }
 
-void rewrite_object_at(uint64_t address) noexcept {
-  Locked locked;
-  struct Search {
-    uint64_t address;
-  } search{address};
+// The loader's lock is taken before ours, as by a program whose own dl_iterate_phdr() callback unmaps something.
+bool rewrite_new_objects() noexcept {
+  bool found = false;
   (void)dl_iterate_phdr(
       [](dl_phdr_info* object, size_t, void* context) {
-        const uint64_t wanted = static_cast<Search*>(context)->address;
-        if (!holds(*object, wanted) || is_excluded(*object)) return 0;
+        const uint64_t text = text_of(*object);
+        Locked locked;
+        if (text == 0 || is_scanned(text) || is_excluded(*object)) return 0;
+        *static_cast<bool*>(context) = true;
         counts.late_objects++;
         if (rewrite_object(*object) < 0)
           base::log(base::LogLevel::warn, "%s cannot be rewritten: its system calls go to the kernel", object->dlpi_name);
-        return 1;
+        return 0;
       },
-      &search);
+      &found);
+  return found;
 }
 
 void reset_rewriter_lock() noexcept { lock.store(0, std::memory_order_release); }
@@ -237,6 +264,9 @@ void reset_rewriter_lock() noexcept { lock.store(0, std::memory_order_release); 
 void forget_sites(uint64_t begin, uint64_t end) noexcept {
   if (end <= lowest || begin > highest) return;
   Locked locked;
+  for (size_t i = 0; i < scanned_count; i++) {
+    if (scanned_objects[i] >= begin && scanned_objects[i] < end) scanned_objects[i--] = scanned_objects[--scanned_count];
+  }
   for (size_t i = 0; i < rewritten_count; i++) {
     const uint64_t address = reinterpret_cast<uint64_t>(rewritten[i].address);
     if (address < begin || address >= end) continue;

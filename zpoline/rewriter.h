@@ -13,10 +13,10 @@ namespace zpoline {
 // An error leaves no site rewritten.
 base::Result<bool> rewrite_loaded_objects() noexcept;
 
-// Scans and rewrites the object that has code at `address`, if it is not known yet (dlopen).
-void rewrite_object_at(uint64_t address) noexcept;
+// Scans and rewrites the objects that were loaded since (dlopen); false if there are none.
+bool rewrite_new_objects() noexcept;
 
-// Forgets the sites in [begin, end): the program unmapped or replaced that memory.
+// Forgets the sites and objects in [begin, end): the program unmapped that memory.
 void forget_sites(uint64_t begin, uint64_t end) noexcept;
 
 // True if `address` is the return address of a rewritten site.

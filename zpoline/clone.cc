@@ -70,14 +70,16 @@ extern "C" {
 using zpoline::CloneFrame;
 
 CloneFrame* zps_before_clone(zps_call* call) noexcept {
-  CloneFrame* frame = zpoline::take_frame();
+  const uint64_t all = ~uint64_t{0};
+  uint64_t mask = 0;
+  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), base::as_arg(&mask), sizeof all);
+  CloneFrame* frame = zpoline::take_frame();  // signals are blocked: no handler leaves with a frame taken
+  frame->mask = mask;
   frame->return_address = call->return_address;
   frame->nr = call->nr;
   frame->flags = zpoline::flags_of(call);
   frame->vfork_child = zpoline::this_thread().words.vfork_child;
   if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
-  const uint64_t all = ~uint64_t{0};
-  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), base::as_arg(&frame->mask), sizeof all);
   // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
   if (frame->flags & CLONE_THREAD) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
   if (!(frame->flags & CLONE_THREAD) && zpoline::hook.before_fork != nullptr) {

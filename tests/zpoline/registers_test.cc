@@ -2,34 +2,16 @@
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <random>
 
 #include "tests/zpoline/hooked.h"
+#include "tests/zpoline/snapshot.h"
 
 namespace {
 
-struct State {
-  uint64_t general[16];  // rax rcx rdx rbx rsp rbp rsi rdi r8..r15
-  uint64_t flags;
-  uint64_t after;  // the address of the next instruction
-  uint32_t mxcsr;
-  uint16_t x87_control;
-  uint16_t unused;
-  uint64_t red_zone[16];  // the 128 bytes below rsp, lowest first
-  uint64_t masks[8];
-  alignas(64) uint8_t vectors[32][64];
-};
-static_assert(offsetof(State, flags) == 128 && offsetof(State, mxcsr) == 144 && offsetof(State, red_zone) == 152 &&
-              offsetof(State, masks) == 280 && offsetof(State, vectors) == 384);
-
-extern "C" void snapshot_call(const State* in, State* out, int width);
-
-enum Width { kXmm, kYmm, kZmm };
-
-int widest() { return __builtin_cpu_supports("avx512bw") ? kZmm : __builtin_cpu_supports("avx") ? kYmm : kXmm; }
+using tests::State;
+using tests::widest;
 
 constexpr uint64_t kIf = 0x202;
 constexpr uint64_t kFlagSets[] = {kIf,           kIf | 0x8d5, kIf | 0x801, kIf | 0x0d4, kIf | 0x400,   kIf | 0x400 | 0x8d5,
@@ -37,53 +19,19 @@ constexpr uint64_t kFlagSets[] = {kIf,           kIf | 0x8d5, kIf | 0x801, kIf |
 
 class Registers : public ::testing::TestWithParam<int> {};
 
-State random_state(std::mt19937_64& random, long nr) {
-  State state{};
-  for (uint64_t& value : state.general) value = random();
-  for (uint64_t& value : state.red_zone) value = random();
-  for (uint64_t& value : state.masks) value = random();
-  for (auto& vector : state.vectors) {
-    for (uint8_t& byte : vector) byte = static_cast<uint8_t>(random());
-  }
-  state.general[0] = static_cast<uint64_t>(nr);
-  state.mxcsr = 0x5f80;  // round up
-  state.x87_control = 0x0b7f;
-  return state;
-}
-
-void compare(const State& in, const State& out, int width) {
-  static const char* const kNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-  for (int i = 2; i < 16; i++) {
-    if (i == 4 || i == 11) continue;
-    EXPECT_EQ(in.general[i], out.general[i]) << kNames[i];
-  }
-  EXPECT_EQ(out.general[1], out.after) << "rcx is the next instruction";
-  EXPECT_EQ(out.general[11], in.flags) << "r11 holds the flags";
-  EXPECT_EQ(out.flags, in.flags);
-  EXPECT_EQ(out.mxcsr & 0xffc0, in.mxcsr & 0xffc0);
-  EXPECT_EQ(out.x87_control, in.x87_control);
-  for (int i = 0; i < 15; i++) EXPECT_EQ(in.red_zone[i], out.red_zone[i]) << "8 bytes at rsp-" << 128 - 8 * i;
-  const size_t bytes = width == kZmm ? 64 : width == kYmm ? 32 : 16;
-  for (int i = 0; i < (width == kZmm ? 32 : 16); i++) EXPECT_EQ(memcmp(in.vectors[i], out.vectors[i], bytes), 0) << "vector register " << i;
-  if (width == kZmm) {
-    EXPECT_EQ(memcmp(in.masks, out.masks, sizeof in.masks), 0);
-  }
-}
-
 TEST_P(Registers, OnlyThreeChange) {
   const long nr = GetParam();
   if (nr >= kProbeGeneral && nr <= kProbeInside) SKIP_UNLESS_HOOKED();
   std::mt19937_64 random(42);
   for (const uint64_t flags : kFlagSets) {
-    for (int width = kXmm; width <= widest(); width++) {
+    for (int width = tests::kXmm; width <= widest(); width++) {
       SCOPED_TRACE(::testing::Message() << "flags " << std::hex << flags << " width " << width);
-      State in = random_state(random, nr);
+      State in = tests::random_state(random, nr);
       in.flags = flags;
       in.general[7] = nr == SYS_munmap ? 1 : 0xffff'ff00;  // rdi: no such descriptor; munmap: not aligned
       static State out;
-      snapshot_call(&in, &out, width);
-      compare(in, out, width);
+      tests::snapshot_call(&in, &out, width);
+      tests::expect_kept(in, out, width);
       if (nr >= kProbeGeneral && nr <= kProbeFull) {
         EXPECT_EQ(out.general[0], in.general[7] + 1);
       }

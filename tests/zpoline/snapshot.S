@@ -1,5 +1,5 @@
 /* void snapshot_call(const State* in, State* out, int width): loads every register from `in`, makes the system call, stores
- * every register into `out`. width: 0 xmm, 1 ymm, 2 zmm and mask registers. Offsets are those of State in registers_test.cc. */
+ * every register into `out`. width: 0 xmm, 1 ymm, 2 zmm and mask registers. Offsets are those of State in snapshot.h. */
 #define GENERAL 0
 #define FLAGS 128
 #define AFTER 136

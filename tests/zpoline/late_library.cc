@@ -57,7 +57,7 @@ static long (*resolve())() {
     const int which = meeting->which;
     meeting->site = which == 0 ? late_site_0 : which == 1 ? late_site_1 : which == 2 ? late_site_2 : late_site_3;
     __atomic_store_n(&meeting->wanted, 2, __ATOMIC_RELEASE);
-    while (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) == 2) asm volatile("pause");
+    while (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) == 2) raw(SYS_sched_yield, 0);
   }
   return raw(SYS_getuid, 0) >= 0 ? chosen : nullptr;
 }

@@ -79,7 +79,7 @@ TEST_F(Late, WithWhatItNeeds) {
 
 TEST_F(Late, AddressesAreUsedAgain) {
   std::map<void*, int> places;
-  for (int i = 0; i < 300 && !HasFailure(); i++) places[load_and_call(library(i % 2 == 0 ? "one" : "two"), i % 2 == 0 ? 1 : 2)]++;
+  for (int i = 0; i < 100 && !HasFailure(); i++) places[load_and_call(library(i % 2 == 0 ? "one" : "two"), i % 2 == 0 ? 1 : 2)]++;
   int most = 0;
   for (const auto& place : places) most = std::max(most, place.second);
   EXPECT_GT(most, 10) << "no address was used again: this test tests nothing";
@@ -91,7 +91,7 @@ TEST_F(Late, FromManyThreads) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; t++) {
     threads.emplace_back([t] {
-      for (int i = 0; i < 60 && !HasFailure(); i++) load_and_call(library(t % 2 == 0 ? "one" : "two"), t % 2 == 0 ? 1 : 2);
+      for (int i = 0; i < 25 && !HasFailure(); i++) load_and_call(library(t % 2 == 0 ? "one" : "two"), t % 2 == 0 ? 1 : 2);
     });
   }
   std::thread other([&over] {
@@ -116,7 +116,10 @@ TEST_F(Late, FromManyThreads) {
 void run_cold_sites(const std::atomic<bool>& over, std::atomic<long>& wrong) {
   const long right = getpid();
   while (!over) {
-    if (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) != 2) continue;
+    if (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) != 2) {
+      sched_yield();
+      continue;
+    }
     __atomic_store_n(&meeting->wanted, 3, __ATOMIC_RELEASE);
     long (*const site)() = meeting->site;
     while (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) == 3) wrong += site() != right;
@@ -131,7 +134,7 @@ TEST_P(ColdSite, IsPatchedUnderARunningThread) {
   std::atomic<bool> over{false};
   std::atomic<long> wrong{0};
   std::thread runner([&] { run_cold_sites(over, wrong); });
-  const long rounds = tests::rounds(2000) / kLateSites;
+  const long rounds = tests::rounds(200) / kLateSites;
   for (long i = 0; i < rounds && wrong == 0; i++) {
     meeting->which = GetParam();
     __atomic_store_n(&meeting->wanted, 1, __ATOMIC_RELEASE);
@@ -218,11 +221,11 @@ TEST_F(Late, TextStaysReadable) {
       for (int i = 0; i < 4096; i += 64) sum += at[i];
     }
   });
-  for (int i = 0; i < 100; i++) {
+  for (int i = 0; i < 20; i++) {
     meeting->which = 0;
     meeting->wanted = 1;
     std::thread other([&] {
-      while (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) != 2) continue;
+      while (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) != 2) sched_yield();
       text = reinterpret_cast<const volatile uint8_t*>(reinterpret_cast<uint64_t>(meeting->site) & ~4095ull);
       __atomic_store_n(&meeting->wanted, 3, __ATOMIC_RELEASE);
     });

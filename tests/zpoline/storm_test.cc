@@ -74,7 +74,7 @@ class Storm : public ::testing::Test {
     target = gettid();
     install(SIGUSR1, on_signal, SA_RESTART);
     install(SIGUSR2, on_signal, SA_RESTART | SA_NODEFER);
-    wanted_ = tests::rounds(10'000);
+    wanted_ = tests::rounds(2000);
     sigevent event{};
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = SIGUSR2;

@@ -33,8 +33,8 @@ int64_t on_mmap(zps_call* call) noexcept {
   const int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
   const bool text = (call->arg[2] & PROT_EXEC) && (call->arg[3] & MAP_PRIVATE) && !(call->arg[3] & MAP_ANONYMOUS);
-  // A library that ld.so is loading, perhaps: its other segments and relocations come later, and end with an mprotect by this thread.
-  if (text) this_thread().late_text = static_cast<uint64_t>(result);
+  // A library that ld.so is loading: its other segments and relocations come later, and end with an mprotect by this thread.
+  if (text && is_in_loader(call->return_address)) this_thread().late_text = static_cast<uint64_t>(result);
   return result;
 }
 
@@ -64,7 +64,8 @@ int64_t on_mprotect(zps_call* call) noexcept {
   if (begin_of(call) < kPageBytes && call->arg[1] > 0) return -ENOMEM;
   const int64_t result = to_kernel(call);
   ThreadState& thread = this_thread();
-  if (result == 0 && thread.late_text != 0 && call->arg[2] == PROT_READ && rewrite_new_objects()) thread.late_text = 0;
+  const bool loaded = thread.late_text != 0 && call->arg[2] == PROT_READ && is_in_loader(call->return_address);
+  if (result == 0 && loaded && rewrite_new_objects()) thread.late_text = 0;
   return result;
 }
 

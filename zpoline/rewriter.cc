@@ -44,6 +44,11 @@ Rewritten rewritten[kMaxSites];
 size_t rewritten_count = 0;
 uint64_t scanned_objects[kMaxObjects];  // by the begin of their text
 size_t scanned_count = 0;
+struct Range {
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+Range loader;  // ld.so's text
 uint64_t lowest = UINT64_MAX;
 uint64_t highest = 0;
 std::atomic<uint32_t> lock{0};
@@ -155,12 +160,13 @@ bool holds(const dl_phdr_info& object, uint64_t address) noexcept {
   return false;
 }
 
-uint64_t text_of(const dl_phdr_info& object) noexcept {
+Range text_of(const dl_phdr_info& object) noexcept {
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
-    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X)) return object.dlpi_addr + segment.p_vaddr;
+    const uint64_t begin = object.dlpi_addr + segment.p_vaddr;
+    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X)) return {begin, begin + segment.p_filesz};
   }
-  return 0;
+  return {};
 }
 
 bool is_scanned(uint64_t text) noexcept {
@@ -172,7 +178,7 @@ bool is_scanned(uint64_t text) noexcept {
 
 long rewrite_object(const dl_phdr_info& object) noexcept {
   batch.count = 0;
-  if (const uint64_t text = text_of(object); text != 0 && scanned_count < kMaxObjects) {
+  if (const uint64_t text = text_of(object).begin; text != 0 && scanned_count < kMaxObjects) {
     scanned_objects[scanned_count++] = text;
     widen_bounds(text);
   }
@@ -205,6 +211,7 @@ struct AllResult {
 int rewrite_one_of_all(dl_phdr_info* object, size_t, void* context) noexcept {
   if (is_excluded(*object)) return 0;
   auto* all = static_cast<AllResult*>(context);
+  if (object->dlpi_addr == _r_debug.r_ldbase) loader = text_of(*object);
   all->error = rewrite_object(*object);
   return all->error < 0;
 }
@@ -241,23 +248,32 @@ base::Result<bool> rewrite_loaded_objects() noexcept {
   return true;
 }
 
-// The loader's lock is taken before ours, as by a program whose own dl_iterate_phdr() callback unmaps something.
+// Called from within ld.so's own mprotect, so this thread holds the lock of dlopen and dlclose and no object goes. The lock of
+// dl_iterate_phdr() is not held while an object is scanned: a fork by another thread would leave it locked in the child.
 bool rewrite_new_objects() noexcept {
-  bool found = false;
+  struct Found {
+    dl_phdr_info objects[32];
+    size_t count = 0;
+  } found;
   (void)dl_iterate_phdr(
       [](dl_phdr_info* object, size_t, void* context) {
-        const uint64_t text = text_of(*object);
+        auto* list = static_cast<Found*>(context);
+        const uint64_t text = text_of(*object).begin;
         Locked locked;
-        if (text == 0 || is_scanned(text) || is_excluded(*object)) return 0;
-        *static_cast<bool*>(context) = true;
-        counts.late_objects++;
-        if (rewrite_object(*object) < 0)
-          base::log(base::LogLevel::warn, "%s cannot be rewritten: its system calls go to the kernel", object->dlpi_name);
-        return 0;
+        if (text != 0 && !is_scanned(text) && !is_excluded(*object)) list->objects[list->count++] = *object;
+        return list->count == sizeof list->objects / sizeof list->objects[0] ? 1 : 0;
       },
       &found);
-  return found;
+  Locked locked;
+  for (size_t i = 0; i < found.count; i++) {
+    counts.late_objects++;
+    if (rewrite_object(found.objects[i]) < 0)
+      base::log(base::LogLevel::warn, "%s cannot be rewritten: its system calls go to the kernel", found.objects[i].dlpi_name);
+  }
+  return found.count > 0;
 }
+
+bool is_in_loader(uint64_t address) noexcept { return address >= loader.begin && address < loader.end; }
 
 void reset_rewriter_lock() noexcept { lock.store(0, std::memory_order_release); }
 

@@ -13,8 +13,11 @@ namespace zpoline {
 // An error leaves no site rewritten.
 base::Result<bool> rewrite_loaded_objects() noexcept;
 
-// Scans and rewrites the objects that were loaded since (dlopen); false if there are none.
+// Scans and rewrites the objects that were loaded since; false if there are none. For calls that ld.so makes during dlopen.
 bool rewrite_new_objects() noexcept;
+
+// True if `address` is in ld.so's text.
+[[nodiscard]] bool is_in_loader(uint64_t address) noexcept;
 
 // Forgets the sites and objects in [begin, end): the program unmapped that memory.
 void forget_sites(uint64_t begin, uint64_t end) noexcept;

@@ -47,7 +47,7 @@ struct Counts {
   size_t jumped;    // rewritten to a near jump
   size_t native;    // left alone: the number is known and nobody claims it
   size_t red_zone;  // left alone: the function keeps data below rsp
-  size_t other;     // left alone: odd prefix, no room in the table
+  size_t other;     // left alone: odd prefix, no room in the table, no page 0
   size_t late_objects;
   uint64_t startup_ns;
 };
@@ -61,6 +61,8 @@ inline ThreadState& this_thread() noexcept;
 [[nodiscard]] bool is_wanted(int64_t nr) noexcept;
 // Fills `dispatch` (ZPS_DISPATCH_SLOTS entries, by call number) from the claims, and measures the vector state.
 void prepare_dispatch(const void** dispatch) noexcept;
+// Where the stub of a near jump with this number goes (is_wanted() is true of it).
+[[nodiscard]] const void* near_entry(int64_t nr) noexcept;
 // In a fork's child: frees the engine's locks, whose holders may not exist here.
 void reset_locks_after_fork() noexcept;
 // Threads the engine knows; clone.cc adds, exit subtracts.
@@ -82,6 +84,10 @@ extern uint64_t zps_xsave_mask __attribute__((visibility("hidden")));
 extern const char zps_pass[], zps_sigreturn[], zps_clone[], zps_null_call[];
 extern const char zps_hooked_general[], zps_hooked_sse[], zps_hooked_full[];
 extern const char zps_engine_general[], zps_engine_sse[], zps_engine_full[];
+// The same for those who come from a stub (stubs.cc).
+extern const char zps_clone_near[];
+extern const char zps_hooked_general_near[], zps_hooked_sse_near[], zps_hooked_full_near[];
+extern const char zps_engine_general_near[], zps_engine_sse_near[], zps_engine_full_near[];
 extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];
 int64_t zps_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) noexcept;
 

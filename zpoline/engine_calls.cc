@@ -131,13 +131,30 @@ void measure_vector_state() noexcept {
   zps_xsave_bytes = (compacted_bytes(zps_xsave_mask) + 63) & ~uint64_t{63};
 }
 
-const void* way_of(int64_t nr) noexcept {
-  static const void* const kHooked[] = {zps_pass, zps_hooked_general, zps_hooked_sse, zps_hooked_full};
-  static const void* const kEngine[] = {zps_engine_general, zps_engine_general, zps_engine_sse, zps_engine_full};
+bool is_clone(int64_t nr) noexcept {
   for (int16_t clone : kClones) {
-    if (clone == nr) return zps_clone;
+    if (clone == nr) return true;
   }
-  if (nr == SYS_rt_sigreturn) return zps_sigreturn;
+  return false;
+}
+
+// The ways through entry.S, each for a rewritten call and for a near jump. What the engine and the hook need kept decides.
+struct Way {
+  const void* by_call;
+  const void* by_jump;
+};
+
+Way way_of(int64_t nr) noexcept {
+  static const Way kHooked[] = {{zps_pass, nullptr},
+                                {zps_hooked_general, zps_hooked_general_near},
+                                {zps_hooked_sse, zps_hooked_sse_near},
+                                {zps_hooked_full, zps_hooked_full_near}};
+  static const Way kEngine[] = {{zps_engine_general, zps_engine_general_near},
+                                {zps_engine_general, zps_engine_general_near},
+                                {zps_engine_sse, zps_engine_sse_near},
+                                {zps_engine_full, zps_engine_full_near}};
+  if (is_clone(nr)) return {zps_clone, zps_clone_near};
+  if (nr == SYS_rt_sigreturn) return {zps_sigreturn, nullptr};
   const int claim = hook.claim[nr];
   const EngineCall* own = find(nr);
   if (own == nullptr) return kHooked[claim];
@@ -147,20 +164,17 @@ const void* way_of(int64_t nr) noexcept {
 
 }  // namespace
 
-bool is_engine_call(int64_t nr) noexcept {
-  for (int16_t clone : kClones) {
-    if (clone == nr) return true;
-  }
-  return find(nr) != nullptr;
-}
+bool is_engine_call(int64_t nr) noexcept { return is_clone(nr) || find(nr) != nullptr; }
 
 bool is_wanted(int64_t nr) noexcept { return nr >= 0 && nr < ZPS_NR_COUNT && (hook.claim[nr] != ZPS_CLAIM_NONE || is_engine_call(nr)); }
 
 void prepare_dispatch(const void** dispatch) noexcept {
   measure_vector_state();
-  for (int64_t nr = 0; nr < ZPS_DISPATCH_SLOTS; nr++) dispatch[nr] = nr < ZPS_NR_COUNT ? way_of(nr) : zps_pass;
+  for (int64_t nr = 0; nr < ZPS_DISPATCH_SLOTS; nr++) dispatch[nr] = nr < ZPS_NR_COUNT ? way_of(nr).by_call : zps_pass;
   zps_on_syscall = hook.on_syscall;
 }
+
+const void* near_entry(int64_t nr) noexcept { return way_of(nr).by_jump; }
 
 void reset_locks_after_fork() noexcept {
   reset_signal_lock();

@@ -40,6 +40,14 @@ class FunctionTable {
     }
   }
 
+  // Calls visit(address) for every symbol with an address, of whatever kind.
+  template <class Visit>
+  void for_each_label(Visit visit) const noexcept {
+    for (size_t i = 0; i < symbol_count_; i++) {
+      if (symbols_[i].st_shndx != SHN_UNDEF && ELF64_ST_TYPE(symbols_[i].st_info) != STT_TLS) visit(base_ + symbols_[i].st_value);
+    }
+  }
+
  private:
   [[nodiscard]] static bool is_function(const ElfW(Sym) & symbol) noexcept;
   [[nodiscard]] Function find_in_unwind_table(const uint8_t* code) const noexcept;

@@ -25,8 +25,8 @@ void print_ledger(int fd) {
   print_line(fd, "engine: mode zpoline, started in %llu us\n", static_cast<unsigned long long>(counts.startup_ns / 1000));
   print_line(fd, "engine: %zu objects, %zu of them loaded late; %zu byte pairs, %zu system calls\n", counts.objects, counts.late_objects,
              counts.pairs, counts.sites);
-  print_line(fd, "engine: %zu rewritten, %zu left because nobody claims their number, %zu in functions with a red zone, %zu other\n",
-             counts.called, counts.native, counts.red_zone, counts.other);
+  print_line(fd, "engine: %zu near jumps, %zu calls, %zu left because nobody claims their number, %zu in functions with a red zone, %zu other\n",
+             counts.jumped, counts.called, counts.native, counts.red_zone, counts.other);
 }
 
 }  // namespace zpoline

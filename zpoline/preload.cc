@@ -152,9 +152,9 @@ base::Result<bool> start_engine() noexcept {
   counts.startup_ns = base::monotonic_ns() - begin;
   if (started) {
     base::log(base::LogLevel::debug,
-              "mode zpoline: %zu objects, %zu sites, %zu rewritten, %zu known to be unclaimed, %zu in functions with a red zone, %zu odd, "
+              "mode zpoline: %zu objects, %zu sites, %zu near jumps, %zu calls, %zu known to be unclaimed, %zu in functions with a red zone, %zu odd, "
               "in %llu us",
-              counts.objects, counts.sites, counts.called, counts.native, counts.red_zone, counts.other,
+              counts.objects, counts.sites, counts.jumped, counts.called, counts.native, counts.red_zone, counts.other,
               static_cast<unsigned long long>(counts.startup_ns / 1000));
     return;
   }

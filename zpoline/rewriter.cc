@@ -1,15 +1,26 @@
 // Which proven sites are rewritten, how, and the table that tells a rewritten call from a call through a NULL pointer.
 //
-// The form is `ff d0` (call *%rax) in place of `0f 05`: both have two bytes, so no other instruction moves and a
-// jump that lands on the old one lands on the new one. What it costs the program is a return address below its stack pointer:
-// a function that keeps data there (the red zone) would lose it. Therefore:
-//   - `mov $number,%eax` directly before, and nobody claims that number: the site stays as it is. The kernel call costs what
-//     it always did, and nothing can go wrong. The same for rt_sigreturn, whose bytes debuggers look for.
-//   - the function may use its red zone: the site stays as it is and is counted.
-//   - else: call.
+// There are two forms:
+//   call   `ff d0` (call *%rax) in place of `0f 05`: both have two bytes, so no other instruction moves and a jump that lands on the
+//          old one lands on the new one. What it costs the program is a return address below its stack pointer: a function that
+//          keeps data there (the red zone) would lose it. It needs page 0.
+//   jump   `e9 rel32` in place of the `mov $number,%eax` before the system call, to a stub of its own (stubs.cc). The two bytes
+//          behind it become a call as well, where a call may stand there, else they stay `syscall`. Nothing below rsp is
+//          touched and page 0 is not needed. Only where the scanner proved that nothing lands inside.
+// And so a site
+//   - whose number is known and that nobody claims stays as it is. The kernel call costs what it always did, and nothing can go
+//     wrong. The same for rt_sigreturn, whose bytes debuggers look for;
+//   - that can be a jump becomes one;
+//   - else becomes a call, unless its function may use its red zone: then it stays and is counted.
 //
 // Memory: text is mapped privately by the loader, so a write copies the page for this process only. The page is made
 // writable for the moment of the write (readable and executable throughout) and gets the exact protection of its segment back.
+//
+// While other threads run, an instruction is replaced by one store that no fetch sees half done: inside an aligned 8 bytes, or 16 with
+// cmpxchg16b (mov), inside a cache line (the two bytes). What does not fit keeps what it has. Mov and system call are two such
+// stores, in any order as others see them, since each mixture works: a thread before the mov executes it or the jump; one that is
+// between them, also one that returns there from a signal handler, has its number in rax and finds `syscall` or `call *%rax`.
+// That is also why a jump into the middle that the scanner could not know (it would land on the system call) still works.
 //
 // Table: 65536 words, indexed by bits 0..15, else 8..23, else 16..31 of the return address (what entry.S can load without
 // touching flags). A word holds the negated address. A site that finds all three taken stays unrewritten.
@@ -20,6 +31,7 @@
 #include <link.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <cstring>
@@ -27,6 +39,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/stubs.h"
 
 namespace zpoline {
 namespace {
@@ -34,11 +47,16 @@ namespace {
 constexpr size_t kMaxSites = 16384;
 constexpr size_t kMaxObjects = 1024;
 constexpr uint64_t kPageMask = 4095;
-constexpr uint8_t kCallRax[2] = {0xff, 0xd0};
+constexpr uint16_t kCallRax = 0xd0ff;
+constexpr uint8_t kJump = 0xe9;
+constexpr uint8_t kLoad = 0xb8;
+constexpr uint64_t kLineBytes = 64;
 
 struct Rewritten {
-  uint8_t* address;  // of the two bytes; null: forgotten
+  uint8_t* address;  // of the two bytes
   uint8_t old[2];
+  int32_t number;  // of a jump: what its mov loaded
+  uint64_t stub;   // of a jump; 0: a call only
 };
 Rewritten rewritten[kMaxSites];
 size_t rewritten_count = 0;
@@ -80,26 +98,34 @@ void leave(uint64_t return_address) noexcept {
   }
 }
 
-// What is to be written in one executable segment.
+// What is to be written in one object.
 struct Batch {
-  Site sites[2048];
+  Site sites[2048] = {};
+  uint64_t stubs[2048] = {};  // where the site's jump goes; 0: it gets none
   size_t count = 0;
+  bool threads = false;  // others may be executing this text
 };
-Batch batch;
+constinit Batch batch;
+bool calls_allowed = true;
+
+void leave_alone(const Site& site, Verdict verdict) noexcept {
+  if (verdict == Verdict::native_unclaimed) counts.native++;
+  if (verdict == Verdict::native_other) counts.other++;
+  if (verdict != Verdict::native_red_zone) return;
+  counts.red_zone++;
+  base::log(base::LogLevel::debug, "site %p (number %d) stays: its function may use the red zone", static_cast<void*>(site.address),
+            site.number);
+}
 
 void collect(void*, const Site& site) noexcept {
-  switch (judge(site)) {
-    case Verdict::native_unclaimed: counts.native++; return;
-    case Verdict::native_red_zone:
-      counts.red_zone++;
-      base::log(base::LogLevel::debug, "site %p (number %d) stays: its function may use the red zone", static_cast<void*>(site.address),
-                site.number);
-      return;
-    case Verdict::native_other: counts.other++; return;
-    case Verdict::call: break;
+  const Verdict verdict = judge(site);
+  if (verdict != Verdict::call && verdict != Verdict::jump) return leave_alone(site, verdict);
+  if (batch.count == sizeof batch.sites / sizeof batch.sites[0]) {
+    counts.other++;
+    return;
   }
-  if (batch.count < sizeof batch.sites / sizeof batch.sites[0]) batch.sites[batch.count++] = site;
-  else counts.other++;
+  batch.stubs[batch.count] = 0;
+  batch.sites[batch.count++] = site;
 }
 
 int protection_of(const ElfW(Phdr) & segment) noexcept {
@@ -117,18 +143,55 @@ void widen_bounds(uint64_t address) noexcept {
   if (address > highest) highest = address;
 }
 
-void write_site(uint8_t* address) noexcept {
-  const uint64_t return_address = reinterpret_cast<uint64_t>(address) + 2;
-  if (rewritten_count == kMaxSites || !enter(return_address)) {
-    counts.other++;
-    return;
+// Stores the 8 bytes at `at`, which lie in one aligned 16, at once.
+void store_in_sixteen(uint64_t at, uint64_t bytes) noexcept {
+  auto* block = reinterpret_cast<uint64_t*>(at & ~uint64_t{15});
+  uint64_t low = block[0];
+  uint64_t high = block[1];
+  bool stored = false;
+  while (!stored) {
+    uint64_t wanted[2] = {low, high};
+    memcpy(reinterpret_cast<uint8_t*>(wanted) + (at & 15), &bytes, kLoadBytes);
+    asm volatile("lock cmpxchg16b (%5)"
+                 : "=@ccz"(stored), "+a"(low), "+d"(high)
+                 : "b"(wanted[0]), "c"(wanted[1]), "r"(block)
+                 : "memory");
   }
-  rewritten[rewritten_count++] = {address, {address[0], address[1]}};
-  uint16_t bytes;
-  memcpy(&bytes, kCallRax, sizeof bytes);
-  __atomic_store_n(reinterpret_cast<uint16_t*>(address), bytes, __ATOMIC_RELEASE);
-  counts.called++;
-  widen_bounds(return_address);
+}
+
+[[nodiscard]] bool fits_one_store(const uint8_t* load) noexcept { return reinterpret_cast<uint64_t>(load) % 16 + kLoadBytes <= 16; }
+
+void write_jump(uint8_t* load, uint64_t stub) noexcept {
+  uint64_t bytes = 0;
+  auto* out = reinterpret_cast<uint8_t*>(&bytes);
+  out[0] = kJump;
+  const auto distance = static_cast<int32_t>(stub - (reinterpret_cast<uint64_t>(load) + kLoadBytes));
+  memcpy(out + 1, &distance, sizeof distance);
+  if (batch.threads) store_in_sixteen(reinterpret_cast<uint64_t>(load), bytes);
+  else memcpy(load, &bytes, kLoadBytes);
+}
+
+// True if the two bytes at `address` became a call.
+bool write_call(uint8_t* address, const Site& site) noexcept {
+  const uint64_t return_address = reinterpret_cast<uint64_t>(address) + 2;
+  const bool one_store = reinterpret_cast<uint64_t>(address) % kLineBytes != kLineBytes - 1;
+  if (!calls_allowed || site.below_rsp || !site.callable || (batch.threads && !one_store)) return false;
+  if (!enter(return_address)) return false;
+  __atomic_store_n(reinterpret_cast<uint16_t*>(address), kCallRax, __ATOMIC_RELEASE);
+  return true;
+}
+
+void write_site(size_t i) noexcept {
+  const Site& site = batch.sites[i];
+  const uint64_t stub = batch.stubs[i];
+  const Rewritten before{site.address, {site.address[0], site.address[1]}, site.number, stub};
+  const bool call = write_call(site.address, site);
+  if (stub != 0) write_jump(const_cast<uint8_t*>(site.load), stub);
+  if (stub != 0) counts.jumped++;
+  else if (call) counts.called++;
+  else return leave_alone(site, site.below_rsp ? Verdict::native_red_zone : Verdict::native_other);
+  rewritten[rewritten_count++] = before;
+  widen_bounds(reinterpret_cast<uint64_t>(site.address) + 2);
 }
 
 // Writes the batch's sites that lie in `segment`; 0 or what mprotect said.
@@ -138,7 +201,8 @@ long write_segment(uint64_t begin, uint64_t end, int protection) noexcept {
   for (size_t i = 0; i < batch.count; i++) {
     const uint64_t address = reinterpret_cast<uint64_t>(batch.sites[i].address);
     if (address < begin || address >= end) continue;
-    if (address < first) first = address;
+    const uint64_t from = batch.stubs[i] != 0 ? reinterpret_cast<uint64_t>(batch.sites[i].load) : address;
+    if (from < first) first = from;
     if (address + 2 > last) last = address + 2;
   }
   if (last == 0) return 0;
@@ -146,9 +210,35 @@ long write_segment(uint64_t begin, uint64_t end, int protection) noexcept {
   if (result < 0) return result;
   for (size_t i = 0; i < batch.count; i++) {
     const uint64_t address = reinterpret_cast<uint64_t>(batch.sites[i].address);
-    if (address >= begin && address < end) write_site(batch.sites[i].address);
+    if (address >= begin && address < end) write_site(i);
   }
   return protect(first, last, protection);
+}
+
+[[nodiscard]] bool wants_jump(const Site& site) noexcept {
+  return judge(site) == Verdict::jump && (!batch.threads || fits_one_store(site.load));
+}
+
+// Writes the stubs of the batch. Where there is no room for them, or no right to execute them, the sites go without.
+void write_stubs() noexcept {
+  size_t wanted = 0;
+  uint64_t low = UINT64_MAX;
+  uint64_t high = 0;
+  for (size_t i = 0; i < batch.count; i++) {
+    if (!wants_jump(batch.sites[i])) continue;
+    wanted++;
+    const uint64_t load = reinterpret_cast<uint64_t>(batch.sites[i].load);
+    if (load < low) low = load;
+    if (load + kJumpSiteBytes > high) high = load + kJumpSiteBytes;
+  }
+  StubArea* area = wanted > 0 ? reserve_stubs(low, high, wanted) : nullptr;
+  if (area == nullptr) return;
+  for (size_t i = 0; i < batch.count; i++) {
+    const Site& site = batch.sites[i];
+    if (wants_jump(site)) batch.stubs[i] = add_stub(area, reinterpret_cast<uint64_t>(site.load), site.number, near_entry(site.number));
+  }
+  if (seal_stubs(area) >= 0) return;
+  for (size_t i = 0; i < batch.count; i++) batch.stubs[i] = 0;
 }
 
 bool holds(const dl_phdr_info& object, uint64_t address) noexcept {
@@ -176,8 +266,17 @@ bool is_scanned(uint64_t text) noexcept {
   return false;
 }
 
+// Threads of this process, also such that a constructor before ours has made; true if the kernel does not say.
+bool has_threads() noexcept {
+  struct stat tasks;
+  const long result = base::kernel_call(SYS_stat, base::as_arg("/proc/self/task"), base::as_arg(&tasks));
+  constexpr unsigned long kWithOneThread = 3;  // ".", "..", and a directory for each
+  return result < 0 || tasks.st_nlink != kWithOneThread;
+}
+
 long rewrite_object(const dl_phdr_info& object) noexcept {
   batch.count = 0;
+  batch.threads = has_threads();
   if (const uint64_t text = text_of(object).begin; text != 0 && scanned_count < kMaxObjects) {
     scanned_objects[scanned_count++] = text;
     widen_bounds(text);
@@ -190,6 +289,8 @@ long rewrite_object(const dl_phdr_info& object) noexcept {
     base::log(base::LogLevel::debug, "%s: %zu byte pairs, %zu system calls, %zu functions and %zu instructions decoded", object.dlpi_name,
               scanned.pairs, scanned.sites, scanned.functions, scanned.instructions);
   }
+  if (rewritten_count + batch.count > kMaxSites) return 0;
+  write_stubs();
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
     if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X)) continue;
@@ -218,10 +319,17 @@ int rewrite_one_of_all(dl_phdr_info* object, size_t, void* context) noexcept {
 
 void undo() noexcept {
   for (size_t i = 0; i < rewritten_count; i++) {
-    const uint64_t address = reinterpret_cast<uint64_t>(rewritten[i].address);
-    if (protect(address, address + 2, PROT_READ | PROT_WRITE | PROT_EXEC) < 0) continue;
-    memcpy(rewritten[i].address, rewritten[i].old, 2);
-    (void)protect(address, address + 2, PROT_READ | PROT_EXEC);
+    const Rewritten& site = rewritten[i];
+    const uint64_t address = reinterpret_cast<uint64_t>(site.address);
+    const uint64_t from = site.stub != 0 ? address - kLoadBytes : address;
+    if (protect(from, address + 2, PROT_READ | PROT_WRITE | PROT_EXEC) < 0) continue;
+    memcpy(site.address, site.old, 2);
+    if (site.stub != 0) {
+      site.address[-static_cast<int>(kLoadBytes)] = kLoad;
+      memcpy(site.address + 1 - kLoadBytes, &site.number, sizeof site.number);
+      drop_stub(site.stub);
+    }
+    (void)protect(from, address + 2, PROT_READ | PROT_EXEC);
     leave(address + 2);
   }
   rewritten_count = 0;
@@ -232,10 +340,13 @@ void undo() noexcept {
 Verdict judge(const Site& site) noexcept {
   constexpr int32_t kSigreturn = 15;
   if (site.number != kUnknownNumber && (site.number == kSigreturn || !is_wanted(site.number))) return Verdict::native_unclaimed;
-  if (!site.callable) return Verdict::native_other;
+  if (site.number != kUnknownNumber && site.jumpable) return Verdict::jump;
+  if (!site.callable || !calls_allowed) return Verdict::native_other;
   if (site.below_rsp) return Verdict::native_red_zone;
   return Verdict::call;
 }
+
+void forbid_calls() noexcept { calls_allowed = false; }
 
 base::Result<bool> rewrite_loaded_objects() noexcept {
   Locked locked;
@@ -287,6 +398,7 @@ void forget_sites(uint64_t begin, uint64_t end) noexcept {
     const uint64_t address = reinterpret_cast<uint64_t>(rewritten[i].address);
     if (address < begin || address >= end) continue;
     leave(address + 2);
+    if (rewritten[i].stub != 0) drop_stub(rewritten[i].stub);
     rewritten[i] = rewritten[--rewritten_count];
     i--;
   }

@@ -9,6 +9,9 @@
 
 namespace zpoline {
 
+// Page 0 is not ours: near jumps only. Before anything is rewritten.
+void forbid_calls() noexcept;
+
 // Scans and rewrites every object of the program's namespace that is loaded now, except libzpstack.so and the vDSO.
 // An error leaves no site rewritten.
 base::Result<bool> rewrite_loaded_objects() noexcept;
@@ -26,7 +29,7 @@ void forget_sites(uint64_t begin, uint64_t end) noexcept;
 [[nodiscard]] bool is_return_address(uint64_t address) noexcept;
 
 // For tests: what would be done with a site.
-enum class Verdict { call, native_unclaimed, native_red_zone, native_other };
+enum class Verdict { call, jump, native_unclaimed, native_red_zone, native_other };
 [[nodiscard]] Verdict judge(const Site& site) noexcept;
 
 // In the child of a fork: the lock's holder may be a thread that this process does not have.

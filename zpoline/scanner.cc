@@ -34,6 +34,15 @@ struct Workspace {
 Workspace work;
 
 constexpr size_t kMaxSitesPerFunction = 256;
+constexpr uint32_t kLoadBytes = 5;  // mov $imm32,%eax
+constexpr uint8_t kLoadOpcode = 0xb8;
+
+// The object's sites so far: they are handed on when its symbols have been held against them.
+struct Pending {
+  Site sites[2048];
+  size_t count;
+};
+Pending pending;
 
 struct Found {
   uint32_t at;  // offset of the instruction
@@ -80,7 +89,7 @@ class FunctionAnalysis {
     return false;
   }
 
-  void report(SiteVisitor visit, void* context) noexcept {
+  void report() noexcept {
     sort_found();
     const bool red_zone = below_rsp_ || (below_rbp_ && frames_rbp_ && !lowers_rsp_);
     for (size_t i = 0; i < found_count_; i++) {
@@ -93,8 +102,9 @@ class FunctionAnalysis {
       site.load = sole_path ? begin_ + found.load_at : nullptr;
       site.below_rsp = red_zone;
       site.callable = found.length == 2 || (found.length == 3 && (begin_[found.at] == 0x48 || begin_[found.at] == 0xf3));
+      site.jumpable = sole_path && can_jump(found);
       counts_.sites++;
-      visit(context, site);
+      if (pending.count < sizeof pending.sites / sizeof pending.sites[0]) pending.sites[pending.count++] = site;
     }
   }
 
@@ -139,7 +149,7 @@ class FunctionAnalysis {
       case Kind::call:
         if (instruction.target != instruction.length) land(target);
         return true;
-      case Kind::indirect_jump: computed_ = true; return false;
+      case Kind::indirect_jump: computed_ = jumps_anywhere_ = true; return false;
       case Kind::tail_jump:
       case Kind::end: return false;
       default: return true;
@@ -167,6 +177,17 @@ class FunctionAnalysis {
     return false;
   }
 
+  // True if no path of this function leads into the 7 bytes of load and call other than through the first.
+  [[nodiscard]] bool can_jump(const Found& found) const noexcept {
+    const size_t load = found.load_at;
+    if (found.length != 2 || load + kLoadBytes != found.at || begin_[load] != kLoadOpcode || jumps_anywhere_) return false;
+    if (work.interior.test(load)) return false;
+    for (size_t at = load + 1; at < load + kLoadBytes + 2; at++) {
+      if (work.targets.test(at) || (work.starts.test(at) && at != found.at)) return false;
+    }
+    return true;
+  }
+
   void sort_found() noexcept {
     for (size_t i = 1; i < found_count_; i++) {
       const Found moving = found_[i];
@@ -180,6 +201,7 @@ class FunctionAnalysis {
   size_t size_;
   ScanCounts& counts_;
   bool computed_;
+  bool jumps_anywhere_ = false;  // has an indirect jump, perhaps through a table
   bool below_rsp_ = false;
   bool below_rbp_ = false;
   bool frames_rbp_ = false;
@@ -206,8 +228,7 @@ const uint8_t* next_pair(const uint8_t* p, const uint8_t* end) noexcept {
   return end;
 }
 
-void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, ScanCounts& counts, SiteVisitor visit,
-                  void* context) noexcept {
+void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, ScanCounts& counts) noexcept {
   const uint8_t* analysed_to = begin;
   for (const uint8_t* p = next_pair(begin, end); p < end; p = next_pair(p + 1, end)) {
     counts.pairs++;
@@ -220,9 +241,23 @@ void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable&
     analysis.follow_from(function.begin);
     if (!analysis.has_proven(p)) table.for_each_entry(function, [&analysis](const uint8_t* entry) { analysis.follow_from(entry); });
     analysis.fill_gaps();
-    analysis.report(visit, context);
+    analysis.report();
     analysed_to = function.end;
   }
+}
+
+// A symbol is a way in: a site with one inside its 7 bytes keeps its load.
+void refuse_labelled(const FunctionTable& table) noexcept {
+  table.for_each_label([](const uint8_t* label) {
+    size_t low = 0;
+    size_t high = pending.count;
+    while (low < high) {
+      const size_t middle = low + (high - low) / 2;
+      if (pending.sites[middle].address + 2 <= label) low = middle + 1;
+      else high = middle;
+    }
+    if (low < pending.count && pending.sites[low].load != nullptr && pending.sites[low].load < label) pending.sites[low].jumpable = false;
+  });
 }
 
 }  // namespace
@@ -230,12 +265,15 @@ void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable&
 ScanCounts scan_object(const dl_phdr_info& object, SiteVisitor visit, void* context) noexcept {
   ScanCounts counts;
   const FunctionTable table(object);
+  pending.count = 0;
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
     if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X) || !(segment.p_flags & PF_R)) continue;
     const uint8_t* begin = reinterpret_cast<const uint8_t*>(object.dlpi_addr + segment.p_vaddr);
-    scan_segment(begin, begin + segment.p_filesz, table, counts, visit, context);
+    scan_segment(begin, begin + segment.p_filesz, table, counts);
   }
+  if (pending.count > 0) refuse_labelled(table);
+  for (size_t i = 0; i < pending.count; i++) visit(context, pending.sites[i]);
   return counts;
 }
 

@@ -11,7 +11,9 @@
 //   5 if two decodings overlap at the pair, it is left alone.
 //
 // What a site knows besides its address: the call number, where `mov $number,%eax` comes directly before and no direct branch
-// lands between the two; and whether its function may keep data below rsp (then a call would overwrite 8 bytes of it).
+// lands between the two; whether its function may keep data below rsp (then a call would overwrite 8 bytes of it); and
+// whether a near jump may take the place of that mov (5 bytes), because nothing lands inside mov and syscall: no branch, no other
+// decoding that overlaps them, no symbol, and no computed jump in the function whose targets are not known.
 //
 // Invariants: 1 nothing is written here; 2 no memory outside the object's segments is read.
 // Known limits: a function over 1 MiB is not analysed (no site in it); a computed jump that lands exactly on
@@ -33,6 +35,7 @@ struct Site {
   bool below_rsp;       // the function may keep data below rsp
   bool callable;        // `call *%rax` may stand here (false: a prefix would change that call)
   const uint8_t* load;  // where the `mov $number,%eax` begins, or null
+  bool jumpable;        // `load` is b8 imm32, the two bytes follow it, and nothing lands inside these 7 bytes
 };
 
 struct ScanCounts {
@@ -42,7 +45,7 @@ struct ScanCounts {
   size_t instructions = 0;
 };
 
-// Receives each proven site once, in ascending order within a function.
+// Receives each proven site once, in ascending order within a function, after the whole object was read.
 using SiteVisitor = void (*)(void* context, const Site& site);
 
 // Scans every executable segment of `object`. Not thread-safe: one scan at a time (start-up, or under the engine's lock).

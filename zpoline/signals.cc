@@ -45,6 +45,7 @@
 #include "zpoline/engine.h"
 #include "zpoline/page_zero.h"
 #include "zpoline/rewriter.h"
+#include "zpoline/stubs.h"
 
 namespace zpoline {
 namespace {
@@ -197,6 +198,16 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
   return Fault::edited;
 }
 
+// A handler, and an unwinder that it starts, sees the program's own code, not a stub.
+void leave_stub(ucontext_t* context) noexcept {
+  greg_t* registers = context->uc_mcontext.gregs;
+  uint64_t rip = static_cast<uint64_t>(registers[REG_RIP]);
+  uint64_t rsp = static_cast<uint64_t>(registers[REG_RSP]);
+  if (!step_out_of_stub(&rip, &rsp)) return;
+  registers[REG_RIP] = static_cast<greg_t>(rip);
+  registers[REG_RSP] = static_cast<greg_t>(rsp);
+}
+
 // A bad pointer in the hook's copy to or from the program's memory: the copy ends with -EFAULT.
 bool resume_copy(const ThreadState& thread, ucontext_t* context) noexcept {
   greg_t& rip = context->uc_mcontext.gregs[REG_RIP];
@@ -221,6 +232,7 @@ Action take_action(int number) noexcept {
 void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   ThreadState& thread = this_thread();
   auto* context = static_cast<ucontext_t*>(opaque);
+  if (number != SIGTRAP) leave_stub(context);  // stepping through one would begin anew for ever
   const bool own_fault = is_own_fault(number, info);
   bool edited = false;
   if (own_fault && resume_copy(thread, context)) return;

@@ -204,6 +204,8 @@ struct Golden {
   std::vector<uint8_t> code;
   std::vector<int> sites;  // offsets of 0f 05
   int number;
+  bool jumpable = false;  // the last of them
+  int label = 0;          // offset of a further symbol
 };
 
 class GoldenCode : public ::testing::TestWithParam<Golden> {};
@@ -212,7 +214,7 @@ TEST_P(GoldenCode, SitesAreWhatTheyShouldBe) {
   // An object with one exported function that is the code.
   struct Object {
     uint8_t text[4096];
-    ElfW(Sym) symbols[2];
+    ElfW(Sym) symbols[3];
     ElfW(Dyn) dynamic[3];
   };
   alignas(64) static Object built;
@@ -224,9 +226,11 @@ TEST_P(GoldenCode, SitesAreWhatTheyShouldBe) {
   symbols[1].st_info = ELF64_ST_INFO(STB_GLOBAL, STT_FUNC);
   symbols[1].st_shndx = 1;
   symbols[1].st_size = GetParam().code.size();
+  symbols[2].st_shndx = 1;
+  symbols[2].st_value = static_cast<ElfW(Addr)>(GetParam().label);
   const auto base = reinterpret_cast<ElfW(Addr)>(text);
   built.dynamic[0] = {DT_SYMTAB, {reinterpret_cast<ElfW(Addr)>(symbols)}};
-  built.dynamic[1] = {DT_STRTAB, {reinterpret_cast<ElfW(Addr)>(symbols + 2)}};
+  built.dynamic[1] = {DT_STRTAB, {reinterpret_cast<ElfW(Addr)>(symbols + 3)}};
   ElfW(Phdr) segments[2] = {};
   segments[0].p_type = PT_LOAD;
   segments[0].p_flags = PF_R | PF_X;
@@ -240,17 +244,33 @@ TEST_P(GoldenCode, SitesAreWhatTheyShouldBe) {
   object.dlpi_phnum = 2;
   std::vector<int> found;
   int number = zpoline::kUnknownNumber;
+  bool jumpable = false;
   for (const Site& site : sites_of(object)) {
     found.push_back(static_cast<int>(site.address - text));
     number = site.number;
+    jumpable = site.jumpable;
+    EXPECT_TRUE(!jumpable || site.load == site.address - 5);
   }
   EXPECT_EQ(found, GetParam().sites);
+  EXPECT_EQ(jumpable, GetParam().jumpable);
   EXPECT_EQ(number, GetParam().number);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Bytes, GoldenCode,
-    ::testing::Values(Golden{"known number", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27},     // mov $39,%eax; syscall; ret
+    ::testing::Values(Golden{"known number", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, true},  // mov $39,%eax; syscall; ret
+                      // jmp to the mov: its first byte may be landed on
+                      Golden{"branch to the mov", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0x74, 0xf7}, {5}, 0x27, true},
+                      // js into the mov, where f4 (hlt) is
+                      Golden{"branch into the mov", {0x78, 0x01, 0xb8, 0xf4, 1, 0, 0, 0x0f, 0x05, 0xc3}, {7}, 500},
+                      Golden{"symbol in the mov", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, false, 1},
+                      Golden{"symbol on the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, false, 5},
+                      Golden{"symbol in the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, false, 6},
+                      Golden{"symbol behind the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, true, 7},
+                      // js over it; jmp *%rdx
+                      Golden{"computed jump", {0x78, 0x02, 0xff, 0xe2, 0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {9}, 0x27},
+                      Golden{"prefixed after mov", {0xb8, 0x27, 0, 0, 0, 0x48, 0x0f, 0x05, 0xc3}, {6}, 0x27},
+                      Golden{"wide mov", {0x48, 0xc7, 0xc0, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {7}, 0x27},
                       Golden{"zeroed", {0x31, 0xc0, 0x0f, 0x05, 0xc3}, {2}, 0},                       // xor %eax,%eax; syscall
                       Golden{"number in a register", {0x48, 0x89, 0xf8, 0x0f, 0x05, 0xc3}, {3}, -1},  // mov %rdi,%rax; syscall
                       Golden{"a branch lands between", {0x74, 0x05, 0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {7}, -1},  // je over the mov

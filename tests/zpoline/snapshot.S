@@ -1,5 +1,6 @@
 /* void snapshot_call(const State* in, State* out, int width): loads every register from `in`, makes the system call, stores
- * every register into `out`. width: 0 xmm, 1 ymm, 2 zmm and mask registers. Offsets are those of State in snapshot.h. */
+ * every register into `out`. width: 0 xmm, 1 ymm, 2 zmm and mask registers. Offsets are those of State in snapshot.h.
+ * snapshot_call_NUMBER: the same with that number in a mov before the system call. */
 #define GENERAL 0
 #define FLAGS 128
 #define AFTER 136
@@ -57,9 +58,10 @@ temporary: .skip 8
         kmovq %k\n, MASKS+8*\n(%rdi)
 .endm
 
-        .globl snapshot_call
-        .type snapshot_call, @function
-snapshot_call:
+.macro SNAPSHOT name, number
+        .globl \name
+        .type \name, @function
+\name:
         .cfi_startproc
         push %rbx
         push %rbp
@@ -104,8 +106,11 @@ snapshot_call:
         mov GENERAL+112(%rdi), %r14
         mov GENERAL+120(%rdi), %r15
         mov GENERAL+56(%rdi), %rdi
+        .ifnb \number
+        mov $\number, %eax
+        .endif
         syscall
-after:  mov %rdi, old_rdi(%rip)
+80:     mov %rdi, old_rdi(%rip)
         mov out_pointer(%rip), %rdi
         mov %rax, GENERAL+0(%rdi)
         mov %rcx, GENERAL+8(%rdi)
@@ -124,7 +129,7 @@ after:  mov %rdi, old_rdi(%rip)
         mov %r15, GENERAL+120(%rdi)
         mov old_rdi(%rip), %rax
         mov %rax, GENERAL+56(%rdi)
-        lea after(%rip), %rax
+        lea 80b(%rip), %rax
         mov %rax, AFTER(%rdi)
         mov %rsp, %rax
         lea -128(%rax), %rax
@@ -163,7 +168,13 @@ after:  mov %rdi, old_rdi(%rip)
         pop %rbx
         ret
         .cfi_endproc
-        .size snapshot_call, .-snapshot_call
+        .size \name, .-\name
+.endm
+
+SNAPSHOT snapshot_call
+.irp number, 0,1,7,11,19,20,39,44,45,46,47,102,232,281,441,500,501,502
+SNAPSHOT snapshot_call_\number, \number
+.endr
         .bss
         .align 8
 old_rdi: .skip 8

@@ -1,0 +1,216 @@
+/* Assembly macros of the frame in which a hooked call runs: opening it, the vector state, closing it. entry.S explains them. */
+#ifndef ZPOLINE_FRAME_H
+#define ZPOLINE_FRAME_H
+
+#include "zpoline/layout.h"
+
+/* Puts flags back from the frame without popfq. Keeps rax; uses rcx. */
+.macro RESTORE_FLAGS id
+        testl   $0x47400, -8(%rbp)
+        jnz     .Lodd_restore_\id
+        mov     %rax, %rcx
+        movzbl  -8(%rbp), %eax
+        shl     $8, %eax
+        cmpb    $-118, -7(%rbp)         /* bits 8..15 are 2 or 3, with OF 10 or 11: 10 - -118 overflows, 3 - -118 does not */
+        sahf
+        mov     %rcx, %rax
+.Lrestored_\id:
+.endm
+
+/* Which of the two frames is meant from here on (see entry.S): 1 if the program came through a stub, else 0. */
+.macro ARRIVED_BY_JUMP yes
+        .set    BY_JUMP, \yes
+        .if \yes
+        .set    RETURN, 16              /* from rbp */
+        .set    FRAME, 152              /* from rbp to the program's rsp */
+        .else
+        .set    RETURN, 136
+        .set    FRAME, 144
+        .endif
+.endm
+
+/* What unwinders know at an entry, and where the frame is open. */
+.macro CFI_AT_ENTRY
+        .if BY_JUMP
+        .cfi_def_cfa %rsp, 144
+        .cfi_register %rip, %rcx
+        .endif
+.endm
+.macro CFI_OF_FRAME
+        .cfi_def_cfa %rbp, FRAME
+        .cfi_offset %rbp, -FRAME
+        .cfi_offset %rip, RETURN-FRAME
+.endm
+
+/* Opens the frame. After it rsp is rbp-72, not yet aligned; flags are free. */
+.macro OPEN_FRAME id
+        .if !BY_JUMP
+        lea     -128(%rsp), %rsp
+        .cfi_adjust_cfa_offset 128
+        .endif
+        push    %rbp
+        .cfi_adjust_cfa_offset 8
+        .cfi_rel_offset %rbp, 0
+        mov     %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        .if BY_JUMP
+        mov     %rcx, RETURN(%rbp)
+        .cfi_offset %rip, RETURN-FRAME
+        .endif
+        pushfq
+        lea     -64(%rsp), %rsp
+        mov     %rdi, -24(%rbp)
+        mov     %rsi, -32(%rbp)
+        mov     %rdx, -40(%rbp)
+        mov     %r10, -48(%rbp)
+        mov     %r8, -56(%rbp)
+        mov     %r9, -64(%rbp)
+        testl   $0x47400, -8(%rbp)      /* DF or AC: the C code counts on both clear (NT, IOPL: see RESTORE_FLAGS) */
+        jnz     .Lodd_open_\id
+.Lopened_\id:
+.endm
+
+/* What the two macros above leave out of line, for programs that run with DF or AC set. */
+.macro ODD_OPEN id
+.Lodd_open_\id:
+        pushfq
+        andl    $~0x40400, (%rsp)
+        popfq
+        jmp     .Lopened_\id
+.endm
+.macro ODD_RESTORE id
+.Lodd_restore_\id:
+        push    -8(%rbp)
+        popfq
+        jmp     .Lrestored_\id
+.endm
+
+/* Falls through if the return address is that of a rewritten site. Uses rcx and r11. */
+.macro CHECK_SITE
+        lea     zps_site_table(%rip), %r11
+        movzwl  136(%rbp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        add     136(%rbp), %rcx
+        jnz     93f
+94:
+.endm
+/* Out of line: the other two tries. */
+.macro CHECK_SITE_AGAIN
+93:     movzwl  137(%rbp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        add     136(%rbp), %rcx
+        jz      94b
+        movzwl  138(%rbp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        add     136(%rbp), %rcx
+        jz      94b
+        jmp     zps_not_a_site
+.endm
+
+/* The same without a frame and without flags. */
+.macro CHECK_SITE_KEEPING_FLAGS
+        .irp    shift, 0,1,2
+        lea     zps_site_table(%rip), %r11
+        movzwl  \shift(%rsp), %ecx
+        mov     (%r11,%rcx,8), %rcx
+        mov     (%rsp), %r11
+        lea     (%rcx,%r11), %rcx
+        jrcxz   95f
+        .endr
+        jmp     zps_null_call
+95:
+.endm
+
+/* Closes the frame: all registers but rax, rcx, r11 as the program had them, r11 = flags, rcx = return address, rsp where it was at
+ * the entry. */
+.macro CLOSE_FRAME id
+        mov     -24(%rbp), %rdi
+        mov     -32(%rbp), %rsi
+        mov     -40(%rbp), %rdx
+        mov     -48(%rbp), %r10
+        mov     -56(%rbp), %r8
+        mov     -64(%rbp), %r9
+        mov     -8(%rbp), %r11
+        RESTORE_FLAGS \id
+        mov     RETURN(%rbp), %rcx
+        .if BY_JUMP
+        .cfi_register %rip, %rcx
+        .endif
+        mov     %rbp, %rsp
+        .cfi_def_cfa_register %rsp
+        pop     %rbp
+        .cfi_adjust_cfa_offset -8
+        .cfi_restore %rbp
+        .if !BY_JUMP
+        lea     128(%rsp), %rsp
+        .cfi_adjust_cfa_offset -128
+        .endif
+.endm
+
+/* Lays the call down at rsp. Uses rcx. */
+.macro STORE_CALL
+        sub     $ZPS_CALL_BYTES, %rsp
+        mov     %rax, ZPS_CALL_NR(%rsp)
+        mov     %rdi, ZPS_CALL_ARGS(%rsp)
+        mov     %rsi, ZPS_CALL_ARGS+8(%rsp)
+        mov     %rdx, ZPS_CALL_ARGS+16(%rsp)
+        mov     %r10, ZPS_CALL_ARGS+24(%rsp)
+        mov     %r8, ZPS_CALL_ARGS+32(%rsp)
+        mov     %r9, ZPS_CALL_ARGS+40(%rsp)
+        mov     RETURN(%rbp), %rcx
+        mov     %rcx, ZPS_CALL_RETURN(%rsp)
+.endm
+
+.macro EACH_XMM operation
+        .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+        \operation \n
+        .endr
+.endm
+.macro STORE_XMM n
+        movups  %xmm\n, 16*\n(%rsp)
+.endm
+.macro LOAD_XMM n
+        movups  ZPS_CALL_BYTES+16*\n(%rsp), %xmm\n
+.endm
+
+.macro SAVE_NOTHING
+        and     $-16, %rsp
+.endm
+.macro RECALL_NOTHING
+.endm
+
+.macro SAVE_SSE
+        and     $-16, %rsp
+        sub     $256, %rsp
+        EACH_XMM STORE_XMM
+.endm
+.macro RECALL_SSE
+        EACH_XMM LOAD_XMM
+.endm
+
+/* The header's last 48 bytes must be zero for xrstor, and xsavec does not write them. Keeps rax and rdx. */
+.macro SAVE_FULL
+        mov     zps_xsave_bytes(%rip), %rcx
+        sub     %rcx, %rsp
+        and     $-64, %rsp
+        mov     %rax, %r11
+        mov     %rdx, %rcx
+        xor     %eax, %eax
+        .irp n, 512,520,528,536,544,552,560,568
+        mov     %rax, \n(%rsp)
+        .endr
+        mov     zps_xsave_mask(%rip), %eax
+        mov     zps_xsave_mask+4(%rip), %edx
+        xsavec  (%rsp)
+        mov     %r11, %rax
+        mov     %rcx, %rdx
+.endm
+.macro RECALL_FULL
+        mov     %rax, %r11
+        mov     zps_xsave_mask(%rip), %eax
+        mov     zps_xsave_mask+4(%rip), %edx
+        xrstor  ZPS_CALL_BYTES(%rsp)
+        mov     %r11, %rax
+.endm
+
+#endif

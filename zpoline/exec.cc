@@ -5,12 +5,15 @@
 // LD_PRELOAD if it does not name libzpstack.so, and each ZPS_ variable of our own start that the new list does not set. A program whose
 // start had ZPS_INHERIT=no, or a list with ZPS_HOOK=off, gets exactly its list.
 //
+// What is put back is a copy made at the start: programs that set their title (sshd, nginx, redis) write over the environment they got.
+//
 // The new list lies on the stack: after a vfork the memory is the parent's, and nothing may stay behind. ld.so ignores
 // LD_PRELOAD paths in setuid programs by itself; static and 32-bit programs never look (32-bit ld.so prints one line).
 //
 // Known limit: a list of over 1400 entries goes through as it is.
 #include "zpoline/exec.h"
 
+#include <sys/mman.h>
 #include <sys/uio.h>
 
 #include <cerrno>
@@ -26,7 +29,7 @@ namespace {
 constexpr size_t kMaxKept = 24;
 constexpr size_t kMaxEntries = 1400;
 
-const char* kept[kMaxKept];  // "LD_PRELOAD=..." first, then ZPS_*: strings of the initial environment, which never goes away
+const char* kept[kMaxKept];  // "LD_PRELOAD=..." first, then ZPS_*
 size_t kept_count = 0;
 const char* own_library = nullptr;
 bool inherit = true;
@@ -105,14 +108,28 @@ int64_t exec_with_list(zps_call* call, int environment_at) noexcept {
 
 }  // namespace
 
-void remember_environment(const char* const* environment, const char* library) noexcept {
+bool remember_environment(const char* const* environment, const char* library) noexcept {
   own_library = library;
+  size_t bytes = 0;
   for (int pass = 0; pass < 2; pass++) {
     for (const char* const* entry = environment; *entry != nullptr && kept_count < kMaxKept; entry++) {
-      if (starts_with(*entry, pass == 0 ? "LD_PRELOAD=" : "ZPS_")) kept[kept_count++] = *entry;
       if (strcmp(*entry, "ZPS_INHERIT=no") == 0) inherit = false;
+      if (!starts_with(*entry, pass == 0 ? "LD_PRELOAD=" : "ZPS_")) continue;
+      kept[kept_count++] = *entry;
+      bytes += strlen(*entry) + 1;
     }
   }
+  if (bytes == 0) return true;
+  const int64_t place = base::kernel_call(SYS_mmap, 0, static_cast<int64_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (place < 0 && place > -4096) return false;
+  auto* at = reinterpret_cast<char*>(place);
+  for (size_t k = 0; k < kept_count; k++) {
+    const size_t length = strlen(kept[k]) + 1;
+    memcpy(at, kept[k], length);
+    kept[k] = at;
+    at += length;
+  }
+  return true;
 }
 
 int64_t program_exec(zps_call* call) noexcept {

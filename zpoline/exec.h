@@ -5,8 +5,8 @@
 
 namespace zpoline {
 
-// Remembers LD_PRELOAD and ZPS_* as this program was started with; `library` is libzpstack.so's path.
-void remember_environment(const char* const* environment, const char* library) noexcept;
+// Remembers LD_PRELOAD and ZPS_* as this program was started with; `library` is libzpstack.so's path. False: no memory.
+[[nodiscard]] bool remember_environment(const char* const* environment, const char* library) noexcept;
 
 // Serves the call (entry.S comes here with `inside` set and everything saved).
 [[nodiscard]] int64_t program_exec(zps_call* call) noexcept;

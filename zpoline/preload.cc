@@ -125,7 +125,7 @@ base::Result<bool> start_engine() noexcept {
   if (!path) return path;
   auto opened = open_hook();
   if (!opened) return opened;
-  remember_environment(start_environment, library_path);
+  if (!remember_environment(start_environment, library_path)) return base::make_error("no memory for the environment of later programs");
   prepare_dispatch(dispatch);
   auto mapped = map_page_zero(dispatch);
   if (!mapped) return mapped;

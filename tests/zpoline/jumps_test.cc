@@ -22,6 +22,7 @@
 #include <thread>
 
 #include "tests/zpoline/hooked.h"
+#include "tests/zpoline/rounds.h"
 
 extern "C" {
 #define SITE(name) \
@@ -151,7 +152,7 @@ class Company {
 
 TEST(Jumps, FormsOfALibraryLoadedLate) {
   const int before = count_mappings();
-  for (int i = 0; i < 50; i++) {
+  for (int i = 0; i < 20; i++) {
     const Company company;
     void* library = dlopen(kNext, RTLD_NOW);
     ASSERT_NE(library, nullptr) << dlerror();
@@ -166,7 +167,7 @@ TEST(Jumps, FormsOfALibraryLoadedLate) {
 // library without RELRO is looked at when the next one is loaded.)
 TEST(Jumps, PatchedWhileExecuted) {
   long seen_native = 0;
-  for (int i = 0; i < 300; i++) {
+  for (long i = 0; i < tests::rounds(60); i++) {
     void* library = dlopen(kNoRelro, RTLD_NOW);
     ASSERT_NE(library, nullptr) << dlerror();
     const char* name = i % 3 == 0 ? "plain" : i % 3 == 1 ? "at_4_of_16" : "at_12_of_16";
@@ -222,7 +223,7 @@ int status_of(long child) {
 }
 
 TEST(Children, ForkKeepsTheRedZoneOnBothSides) {
-  for (int i = 0; i < 50; i++) {
+  for (int i = 0; i < 20; i++) {
     long pattern[16];
     fill(pattern);
     const long child = fork_with_red_zone(0, pattern);
@@ -233,7 +234,7 @@ TEST(Children, ForkKeepsTheRedZoneOnBothSides) {
 
 TEST(Children, VforkAndClone) {
   static char stack[65536];
-  for (int i = 0; i < 50; i++) {
+  for (int i = 0; i < 20; i++) {
     EXPECT_EQ(status_of(vfork_and_exit(i)), i);
     const long child = clone_on(CLONE_VM | CLONE_VFORK | SIGCHLD, stack + sizeof stack);
     ASSERT_GT(child, 0);

@@ -134,7 +134,7 @@ TEST_P(ColdSite, IsPatchedUnderARunningThread) {
   std::atomic<bool> over{false};
   std::atomic<long> wrong{0};
   std::thread runner([&] { run_cold_sites(over, wrong); });
-  const long rounds = tests::rounds(200) / kLateSites;
+  const long rounds = tests::rounds(120) / kLateSites;
   for (long i = 0; i < rounds && wrong == 0; i++) {
     meeting->which = GetParam();
     __atomic_store_n(&meeting->wanted, 1, __ATOMIC_RELEASE);

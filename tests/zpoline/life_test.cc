@@ -160,7 +160,7 @@ TEST(ForkFromAnyState, WhileOtherThreadsAreInTheEngine) {
     char byte;
     (void)hooked::call(hooked::expected() ? static_cast<long>(kProbeSleep) : SYS_read, pipes[0], hooked::word(&byte), 1);
   });
-  for (int i = 0; i < 60 && !::testing::Test::HasFailure(); i++) fork_and_live();
+  for (int i = 0; i < 25 && !::testing::Test::HasFailure(); i++) fork_and_live();
   over = true;
   (void)!write(pipes[1], "x", 1);
   for (auto& thread : threads) thread.join();

@@ -97,7 +97,7 @@ TEST_F(Signals, SigactionShowsWhatWasSet) {
 TEST_F(Signals, PutOffWhileTheHookRuns) {
   SKIP_UNLESS_HOOKED();
   install(SIGUSR1, count, 0);
-  for (int i = 1; i <= 500; i++) {
+  for (int i = 1; i <= 150; i++) {
     volatile int begun = 0;
     std::thread thread = sender(pthread_self(), SIGUSR1, &begun);
     const long seen = hooked::call(kProbeSpin, hooked::word(&begun), hooked::word(&ran));
@@ -117,7 +117,7 @@ TEST_F(Signals, SleepIsInterrupted) {
   int pipes[2];
   ASSERT_EQ(pipe(pipes), 0);
   (void)hooked::call(kProbeWords);
-  for (int i = 0; i < 500; i++) {
+  for (int i = 0; i < 150; i++) {
     ran = 0;
     std::atomic<bool> back_again{false};
     const pthread_t self = pthread_self();

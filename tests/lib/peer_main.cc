@@ -250,8 +250,9 @@ int main(int argc, char** argv) {
   int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
-  snprintf(name.sun_path, sizeof name.sun_path, "%s", argv[1]);
-  if (bind(listener, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0 || listen(listener, 1) != 0) {
+  snprintf(name.sun_path, sizeof name.sun_path, "%s.new", argv[1]);
+  // Who waits for the name may connect as soon as it is there.
+  if (bind(listener, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0 || listen(listener, 1) != 0 || rename(name.sun_path, argv[1]) != 0) {
     perror(argv[1]);
     return 1;
   }

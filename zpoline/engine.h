@@ -85,7 +85,7 @@ extern const char zps_pass[], zps_sigreturn[], zps_clone[], zps_null_call[];
 extern const char zps_hooked_general[], zps_hooked_sse[], zps_hooked_full[];
 extern const char zps_engine_general[], zps_engine_sse[], zps_engine_full[];
 // The same for those who come from a stub (stubs.cc).
-extern const char zps_clone_near[];
+extern const char zps_clone_near[], zps_exit_near[];
 extern const char zps_hooked_general_near[], zps_hooked_sse_near[], zps_hooked_full_near[];
 extern const char zps_engine_general_near[], zps_engine_sse_near[], zps_engine_full_near[];
 extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];
@@ -94,6 +94,8 @@ int64_t zps_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_
 // Called from the entry assembly.
 void zps_leave() noexcept;  // inside = 0, and the handlers that were put off run
 int64_t zps_on_engine_call(zps_call* call) noexcept;
+void zps_before_exit(int64_t status) noexcept;  // the engine's part of exit
+extern uint32_t zps_exit_lock __attribute__((visibility("hidden")));
 zpoline::CloneFrame* zps_before_clone(zps_call* call) noexcept;
 int64_t zps_after_clone_parent(zpoline::CloneFrame* frame, int64_t result) noexcept;
 int64_t zps_after_clone_child(zpoline::CloneFrame* frame, int64_t result) noexcept;

@@ -75,8 +75,7 @@ int64_t on_exit_group(zps_call* call) noexcept {
 }
 
 int64_t on_exit(zps_call* call) noexcept {
-  const bool child = this_thread().words.vfork_child;
-  if (!child && __atomic_sub_fetch(&thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(call->arg[0]);
+  zps_before_exit(call->arg[0]);
   return to_kernel(call);
 }
 
@@ -156,6 +155,7 @@ Way way_of(int64_t nr) noexcept {
   if (is_clone(nr)) return {zps_clone, zps_clone_near};
   if (nr == SYS_rt_sigreturn) return {zps_sigreturn, nullptr};
   const int claim = hook.claim[nr];
+  if (nr == SYS_exit && claim == ZPS_CLAIM_NONE) return {zps_engine_full, zps_exit_near};
   const EngineCall* own = find(nr);
   if (own == nullptr) return kHooked[claim];
   const int saves = own->saves;
@@ -177,11 +177,18 @@ void prepare_dispatch(const void** dispatch) noexcept {
 const void* near_entry(int64_t nr) noexcept { return way_of(nr).by_jump; }
 
 void reset_locks_after_fork() noexcept {
+  zps_exit_lock = 0;
   reset_signal_lock();
   reset_rewriter_lock();
 }
 
 }  // namespace zpoline
+
+extern "C" void zps_before_exit(int64_t status) noexcept {
+  using zpoline::hook;
+  if (zpoline::this_thread().words.vfork_child) return;
+  if (__atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(status);
+}
 
 extern "C" int64_t zps_on_engine_call(zps_call* call) noexcept {
   if (zpoline::hook.claim[call->nr] != ZPS_CLAIM_NONE) {

@@ -4,7 +4,7 @@
 //      0  lea  -136(%rsp),%rsp     below the red zone, and 8 bytes for the return address
 //      8  mov  $number,%eax
 //     13  lea  back(%rip),%rcx     what the kernel leaves there: the instruction after the system call
-//     20  call *slot(%rip)         the entry that this number takes (entry.S)
+//     20  call *slot(%rip)         the entry that this number takes (entry.S); for exit a jump, since it may have no stack (exit_entry.S)
 //     26  lea  136(%rsp),%rsp
 //     34  jmp  back
 //     39  int3
@@ -27,6 +27,7 @@
 #include <cstring>
 
 #include "base/syscall.h"
+#include "zpoline/engine.h"
 
 namespace zpoline {
 
@@ -196,6 +197,7 @@ uint64_t add_stub(StubArea* area, uint64_t load, int32_t number, const void* ent
   static constexpr uint8_t kLeaRsp[] = {0x48, 0x8d, 0xa4, 0x24};
   static constexpr uint8_t kLeaRcx[] = {0x48, 0x8d, 0x0d};
   static constexpr uint8_t kCallSlot[] = {0xff, 0x15};
+  static constexpr uint8_t kJumpSlot[] = {0xff, 0x25};
   static constexpr uint8_t kJumpNear[] = {0xe9};
   const uint64_t begin = area->begin.load(std::memory_order_relaxed);
   const uint64_t at = begin + kHeaderBytes + area->used * kStubBytes;
@@ -208,7 +210,7 @@ uint64_t add_stub(StubArea* area, uint64_t load, int32_t number, const void* ent
   code[kMov] = 0xb8;
   put(code + kMov + 1, number);
   put_relative(code + kLea, kLeaRcx, back);
-  put_relative(code + kCall, kCallSlot, slot);
+  put_relative(code + kCall, entry == zps_exit_near ? kJumpSlot : kCallSlot, slot);
   memcpy(code + kAfterCall, kLeaRsp, sizeof kLeaRsp);
   put(code + kAfterCall + sizeof kLeaRsp, kLowered);
   put_relative(code + kJump, kJumpNear, back);

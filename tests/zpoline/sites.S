@@ -139,6 +139,16 @@ FUNCTION site_any_stack
         .cfi_def_cfa %rsp, 8
 END site_any_stack
 
+/* The thread ends with rdi as its stack pointer. */
+FUNCTION exit_with_stack
+        mov     %rdi, %rsp
+        .cfi_undefined %rip
+        xor     %edi, %edi
+        mov     $60, %eax
+        syscall
+        hlt
+END exit_with_stack
+
 /* ud2, for a handler that edits what comes after it: rax, carry, xmm0. *rdi receives xmm0, rax is the result plus carry. */
 FUNCTION edited_by_handler
         xor     %eax, %eax

@@ -1,5 +1,6 @@
 // System calls in every place and form: prefixes, ends of pages and cache lines, entries beside the first byte, odd stacks.
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -17,6 +18,7 @@ SiteFunction site_rex_w, site_rex, site_operand_size, site_repeat, site_repeat_n
     site_known_split_in_call, site_known_across_page, site_known_split_in_page, site_twice, site_entered_late, site_in_a_loop,
     site_unaligned_stack, site_any_stack_known, site_any_stack;
 long edited_by_handler(uint64_t* vector);
+void exit_with_stack(long stack);
 }
 
 namespace {
@@ -117,6 +119,26 @@ TEST_F(StackEnd, OnePageIsEnoughForHookedCalls) {
 // The number is visible and nobody wants it: such a site stays the kernel's, whatever rsp is.
 TEST_F(StackEnd, AnyStackPointerWithANumberNobodyWants) {
   for (const long stack : {with_left(0), 0L, 8L, 0x1000L, -8L, 0x7fffffffffffL}) EXPECT_EQ(site_any_stack_known(0, stack, 0, 0), getppid());
+}
+
+// Many at once, so that they meet on the way out.
+TEST_F(StackEnd, ThreadsEndWithoutAStack) {
+  for (const long stack : {0L, 8L, -8L, with_left(0), with_left(64), 0x7fffffffffffL}) {
+    for (int turn = 0; turn < 10; turn++) {
+      pthread_t threads[8];
+      for (pthread_t& thread : threads) {
+        ASSERT_EQ(pthread_create(
+                      &thread, nullptr,
+                      [](void* opaque) -> void* {
+                        exit_with_stack(reinterpret_cast<long>(opaque));
+                        return nullptr;
+                      },
+                      reinterpret_cast<void*>(stack)),
+                  0);
+      }
+      for (const pthread_t thread : threads) ASSERT_EQ(pthread_join(thread, nullptr), 0);
+    }
+  }
 }
 
 void edit(int, siginfo_t*, void* opaque) {

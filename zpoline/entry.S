@@ -27,7 +27,7 @@
  *     rax  result;  rcx  return address;  r11  flags;  the rest untouched
  *
  * Is it a system call at all? A call through a NULL pointer lands here too. The return address is looked up in
- * a table of all rewritten sites (of a call; who comes through a stub is a site), indexed by 16 of its bits (three tries with different bits); the entries are
+ * a table of all rewritten sites (of a call; who comes through a stub is a site), indexed by 16 bits made of it (three tries, see rewriter.cc); the entries are
  * negated, so that one addition compares. If it is not found, zps_null_call faults on purpose and the SIGSEGV handler of
  * the engine reports the call as the program's own fault.
  *

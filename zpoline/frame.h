@@ -96,22 +96,42 @@
 .endm
 /* Out of line: the other two tries. */
 .macro CHECK_SITE_AGAIN
-93:     movzwl  137(%rbp), %ecx
-        mov     (%r11,%rcx,8), %rcx
-        add     136(%rbp), %rcx
-        jz      94b
+93:
+        .irp    factor, 648,1000
         movzwl  138(%rbp), %ecx
+        imul    $\factor, %ecx, %ecx
+        add     136(%rbp), %ecx
+        movzwl  %cx, %ecx
         mov     (%r11,%rcx,8), %rcx
         add     136(%rbp), %rcx
         jz      94b
+        .endr
         jmp     zps_not_a_site
 .endm
 
-/* The same without a frame and without flags. */
+/* The same without a frame and without flags: lea multiplies. */
+.macro SPREAD_648
+        movzwl  2(%rsp), %r11d
+        lea     (%r11,%r11,8), %r11d
+        lea     (%r11,%r11,8), %r11d
+        lea     (%rcx,%r11,8), %ecx
+        movzwl  %cx, %ecx
+.endm
+.macro SPREAD_1000
+        movzwl  2(%rsp), %r11d
+        lea     (%r11,%r11,4), %r11d
+        lea     (%r11,%r11,4), %r11d
+        lea     (%r11,%r11,4), %r11d
+        lea     (%rcx,%r11,8), %ecx
+        movzwl  %cx, %ecx
+.endm
+.macro SPREAD_NOT
+.endm
 .macro CHECK_SITE_KEEPING_FLAGS
-        .irp    shift, 0,1,2
+        .irp    spread, SPREAD_NOT,SPREAD_648,SPREAD_1000
+        movzwl  (%rsp), %ecx
+        \spread
         lea     zps_site_table(%rip), %r11
-        movzwl  \shift(%rsp), %ecx
         mov     (%r11,%rcx,8), %rcx
         mov     (%rsp), %r11
         lea     (%rcx,%r11), %rcx

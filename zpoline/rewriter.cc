@@ -22,8 +22,9 @@
 // between them, also one that returns there from a signal handler, has its number in rax and finds `syscall` or `call *%rax`.
 // That is also why a jump into the middle that the scanner could not know (it would land on the system call) still works.
 //
-// Table: 65536 words, indexed by bits 0..15, else 8..23, else 16..31 of the return address (what entry.S can load without
-// touching flags). A word holds the negated address. A site that finds all three taken stays unrewritten.
+// Table: 65536 words, indexed by bits 0..15 of the return address, else by these plus 648 or 1000 times bits 16..31 (what
+// entry.S can compute without touching flags): copies of one library lie apart by multiples of a page, so their sites would meet in any
+// index that leaves bits out. A word holds the negated address. A site that finds all three taken stays unrewritten.
 //
 // Invariants: 1 a site enters the table before its bytes change; 2 writers hold `lock`, readers need none.
 #include "zpoline/rewriter.h"
@@ -79,7 +80,11 @@ class Locked {
   ~Locked() { lock.store(0, std::memory_order_release); }
 };
 
-uint64_t* table_word(uint64_t return_address, int attempt) noexcept { return &zps_site_table[return_address >> (8 * attempt) & 0xffff]; }
+// As CHECK_SITE and its like in frame.h compute it.
+uint64_t* table_word(uint64_t return_address, int attempt) noexcept {
+  static constexpr uint64_t kFactors[3] = {0, 648, 1000};
+  return &zps_site_table[(return_address + (return_address >> 16) * kFactors[attempt]) & 0xffff];
+}
 
 bool enter(uint64_t return_address) noexcept {
   for (int attempt = 0; attempt < 3; attempt++) {

@@ -85,6 +85,26 @@ TEST_F(Late, AddressesAreUsedAgain) {
   EXPECT_GT(most, 10) << "no address was used again: this test tests nothing";
 }
 
+// Copies of one library, whose sites lie at the same places of their pages: each is hooked.
+TEST_F(Late, SixtyCopiesAtOnce) {
+  char folder[] = "/tmp/zpstack-late-XXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  std::vector<void*> handles;
+  for (int i = 0; i < 60; i++) {
+    const std::string copy = std::string(folder) + "/copy" + std::to_string(i) + ".so";
+    std::ofstream(copy, std::ios::binary) << std::ifstream(library("one"), std::ios::binary).rdbuf();
+    handles.push_back(dlopen(copy.c_str(), RTLD_NOW | RTLD_LOCAL));
+    EXPECT_NE(handles.back(), nullptr) << dlerror();
+    unlink(copy.c_str());
+  }
+  rmdir(folder);
+  for (void* handle : handles) {
+    if (handle == nullptr) continue;
+    expect_right(reinterpret_cast<Answers>(dlsym(handle, "late_answers"))(), 1);
+    dlclose(handle);
+  }
+}
+
 // Four threads load and close, others change protections meanwhile, as malloc does: each finds its library hooked from the constructor on.
 TEST_F(Late, FromManyThreads) {
   std::atomic<bool> over{false};

@@ -3,8 +3,11 @@
 // The guard drops what lwIP 2.1.3 handles badly or Linux would not process, before lwIP's state machine sees it:
 //  - impossible flag combinations, and segments without ACK on a synchronised connection (RFC 9293, 3.10.7.4);
 //  - SYN on a synchronised connection: answered with a challenge ACK (RFC 5961, 4.2);
-//  - out-of-order data beyond the window, which could replace queued segments past a bound;
+//  - out-of-order data beyond the window, which could replace queued segments past a bound; a bare ACK from there counts, as RFC 9293
+//    asks for when the window is shut;
 //  - the last ACK of a handshake while the accept queue is full (the peer's data will bring another).
+// A retransmitted segment whose ACK is new brings its window with it, as on Linux: lwIP would take the ACK but keep the older, larger window, send past
+// the peer's, and what it then says itself would lie outside and be dropped.
 // Three repairs span the call into lwIP and are completed by the input loop (LwipStack::finish_input): lwIP forgets its duplicate ACKs
 // on any data segment, so two-way traffic never retransmits fast; it leaves fast recovery at the first partial acknowledgement, so each further
 // loss in a window costs a timeout (RFC 6582 retransmits at once); and it answers every pure ACK when its window is zero, so
@@ -68,7 +71,8 @@ err_t guard_synchronised(LwipStack& stack, tcp_pcb* pcb, const tcp_hdr& header, 
   if ((flags & TCP_SYN) != 0) return answer_with_ack(pcb);
   if ((flags & (TCP_ACK | TCP_RST)) == 0) return ERR_VAL;
   const uint32_t end = header.seqno + p.tot_len + ((flags & TCP_FIN) != 0 ? 1 : 0);
-  if (TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);
+  if (end != header.seqno && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);
+  if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt)) pcb->snd_wl1 = header.seqno;
   const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
   if (recovering || pcb->dupacks > 0) stack.repair = {pcb, -1, false, recovering, pcb->lastack};
   if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // the peer lives: do not give up on what it has still to acknowledge

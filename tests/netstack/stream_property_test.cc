@@ -92,6 +92,46 @@ TEST_P(StreamProperty, BytesArriveOnceAndInOrder) {
   }
 }
 
+class StandStill : public StackTest {};
+
+// Processes that get no CPU for longer than a retransmission timeout, and readers that leave their window shut: both ends then have
+// old segments on the way that carry new acknowledgements. Once both work again the rest arrives at the pace of a working connection.
+TEST_F(StandStill, ConnectionsGoOnAfterwards) {
+  constexpr size_t kBytes = 12'000'000;
+  for (unsigned seed = 1; seed <= 40; seed++) {
+    std::mt19937 random(seed);
+    auto [client, server] = connected(static_cast<uint16_t>(4100 + seed));
+    Flow flows[2] = {{client, server, 0}, {server, client, 1}};
+    const auto turn = [&](unsigned polls, unsigned reads) {
+      for (Flow& flow : flows) {
+        flow.push(random, kBytes, 100'000);
+        if ((reads >> flow.direction & 1) != 0) flow.pull(random, 30'000);
+      }
+      if ((polls & 1) != 0) pair_.client->poll(test_clock->now_ns);
+      if ((polls & 2) != 0) pair_.server->poll(test_clock->now_ns);
+    };
+    for (int spell = 0; spell < 60 && !HasFatalFailure(); spell++) {
+      const unsigned polls = random() % 4, reads = random() % 4;
+      const uint64_t step = (random() % 3 == 0 ? random() % 400 : random() % 3) * kMs;
+      for (unsigned turns = random() % 40; turns > 0; turns--) {
+        turn(polls, reads);
+        test_clock->now_ns += step;
+      }
+    }
+    const uint64_t start = test_clock->now_ns;
+    const auto done = [&] { return flows[0].read == kBytes && flows[1].read == kBytes; };
+    while (!done() && test_clock->now_ns - start < 20'000 * kMs && !HasFatalFailure()) {
+      turn(3, 3);
+      test_clock->now_ns += kMs;
+    }
+    ASSERT_TRUE(done()) << "seed " << seed << ": " << flows[0].read << " and " << flows[1].read << " bytes";
+    client->release();
+    EXPECT_TRUE(pair_.until([&, s = server] { return read_some(*s) == 0; }));
+    server->release();
+    pair_.pass(3000);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Wires, StreamProperty,
                          testing::Values(Scenario{"clean", 0, 0, 0, 2'000'000, 3000, 3000, false},
                                          Scenario{"checksums", 0, 0, 0, 2'000'000, 20000, 9000, true},

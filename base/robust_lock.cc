@@ -10,18 +10,13 @@
 namespace base {
 namespace {
 
-thread_local uint32_t cached_thread_id [[gnu::tls_model("initial-exec")]] = 0;
-
 constexpr int kSpins = 200;
 
 }  // namespace
 
-uint32_t thread_id() noexcept {
-  if (cached_thread_id == 0) [[unlikely]] cached_thread_id = static_cast<uint32_t>(kernel_call(SYS_gettid));
-  return cached_thread_id;
-}
+constinit thread_local uint32_t cached_thread_id = 0;
 
-void forget_thread_id() noexcept { cached_thread_id = 0; }
+uint32_t ask_thread_id() noexcept { return cached_thread_id = static_cast<uint32_t>(kernel_call(SYS_gettid)); }
 
 RobustLock::Taken RobustLock::lock_slowly() noexcept {
   for (int i = 0; i < kSpins; i++) {

@@ -19,9 +19,15 @@
 
 namespace base {
 
+extern constinit thread_local uint32_t cached_thread_id [[gnu::tls_model("initial-exec")]];
+[[nodiscard]] uint32_t ask_thread_id() noexcept;
+
 // This thread's kernel id, cached. forget_thread_id() must be called in the child of a fork.
-[[nodiscard]] uint32_t thread_id() noexcept;
-void forget_thread_id() noexcept;
+[[nodiscard]] inline uint32_t thread_id() noexcept {
+  const uint32_t id = cached_thread_id;
+  return id != 0 ? id : ask_thread_id();
+}
+inline void forget_thread_id() noexcept { cached_thread_id = 0; }
 
 class RobustLock {
  public:

@@ -18,7 +18,7 @@
 #include <cstdint>
 
 #include "base/list.h"
-#include "base/robust_lock.h"
+#include "base/biased_lock.h"
 #include "netstack/wire.h"
 
 struct tcp_info;
@@ -164,7 +164,7 @@ class Stack {
   virtual void recover() noexcept = 0;
 
   // The family's lock around all of the above. Take it with StackLock.
-  base::RobustLock lock;
+  base::BiasedLock lock;
 
  protected:
   ~Stack() = default;
@@ -174,7 +174,7 @@ class Stack {
 class StackLock {
  public:
   explicit StackLock(Stack& stack) noexcept : stack_(stack) {
-    if (stack_.lock.lock() == base::RobustLock::Taken::owner_died) [[unlikely]] stack_.recover();
+    if (stack_.lock.lock() == base::BiasedLock::Taken::owner_died) [[unlikely]] stack_.recover();
   }
   ~StackLock() { stack_.lock.unlock(); }
   StackLock(const StackLock&) = delete;

@@ -24,7 +24,7 @@ namespace shim {
 inline constexpr int kWakeSlots = 512;
 
 struct Family {
-  base::RobustLock lock;
+  base::BiasedLock lock;
   std::atomic<netstack::Stack*> stack;
   netstack::StackPlace place;
   std::atomic<uint32_t> processes;
@@ -86,8 +86,8 @@ class Guard {
     while (true) {
       if (exiting.load(std::memory_order_relaxed) && !may_exit) [[unlikely]] park_forever();
       stack_ = the_stack();
-      base::RobustLock& lock = stack_ != nullptr ? stack_->lock : family->lock;
-      if (lock.lock() == base::RobustLock::Taken::owner_died) [[unlikely]] recover();
+      base::BiasedLock& lock = stack_ != nullptr ? stack_->lock : family->lock;
+      if (lock.lock() == base::BiasedLock::Taken::owner_died) [[unlikely]] recover();
       if (the_stack() == stack_) [[likely]] return;
       lock.unlock();
     }

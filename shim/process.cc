@@ -93,6 +93,12 @@ bool kernel_only() noexcept { return my_slot == &no_slot; }
 void before_fork(uint64_t flags) noexcept {
   if (shares_memory(flags) || kernel_only()) return;
   Guard* guard = new (fork_guard) Guard();
+  // The child is another process: nobody may be the lock's favourite any more. The lock is left for that, so it may be allowed anew.
+  while (guard->stack() != nullptr && guard->stack()->lock.favour_allowed()) {
+    guard->drop();
+    the_stack()->lock.forbid_favour();
+    guard->take();
+  }
   child_slot = nullptr;
   child_family = nullptr;
   if (guard->stack() == nullptr) {

@@ -23,6 +23,8 @@ constexpr uint64_t kQuietNs = 10'000'000;       // nobody polled for so long: th
 constexpr uint64_t kIdleNs = 1'000'000'000;     // nobody but the service polled for so long: look less often
 constexpr long kBusyTickMs = 10;
 constexpr long kIdleTickMs = 100;
+constexpr int kStopSpins = 2000;
+constexpr long kStopNapNs = 50'000;
 constexpr uint64_t kReapEveryNs = 100'000'000;
 constexpr uint64_t kForkingAtMostNs = 2'000'000'000;
 constexpr size_t kStackBytes = 256 * 1024;
@@ -82,6 +84,13 @@ long look_after_stack(uint64_t now, uint64_t* own_poll_ns, uint64_t* others_poll
   return idle ? kIdleTickMs : kBusyTickMs;
 }
 
+// A process that is alone, from the start or again, may have a favourite of the lock.
+void allow_favour_if_alone() noexcept {
+  if (family->processes.load(std::memory_order_relaxed) != 1 || the_stack()->lock.favour_allowed() || !base::BiasedLock::prepare_favour()) return;
+  Guard guard;
+  if (family->processes.load(std::memory_order_relaxed) == 1) guard.stack()->lock.allow_favour();
+}
+
 void run_control_if_due(const pollfd& control) noexcept {
   if (control.fd < 0 || control.revents == 0) return;
   Guard guard;
@@ -100,6 +109,7 @@ void run_control_if_due(const pollfd& control) noexcept {
       park_forever();
     }
     run_control_if_due(control);
+    allow_favour_if_alone();
     const uint64_t now = base::monotonic_ns();
     const long tick_ms = look_after_stack(now, &own_poll_ns, &others_poll_ns);
     if (now - reaped_ns > kReapEveryNs) {
@@ -167,8 +177,16 @@ void service_ensure() noexcept {
   if (missing.load(std::memory_order_relaxed)) [[unlikely]] service_start();
 }
 
+// The service's turn takes microseconds, unless it waits for this very CPU and this thread has a real-time priority.
 void service_stop() noexcept {
-  while (busy.load()) __builtin_ia32_pause();
+  for (int i = 0; busy.load(); i++) {
+    if (i < kStopSpins) {
+      __builtin_ia32_pause();
+      continue;
+    }
+    timespec nap{0, kStopNapNs};
+    (void)kernel_call(SYS_nanosleep, as_arg(&nap));
+  }
 }
 
 }  // namespace shim

@@ -1,0 +1,70 @@
+// A robust lock that costs the thread which uses it all the time two plain stores instead of two locked instructions.
+//
+// A locked instruction takes 5-10 ns and drains the store buffer, several times per request. So while a family is one process, the
+// thread that took the lock kStreak times in a row becomes its favourite: it then enters by writing `inside_` and looking whether it still
+// is the favourite. Anybody else takes the fair lock, ends the favour, and lets membarrier() put a full barrier into every
+// running thread of the process: after that either the favourite sees that it is none any more, or its `inside_` is seen, and is waited
+// for.
+//
+// Only one process: membarrier reaches the threads of one address space, and a favourite that dies inside would not be noticed.
+// With it dies the only process that could care. Before a fork the favour is forbidden, once alone again it is allowed.
+//
+// Invariants: 1 whoever changes favourite_, last_, streak_ or allowed_ holds fair_; 2 only the favourite, or a thread that
+// finds itself just deposed, writes inside_; 3 a holder of fair_ goes on only when favourite_ is 0 or itself and inside_ has been false since.
+// Sources: membarrier(2); the idea is that of biased locking in Java virtual machines (Kawachiya et al., OOPSLA 2002).
+#pragma once
+
+#include "base/robust_lock.h"
+
+namespace base {
+
+class BiasedLock {
+ public:
+  using Taken = RobustLock::Taken;
+
+  // As RobustLock::lock().
+  [[nodiscard]] Taken lock() noexcept {
+    const uint32_t me = thread_id();
+    if (favourite_.load(std::memory_order_relaxed) == me) [[likely]] {
+      inside_.store(true, std::memory_order_relaxed);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      if (favourite_.load(std::memory_order_relaxed) == me) [[likely]] return Taken::clean;
+      inside_.store(false, std::memory_order_release);
+    }
+    return lock_fairly(me);
+  }
+  void unlock() noexcept {
+    if (fair_.held()) {
+      fair_.unlock();
+    } else {
+      inside_.store(false, std::memory_order_release);
+    }
+  }
+
+  // Nobody is or becomes the favourite from now on. Not with the lock held.
+  void forbid_favour() noexcept;
+  // Makes the process ready for favourites; may take milliseconds. False where the kernel has no membarrier.
+  [[nodiscard]] static bool prepare_favour() noexcept;
+  // With the lock held, by the only process that knows it and has prepared itself.
+  void allow_favour() noexcept { allowed_.store(true, std::memory_order_relaxed); }
+  // Whether there may be a favourite.
+  [[nodiscard]] bool favour_allowed() const noexcept { return allowed_.load(std::memory_order_relaxed); }
+  // For tests: whether this thread is the favourite.
+  [[nodiscard]] bool favours_me() const noexcept { return favourite_.load(std::memory_order_relaxed) == thread_id(); }
+
+ private:
+  // So often in a row makes a favourite: deposing one costs as much as some hundred locked instructions.
+  static constexpr uint32_t kStreak = 1000;
+
+  [[nodiscard]] Taken lock_fairly(uint32_t me) noexcept;
+  void depose() noexcept;
+
+  std::atomic<uint32_t> favourite_{0};
+  std::atomic<bool> inside_{false};
+  std::atomic<bool> allowed_{false};
+  uint32_t last_ = 0;
+  uint32_t streak_ = 0;
+  RobustLock fair_;
+};
+
+}  // namespace base

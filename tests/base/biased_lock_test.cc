@@ -1,0 +1,131 @@
+// The biased lock: exclusion while the favour changes hands, between threads and, once it is forbidden, between processes.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <csignal>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include "base/biased_lock.h"
+
+using base::BiasedLock;
+
+namespace {
+
+struct Shared {
+  BiasedLock lock;
+  long counter = 0;
+  std::atomic<int> stage{0};
+};
+
+class BiasedLockTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(BiasedLock::prepare_favour());
+    (void)shared_->lock.lock();
+    shared_->lock.allow_favour();
+    shared_->lock.unlock();
+  }
+  void turns(int count) {
+    for (int i = 0; i < count; i++) {
+      (void)shared_->lock.lock();
+      shared_->counter++;
+      shared_->lock.unlock();
+    }
+  }
+  Shared* shared_ = new (mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) Shared();
+};
+
+TEST_F(BiasedLockTest, WhoTakesItAllTheTimeIsFavoured) {
+  EXPECT_FALSE(shared_->lock.favours_me());
+  turns(2000);
+  EXPECT_TRUE(shared_->lock.favours_me());
+  turns(100);
+  EXPECT_EQ(2100, shared_->counter);
+  std::thread([&] {
+    turns(1);
+    EXPECT_FALSE(shared_->lock.favours_me());
+  }).join();
+  EXPECT_FALSE(shared_->lock.favours_me());
+  turns(2000);
+  EXPECT_TRUE(shared_->lock.favours_me());
+  shared_->lock.forbid_favour();
+  EXPECT_FALSE(shared_->lock.favours_me());
+  turns(2000);
+  EXPECT_FALSE(shared_->lock.favours_me());
+  EXPECT_EQ(6101, shared_->counter);
+}
+
+TEST_F(BiasedLockTest, AnotherWaitsForTheFavouriteInside) {
+  turns(2000);
+  ASSERT_TRUE(shared_->lock.favours_me());
+  (void)shared_->lock.lock();
+  std::thread other([&] {
+    shared_->stage = 1;
+    turns(1);
+    shared_->stage = 2;
+  });
+  while (shared_->stage == 0) std::this_thread::yield();
+  while (shared_->lock.favours_me()) std::this_thread::yield();  // deposed, and still inside
+  EXPECT_EQ(2000, shared_->counter);
+  EXPECT_EQ(1, shared_->stage);
+  shared_->lock.unlock();
+  other.join();
+  EXPECT_EQ(2001, shared_->counter);
+}
+
+// One thread is the favourite most of the time, others come between at any point of its way in and out.
+TEST_F(BiasedLockTest, TurnsAreNeverLost) {
+  constexpr int kOthers = 3, kVisits = 3000;
+  std::atomic<int> left{kOthers};
+  long own = 0, favoured = 0;
+  std::vector<std::thread> others;
+  for (int t = 0; t < kOthers; t++) {
+    others.emplace_back([&, t] {
+      for (int i = 0; i < kVisits; i++) {
+        turns(1);
+        for (volatile int pause = (i * 7919 + t * 104729) % 20000; pause > 0;) {
+          pause = pause - 1;
+        }
+      }
+      left--;
+    });
+  }
+  while (left > 0) {
+    turns(10);
+    own += 10;
+    favoured += shared_->lock.favours_me();
+  }
+  for (std::thread& other : others) other.join();
+  EXPECT_EQ(own + kOthers * kVisits, shared_->counter);
+  EXPECT_GT(favoured, 0);
+}
+
+TEST_F(BiasedLockTest, ForbiddenItIsRobustAmongProcesses) {
+  turns(2000);
+  shared_->lock.forbid_favour();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    base::forget_thread_id();
+    turns(50'000);
+    (void)shared_->lock.lock();
+    _exit(0);
+  }
+  long deaths = 0;
+  for (int i = 0; i < 50'000; i++) {
+    deaths += shared_->lock.lock() == BiasedLock::Taken::owner_died;
+    shared_->counter++;
+    shared_->lock.unlock();
+  }
+  int status;
+  ASSERT_EQ(pid, waitpid(pid, &status, 0));
+  deaths += shared_->lock.lock() == BiasedLock::Taken::owner_died;
+  shared_->lock.unlock();
+  EXPECT_EQ(102'000, shared_->counter);
+  EXPECT_EQ(1, deaths);
+}
+
+}  // namespace

@@ -97,15 +97,19 @@
 /* Out of line: the other two tries. */
 .macro CHECK_SITE_AGAIN
 93:
-        .irp    factor, 648,1000
+        .macro  TRY factor, offset
         movzwl  138(%rbp), %ecx
         imul    $\factor, %ecx, %ecx
         add     136(%rbp), %ecx
+        add     $\offset, %ecx
         movzwl  %cx, %ecx
         mov     (%r11,%rcx,8), %rcx
         add     136(%rbp), %rcx
         jz      94b
-        .endr
+        .endm
+        TRY     648, 1237
+        TRY     1000, 2741
+        .purgem TRY
         jmp     zps_not_a_site
 .endm
 
@@ -114,7 +118,7 @@
         movzwl  2(%rsp), %r11d
         lea     (%r11,%r11,8), %r11d
         lea     (%r11,%r11,8), %r11d
-        lea     (%rcx,%r11,8), %ecx
+        lea     1237(%rcx,%r11,8), %ecx
         movzwl  %cx, %ecx
 .endm
 .macro SPREAD_1000
@@ -122,7 +126,7 @@
         lea     (%r11,%r11,4), %r11d
         lea     (%r11,%r11,4), %r11d
         lea     (%r11,%r11,4), %r11d
-        lea     (%rcx,%r11,8), %ecx
+        lea     2741(%rcx,%r11,8), %ecx
         movzwl  %cx, %ecx
 .endm
 .macro SPREAD_NOT

@@ -83,7 +83,8 @@ class Locked {
 // As CHECK_SITE and its like in frame.h compute it.
 uint64_t* table_word(uint64_t return_address, int attempt) noexcept {
   static constexpr uint64_t kFactors[3] = {0, 648, 1000};
-  return &zps_site_table[(return_address + (return_address >> 16) * kFactors[attempt]) & 0xffff];
+  static constexpr uint64_t kOffsets[3] = {0, 1237, 2741};  // else a factor times 512 would be pages, and meet another copy's first word
+  return &zps_site_table[(return_address + (return_address >> 16) * kFactors[attempt] + kOffsets[attempt]) & 0xffff];
 }
 
 bool enter(uint64_t return_address) noexcept {

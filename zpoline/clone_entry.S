@@ -73,8 +73,8 @@ zps_clone_both:
         OPEN_FRAME after_clone
         mov     ZPS_CLONE_RBX(%rbx), %rcx
         mov     %rcx, -72(%rbp)
-        push    %r11                    /* SAVE_FULL uses r11; 8 bytes below rbp-72 hold the function */
-        SAVE_FULL
+        mov     %r11, -80(%rbp)         /* SAVE_FULL uses r11 */
+        SAVE_FULL -80
         STORE_CALL                      /* nr: the result */
         mov     %rbx, %rdi
         mov     %rax, %rsi

@@ -4,12 +4,12 @@
 
 #include "zpoline/layout.h"
 
-/* Puts flags back from the frame without popfq. Keeps rax; uses rcx. */
+/* Puts flags back from r11 without popfq. Keeps rax; uses rcx. */
 .macro RESTORE_FLAGS id
-        testl   $0x47400, -8(%rbp)
+        test    $0x47400, %r11d
         jnz     .Lodd_restore_\id
         mov     %rax, %rcx
-        movzbl  -8(%rbp), %eax
+        mov     %r11d, %eax
         shl     $8, %eax
         cmpb    $-118, -7(%rbp)         /* bits 8..15 are 2 or 3, with OF 10 or 11: 10 - -118 overflows, 3 - -118 does not */
         sahf
@@ -42,7 +42,7 @@
         .cfi_offset %rip, RETURN-FRAME
 .endm
 
-/* Opens the frame. After it rsp is rbp-72, not yet aligned; flags are free. */
+/* Opens the frame. After it rsp is rbp-8: what lies in [rbp-72, rbp-8) is safe from signal handlers, as a red zone; flags are free. */
 .macro OPEN_FRAME id
         .if !BY_JUMP
         lea     -128(%rsp), %rsp
@@ -58,7 +58,6 @@
         .cfi_offset %rip, RETURN-FRAME
         .endif
         pushfq
-        lea     -64(%rsp), %rsp
         mov     %rdi, -24(%rbp)
         mov     %rsi, -32(%rbp)
         mov     %rdx, -40(%rbp)
@@ -171,9 +170,8 @@
         .endif
 .endm
 
-/* Lays the call down at rsp. Uses rcx. */
+/* Lays the call down at rsp, where there is room for it. Uses rcx. */
 .macro STORE_CALL
-        sub     $ZPS_CALL_BYTES, %rsp
         mov     %rax, ZPS_CALL_NR(%rsp)
         mov     %rdi, ZPS_CALL_ARGS(%rsp)
         mov     %rsi, ZPS_CALL_ARGS+8(%rsp)
@@ -191,21 +189,23 @@
         .endr
 .endm
 .macro STORE_XMM n
-        movups  %xmm\n, 16*\n(%rsp)
+        movups  %xmm\n, ZPS_CALL_BYTES+16*\n(%rsp)
 .endm
 .macro LOAD_XMM n
         movups  ZPS_CALL_BYTES+16*\n(%rsp), %xmm\n
 .endm
 
+/* Each of these leaves rsp aligned, with room for the call. */
 .macro SAVE_NOTHING
+        lea     -72-ZPS_CALL_BYTES(%rbp), %rsp
         and     $-16, %rsp
 .endm
 .macro RECALL_NOTHING
 .endm
 
 .macro SAVE_SSE
+        lea     -72-256-ZPS_CALL_BYTES(%rbp), %rsp
         and     $-16, %rsp
-        sub     $256, %rsp
         EACH_XMM STORE_XMM
 .endm
 .macro RECALL_SSE
@@ -213,9 +213,9 @@
 .endm
 
 /* The header's last 48 bytes must be zero for xrstor, and xsavec does not write them. Keeps rax and rdx. */
-.macro SAVE_FULL
-        mov     zps_xsave_bytes(%rip), %rcx
-        sub     %rcx, %rsp
+.macro SAVE_FULL below=-72
+        lea     \below(%rbp), %rsp
+        sub     zps_xsave_bytes(%rip), %rsp
         and     $-64, %rsp
         mov     %rax, %r11
         mov     %rdx, %rcx
@@ -226,6 +226,7 @@
         mov     zps_xsave_mask(%rip), %eax
         mov     zps_xsave_mask+4(%rip), %edx
         xsavec  (%rsp)
+        sub     $ZPS_CALL_BYTES, %rsp
         mov     %r11, %rax
         mov     %rcx, %rdx
 .endm

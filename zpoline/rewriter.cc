@@ -6,7 +6,8 @@
 //          keeps data there (the red zone) would lose it. It needs page 0.
 //   jump   `e9 rel32` in place of the `mov $number,%eax` before the system call, to a stub of its own (stubs.cc). The two bytes
 //          behind it become a call as well, where a call may stand there, else they stay `syscall`. Nothing below rsp is
-//          touched and page 0 is not needed. Only where the scanner proved that nothing lands inside.
+//          touched and page 0 is not needed. Only where the scanner proved that nothing lands inside. Before `cmp $-4096,%rax` there is room for
+//          one from `xor %eax,%eax` on as well; as it leaves no system call behind, only while there are no threads.
 // And so a site
 //   - whose number is known and that nobody claims stays as it is. The kernel call costs what it always did, and nothing can go
 //     wrong. The same for rt_sigreturn, whose bytes debuggers look for;
@@ -50,15 +51,16 @@ constexpr size_t kMaxObjects = 1024;
 constexpr uint64_t kPageMask = 4095;
 constexpr uint16_t kCallRax = 0xd0ff;
 constexpr uint8_t kJump = 0xe9;
-constexpr uint8_t kLoad = 0xb8;
 constexpr uint64_t kLineBytes = 64;
 
 struct Rewritten {
-  uint8_t* address;  // of the two bytes
-  uint8_t old[2];
-  int32_t number;  // of a jump: what its mov loaded
-  uint64_t stub;   // of a jump; 0: a call only
+  uint8_t* begin;  // of the system call, or of the load before it
+  uint8_t old[7];
+  uint8_t bytes;            // how many of them are others now
+  uint64_t return_address;  // of the system call
+  uint64_t stub;            // of a jump; 0: a call only
 };
+static_assert(sizeof Rewritten::old >= kLoadBytes + 2);
 Rewritten rewritten[kMaxSites];
 size_t rewritten_count = 0;
 uint64_t scanned_objects[kMaxObjects];  // by the begin of their text
@@ -190,14 +192,19 @@ bool write_call(uint8_t* address, const Site& site) noexcept {
 void write_site(size_t i) noexcept {
   const Site& site = batch.sites[i];
   const uint64_t stub = batch.stubs[i];
-  const Rewritten before{site.address, {site.address[0], site.address[1]}, site.number, stub};
-  const bool call = write_call(site.address, site);
+  Rewritten before{site.address, {}, 2, reinterpret_cast<uint64_t>(site.address) + 2, stub};
+  if (stub != 0) {
+    before.begin = const_cast<uint8_t*>(site.load);
+    before.bytes = site.jump == Jump::compare ? kLoadBytes : kLoadBytes + 2;
+  }
+  memcpy(before.old, before.begin, before.bytes);
+  const bool call = (stub == 0 || site.jump == Jump::load) && write_call(site.address, site);
   if (stub != 0) write_jump(const_cast<uint8_t*>(site.load), stub);
   if (stub != 0) counts.jumped++;
   else if (call) counts.called++;
   else return leave_alone(site, site.below_rsp ? Verdict::native_red_zone : Verdict::native_other);
   rewritten[rewritten_count++] = before;
-  widen_bounds(reinterpret_cast<uint64_t>(site.address) + 2);
+  widen_bounds(before.return_address);
 }
 
 // Writes the batch's sites that lie in `segment`; 0 or what mprotect said.
@@ -208,8 +215,9 @@ long write_segment(uint64_t begin, uint64_t end, int protection) noexcept {
     const uint64_t address = reinterpret_cast<uint64_t>(batch.sites[i].address);
     if (address < begin || address >= end) continue;
     const uint64_t from = batch.stubs[i] != 0 ? reinterpret_cast<uint64_t>(batch.sites[i].load) : address;
+    const uint64_t to = batch.stubs[i] != 0 && from + kLoadBytes > address + 2 ? from + kLoadBytes : address + 2;
     if (from < first) first = from;
-    if (address + 2 > last) last = address + 2;
+    if (to > last) last = to;
   }
   if (last == 0) return 0;
   const long result = protect(first, last, protection | PROT_WRITE);
@@ -222,7 +230,8 @@ long write_segment(uint64_t begin, uint64_t end, int protection) noexcept {
 }
 
 [[nodiscard]] bool wants_jump(const Site& site) noexcept {
-  return judge(site) == Verdict::jump && (!batch.threads || fits_one_store(site.load));
+  if (judge(site) != Verdict::jump) return false;
+  return !batch.threads || (site.jump == Jump::load && fits_one_store(site.load));
 }
 
 // Writes the stubs of the batch. Where there is no room for them, or no right to execute them, the sites go without.
@@ -235,13 +244,14 @@ void write_stubs() noexcept {
     wanted++;
     const uint64_t load = reinterpret_cast<uint64_t>(batch.sites[i].load);
     if (load < low) low = load;
-    if (load + kJumpSiteBytes > high) high = load + kJumpSiteBytes;
+    constexpr size_t kWidest = 10;
+    if (load + kWidest > high) high = load + kWidest;
   }
   StubArea* area = wanted > 0 ? reserve_stubs(low, high, wanted) : nullptr;
   if (area == nullptr) return;
   for (size_t i = 0; i < batch.count; i++) {
     const Site& site = batch.sites[i];
-    if (wants_jump(site)) batch.stubs[i] = add_stub(area, reinterpret_cast<uint64_t>(site.load), site.number, near_entry(site.number));
+    if (wants_jump(site)) batch.stubs[i] = add_stub(area, site, near_entry(site.number));
   }
   if (seal_stubs(area) >= 0) return;
   for (size_t i = 0; i < batch.count; i++) batch.stubs[i] = 0;
@@ -326,17 +336,12 @@ int rewrite_one_of_all(dl_phdr_info* object, size_t, void* context) noexcept {
 void undo() noexcept {
   for (size_t i = 0; i < rewritten_count; i++) {
     const Rewritten& site = rewritten[i];
-    const uint64_t address = reinterpret_cast<uint64_t>(site.address);
-    const uint64_t from = site.stub != 0 ? address - kLoadBytes : address;
-    if (protect(from, address + 2, PROT_READ | PROT_WRITE | PROT_EXEC) < 0) continue;
-    memcpy(site.address, site.old, 2);
-    if (site.stub != 0) {
-      site.address[-static_cast<int>(kLoadBytes)] = kLoad;
-      memcpy(site.address + 1 - kLoadBytes, &site.number, sizeof site.number);
-      drop_stub(site.stub);
-    }
-    (void)protect(from, address + 2, PROT_READ | PROT_EXEC);
-    leave(address + 2);
+    const uint64_t begin = reinterpret_cast<uint64_t>(site.begin);
+    if (protect(begin, begin + site.bytes, PROT_READ | PROT_WRITE | PROT_EXEC) < 0) continue;
+    memcpy(site.begin, site.old, site.bytes);
+    (void)protect(begin, begin + site.bytes, PROT_READ | PROT_EXEC);
+    if (site.stub != 0) drop_stub(site.stub);
+    leave(site.return_address);
   }
   rewritten_count = 0;
 }
@@ -346,7 +351,7 @@ void undo() noexcept {
 Verdict judge(const Site& site) noexcept {
   constexpr int32_t kSigreturn = 15;
   if (site.number != kUnknownNumber && (site.number == kSigreturn || !is_wanted(site.number))) return Verdict::native_unclaimed;
-  if (site.number != kUnknownNumber && site.jumpable) return Verdict::jump;
+  if (site.number != kUnknownNumber && site.jump != Jump::none) return Verdict::jump;
   if (!site.callable || !calls_allowed) return Verdict::native_other;
   if (site.below_rsp) return Verdict::native_red_zone;
   return Verdict::call;
@@ -401,9 +406,9 @@ void forget_sites(uint64_t begin, uint64_t end) noexcept {
     if (scanned_objects[i] >= begin && scanned_objects[i] < end) scanned_objects[i--] = scanned_objects[--scanned_count];
   }
   for (size_t i = 0; i < rewritten_count; i++) {
-    const uint64_t address = reinterpret_cast<uint64_t>(rewritten[i].address);
+    const uint64_t address = reinterpret_cast<uint64_t>(rewritten[i].begin);
     if (address < begin || address >= end) continue;
-    leave(address + 2);
+    leave(rewritten[i].return_address);
     if (rewritten[i].stub != 0) drop_stub(rewritten[i].stub);
     rewritten[i] = rewritten[--rewritten_count];
     i--;

@@ -34,8 +34,8 @@ struct Workspace {
 Workspace work;
 
 constexpr size_t kMaxSitesPerFunction = 256;
-constexpr uint32_t kLoadBytes = 5;  // mov $imm32,%eax
 constexpr uint8_t kLoadOpcode = 0xb8;
+constexpr uint8_t kCompare[kCompareBytes] = {0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff};
 
 // The object's sites so far: they are handed on when its symbols have been held against them.
 struct Pending {
@@ -58,7 +58,8 @@ class FunctionAnalysis {
       : begin_(function.begin),
         size_(static_cast<size_t>(function.end - function.begin)),
         counts_(counts),
-        computed_(function.has_landing_pads) {
+        computed_(function.has_landing_pads),
+        has_landing_pads_(function.has_landing_pads) {
     work.starts.clear(size_);
     work.interior.clear(size_);
     work.targets.clear(size_);
@@ -102,7 +103,7 @@ class FunctionAnalysis {
       site.load = sole_path ? begin_ + found.load_at : nullptr;
       site.below_rsp = red_zone;
       site.callable = found.length == 2 || (found.length == 3 && (begin_[found.at] == 0x48 || begin_[found.at] == 0xf3));
-      site.jumpable = sole_path && can_jump(found);
+      site.jump = sole_path ? jump_at(found) : Jump::none;
       counts_.sites++;
       if (pending.count < sizeof pending.sites / sizeof pending.sites[0]) pending.sites[pending.count++] = site;
     }
@@ -177,15 +178,25 @@ class FunctionAnalysis {
     return false;
   }
 
-  // True if no path of this function leads into the 7 bytes of load and call other than through the first.
-  [[nodiscard]] bool can_jump(const Found& found) const noexcept {
-    const size_t load = found.load_at;
-    if (found.length != 2 || load + kLoadBytes != found.at || begin_[load] != kLoadOpcode || jumps_anywhere_) return false;
-    if (work.interior.test(load)) return false;
-    for (size_t at = load + 1; at < load + kLoadBytes + 2; at++) {
-      if (work.targets.test(at) || (work.starts.test(at) && at != found.at)) return false;
+  // True if no path of this function leads into [from, to) but to the two places named.
+  [[nodiscard]] bool is_sealed(size_t from, size_t to, size_t first, size_t second) const noexcept {
+    for (size_t at = from; at < to; at++) {
+      if (work.targets.test(at) || (work.starts.test(at) && at != first && at != second)) return false;
     }
     return true;
+  }
+
+  // Which jump may stand at the load of `found`, as far as this function tells.
+  [[nodiscard]] Jump jump_at(const Found& found) const noexcept {
+    const size_t load = found.load_at;
+    const size_t after = found.at + 2;
+    if (found.length != 2 || jumps_anywhere_ || work.interior.test(load)) return Jump::none;
+    if (load + kLoadBytes == found.at && begin_[load] == kLoadOpcode) {
+      return is_sealed(load + 1, after, found.at, found.at) ? Jump::load : Jump::none;
+    }
+    const bool compared = load + 2 == found.at && after + kCompareBytes <= size_ && memcmp(begin_ + after, kCompare, kCompareBytes) == 0;
+    if (!compared || has_landing_pads_ || !work.starts.test(after)) return Jump::none;
+    return is_sealed(load + 1, after + kCompareBytes, found.at, after) ? Jump::compare : Jump::none;
   }
 
   void sort_found() noexcept {
@@ -201,6 +212,7 @@ class FunctionAnalysis {
   size_t size_;
   ScanCounts& counts_;
   bool computed_;
+  bool has_landing_pads_;
   bool jumps_anywhere_ = false;  // has an indirect jump, perhaps through a table
   bool below_rsp_ = false;
   bool below_rbp_ = false;
@@ -228,8 +240,74 @@ const uint8_t* next_pair(const uint8_t* p, const uint8_t* end) noexcept {
   return end;
 }
 
+// One past the last byte that would not be itself any more.
+const uint8_t* end_of(const Site& site) noexcept { return site.address + 2 + (site.jump == Jump::compare ? kCompareBytes : 0); }
+
+// True if the four bytes at `p` are the distance of a far branch into [low, high), or look like it.
+bool is_branch_into(const uint8_t* begin, const uint8_t* p, const uint8_t* low, const uint8_t* high) noexcept {
+  int32_t distance;
+  memcpy(&distance, p, sizeof distance);
+  const uint8_t* landing = p + 4 + distance;
+  if (landing < low || landing >= high || p - begin < 1) return false;
+  return p[-1] == 0xe9 || p[-1] == 0xe8 || (p - begin >= 2 && p[-2] == 0x0f && (p[-1] & 0xf0) == 0x80);
+}
+
+// The sites from `first` on that lose system call and compare to a jump, and the place from the first to the end of the last of them.
+struct Compared {
+  size_t first;
+  const uint8_t* low = nullptr;
+  const uint8_t* high = nullptr;
+
+  explicit Compared(size_t first_site) noexcept : first(first_site) {
+    for (size_t i = first; i < pending.count; i++) {
+      if (pending.sites[i].jump != Jump::compare) continue;
+      if (low == nullptr) low = pending.sites[i].load + 1;
+      high = end_of(pending.sites[i]);
+    }
+  }
+
+  void refuse_entered_from(const uint8_t* begin, const uint8_t* p) const noexcept {
+    if (!is_branch_into(begin, p, low, high)) return;
+    for (size_t i = first; i < pending.count; i++) {
+      Site& site = pending.sites[i];
+      if (site.jump == Jump::compare && is_branch_into(begin, p, site.load + 1, end_of(site))) site.jump = Jump::none;
+    }
+  }
+
+  // Looks at every byte of [begin, end) that could begin a far branch into one of them: 4 distances at a time.
+  void refuse_far_entered(const uint8_t* begin, const uint8_t* end) const noexcept {
+    const __m128i sign = _mm_set1_epi32(INT32_MIN);
+    const __m128i limit = _mm_xor_si128(_mm_set1_epi32(static_cast<int>(high - low)), sign);
+    const uint8_t* p = begin;
+    for (; end - p >= 19; p += 16) {
+      __m128i hit = _mm_setzero_si128();
+      for (int phase = 0; phase < 4; phase++) {
+        const auto behind = static_cast<int>(p + phase + 4 - low);
+        const __m128i from = _mm_add_epi32(_mm_set1_epi32(behind), _mm_set_epi32(12, 8, 4, 0));
+        const __m128i landing = _mm_add_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + phase)), from);
+        hit = _mm_or_si128(hit, _mm_cmpgt_epi32(limit, _mm_xor_si128(landing, sign)));
+      }
+      if (_mm_movemask_epi8(hit) == 0) continue;
+      for (int i = 0; i < 16; i++) refuse_entered_from(begin, p + i);
+    }
+    for (; end - p >= 4; p++) refuse_entered_from(begin, p);
+  }
+};
+
+// True if some bytes near [low, high) but outside `function`, which the flow has not seen, could be a short branch into it.
+bool may_hold_short_branch(const uint8_t* begin, const uint8_t* end, const Function& function, const uint8_t* low,
+                           const uint8_t* high) noexcept {
+  for (const uint8_t* p = low - begin > 130 ? low - 130 : begin; p + 1 < end && p < high + 130; p++) {
+    const bool branch = (*p & 0xf0) == 0x70 || *p == 0xeb || (*p >= 0xe0 && *p <= 0xe3);
+    const uint8_t* landing = p + 2 + static_cast<int8_t>(p[1]);
+    if (branch && landing >= low && landing < high && !function.contains(p)) return true;
+  }
+  return false;
+}
+
 void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, ScanCounts& counts) noexcept {
   const uint8_t* analysed_to = begin;
+  const size_t first_site = pending.count;
   for (const uint8_t* p = next_pair(begin, end); p < end; p = next_pair(p + 1, end)) {
     counts.pairs++;
     if (p < analysed_to) continue;
@@ -244,19 +322,26 @@ void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable&
     analysis.report();
     analysed_to = function.end;
   }
+  for (size_t i = first_site; i < pending.count; i++) {
+    Site& site = pending.sites[i];
+    if (site.jump == Jump::compare && may_hold_short_branch(begin, end, table.find(site.address), site.load + 1, end_of(site)))
+      site.jump = Jump::none;
+  }
+  const Compared compared(first_site);
+  if (compared.low != nullptr) compared.refuse_far_entered(begin, end);
 }
 
-// A symbol is a way in: a site with one inside its 7 bytes keeps its load.
+// A symbol is a way in: a site with one behind its first byte keeps its load.
 void refuse_labelled(const FunctionTable& table) noexcept {
   table.for_each_label([](const uint8_t* label) {
     size_t low = 0;
     size_t high = pending.count;
     while (low < high) {
       const size_t middle = low + (high - low) / 2;
-      if (pending.sites[middle].address + 2 <= label) low = middle + 1;
+      if (end_of(pending.sites[middle]) <= label) low = middle + 1;
       else high = middle;
     }
-    if (low < pending.count && pending.sites[low].load != nullptr && pending.sites[low].load < label) pending.sites[low].jumpable = false;
+    if (low < pending.count && pending.sites[low].load != nullptr && pending.sites[low].load < label) pending.sites[low].jump = Jump::none;
   });
 }
 

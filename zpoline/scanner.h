@@ -12,8 +12,11 @@
 //
 // What a site knows besides its address: the call number, where `mov $number,%eax` comes directly before and no direct branch
 // lands between the two; whether its function may keep data below rsp (then a call would overwrite 8 bytes of it); and
-// whether a near jump may take the place of that mov (5 bytes), because nothing lands inside mov and syscall: no branch, no other
-// decoding that overlaps them, no symbol, and no computed jump in the function whose targets are not known.
+// whether a near jump may stand there instead, because nothing lands inside: no branch, no other decoding that overlaps, no symbol, and
+// no computed jump in the function whose targets are not known. Two places are wide enough:
+//   b8 number 0f 05                     the jump takes the mov; the system call behind it stays one, so that an unknown way to it does no harm;
+//   31 c0 0f 05 48 3d 00 f0 ff ff       libc's read(): the jump destroys system call and compare. Here the whole segment is searched
+//                                       for bytes that could be a branch into them, and functions with landing pads are refused.
 //
 // Invariants: 1 nothing is written here; 2 no memory outside the object's segments is read.
 // Known limits: a function over 1 MiB is not analysed (no site in it); a computed jump that lands exactly on
@@ -29,13 +32,21 @@ namespace zpoline {
 
 inline constexpr int kUnknownNumber = -1;
 
+enum class Jump : uint8_t {
+  none,
+  load,     // may replace the mov
+  compare,  // may replace all from the xor to the compare
+};
+inline constexpr size_t kLoadBytes = 5;     // mov $imm32,%eax; also the length of a near jump
+inline constexpr size_t kCompareBytes = 6;  // cmp $-4096,%rax
+
 struct Site {
   uint8_t* address;     // of the two bytes 0f 05 or 0f 34, after any prefix
   int32_t number;       // what eax holds, or kUnknownNumber
   bool below_rsp;       // the function may keep data below rsp
   bool callable;        // `call *%rax` may stand here (false: a prefix would change that call)
   const uint8_t* load;  // where the `mov $number,%eax` begins, or null
-  bool jumpable;        // `load` is b8 imm32, the two bytes follow it, and nothing lands inside these 7 bytes
+  Jump jump;            // from `load`
 };
 
 struct ScanCounts {

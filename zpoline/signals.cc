@@ -201,11 +201,12 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
 // A handler, and an unwinder that it starts, sees the program's own code, not a stub.
 void leave_stub(ucontext_t* context) noexcept {
   greg_t* registers = context->uc_mcontext.gregs;
-  uint64_t rip = static_cast<uint64_t>(registers[REG_RIP]);
-  uint64_t rsp = static_cast<uint64_t>(registers[REG_RSP]);
-  if (!step_out_of_stub(&rip, &rsp)) return;
-  registers[REG_RIP] = static_cast<greg_t>(rip);
-  registers[REG_RSP] = static_cast<greg_t>(rsp);
+  StubRegisters seen{static_cast<uint64_t>(registers[REG_RIP]), static_cast<uint64_t>(registers[REG_RSP]),
+                     static_cast<uint64_t>(registers[REG_RAX]), static_cast<uint64_t>(registers[REG_EFL])};
+  if (!step_out_of_stub(seen)) return;
+  registers[REG_RIP] = static_cast<greg_t>(seen.rip);
+  registers[REG_RSP] = static_cast<greg_t>(seen.rsp);
+  registers[REG_EFL] = static_cast<greg_t>(seen.flags);
 }
 
 // A bad pointer in the hook's copy to or from the program's memory: the copy ends with -EFAULT.

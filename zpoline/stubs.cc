@@ -3,12 +3,14 @@
 // A stub:
 //      0  lea  -136(%rsp),%rsp     below the red zone, and 8 bytes for the return address
 //      8  mov  $number,%eax
-//     13  lea  back(%rip),%rcx     what the kernel leaves there: the instruction after the system call
+//     13  lea  next(%rip),%rcx     what the kernel leaves there: the instruction after the system call
 //     20  call *slot(%rip)         the entry that this number takes (entry.S); for exit a jump, since it may have no stack (exit_entry.S)
 //     26  lea  136(%rsp),%rsp
-//     34  jmp  back
-//     39  int3
-// No flag changes, and nothing is written between rsp-128 and rsp. The call and the entry's ret are a pair, so the way back is
+//     34  jmp  back                the same instruction
+// and where the jump at the site covers the compare behind the system call (scanner.h: Jump::compare)
+//     34  cmp  $-4096,%rax
+//     40  jmp  back                the one behind the compare
+// Before that no flag changes, and nothing is written between rsp-128 and rsp. The call and the entry's ret are a pair, so the way back is
 // predicted whatever the hook did in between; a common indirect jump at the entry's end would not be. The slots, one for each
 // entry, stand at the start of the area: absolute addresses, so that it does not matter how far away the engine or page 0 is.
 //
@@ -42,11 +44,14 @@ namespace {
 
 constexpr size_t kPageBytes = 4096;
 constexpr size_t kSlots = 8;
-constexpr size_t kStubBytes = 40;
+constexpr size_t kStubBytes = 48;
 constexpr size_t kHeaderBytes = kSlots * sizeof(uint64_t);
 constexpr int64_t kReach = (int64_t{1} << 31) - 64 * 1024;
 constexpr int32_t kLowered = 136;
-constexpr size_t kMov = 8, kLea = 13, kCall = 20, kAfterCall = 26, kJump = 34, kEnd = 39;
+constexpr size_t kMov = 8, kLea = 13, kCall = 20, kAfterCall = 26, kTail = 34;
+constexpr uint8_t kJumpNear[] = {0xe9};
+constexpr uint8_t kCompare[kCompareBytes] = {0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff};
+constexpr uint8_t kFill = 0xcc;
 constexpr uint64_t kLowest = 0x10000;
 
 constinit StubArea areas[256];  // filled before this file's constructors would run
@@ -166,6 +171,20 @@ void withdraw(StubArea& area) noexcept {
   (void)base::kernel_call(SYS_munmap, static_cast<long>(begin), static_cast<long>(area.bytes));
 }
 
+// `flags` after cmp $-4096,%rax.
+uint64_t flags_of_compare(uint64_t rax, uint64_t flags) noexcept {
+  constexpr uint64_t kArithmetic = 0x8d5;
+  constexpr auto kSubtracted = static_cast<uint64_t>(-4096);
+  const uint64_t result = rax - kSubtracted;
+  const uint64_t carry = rax < kSubtracted;
+  const uint64_t parity = !__builtin_parity(static_cast<unsigned>(result & 0xff));
+  const uint64_t adjust = (rax ^ kSubtracted ^ result) >> 4 & 1;
+  const uint64_t zero = result == 0;
+  const uint64_t sign = result >> 63;
+  const uint64_t overflow = ((rax ^ kSubtracted) & (rax ^ result)) >> 63;
+  return (flags & ~kArithmetic) | carry | parity << 2 | adjust << 4 | zero << 6 | sign << 7 | overflow << 11;
+}
+
 StubArea* area_of(uint64_t address) noexcept {
   if (address < all_begin.load(std::memory_order_relaxed) || address >= all_end.load(std::memory_order_relaxed)) return nullptr;
   for (StubArea& area : areas) {
@@ -193,28 +212,32 @@ StubArea* reserve_stubs(uint64_t low, uint64_t high, size_t count) noexcept {
   return area;
 }
 
-uint64_t add_stub(StubArea* area, uint64_t load, int32_t number, const void* entry) noexcept {
+uint64_t add_stub(StubArea* area, const Site& site, const void* entry) noexcept {
   static constexpr uint8_t kLeaRsp[] = {0x48, 0x8d, 0xa4, 0x24};
   static constexpr uint8_t kLeaRcx[] = {0x48, 0x8d, 0x0d};
   static constexpr uint8_t kCallSlot[] = {0xff, 0x15};
   static constexpr uint8_t kJumpSlot[] = {0xff, 0x25};
-  static constexpr uint8_t kJumpNear[] = {0xe9};
   const uint64_t begin = area->begin.load(std::memory_order_relaxed);
   const uint64_t at = begin + kHeaderBytes + area->used * kStubBytes;
   const uint64_t slot = slot_of(begin, entry);
   if (slot == 0 || at + kStubBytes > begin + area->bytes) return 0;
-  const uint64_t back = load + kJumpSiteBytes;
+  const uint64_t next = reinterpret_cast<uint64_t>(site.address) + 2;
   auto* code = reinterpret_cast<uint8_t*>(at);
+  memset(code, kFill, kStubBytes);
   memcpy(code, kLeaRsp, sizeof kLeaRsp);
   put(code + sizeof kLeaRsp, -kLowered);
   code[kMov] = 0xb8;
-  put(code + kMov + 1, number);
-  put_relative(code + kLea, kLeaRcx, back);
+  put(code + kMov + 1, site.number);
+  put_relative(code + kLea, kLeaRcx, next);
   put_relative(code + kCall, entry == zps_exit_near ? kJumpSlot : kCallSlot, slot);
   memcpy(code + kAfterCall, kLeaRsp, sizeof kLeaRsp);
   put(code + kAfterCall + sizeof kLeaRsp, kLowered);
-  put_relative(code + kJump, kJumpNear, back);
-  code[kEnd] = 0xcc;
+  if (site.jump == Jump::compare) {
+    memcpy(code + kTail, kCompare, kCompareBytes);
+    put_relative(code + kTail + kCompareBytes, kJumpNear, next + kCompareBytes);
+  } else {
+    put_relative(code + kTail, kJumpNear, next);
+  }
   area->used++;
   area->live++;
   return at;
@@ -232,17 +255,23 @@ void drop_stub(uint64_t stub) noexcept {
   if (area != nullptr && --area->live == 0) withdraw(*area);
 }
 
-bool step_out_of_stub(uint64_t* rip, uint64_t* rsp) noexcept {
-  const StubArea* area = area_of(*rip);
+bool step_out_of_stub(StubRegisters& registers) noexcept {
+  const StubArea* area = area_of(registers.rip);
   if (area == nullptr) return false;
   const uint64_t begin = area->begin.load(std::memory_order_relaxed);
-  if (begin == 0 || *rip < begin + kHeaderBytes) return false;
-  const size_t inside = (*rip - begin - kHeaderBytes) % kStubBytes;
+  if (begin == 0 || registers.rip < begin + kHeaderBytes) return false;
+  const size_t inside = (registers.rip - begin - kHeaderBytes) % kStubBytes;
+  const auto* stub = reinterpret_cast<const uint8_t*>(registers.rip - inside);
+  const bool compares = stub[kTail] == kCompare[0];
+  const size_t end = kTail + (compares ? kCompareBytes : 0) + sizeof kJumpNear + sizeof(int32_t);
   int32_t distance;
-  memcpy(&distance, reinterpret_cast<const uint8_t*>(*rip - inside + kJump + 1), sizeof distance);
-  const uint64_t back = *rip - inside + kEnd + static_cast<uint64_t>(int64_t{distance});
-  if (inside != 0 && inside <= kAfterCall) *rsp += kLowered;
-  *rip = inside < kAfterCall ? back - kJumpSiteBytes : back;
+  memcpy(&distance, stub + end - sizeof distance, sizeof distance);
+  const uint64_t back = reinterpret_cast<uint64_t>(stub) + end + static_cast<uint64_t>(int64_t{distance});
+  if (inside != 0 && inside <= kAfterCall) registers.rsp += kLowered;
+  if (compares && inside >= kAfterCall && inside <= kTail) registers.flags = flags_of_compare(registers.rax, registers.flags);
+  constexpr size_t kSiteBytes = kLoadBytes + 2;
+  constexpr size_t kCompareSiteBytes = 2 + 2 + kCompareBytes;
+  registers.rip = inside >= kAfterCall ? back : back - (compares ? kCompareSiteBytes : kSiteBytes);
   return true;
 }
 

@@ -42,6 +42,37 @@ zeroed_site:
         ret
 END zeroed
 
+/* The same as libc has it: 1 if the result is an error number (so say the compare's flags), else 2. */
+FUNCTION compared
+        .globl  compared_mov
+compared_mov:
+        xor     %eax, %eax
+        syscall
+        cmp     $-4096, %rax
+        ja      1f
+        mov     $2, %eax
+        ret
+1:      mov     $1, %eax
+        ret
+END compared
+
+/* Somebody else compares with the same instruction. */
+FUNCTION compared_by_two
+        test    %rdi, %rdi
+        mov     $-9, %rax
+        js      1f
+        .globl  compared_by_two_mov
+compared_by_two_mov:
+        xor     %eax, %eax
+        syscall
+1:      cmp     $-4096, %rax
+        ja      2f
+        mov     $2, %eax
+        ret
+2:      mov     $1, %eax
+        ret
+END compared_by_two
+
 FUNCTION unclaimed                      /* getppid */
         .globl  unclaimed_mov
 unclaimed_mov:

@@ -30,6 +30,7 @@ extern "C" {
   extern const uint8_t name##_mov[];
 SITE(plain)
 SITE(passed)
+SITE(compared)
 SITE(vfork_and_exit)
 long red_zone(long, long*);
 long red_zone_unknown(long, long*, long);
@@ -40,52 +41,90 @@ long sleeps(long, void*, long);
 
 namespace {
 
-enum Form { kUntouched, kCall, kJump, kJumpOnly };  // kJumpOnly: the system call behind it stays one
+enum Form {
+  kUntouched,
+  kCall,
+  kJump,      // and a call behind it
+  kJumpOnly,  // the system call behind it stays one
+  kJumpOver,  // from an xor over the system call and the first byte of a compare
+  kCallOver,  // a call between an xor and a compare
+};
 
 struct Expected {
   const char* name;  // of the function; the mov is at name_mov
   Form at_start;
-  Form late;  // while other threads run
 };
 constexpr Expected kExpected[] = {
-    {"plain", kJump, kJump},
-    {"unclaimed", kUntouched, kUntouched},
-    {"branch_to_syscall", kCall, kCall},
-    {"branch_inside", kCall, kCall},
-    {"label_inside", kCall, kCall},
-    {"label_on_syscall", kCall, kCall},
-    {"table_inside", kCall, kCall},
-    {"red_zone", kJumpOnly, kJumpOnly},
-    {"sse", kJump, kJump},
-    {"full", kJump, kJump},
-    {"passed", kJump, kJump},
-    {"engines", kJump, kJump},
-    {"fork_with_red_zone", kJumpOnly, kJumpOnly},
-    {"vfork_and_exit", kJump, kJump},
-    {"clone_on", kJump, kJump},
-    {"sleeps", kJump, kJump},
-    {"at_0_of_16", kJump, kJump},
-    {"at_3_of_16", kJump, kJump},
-    {"at_4_of_16", kJump, kJump},
-    {"at_11_of_16", kJump, kJump},
-    {"at_12_of_16", kJump, kCall},
-    {"at_15_of_16", kJump, kCall},
-    {"at_58_of_64", kJump, kJumpOnly},
-    {"at_63_of_64", kJump, kCall},
-    {"at_end_of_page", kJump, kJump},
-    {"across_pages", kJump, kCall},
+    {"plain", kJump},
+    {"compared", kJumpOver},
+    {"compared_by_two", kCallOver},
+    {"unclaimed", kUntouched},
+    {"branch_to_syscall", kCall},
+    {"branch_inside", kCall},
+    {"label_inside", kCall},
+    {"label_on_syscall", kCall},
+    {"table_inside", kCall},
+    {"red_zone", kJumpOnly},
+    {"sse", kJump},
+    {"full", kJump},
+    {"passed", kJump},
+    {"engines", kJump},
+    {"fork_with_red_zone", kJumpOnly},
+    {"vfork_and_exit", kJump},
+    {"clone_on", kJump},
+    {"sleeps", kJump},
+    {"at_0_of_16", kJump},
+    {"at_3_of_16", kJump},
+    {"at_4_of_16", kJump},
+    {"at_11_of_16", kJump},
+    {"at_12_of_16", kJump},
+    {"at_15_of_16", kJump},
+    {"at_58_of_64", kJump},
+    {"at_63_of_64", kJump},
+    {"at_end_of_page", kJump},
+    {"across_pages", kJump},
 };
+
+// The form while other threads run: what one store can write.
+Form late_form(const uint8_t* mov, Form at_start) {
+  const auto at = reinterpret_cast<uint64_t>(mov);
+  const bool jump = at % 16 + 5 <= 16;
+  const bool call = (at + 5) % 64 != 63;
+  switch (at_start) {
+    case kJump: return jump ? call ? kJump : kJumpOnly : call ? kCall : kUntouched;
+    case kJumpOnly: return jump ? kJumpOnly : kUntouched;
+    case kJumpOver: return kCallOver;
+    default: return at_start;
+  }
+}
 
 constexpr const char* kLibrary = TEST_DIRECTORY "/libzpstack-test-jump-sites.so";
 constexpr const char* kNoRelro = TEST_DIRECTORY "/libzpstack-test-jump-sites-late.so";
 constexpr const char* kNext = TEST_DIRECTORY "/libzpstack-test-jump-sites-next.so";
 
-void expect_form(const uint8_t* mov, Form form, const char* name) {
-  if (form == kUntouched || form == kCall) EXPECT_EQ(mov[0], 0xb8) << name;
-  else EXPECT_EQ(mov[0], 0xe9) << name;
-  const uint8_t call[] = {0xff, 0xd0};
-  const uint8_t syscall[] = {0x0f, 0x05};
-  EXPECT_EQ(memcmp(mov + 5, form == kCall || form == kJump ? call : syscall, 2), 0) << name;
+std::string hex(const uint8_t* bytes, size_t count) {
+  std::string text;
+  char two[4];
+  for (size_t i = 0; i < count; i++) {
+    snprintf(two, sizeof two, "%02x ", bytes[i]);
+    text += two;
+  }
+  return text;
+}
+
+// The bytes at `mov` that do not depend on where the stub is.
+void expect_form(const uint8_t* mov, Form form, const std::string& name) {
+  switch (form) {
+    case kUntouched:
+      if (mov[0] == 0x31) EXPECT_EQ(hex(mov, 10), "31 c0 0f 05 48 3d 00 f0 ff ff ") << name;
+      else EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 2), "b8 0f 05 ") << name;
+      break;
+    case kCall: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 2), "b8 ff d0 ") << name; break;
+    case kJump: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 2), "e9 ff d0 ") << name; break;
+    case kJumpOnly: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 2), "e9 0f 05 ") << name; break;
+    case kJumpOver: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 5), "e9 3d 00 f0 ff ff ") << name; break;
+    case kCallOver: EXPECT_EQ(hex(mov, 10), "31 c0 ff d0 48 3d 00 f0 ff ff ") << name; break;
+  }
 }
 
 template <class Function = long (*)(long)>
@@ -94,10 +133,20 @@ Function find(void* library, const std::string& name) {
 }
 
 void check_forms(void* library, bool late) {
+  struct Late {
+    const char* name;
+    Form form;
+  };
+  constexpr Late kPlaced[] = {{"at_0_of_16_mov", kJump},  {"at_11_of_16_mov", kJump},      {"at_12_of_16_mov", kCall},
+                              {"at_15_of_16_mov", kCall}, {"at_58_of_64_mov", kJumpOnly},  {"at_63_of_64_mov", kCall},
+                              {"across_pages_mov", kCall}, {"at_end_of_page_mov", kJump}};
+  for (const Late& placed : kPlaced) {
+    if (late) EXPECT_EQ(late_form(static_cast<const uint8_t*>(dlsym(library, placed.name)), kJump), placed.form) << placed.name;
+  }
   for (const Expected& expected : kExpected) {
     const auto* mov = static_cast<const uint8_t*>(dlsym(library, (std::string(expected.name) + "_mov").c_str()));
     ASSERT_NE(mov, nullptr) << expected.name;
-    if (hooked::expected()) expect_form(mov, late ? expected.late : expected.at_start, expected.name);
+    if (hooked::expected()) expect_form(mov, late ? late_form(mov, expected.at_start) : expected.at_start, expected.name);
     else expect_form(mov, kUntouched, expected.name);
   }
 }
@@ -117,6 +166,9 @@ void check_answers(void* library) {
   EXPECT_EQ(find(library, "unclaimed")(0), getppid());
   EXPECT_EQ(find(library, "engines")(1), -EINVAL);
   EXPECT_EQ(find(library, "zeroed")(-1), -EBADF);
+  EXPECT_EQ(find(library, "compared")(-1), 1);
+  EXPECT_EQ(find(library, "compared_by_two")(-1), 1);
+  EXPECT_EQ(find(library, "compared_by_two")(1 << 20), 1);
 }
 
 TEST(Jumps, FormsAtStart) {
@@ -189,7 +241,7 @@ TEST(Jumps, PatchedWhileExecuted) {
     void* next = dlopen(kNext, RTLD_NOW);
     const long then = calls;
     while (calls < then + 100) sched_yield();
-    EXPECT_EQ(function(41), hooked::expected() ? 42 : -ENOSYS);
+    EXPECT_EQ(function(41), hooked::expected() ? 42 : -ENOSYS) << name << " " << hex(reinterpret_cast<const uint8_t*>(function), 8);
     ended = true;
     thread.join();
     ASSERT_FALSE(wrong);
@@ -283,6 +335,7 @@ void on_signal(int number, siginfo_t*, void* opaque) {
   setitimer(ITIMER_REAL, &often, nullptr);
   while (handled < wanted || calls < 1000) {
     (void)plain(calls);
+    ASSERT_EQ(compared(-1), 1);  // interrupted before, in and behind the compare
     calls = calls + 1;
   }
   setitimer(ITIMER_REAL, &never, nullptr);

@@ -204,9 +204,13 @@ struct Golden {
   std::vector<uint8_t> code;
   std::vector<int> sites;  // offsets of 0f 05
   int number;
-  bool jumpable = false;  // the last of them
-  int label = 0;          // offset of a further symbol
+  zpoline::Jump jump = zpoline::Jump::none;  // at the last of them
+  int label = 0;                             // offset of a further symbol
 };
+
+constexpr auto kNone = zpoline::Jump::none;
+constexpr auto kLoad = zpoline::Jump::load;
+constexpr auto kCompare = zpoline::Jump::compare;
 
 class GoldenCode : public ::testing::TestWithParam<Golden> {};
 
@@ -244,31 +248,43 @@ TEST_P(GoldenCode, SitesAreWhatTheyShouldBe) {
   object.dlpi_phnum = 2;
   std::vector<int> found;
   int number = zpoline::kUnknownNumber;
-  bool jumpable = false;
+  zpoline::Jump jump = zpoline::Jump::none;
   for (const Site& site : sites_of(object)) {
     found.push_back(static_cast<int>(site.address - text));
     number = site.number;
-    jumpable = site.jumpable;
-    EXPECT_TRUE(!jumpable || site.load == site.address - 5);
+    jump = site.jump;
+    EXPECT_TRUE(jump != kLoad || site.load == site.address - 5);
+    EXPECT_TRUE(jump != kCompare || site.load == site.address - 2);
   }
   EXPECT_EQ(found, GetParam().sites);
-  EXPECT_EQ(jumpable, GetParam().jumpable);
+  EXPECT_EQ(jump, GetParam().jump);
   EXPECT_EQ(number, GetParam().number);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Bytes, GoldenCode,
-    ::testing::Values(Golden{"known number", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, true},  // mov $39,%eax; syscall; ret
+    ::testing::Values(Golden{"known number", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, kLoad},  // mov $39,%eax; syscall; ret
                       // jmp to the mov: its first byte may be landed on
-                      Golden{"branch to the mov", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0x74, 0xf7}, {5}, 0x27, true},
+                      Golden{"branch to the mov", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0x74, 0xf7}, {5}, 0x27, kLoad},
                       // js into the mov, where f4 (hlt) is
                       Golden{"branch into the mov", {0x78, 0x01, 0xb8, 0xf4, 1, 0, 0, 0x0f, 0x05, 0xc3}, {7}, 500},
-                      Golden{"symbol in the mov", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, false, 1},
-                      Golden{"symbol on the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, false, 5},
-                      Golden{"symbol in the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, false, 6},
-                      Golden{"symbol behind the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, true, 7},
+                      Golden{"symbol in the mov", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, kNone, 1},
+                      Golden{"symbol on the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, kNone, 5},
+                      Golden{"symbol in the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, kNone, 6},
+                      Golden{"symbol behind the call", {0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {5}, 0x27, kLoad, 7},
                       // js over it; jmp *%rdx
                       Golden{"computed jump", {0x78, 0x02, 0xff, 0xe2, 0xb8, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {9}, 0x27},
+                      // xor %eax,%eax; syscall; cmp $-4096,%rax; ja behind it; ret
+                      Golden{"zeroed and compared", {0x31, 0xc0, 0x0f, 5, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 0, 0xc3}, {2}, 0, kCompare},
+                      Golden{"of 32 bits compared", {0x31, 0xc0, 0x0f, 5, 0x90, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 0, 0xc3}, {2}, 0},
+                      // the same with a branch back to the compare, and to the xor
+                      Golden{"branch to the compare", {0x31, 0xc0, 0x0f, 5, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 0xf8, 0xc3}, {2}, 0},
+                      Golden{"branch to the xor", {0x31, 0xc0, 0x0f, 5, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 0xf4, 0xc3}, {2}, 0, kCompare},
+                      // a branch back that the flow does not reach
+                      Golden{"far branch to the compare",
+                             {0x31, 0xc0, 0x0f, 5, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0xc3, 0xe9, 0xf4, 0xff, 0xff, 0xff}, {2}, 0},
+                      Golden{"symbol on the compare", {0x31, 0xc0, 0x0f, 5, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0xc3}, {2}, 0, kNone, 4},
+                      Golden{"symbol behind the compare", {0x31, 0xc0, 0x0f, 5, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0xc3}, {2}, 0, kCompare, 10},
                       Golden{"prefixed after mov", {0xb8, 0x27, 0, 0, 0, 0x48, 0x0f, 0x05, 0xc3}, {6}, 0x27},
                       Golden{"wide mov", {0x48, 0xc7, 0xc0, 0x27, 0, 0, 0, 0x0f, 0x05, 0xc3}, {7}, 0x27},
                       Golden{"zeroed", {0x31, 0xc0, 0x0f, 0x05, 0xc3}, {2}, 0},                       // xor %eax,%eax; syscall

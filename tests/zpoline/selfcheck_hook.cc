@@ -1,7 +1,7 @@
 // A hook that, when the program ends, compares all its executable file mappings with their files.
 //
 // Every difference must be a whole `0f 05` that became `ff d0`, or a whole `b8 number 0f 05` that became `e9 distance` with the two bytes
-// behind it as they were or `ff d0`. Such a jump must lead to a stub in memory that is private, anonymous, executable and not writable, and
+// behind it as they were or `ff d0`, or an `31 c0 0f 05` before `cmp $-4096,%rax` that became, with that, `e9 distance`. Such a jump must lead to a stub in memory that is private, anonymous, executable and not writable, and
 // each byte of the stub must be what that site needs. libcrypto, libssl and the programs named by the tests hold no system call of
 // their own, so a difference there is wrong.
 #include <fcntl.h>
@@ -64,26 +64,38 @@ bool is_code(uint64_t address, size_t bytes, const char* name) {
   return false;
 }
 
-// A stub as zpoline/stubs.cc describes it, for the site whose first byte is `site`.
-bool is_stub_of(const uint8_t* site, const uint8_t* number) {
+constexpr const char* kCompare = "\x48\x3d\0\xf0\xff\xff";
+
+// A stub as zpoline/stubs.cc describes it, for the site at `site` whose system call ends at `next`.
+bool is_stub_of(const uint8_t* site, uint32_t number, uint64_t next, bool compares) {
   const auto* stub = reinterpret_cast<const uint8_t*>(target(site + 5));
-  const auto back = reinterpret_cast<uint64_t>(site) + 7;
-  constexpr size_t kStubBytes = 40;
-  constexpr int32_t kExit = 60;  // jumps: it may have no stack
+  constexpr size_t kStubBytes = 48;
+  constexpr uint32_t kExit = 60;  // jumps: it may have no stack
   if (!is_code(reinterpret_cast<uint64_t>(stub), kStubBytes, "")) return false;
-  const bool bytes = memcmp(stub, "\x48\x8d\xa4\x24\x78\xff\xff\xff", 8) == 0 && stub[8] == 0xb8 && memcmp(stub + 9, number, 4) == 0 &&
-                     memcmp(stub + 13, "\x48\x8d\x0d", 3) == 0 && memcmp(stub + 20, load<int32_t>(number) == kExit ? "\xff\x25" : "\xff\x15", 2) == 0 &&
-                     memcmp(stub + 26, "\x48\x8d\xa4\x24\x88\0\0\0\xe9", 9) == 0 && stub[39] == 0xcc;
-  if (!bytes || target(stub + 20) != back || target(stub + 39) != back) return false;
+  const bool head = memcmp(stub, "\x48\x8d\xa4\x24\x78\xff\xff\xff\xb8", 9) == 0 && load<uint32_t>(stub + 9) == number &&
+                    memcmp(stub + 13, "\x48\x8d\x0d", 3) == 0 && memcmp(stub + 20, number == kExit ? "\xff\x25" : "\xff\x15", 2) == 0 &&
+                    memcmp(stub + 26, "\x48\x8d\xa4\x24\x88\0\0\0", 8) == 0;
+  const uint8_t* end = stub + (compares ? 45 : 39);
+  if (!head || (compares && memcmp(stub + 34, kCompare, 6) != 0) || end[-5] != 0xe9) return false;
+  for (const uint8_t* rest = end; rest < stub + kStubBytes; rest++) {
+    if (*rest != 0xcc) return false;
+  }
+  if (target(stub + 20) != next || target(end) != next + (compares ? 6 : 0)) return false;
   const auto* slot = reinterpret_cast<const uint8_t*>(target(stub + 26));
   return is_code(reinterpret_cast<uint64_t>(slot), sizeof(uint64_t), "") && is_code(load<uint64_t>(slot), 1, "libzpstack.so");
 }
 
-bool is_jump(const uint8_t* text, const uint8_t* file) {
-  if (file[0] != 0xb8 || file[5] != 0x0f || file[6] != 0x05 || text[0] != 0xe9) return false;
-  const bool call = text[5] == 0xff && text[6] == 0xd0;
-  const bool same = text[5] == 0x0f && text[6] == 0x05;
-  return (call || same) && is_stub_of(text, file + 1);
+// The length of the site that became a jump at `text`, 0 if there is none.
+size_t jump_bytes(const uint8_t* text, const uint8_t* file) {
+  const auto at = reinterpret_cast<uint64_t>(text);
+  if (text[0] != 0xe9) return 0;
+  if (file[0] == 0xb8 && file[5] == 0x0f && file[6] == 0x05) {
+    const bool call = text[5] == 0xff && text[6] == 0xd0;
+    const bool same = text[5] == 0x0f && text[6] == 0x05;
+    return (call || same) && is_stub_of(text, load<uint32_t>(file + 1), at + 7, false) ? 7 : 0;
+  }
+  const bool compared = memcmp(file, "\x31\xc0\x0f\x05", 4) == 0 && memcmp(file + 4, kCompare, 6) == 0 && memcmp(text + 5, kCompare + 1, 5) == 0;
+  return compared && is_stub_of(text, 0, at + 4, true) ? 10 : 0;
 }
 
 bool must_be_untouched(const char* path) {
@@ -97,15 +109,15 @@ void compare(const uint8_t* text, size_t bytes, const uint8_t* file, const char*
   for (size_t i = 0; i < bytes; i++) {
     if (text[i] == file[i]) continue;
     const bool call = i + 1 < bytes && file[i] == 0x0f && file[i + 1] == 0x05 && text[i] == 0xff && text[i + 1] == 0xd0;
-    const bool jump = !call && i + 6 < bytes && is_jump(text + i, file + i);
-    if ((!call && !jump) || must_be_untouched(path)) {
+    const size_t jump = !call && i + 10 <= bytes ? jump_bytes(text + i, file + i) : 0;
+    if ((!call && jump == 0) || must_be_untouched(path)) {
       totals.wrong++;
       fprintf(stderr, "selfcheck: %s differs at +0x%zx\n", path, i);
       return;
     }
     totals.rewritten++;
-    totals.jumps += jump ? 1 : 0;
-    i += jump ? 6 : 1;
+    totals.jumps += jump > 0 ? 1 : 0;
+    i += jump > 0 ? jump - 1 : 1;
   }
 }
 

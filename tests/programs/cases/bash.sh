@@ -52,10 +52,11 @@ echo "coproc $?"
 echo "-- traps"
 trap 'echo "got USR1"' USR1
 kill -USR1 $$
-trap 'echo "child trap $?"' CHLD
+trap 'children=$((${children:-0} + 1))' CHLD
 (exit 5)
 wait
 trap - CHLD
+echo "child trap $((children > 0))"
 ( trap 'echo leaving' EXIT; trap 'echo terminated; exit 9' TERM; kill -TERM $BASHPID; echo unreachable )
 echo "trapped $?"
 trap 'echo "error at $?"' ERR

@@ -7,7 +7,7 @@
 //   jump   `e9 rel32` in place of the `mov $number,%eax` before the system call, to a stub of its own (stubs.cc). The two bytes
 //          behind it become a call as well, where a call may stand there, else they stay `syscall`. Nothing below rsp is
 //          touched and page 0 is not needed. Only where the scanner proved that nothing lands inside. Before `cmp $-4096,%rax` there is room for
-//          one from `xor %eax,%eax` on as well; as it leaves no system call behind, only while there are no threads.
+//          one from `xor %eax,%eax` on as well; as it leaves no system call behind, only at start and while there are no threads.
 // And so a site
 //   - whose number is known and that nobody claims stays as it is. The kernel call costs what it always did, and nothing can go
 //     wrong. The same for rt_sigreturn, whose bytes debuggers look for;
@@ -111,10 +111,11 @@ struct Batch {
   Site sites[2048] = {};
   uint64_t stubs[2048] = {};  // where the site's jump goes; 0: it gets none
   size_t count = 0;
-  bool threads = false;  // others may be executing this text
+  bool threads = false;  // others, or a handler's interrupted code, may be executing this text
 };
 constinit Batch batch;
 bool calls_allowed = true;
+bool at_start = true;  // no code of the program but constructors has run
 
 void leave_alone(const Site& site, Verdict verdict) noexcept {
   if (verdict == Verdict::native_unclaimed) counts.native++;
@@ -292,7 +293,7 @@ bool has_threads() noexcept {
 
 long rewrite_object(const dl_phdr_info& object) noexcept {
   batch.count = 0;
-  batch.threads = has_threads();
+  batch.threads = !at_start || has_threads();
   if (const uint64_t text = text_of(object).begin; text != 0 && scanned_count < kMaxObjects) {
     scanned_objects[scanned_count++] = text;
     widen_bounds(text);
@@ -363,6 +364,7 @@ base::Result<bool> rewrite_loaded_objects() noexcept {
   Locked locked;
   AllResult all;
   (void)dl_iterate_phdr(rewrite_one_of_all, &all);
+  at_start = false;
   if (all.error < 0) {
     undo();
     return base::make_error("program text cannot be made writable (error %ld): a security policy forbids it", -all.error);

@@ -7,9 +7,12 @@
 // Frames come from a pool in private memory and count their readers: a thread and its creator both read one frame, in any
 // order; a vfork's frame is the parent's, who runs last; a fork has two copies, one per process.
 //
-// Known limits: a child that shares its parent's memory but neither is a thread with TLS of its own nor stops its parent (clone(CLONE_VM)
-// with a stack and nothing else) shares its parent's per-thread words: while the one is in a hooked call, calls of the other go to the
-// kernel.
+// Guests. A child that shares its parent's memory but neither has a TLS of its own nor stops its parent (clone(CLONE_VM) with a stack
+// and nothing else) runs with its parent's per-thread words. It may be killed at any time, inside a hooked call too, and
+// what it had written there would stay. So the words remain the parent's: `shared` tells the entry to ask who is there (a gettid,
+// from then on, for each hooked call of that thread), and a guest's calls, handlers and forks take no notice of the hook.
+//
+// Known limits: what a guest executes is hooked only if its environment says so, and processes that a guest forks are guests in their own.
 #include <sched.h>
 #include <sys/uio.h>
 
@@ -23,6 +26,10 @@
 namespace zpoline {
 
 int thread_count = 1;
+
+bool is_guest(const ThreadState& thread) noexcept {
+  return thread.shared != 0 && thread.owner != static_cast<uint32_t>(base::kernel_call(SYS_gettid));
+}
 
 namespace {
 
@@ -58,6 +65,12 @@ uint64_t flags_of(const zps_call* call) noexcept {
 [[nodiscard]] bool has_two_readers(uint64_t flags) noexcept { return (flags & CLONE_VM) && !(flags & CLONE_VFORK); }
 [[nodiscard]] bool shares_words(uint64_t flags) noexcept { return (flags & CLONE_VM) && (flags & CLONE_VFORK); }
 
+[[nodiscard]] bool makes_guest(uint64_t flags) noexcept { return has_two_readers(flags) && !(flags & CLONE_SETTLS); }
+[[nodiscard]] uint32_t own_id() noexcept { return static_cast<uint32_t>(base::kernel_call(SYS_gettid)); }
+
+// Callbacks of the hook belong to forks of threads that have words of their own.
+[[nodiscard]] bool tells_hook(const CloneFrame& frame) noexcept { return !(frame.flags & CLONE_THREAD) && !frame.by_guest; }
+
 void put_mask_back(uint64_t mask) noexcept {
   (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&mask), 0, sizeof mask);
 }
@@ -82,10 +95,16 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
   // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
   if (frame->flags & CLONE_THREAD) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
-  if (!(frame->flags & CLONE_THREAD) && zpoline::hook.before_fork != nullptr) {
-    zpoline::this_thread().words.inside = 1;
+  zpoline::ThreadState& thread = zpoline::this_thread();
+  frame->by_guest = zpoline::is_guest(thread);
+  if (zpoline::makes_guest(frame->flags) && !thread.shared) {
+    thread.owner = zpoline::own_id();
+    thread.shared = 1;
+  }
+  if (zpoline::tells_hook(*frame) && zpoline::hook.before_fork != nullptr) {
+    thread.words.inside = 1;
     zpoline::hook.before_fork(frame->flags);
-    zpoline::this_thread().words.inside = 0;
+    thread.words.inside = 0;
   }
   return frame;
 }
@@ -94,7 +113,9 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
   const uint64_t flags = frame->flags;
   const uint64_t mask = frame->mask;
   zpoline::ThreadState& thread = zpoline::this_thread();
-  if (zpoline::shares_words(flags)) {
+  const bool tells_hook = zpoline::tells_hook(*frame);
+  if (zpoline::shares_words(flags) && !frame->by_guest) {
+    thread.owner = zpoline::own_id();
     // The child may have ended inside a hooked call (exit_group is one), or with a signal put off; these words are ours again.
     thread.words.vfork_child = frame->vfork_child;
     thread.words.inside = 0;
@@ -103,7 +124,7 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
   const bool no_child = result < 0;
   zpoline::give_back(frame, zpoline::has_two_readers(flags) && no_child ? 2 : 1);
   if ((flags & CLONE_THREAD) && no_child) __atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
-  if (!(flags & CLONE_THREAD) && zpoline::hook.after_fork_parent != nullptr) {
+  if (tells_hook && zpoline::hook.after_fork_parent != nullptr) {
     thread.words.inside = 1;
     zpoline::hook.after_fork_parent(flags, result);
     thread.words.inside = 0;
@@ -116,9 +137,19 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
   const uint64_t flags = frame->flags;
   const uint64_t mask = frame->mask;
   zpoline::ThreadState& thread = zpoline::this_thread();
-  if (zpoline::shares_words(flags)) thread.words.vfork_child = 1;
-  else if (flags & CLONE_VM) zpoline::give_back(frame);
+  const bool by_guest = frame->by_guest;
+  if (zpoline::shares_words(flags) && !by_guest) {
+    thread.words.vfork_child = 1;
+    thread.owner = zpoline::own_id();  // the parent, who waits, takes it back
+  } else if (zpoline::has_two_readers(flags)) {
+    zpoline::give_back(frame);
+  }
   if (!(flags & CLONE_VM)) {
+    // The copy is this process's alone; a guest's child stays one, since the hook knows nothing of it.
+    thread.shared = by_guest;
+    thread.owner = 0;
+  }
+  if (!(flags & CLONE_VM) && !by_guest) {
     zpoline::thread_count = 1;
     for (CloneFrame& other : zpoline::pool) other.used = 0;  // of threads that this process does not have
     zpoline::reset_locks_after_fork();

@@ -23,11 +23,14 @@
         .endif
         mov     zps_thread_state@gottpoff(%rip), %rcx
         cmpl    $0, %fs:ZPS_INSIDE(%rcx)
+        je      1f
+        cmpl    $0, %fs:ZPS_SHARED(%rcx)        /* then it may be the owner who is inside, while a guest comes here */
         .if \way
-        jne     zps_nested_near
+        je      zps_nested_near
         .else
-        jne     zps_nested
+        je      zps_nested
         .endif
+1:
         SAVE_FULL
         STORE_CALL
         mov     %rsp, %rdi

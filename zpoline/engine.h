@@ -15,9 +15,12 @@ struct ThreadState {
   zps_thread words;
   uint64_t mask_to_restore;  // valid while words.signals_pending: the program's signal mask
   uint64_t late_text;        // not 0: this thread has mapped a file's text that was not scanned yet
+  uint32_t shared;           // a child was made that has this TLS as well (a guest, see clone.cc)
+  uint32_t owner;            // then: whose words these are (a thread id); 0 if nobody's, everybody is a guest
 };
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);
+static_assert(offsetof(ThreadState, shared) == ZPS_SHARED && offsetof(ThreadState, owner) == ZPS_OWNER);
 static_assert(offsetof(zps_call, arg) == ZPS_CALL_ARGS && offsetof(zps_call, return_address) == ZPS_CALL_RETURN &&
               sizeof(zps_call) == ZPS_CALL_BYTES);
 
@@ -30,6 +33,7 @@ struct CloneFrame {
   uint64_t mask;         // the program's signal mask
   uint32_t vfork_child;  // the parent's own words.vfork_child
   uint32_t used;         // taken from the pool
+  uint32_t by_guest;     // who cloned was a guest
 };
 static_assert(offsetof(CloneFrame, program_rbx) == ZPS_CLONE_RBX && offsetof(CloneFrame, return_address) == ZPS_CLONE_RETURN &&
               offsetof(CloneFrame, nr) == ZPS_CLONE_NR);
@@ -54,6 +58,8 @@ struct Counts {
 extern Counts counts;
 
 inline ThreadState& this_thread() noexcept;
+// True in a child that runs with the words of another thread: it has no part in hooks, and its calls go to the kernel.
+[[nodiscard]] bool is_guest(const ThreadState& thread) noexcept;
 
 // Numbers in which the engine has a part of its own (engine_calls.cc).
 [[nodiscard]] bool is_engine_call(int64_t nr) noexcept;

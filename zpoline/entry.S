@@ -80,6 +80,9 @@
         .else
         jne     zps_nested
         .endif
+        cmpl    $0, %fs:ZPS_SHARED(%rcx)
+        jne     .Lshared_\name
+.Lowner_\name:
         movl    $1, %fs:ZPS_INSIDE(%rcx)
         \save
         STORE_CALL
@@ -109,6 +112,7 @@
         mov     ZPS_CALL_ARGS+40(%rsp), %r9
         syscall
         jmp     3b
+        LET_OWNER_IN \name
         ODD_OPEN \name
         ODD_RESTORE \name
         .if !\way

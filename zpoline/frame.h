@@ -29,6 +29,25 @@
         .endif
 .endm
 
+/* Out of line, for threads whose words a child shares (guests, see clone.cc): goes on if this is the owner, else to the kernel. */
+.macro LET_OWNER_IN id
+.Lshared_\id:
+        lea     -80(%rsp), %rsp         /* below what OPEN_FRAME laid down */
+        mov     %rax, (%rsp)
+        mov     $186, %eax              /* gettid */
+        syscall
+        mov     zps_thread_state@gottpoff(%rip), %rcx
+        cmp     %eax, %fs:ZPS_OWNER(%rcx)
+        mov     (%rsp), %rax
+        lea     80(%rsp), %rsp
+        je      .Lowner_\id
+        .if BY_JUMP
+        jmp     zps_nested_near
+        .else
+        jmp     zps_nested
+        .endif
+.endm
+
 /* What unwinders know at an entry, and where the frame is open. */
 .macro CFI_AT_ENTRY
         .if BY_JUMP

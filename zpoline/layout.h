@@ -5,6 +5,8 @@
 /* ThreadState */
 #define ZPS_INSIDE 0
 #define ZPS_PENDING 4
+#define ZPS_SHARED 32
+#define ZPS_OWNER 36
 
 /* zps_call */
 #define ZPS_CALL_NR 0

@@ -242,7 +242,8 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
     if (fault == Fault::answered) return;
     edited = fault == Fault::edited;
   }
-  if (thread.words.inside != 0 && !own_fault) return put_off(thread, number, info, context);
+  const bool guest = is_guest(thread);
+  if (thread.words.inside != 0 && !own_fault && !guest) return put_off(thread, number, info, context);
 
   const uint64_t rip = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
   if (rip > reinterpret_cast<uint64_t>(zps_sleep_begin) && rip < reinterpret_cast<uint64_t>(zps_sleep_end)) {
@@ -251,7 +252,7 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   const Action action = take_action(number);
   if (action.handler == kIgnore && !own_fault) return;
   if (!has_handler(action)) return die_of(number, info, own_fault && !edited);
-  if (!(action.flags & SA_RESTART)) thread.words.ran_no_restart = 1;
+  if (!(action.flags & SA_RESTART) && !guest) thread.words.ran_no_restart = 1;
   reinterpret_cast<Handler>(action.handler)(number, info, opaque);
 }
 

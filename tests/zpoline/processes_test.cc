@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -153,6 +154,43 @@ TEST(Clone, NewStackSharedMemory) {
     ASSERT_EQ(status_of(child), 12);
     ASSERT_EQ(parent_seen, getpid());
   }
+}
+
+std::atomic<int> guest_calls{0};
+int call_for_ever(void*) {
+  for (;;) {
+    hooked::call(SYS_write, -1, 0, 0);
+    guest_calls.fetch_add(1);
+  }
+}
+
+// A child with its parent's TLS that is killed anywhere, also inside a hooked call, while its parent makes calls and gets signals.
+TEST(Clone, ChildrenWithTheSameTlsLeaveNothingBehind) {
+  std::vector<char> stack(256 * 1024);
+  static std::atomic<int> alarms;
+  signal(SIGALRM, [](int) { alarms++; });
+  const itimerval often = {{0, 500}, {0, 500}};
+  setitimer(ITIMER_REAL, &often, nullptr);
+  for (int i = 0; i < 300; i++) {
+    guest_calls = 0;
+    const int child = clone(call_for_ever, stack.data() + stack.size(), CLONE_VM | CLONE_FS | CLONE_SIGHAND | SIGCHLD, nullptr);
+    ASSERT_GT(child, 0);
+    while (guest_calls < 100) hooked::call(SYS_write, -1, 0, 0);
+    kill(child, SIGKILL);
+    ASSERT_EQ(status_of(child), 1000 + SIGKILL);
+    if (hooked::expected()) {
+      ASSERT_EQ(hooked::call(kProbeGeneral, 41), 42);
+    }
+  }
+  const int before = alarms;
+  while (alarms == before) hooked::call(SYS_write, -1, 0, 0);  // handlers still run: nothing stays put off
+  const itimerval never = {};
+  setitimer(ITIMER_REAL, &never, nullptr);
+  sigset_t mask;
+  sigprocmask(SIG_BLOCK, nullptr, &mask);
+  EXPECT_FALSE(sigismember(&mask, SIGALRM));
+  signal(SIGALRM, SIG_DFL);
+  EXPECT_EQ(system("exit 3"), 3 << 8);
 }
 
 TEST(Clone3, ReadOnlyArguments) {

@@ -14,14 +14,15 @@
 //
 // Known limits: what a guest executes is hooked only if its environment says so, and processes that a guest forks are guests in their own.
 #include <sched.h>
-#include <sys/uio.h>
 
 #include <cerrno>
 #include <csignal>
 
 #include "base/check.h"
 #include "base/syscall.h"
+#include "zpoline/copy.h"
 #include "zpoline/engine.h"
+#include "zpoline/trap.h"
 
 namespace zpoline {
 
@@ -56,9 +57,7 @@ uint64_t flags_of(const zps_call* call) noexcept {
   }
   // clone3: the first two words of its arguments are the flags and a pointer; exit_signal is the fifth.
   uint64_t words[5] = {};
-  iovec to{words, sizeof words};
-  iovec from{reinterpret_cast<void*>(call->arg[0]), sizeof words};
-  (void)base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0);
+  (void)copy_in(words, static_cast<uint64_t>(call->arg[0]), sizeof words);
   return words[0] | words[4];
 }
 
@@ -83,6 +82,7 @@ extern "C" {
 using zpoline::CloneFrame;
 
 CloneFrame* zps_before_clone(zps_call* call) noexcept {
+  const uint64_t flags = zpoline::flags_of(call);  // may fault: before all signals are blocked
   const uint64_t all = ~uint64_t{0};
   uint64_t mask = 0;
   (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), base::as_arg(&mask), sizeof all);
@@ -90,21 +90,22 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   frame->mask = mask;
   frame->return_address = call->return_address;
   frame->nr = call->nr;
-  frame->flags = zpoline::flags_of(call);
-  frame->vfork_child = zpoline::this_thread().words.vfork_child;
+  frame->flags = flags;
+  zpoline::ThreadState& thread = zpoline::this_thread();
+  frame->vfork_child = thread.words.vfork_child;
+  frame->hidden_mask = thread.hidden_mask;
   if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
   // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
   if (frame->flags & CLONE_THREAD) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
-  zpoline::ThreadState& thread = zpoline::this_thread();
   frame->by_guest = zpoline::is_guest(thread);
   if (zpoline::makes_guest(frame->flags) && !thread.shared) {
     thread.owner = zpoline::own_id();
     thread.shared = 1;
   }
   if (zpoline::tells_hook(*frame) && zpoline::hook.before_fork != nullptr) {
-    thread.words.inside = 1;
+    zpoline::enter_hook(thread);
     zpoline::hook.before_fork(frame->flags);
-    thread.words.inside = 0;
+    zpoline::leave_hook(thread);
   }
   return frame;
 }
@@ -118,16 +119,17 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
     thread.owner = zpoline::own_id();
     // The child may have ended inside a hooked call (exit_group is one), or with a signal put off; these words are ours again.
     thread.words.vfork_child = frame->vfork_child;
-    thread.words.inside = 0;
+    thread.hidden_mask = frame->hidden_mask;
+    zpoline::leave_hook(thread);
     thread.words.signals_pending = 0;
   }
   const bool no_child = result < 0;
   zpoline::give_back(frame, zpoline::has_two_readers(flags) && no_child ? 2 : 1);
   if ((flags & CLONE_THREAD) && no_child) __atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
   if (tells_hook && zpoline::hook.after_fork_parent != nullptr) {
-    thread.words.inside = 1;
+    zpoline::enter_hook(thread);
     zpoline::hook.after_fork_parent(flags, result);
-    thread.words.inside = 0;
+    zpoline::leave_hook(thread);
   }
   zpoline::put_mask_back(mask);
   return result;
@@ -138,6 +140,10 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
   const uint64_t mask = frame->mask;
   zpoline::ThreadState& thread = zpoline::this_thread();
   const bool by_guest = frame->by_guest;
+  if (!by_guest && !zpoline::makes_guest(flags)) {
+    thread.hidden_mask = frame->hidden_mask;
+    zpoline::arm_thread();  // guests' calls are the kernel's
+  }
   if (zpoline::shares_words(flags) && !by_guest) {
     thread.words.vfork_child = 1;
     thread.owner = zpoline::own_id();  // the parent, who waits, takes it back
@@ -154,9 +160,9 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
     for (CloneFrame& other : zpoline::pool) other.used = 0;  // of threads that this process does not have
     zpoline::reset_locks_after_fork();
     if (zpoline::hook.after_fork_child != nullptr) {
-      thread.words.inside = 1;
+      zpoline::enter_hook(thread);
       zpoline::hook.after_fork_child(flags);
-      thread.words.inside = 0;
+      zpoline::leave_hook(thread);
     }
   }
   zpoline::put_mask_back(mask);

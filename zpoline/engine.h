@@ -17,10 +17,14 @@ struct ThreadState {
   uint64_t late_text;        // not 0: this thread has mapped a file's text that was not scanned yet
   uint32_t shared;           // a child was made that has this TLS as well (a guest, see clone.cc)
   uint32_t owner;            // then: whose words these are (a thread id); 0 if nobody's, everybody is a guest
+  volatile uint8_t selector;  // read by the kernel (trap.cc): 1 while the program's own code runs, 0 inside the hook
+  uint64_t hidden_mask;       // signals that the program believes blocked and that are not (masks.cc)
+  uint64_t held;              // of these, those that came meanwhile
 };
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);
 static_assert(offsetof(ThreadState, shared) == ZPS_SHARED && offsetof(ThreadState, owner) == ZPS_OWNER);
+static_assert(offsetof(ThreadState, selector) == ZPS_SELECTOR);
 static_assert(offsetof(zps_call, arg) == ZPS_CALL_ARGS && offsetof(zps_call, return_address) == ZPS_CALL_RETURN &&
               sizeof(zps_call) == ZPS_CALL_BYTES);
 
@@ -31,6 +35,7 @@ struct CloneFrame {
   int64_t nr;
   uint64_t flags;
   uint64_t mask;         // the program's signal mask
+  uint64_t hidden_mask;  // the parent's own
   uint32_t vfork_child;  // the parent's own words.vfork_child
   uint32_t used;         // taken from the pool
   uint32_t by_guest;     // who cloned was a guest
@@ -50,12 +55,15 @@ struct Counts {
   size_t called;    // rewritten to call *%rax
   size_t jumped;    // rewritten to a near jump
   size_t native;    // left alone: the number is known and nobody claims it
-  size_t red_zone;  // left alone: the function keeps data below rsp
-  size_t other;     // left alone: odd prefix, no room in the table, no page 0
+  size_t trapped;   // rewritten to kTrap: neither a jump nor a call may stand there
+  size_t other;     // left alone: odd prefix, no room in the tables
   size_t late_objects;
+  uint64_t dispatched;  // calls that Syscall User Dispatch caught
   uint64_t startup_ns;
 };
 extern Counts counts;
+// "zpoline", "nopage0", "sud".
+[[nodiscard]] const char* mode_name() noexcept;
 
 inline ThreadState& this_thread() noexcept;
 // True in a child that runs with the words of another thread: it has no part in hooks, and its calls go to the kernel.
@@ -67,8 +75,10 @@ inline ThreadState& this_thread() noexcept;
 [[nodiscard]] bool is_wanted(int64_t nr) noexcept;
 // Fills `dispatch` (ZPS_DISPATCH_SLOTS entries, by call number) from the claims, and measures the vector state.
 void prepare_dispatch(const void** dispatch) noexcept;
-// Where the stub of a near jump with this number goes (is_wanted() is true of it).
+// Where the stub of a near jump with this number goes; null: to the kernel (not wanted, or rt_sigreturn).
 [[nodiscard]] const void* near_entry(int64_t nr) noexcept;
+// True while page 0 holds the sled: it is then not the program's to see.
+extern bool page_zero_is_ours;
 // In a fork's child: frees the engine's locks, whose holders may not exist here.
 void reset_locks_after_fork() noexcept;
 // Threads the engine knows; clone.cc adds, exit subtracts.
@@ -94,6 +104,8 @@ extern const char zps_engine_general[], zps_engine_sse[], zps_engine_full[];
 extern const char zps_clone_near[], zps_exit_near[];
 extern const char zps_hooked_general_near[], zps_hooked_sse_near[], zps_hooked_full_near[];
 extern const char zps_engine_general_near[], zps_engine_sse_near[], zps_engine_full_near[];
+// For those who come from a signal handler (trap.cc).
+extern const char zps_trapped[], zps_pass_trapped[], zps_sigreturn_trapped[];
 extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];
 int64_t zps_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) noexcept;
 
@@ -109,4 +121,13 @@ int64_t zps_after_clone_child(zpoline::CloneFrame* frame, int64_t result) noexce
 
 namespace zpoline {
 inline ThreadState& this_thread() noexcept { return zps_thread_state; }
+// What entry.S does around a hooked call, for callbacks of the hook. In this order: a handler that runs between finds the hook closed.
+inline void enter_hook(ThreadState& thread) noexcept {
+  thread.words.inside = 1;
+  thread.selector = 0;
+}
+inline void leave_hook(ThreadState& thread) noexcept {
+  thread.selector = 1;
+  thread.words.inside = 0;
+}
 }  // namespace zpoline

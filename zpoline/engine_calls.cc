@@ -1,4 +1,4 @@
-// System calls in which the engine has a part of its own: signal dispositions, memory that holds sites or page 0, exec, exit.
+// System calls in which the engine has a part of its own: signal dispositions and masks, memory that holds sites or page 0, exec, exit.
 //
 // They reach zps_on_engine_call() through the same frames as hooked calls. If the hook claimed the number it is asked first; what it
 // passes on comes to the table below. Page 0 is not the program's to see: calls that name it get what Linux gives where
@@ -11,13 +11,21 @@
 #include "base/syscall.h"
 #include "zpoline/engine.h"
 #include "zpoline/exec.h"
+#include "zpoline/masks.h"
 #include "zpoline/rewriter.h"
 #include "zpoline/signals.h"
+#include "zpoline/trap.h"
 
 namespace zpoline {
+
+bool page_zero_is_ours = false;
+
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
+
+// True if a call that names this address names page 0 while it is not the program's.
+bool in_page_zero(int64_t address) noexcept { return page_zero_is_ours && static_cast<uint64_t>(address) < kPageBytes; }
 
 int64_t to_kernel(const zps_call* call) noexcept {
   return base::kernel_call(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4], call->arg[5]);
@@ -29,7 +37,7 @@ uint64_t end_of(const zps_call* call) noexcept { return begin_of(call) + static_
 // Memory that is mapped over rewritten text keeps its sites: programs put copies of their own text there, on huge pages.
 int64_t on_mmap(zps_call* call) noexcept {
   const bool fixed = call->arg[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE);
-  if (fixed && begin_of(call) < kPageBytes) return -EPERM;
+  if (fixed && in_page_zero(call->arg[0])) return -EPERM;
   const int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
   const bool text = (call->arg[2] & PROT_EXEC) && (call->arg[3] & MAP_PRIVATE) && !(call->arg[3] & MAP_ANONYMOUS);
@@ -40,7 +48,7 @@ int64_t on_mmap(zps_call* call) noexcept {
 
 int64_t on_munmap(zps_call* call) noexcept {
   zps_call rest = *call;
-  if (begin_of(call) < kPageBytes && begin_of(call) % kPageBytes == 0 && call->arg[1] > 0) {
+  if (in_page_zero(call->arg[0]) && begin_of(call) % kPageBytes == 0 && call->arg[1] > 0) {
     if (end_of(call) <= kPageBytes) return 0;
     rest.arg[0] = static_cast<int64_t>(kPageBytes);
     rest.arg[1] -= static_cast<int64_t>(kPageBytes);
@@ -52,8 +60,8 @@ int64_t on_munmap(zps_call* call) noexcept {
 
 int64_t on_mremap(zps_call* call) noexcept {
   constexpr int64_t kFixed = 2;
-  if (begin_of(call) < kPageBytes) return -EFAULT;
-  if ((call->arg[3] & kFixed) && static_cast<uint64_t>(call->arg[4]) < kPageBytes) return -EPERM;
+  if (in_page_zero(call->arg[0])) return -EFAULT;
+  if ((call->arg[3] & kFixed) && in_page_zero(call->arg[4])) return -EPERM;
   const int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
   if (result != call->arg[0]) forget_sites(begin_of(call), end_of(call));
@@ -61,12 +69,18 @@ int64_t on_mremap(zps_call* call) noexcept {
 }
 
 int64_t on_mprotect(zps_call* call) noexcept {
-  if (begin_of(call) < kPageBytes && call->arg[1] > 0) return -ENOMEM;
+  if (in_page_zero(call->arg[0]) && call->arg[1] > 0) return -ENOMEM;
   const int64_t result = to_kernel(call);
   ThreadState& thread = this_thread();
   const bool loaded = thread.late_text != 0 && call->arg[2] == PROT_READ && is_in_loader(call->return_address);
   if (result == 0 && loaded && rewrite_new_objects()) thread.late_text = 0;
   return result;
+}
+
+// One thread has one dispatch, and it is in use. Linux answers so where it has none.
+int64_t on_prctl(zps_call* call) noexcept {
+  constexpr int64_t kSetDispatch = 59;
+  return call->arg[0] == kSetDispatch && is_dispatching() ? -EINVAL : ZPS_PASS;
 }
 
 int64_t on_exit_group(zps_call* call) noexcept {
@@ -92,6 +106,14 @@ constexpr EngineCall kEngineCalls[] = {
     {SYS_mremap, ZPS_CLAIM_GENERAL, on_mremap},
     {SYS_mprotect, ZPS_CLAIM_GENERAL, on_mprotect},
     {SYS_rt_sigaction, ZPS_CLAIM_GENERAL, program_sigaction},
+    {SYS_rt_sigprocmask, ZPS_CLAIM_GENERAL, program_sigprocmask},
+    {SYS_rt_sigsuspend, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_ppoll, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_pselect6, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_epoll_pwait, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_epoll_pwait2, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_io_pgetevents, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_prctl, ZPS_CLAIM_GENERAL, on_prctl},
     {SYS_execve, ZPS_CLAIM_FULL, program_exec},
     {SYS_execveat, ZPS_CLAIM_FULL, program_exec},
     {SYS_exit, ZPS_CLAIM_FULL, on_exit},
@@ -187,6 +209,7 @@ void reset_locks_after_fork() noexcept {
 extern "C" void zps_before_exit(int64_t status) noexcept {
   using zpoline::hook;
   if (zpoline::this_thread().words.vfork_child || zpoline::is_guest(zpoline::this_thread())) return;
+  zpoline::this_thread().selector = 0;  // nothing of the program runs in this thread any more
   if (__atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(status);
 }
 

@@ -84,6 +84,7 @@
         jne     .Lshared_\name
 .Lowner_\name:
         movl    $1, %fs:ZPS_INSIDE(%rcx)
+        movb    $0, %fs:ZPS_SELECTOR(%rcx)
         \save
         STORE_CALL
         mov     %rsp, %rdi
@@ -91,6 +92,7 @@
         cmp     $1, %rax                /* overflows for ZPS_PASS only */
         jo      5f
         mov     zps_thread_state@gottpoff(%rip), %rcx
+        movb    $1, %fs:ZPS_SELECTOR(%rcx)
         movl    $0, %fs:ZPS_INSIDE(%rcx)
         cmpl    $0, %fs:ZPS_PENDING(%rcx)
         jne     4f
@@ -201,6 +203,54 @@ zps_sigreturn:
         syscall
         hlt
         .size   zps_sigreturn, .-zps_sigreturn
+
+/* A signal handler sent the program here, from a system call that trapped (trap.cc). rcx is the return address, rsp the program's own,
+ * r11 a _near entry: this is the stub of all sites that have none. */
+        .globl  zps_trapped
+        .hidden zps_trapped
+        .type   zps_trapped, @function
+        .p2align 4
+zps_trapped:
+        .cfi_startproc
+        .cfi_def_cfa %rsp, 0
+        .cfi_register %rip, %rcx
+        lea     -136(%rsp), %rsp
+        .cfi_adjust_cfa_offset 136
+        call    *%r11
+        lea     136(%rsp), %rsp
+        .cfi_adjust_cfa_offset -136
+        jmp     *%rcx
+        .cfi_endproc
+        .size   zps_trapped, .-zps_trapped
+
+/* The same for numbers that nobody claimed, and for rt_sigreturn, which finds its frame by rsp. */
+        .globl  zps_pass_trapped
+        .hidden zps_pass_trapped
+        .type   zps_pass_trapped, @function
+zps_pass_trapped:
+        .cfi_startproc
+        .cfi_def_cfa %rsp, 0
+        .cfi_register %rip, %rcx
+        lea     -136(%rsp), %rsp
+        .cfi_adjust_cfa_offset 136
+        mov     %rcx, (%rsp)
+        .cfi_offset %rip, -136
+        syscall
+        mov     (%rsp), %rcx
+        .cfi_register %rip, %rcx
+        lea     136(%rsp), %rsp
+        .cfi_adjust_cfa_offset -136
+        jmp     *%rcx
+        .cfi_endproc
+        .size   zps_pass_trapped, .-zps_pass_trapped
+
+        .globl  zps_sigreturn_trapped
+        .hidden zps_sigreturn_trapped
+        .type   zps_sigreturn_trapped, @function
+zps_sigreturn_trapped:
+        syscall
+        hlt
+        .size   zps_sigreturn_trapped, .-zps_sigreturn_trapped
 
 HOOKED zps_hooked_general, SAVE_NOTHING, RECALL_NOTHING, zps_on_syscall
 HOOKED zps_hooked_sse, SAVE_SSE, RECALL_SSE, zps_on_syscall

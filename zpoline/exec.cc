@@ -14,14 +14,15 @@
 #include "zpoline/exec.h"
 
 #include <sys/mman.h>
-#include <sys/uio.h>
 
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
 
 #include "base/syscall.h"
+#include "zpoline/copy.h"
 #include "zpoline/engine.h"
+#include "zpoline/signals.h"
 
 namespace zpoline {
 namespace {
@@ -52,12 +53,8 @@ bool mentions(const char* text, const char* word) noexcept {
 // The number of entries, or a negative errno if the list is not readable.
 int64_t count_entries(int64_t list) noexcept {
   if (list == 0) return 0;
-  iovec from{reinterpret_cast<void*>(list), sizeof(void*)};
   uint64_t probe = 0;
-  iovec to{&probe, sizeof probe};
-  if (base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) !=
-      sizeof probe)
-    return -EFAULT;
+  if (!copy_in(&probe, static_cast<uint64_t>(list), sizeof probe)) return -EFAULT;
   int64_t count = 0;
   for (auto entries = reinterpret_cast<const char* const*>(list); entries[count] != nullptr; count++) continue;
   return count;
@@ -138,8 +135,10 @@ int64_t program_exec(zps_call* call) noexcept {
     if (verdict < 0) return verdict;
   }
   zps_leave();  // handlers may run until the kernel takes over, and no mask of ours goes to the next program
+  give_signals_back();
   const int64_t result = exec_with_list(call, call->nr == SYS_execve ? 2 : 3);
-  this_thread().words.inside = 1;
+  take_signals_again();
+  enter_hook(this_thread());
   if (hook.after_failed_exec != nullptr) hook.after_failed_exec();
   return result;
 }

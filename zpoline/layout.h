@@ -7,6 +7,7 @@
 #define ZPS_PENDING 4
 #define ZPS_SHARED 32
 #define ZPS_OWNER 36
+#define ZPS_SELECTOR 40
 
 /* zps_call */
 #define ZPS_CALL_NR 0

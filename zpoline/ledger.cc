@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/trap.h"
 
 namespace zpoline {
 namespace {
@@ -22,11 +23,14 @@ namespace {
 }  // namespace
 
 void print_ledger(int fd) {
-  print_line(fd, "engine: mode zpoline, started in %llu us\n", static_cast<unsigned long long>(counts.startup_ns / 1000));
+  print_line(fd, "engine: mode %s, started in %llu us\n", mode_name(), static_cast<unsigned long long>(counts.startup_ns / 1000));
   print_line(fd, "engine: %zu objects, %zu of them loaded late; %zu byte pairs, %zu system calls\n", counts.objects, counts.late_objects,
              counts.pairs, counts.sites);
-  print_line(fd, "engine: %zu near jumps, %zu calls, %zu left because nobody claims their number, %zu in functions with a red zone, %zu other\n",
-             counts.jumped, counts.called, counts.native, counts.red_zone, counts.other);
+  print_line(fd, "engine: %zu near jumps, %zu calls, %zu traps, %zu left because nobody claims their number, %zu other\n", counts.jumped,
+             counts.called, counts.trapped, counts.native, counts.other);
+  if (is_dispatching()) {
+    print_line(fd, "engine: %llu calls caught by Syscall User Dispatch\n", static_cast<unsigned long long>(counts.dispatched));
+  }
 }
 
 }  // namespace zpoline

@@ -97,6 +97,11 @@ void put_grid(uint8_t* page, int from, int to) noexcept {
   for (int i = from; i < to; i += kExitStep) page[i] = kShortJump;
 }
 
+long map_at(uint64_t address, uint64_t bytes, int protection) noexcept {
+  return base::kernel_call(SYS_mmap, static_cast<long>(address), static_cast<long>(bytes), protection,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
 }  // namespace
 
 void write_sled(uint8_t* page) noexcept {
@@ -114,21 +119,25 @@ void write_sled(uint8_t* page) noexcept {
   put_exits(page, kOuterExit, kOuterExits);
 }
 
+base::Result<bool> page_zero_is_free() noexcept {
+  const long zero = map_at(0, kPageBytes, PROT_READ | PROT_WRITE);
+  if (zero == 0) {
+    (void)base::kernel_call(SYS_munmap, 0, kPageBytes);
+    return true;
+  }
+  return base::make_error("page 0 cannot be mapped (error %ld): run as root or with CAP_SYS_RAWIO, or set vm.mmap_min_addr=0",
+                          zero < 0 ? -zero : 0);
+}
+
 base::Result<bool> map_page_zero(const void* const* dispatch) noexcept {
-  const auto map = [](uint64_t address, uint64_t bytes, int protection) {
-    return base::kernel_call(SYS_mmap, static_cast<long>(address), static_cast<long>(bytes), protection,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-  };
   constexpr uint64_t kTableBytes = ZPS_DISPATCH_SLOTS * sizeof(void*);
   constexpr uint64_t kGuardBytes = 16 * kPageBytes;
   constexpr uint64_t kAllBytes = kGuardBytes + kPageBytes + kTableBytes + kGuardBytes;
 
-  const long zero = map(0, kPageBytes, PROT_READ | PROT_WRITE);
-  if (zero != 0) {
-    return base::make_error("page 0 cannot be mapped (error %ld): run as root or with CAP_SYS_RAWIO, or set vm.mmap_min_addr=0",
-                            zero < 0 ? -zero : 0);
-  }
-  if (map(kLandingPage - kGuardBytes, kAllBytes, PROT_NONE) != static_cast<long>(kLandingPage - kGuardBytes)) {
+  auto free = page_zero_is_free();
+  if (!free) return free;
+  if (map_at(0, kPageBytes, PROT_READ | PROT_WRITE) != 0) return base::make_error("page 0 was taken meanwhile");
+  if (map_at(kLandingPage - kGuardBytes, kAllBytes, PROT_NONE) != static_cast<long>(kLandingPage - kGuardBytes)) {
     (void)base::kernel_call(SYS_munmap, 0, kPageBytes);
     return base::make_error("address 0x%lx, which the trampoline needs, is taken", kLandingPage);
   }
@@ -149,15 +158,9 @@ base::Result<bool> map_page_zero(const void* const* dispatch) noexcept {
     memcpy(code + sizeof kJumpByNumber, &table, sizeof table);
   }
   memcpy(reinterpret_cast<void*>(kDispatchTable), dispatch, kTableBytes);
+  CHECK(base::kernel_call(SYS_mprotect, 0, kPageBytes, PROT_READ | PROT_EXEC) == 0);
+  CHECK(base::kernel_call(SYS_mprotect, kLandingPage, kPageBytes, PROT_READ | PROT_EXEC) == 0);
   CHECK(base::kernel_call(SYS_mprotect, kDispatchTable, kTableBytes, PROT_READ) == 0);
-  long executable = base::kernel_call(SYS_mprotect, 0, kPageBytes, PROT_READ | PROT_EXEC);
-  if (executable == 0) executable = base::kernel_call(SYS_mprotect, kLandingPage, kPageBytes, PROT_READ | PROT_EXEC);
-  if (executable != 0) {
-    (void)base::kernel_call(SYS_munmap, 0, kPageBytes);
-    (void)base::kernel_call(SYS_munmap, static_cast<long>(kLandingPage - kGuardBytes), kAllBytes);
-    return base::make_error("memory cannot be made executable (error %ld): a security policy (MemoryDenyWriteExecute, PR_SET_MDWE) forbids it",
-                            -executable);
-  }
   return true;
 }
 

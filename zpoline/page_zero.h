@@ -22,6 +22,9 @@ inline constexpr uint64_t kFreeNumbersEnd = 424;
 // Pure: tests read what it writes.
 void write_sled(uint8_t* page) noexcept;
 
+// Whether the kernel lets this process map page 0 now. Nothing stays mapped.
+base::Result<bool> page_zero_is_free() noexcept;
+
 // Maps page 0 and what its exits lead to: number n goes on at dispatch[n] (ZPS_DISPATCH_SLOTS entries). All of it is read-only and
 // page 0 and the landing page executable when it returns. The error names what the kernel refused and how to mend it.
 base::Result<bool> map_page_zero(const void* const* dispatch) noexcept;

@@ -3,7 +3,7 @@
 // The constructor runs before main() and before the program has threads. Either everything is in place when it returns, or the
 // program runs untouched (ZPS_FALLBACK=kernel), or it does not run (exit status 127). The environment is read here and nowhere
 // else in the engine:
-//   ZPS_HOOK          auto (default), zpoline, off
+//   ZPS_HOOK          auto (default), zpoline, nopage0, sud, off
 //   ZPS_HOOK_LIBRARY  the hook; default: libzpstack-core.so beside libzpstack.so
 //   ZPS_FALLBACK      fail (default), kernel
 //   ZPS_LOG           error, warn, info (default), debug
@@ -21,7 +21,9 @@
 #include "zpoline/ledger.h"
 #include "zpoline/page_zero.h"
 #include "zpoline/rewriter.h"
+#include "zpoline/masks.h"
 #include "zpoline/signals.h"
+#include "zpoline/trap.h"
 
 extern "C" {
 thread_local zpoline::ThreadState zps_thread_state;
@@ -46,8 +48,8 @@ struct ModeName {
   Mode mode;
   bool available;
 };
-constexpr ModeName kModes[] = {{"auto", Mode::best, true}, {"zpoline", Mode::zpoline, true},  {"nopage0", Mode::nopage0, false},
-                               {"sud", Mode::sud, false},  {"symbols", Mode::symbols, false}, {"off", Mode::off, true}};
+constexpr ModeName kModes[] = {{"auto", Mode::best, true}, {"zpoline", Mode::zpoline, true},  {"nopage0", Mode::nopage0, true},
+                               {"sud", Mode::sud, true},   {"symbols", Mode::symbols, false}, {"off", Mode::off, true}};
 
 char library_path[4096];  // of libzpstack.so
 char hook_path[4096];
@@ -66,7 +68,7 @@ base::Result<Mode> chosen_mode() noexcept {
   if (wanted == nullptr || *wanted == '\0') return Mode::best;
   for (const ModeName& mode : kModes) {
     if (strcmp(mode.name, wanted) != 0) continue;
-    if (!mode.available) return base::make_error("ZPS_HOOK=%s is not available in this version: use auto, zpoline or off", wanted);
+    if (!mode.available) return base::make_error("ZPS_HOOK=%s is not available in this version: use auto, zpoline, nopage0, sud or off", wanted);
     return mode.mode;
   }
   return base::make_error("ZPS_HOOK=%s is not known: auto, zpoline, nopage0, sud, symbols or off", wanted);
@@ -74,7 +76,7 @@ base::Result<Mode> chosen_mode() noexcept {
 
 zps_thread* thread_words() { return &this_thread().words; }
 int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) {
-  return zps_sleep(nr, a, b, c, d, e, f);
+  return sleep_unmasked(nr, a, b, c, d, e, f);
 }
 
 zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline", nullptr, thread_words, engine_sleep, print_ledger};
@@ -120,15 +122,43 @@ base::Result<bool> open_hook() noexcept {
   return true;
 }
 
-base::Result<bool> start_engine() noexcept {
+// Which mode it will be. `why` becomes what stands against a better one.
+base::Result<Mode> settle_mode(Mode wanted, base::Error& why) noexcept {
+  if (wanted == Mode::nopage0 || wanted == Mode::sud) return wanted;
+  auto possible = page_zero_is_free();
+  if (possible) return Mode::zpoline;
+  why = possible.error();
+  if (wanted == Mode::zpoline) return possible.error();
+  return Mode::nopage0;
+}
+
+const char* name_of(Mode wanted) noexcept {
+  for (const ModeName& mode : kModes) {
+    if (mode.mode == wanted) return mode.name;
+  }
+  return "";
+}
+
+base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   auto path = find_own_path();
   if (!path) return path;
+  auto mode = settle_mode(wanted, why);
+  if (!mode) return mode.error();
+  engine.mode = name_of(*mode);
   auto opened = open_hook();
   if (!opened) return opened;
   if (!remember_environment(start_environment, library_path)) return base::make_error("no memory for the environment of later programs");
   prepare_dispatch(dispatch);
-  auto mapped = map_page_zero(dispatch);
-  if (!mapped) return mapped;
+  if (*mode == Mode::zpoline) {
+    auto mapped = map_page_zero(dispatch);
+    if (!mapped) return mapped;
+    page_zero_is_ours = true;
+  }
+  if (*mode == Mode::sud) {
+    auto dispatching = dispatch_everything();
+    if (dispatching) take_over_signals();
+    return dispatching;
+  }
   take_over_signals();
   return rewrite_loaded_objects();
 }
@@ -148,13 +178,14 @@ base::Result<bool> start_engine() noexcept {
 
   auto mode = chosen_mode();
   if (mode && *mode == Mode::off) return;
-  auto started = mode ? start_engine() : base::Result<bool>(mode.error());
+  base::Error why_not_better;
+  auto started = mode ? start_engine(*mode, why_not_better) : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;
   if (started) {
+    if (*why_not_better.text != '\0') base::log(base::LogLevel::debug, "not mode zpoline: %s", why_not_better.text);
     base::log(base::LogLevel::debug,
-              "mode zpoline: %zu objects, %zu sites, %zu near jumps, %zu calls, %zu known to be unclaimed, %zu in functions with a red zone, %zu odd, "
-              "in %llu us",
-              counts.objects, counts.sites, counts.jumped, counts.called, counts.native, counts.red_zone, counts.other,
+              "mode %s: %zu objects, %zu sites: %zu near jumps, %zu calls, %zu traps, %zu known to be unclaimed, %zu odd, in %llu us", engine.mode,
+              counts.objects, counts.sites, counts.jumped, counts.called, counts.trapped, counts.native, counts.other,
               static_cast<unsigned long long>(counts.startup_ns / 1000));
     return;
   }
@@ -168,4 +199,7 @@ base::Result<bool> start_engine() noexcept {
 }
 
 }  // namespace
+
+const char* mode_name() noexcept { return engine.mode; }
+
 }  // namespace zpoline

@@ -1,6 +1,6 @@
 // Which proven sites are rewritten, how, and the table that tells a rewritten call from a call through a NULL pointer.
 //
-// There are two forms:
+// There are three forms:
 //   call   `ff d0` (call *%rax) in place of `0f 05`: both have two bytes, so no other instruction moves and a jump that lands on the
 //          old one lands on the new one. What it costs the program is a return address below its stack pointer: a function that
 //          keeps data there (the red zone) would lose it. It needs page 0.
@@ -8,11 +8,13 @@
 //          behind it become a call as well, where a call may stand there, else they stay `syscall`. Nothing below rsp is
 //          touched and page 0 is not needed. Only where the scanner proved that nothing lands inside. Before `cmp $-4096,%rax` there is room for
 //          one from `xor %eax,%eax` on as well; as it leaves no system call behind, only at start and while there are no threads.
+//   trap   `f4 05` in place of `0f 05`. hlt faults in user mode, and the handler of the fault sends the program into the engine
+//          (signals.cc). It costs a signal, needs nothing, and is one byte: any processor may be executing the site.
 // And so a site
 //   - whose number is known and that nobody claims stays as it is. The kernel call costs what it always did, and nothing can go
 //     wrong. The same for rt_sigreturn, whose bytes debuggers look for;
 //   - that can be a jump becomes one;
-//   - else becomes a call, unless its function may use its red zone: then it stays and is counted.
+//   - else becomes a call, unless its function may use its red zone, page 0 is not ours, or a thread could see one of two bytes: then a trap.
 //
 // Memory: text is mapped privately by the loader, so a write copies the page for this process only. The page is made
 // writable for the moment of the write (readable and executable throughout) and gets the exact protection of its segment back.
@@ -114,21 +116,16 @@ struct Batch {
   bool threads = false;  // others, or a handler's interrupted code, may be executing this text
 };
 constinit Batch batch;
-bool calls_allowed = true;
 bool at_start = true;  // no code of the program but constructors has run
 
-void leave_alone(const Site& site, Verdict verdict) noexcept {
+void leave_alone(Verdict verdict) noexcept {
   if (verdict == Verdict::native_unclaimed) counts.native++;
   if (verdict == Verdict::native_other) counts.other++;
-  if (verdict != Verdict::native_red_zone) return;
-  counts.red_zone++;
-  base::log(base::LogLevel::debug, "site %p (number %d) stays: its function may use the red zone", static_cast<void*>(site.address),
-            site.number);
 }
 
 void collect(void*, const Site& site) noexcept {
   const Verdict verdict = judge(site);
-  if (verdict != Verdict::call && verdict != Verdict::jump) return leave_alone(site, verdict);
+  if (verdict == Verdict::native_unclaimed || verdict == Verdict::native_other) return leave_alone(verdict);
   if (batch.count == sizeof batch.sites / sizeof batch.sites[0]) {
     counts.other++;
     return;
@@ -184,9 +181,15 @@ void write_jump(uint8_t* load, uint64_t stub) noexcept {
 bool write_call(uint8_t* address, const Site& site) noexcept {
   const uint64_t return_address = reinterpret_cast<uint64_t>(address) + 2;
   const bool one_store = reinterpret_cast<uint64_t>(address) % kLineBytes != kLineBytes - 1;
-  if (!calls_allowed || site.below_rsp || !site.callable || (batch.threads && !one_store)) return false;
+  if (!page_zero_is_ours || site.below_rsp || !site.callable || (batch.threads && !one_store)) return false;
   if (!enter(return_address)) return false;
   __atomic_store_n(reinterpret_cast<uint16_t*>(address), kCallRax, __ATOMIC_RELEASE);
+  return true;
+}
+
+bool write_trap(uint8_t* address, const Site& site) noexcept {
+  if (!site.callable || !enter(reinterpret_cast<uint64_t>(address) + 2)) return false;
+  __atomic_store_n(address, kTrap, __ATOMIC_RELEASE);
   return true;
 }
 
@@ -200,10 +203,12 @@ void write_site(size_t i) noexcept {
   }
   memcpy(before.old, before.begin, before.bytes);
   const bool call = (stub == 0 || site.jump == Jump::load) && write_call(site.address, site);
+  const bool trap = !call && stub == 0 && write_trap(site.address, site);
   if (stub != 0) write_jump(const_cast<uint8_t*>(site.load), stub);
   if (stub != 0) counts.jumped++;
   else if (call) counts.called++;
-  else return leave_alone(site, site.below_rsp ? Verdict::native_red_zone : Verdict::native_other);
+  else if (trap) counts.trapped++;
+  else return leave_alone(Verdict::native_other);
   rewritten[rewritten_count++] = before;
   widen_bounds(before.return_address);
 }
@@ -353,12 +358,10 @@ Verdict judge(const Site& site) noexcept {
   constexpr int32_t kSigreturn = 15;
   if (site.number != kUnknownNumber && (site.number == kSigreturn || !is_wanted(site.number))) return Verdict::native_unclaimed;
   if (site.number != kUnknownNumber && site.jump != Jump::none) return Verdict::jump;
-  if (!site.callable || !calls_allowed) return Verdict::native_other;
-  if (site.below_rsp) return Verdict::native_red_zone;
+  if (!site.callable) return Verdict::native_other;
+  if (site.below_rsp || !page_zero_is_ours) return Verdict::trap;
   return Verdict::call;
 }
-
-void forbid_calls() noexcept { calls_allowed = false; }
 
 base::Result<bool> rewrite_loaded_objects() noexcept {
   Locked locked;

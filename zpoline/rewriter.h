@@ -9,9 +9,6 @@
 
 namespace zpoline {
 
-// Page 0 is not ours: near jumps only. Before anything is rewritten.
-void forbid_calls() noexcept;
-
 // Scans and rewrites every object of the program's namespace that is loaded now, except libzpstack.so and the vDSO.
 // An error leaves no site rewritten.
 base::Result<bool> rewrite_loaded_objects() noexcept;
@@ -28,8 +25,11 @@ void forget_sites(uint64_t begin, uint64_t end) noexcept;
 // True if `address` is the return address of a rewritten site.
 [[nodiscard]] bool is_return_address(uint64_t address) noexcept;
 
+// hlt, in place of a system call's first byte: faults, and the handler of the fault makes the call (signals.cc).
+inline constexpr uint8_t kTrap = 0xf4;
+
 // For tests: what would be done with a site.
-enum class Verdict { call, jump, native_unclaimed, native_red_zone, native_other };
+enum class Verdict { jump, call, trap, native_unclaimed, native_other };
 [[nodiscard]] Verdict judge(const Site& site) noexcept;
 
 // In the child of a fork: the lock's holder may be a thread that this process does not have.

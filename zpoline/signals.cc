@@ -6,7 +6,7 @@
 //
 // How. The kernel knows one handler for every signal that the program handles: on_signal(). The program's own dispositions
 // are kept in `actions` and are what sigaction() shows. When a signal comes
-//   - outside a hook: the program's handler is called with the same arguments on the same frame (a tail call);
+//   - outside a hook: the program's handler is called with the same arguments;
 //   - inside (ThreadState::inside is 1): the signal is sent again to this thread with its siginfo, all signals are blocked in
 //     the context that sigreturn restores, and `signals_pending` is set. When the hook has ended zps_leave() puts the mask back;
 //     the kernel then delivers the signal with the mask, the stack and the flags of its sigaction, as it would have;
@@ -18,6 +18,7 @@
 //
 // Faults of the thread itself (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP raised by the kernel) cannot be put off. Before
 // the program hears of a SIGSEGV, on_fault() looks whether it is
+//   - an instruction that the engine put where a system call was (kTrap): the call goes on in the engine's entry (trap.cc);
 //   - a rewritten call with a number beyond the sled (rip is the number, or the call itself where the number is no
 //     address): the kernel's answer to that number is put into rax and the program goes on;
 //   - a bad pointer in the hook's own copy of the program's memory (zps_hook.fault_begin): the copy ends with -EFAULT;
@@ -28,12 +29,13 @@
 // Rejected: running handlers later on a copied context (masks, alternate stacks and sigreturn with an edited context come
 // out wrong); blocking signals around every hooked call (two kernel calls each).
 //
-// Known limits: a program that blocks SIGSEGV is killed by such a fault, as by its own; what a jump (not a call) through a small pointer
+// SIGSYS is either the kernel's dispatch (trap.cc) or the program's own business: seccomp, kill().
+//
+// Known limits: what a jump (not a call) through a small pointer
 // aimed at is not recorded by the CPU: the address reported is then 0. Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux
 // kernel/signal.c, arch/x86/kernel/signal_64.c.
 #include "zpoline/signals.h"
 
-#include <sys/uio.h>
 #include <ucontext.h>
 
 #include <atomic>
@@ -42,10 +44,13 @@
 #include <cstring>
 
 #include "base/syscall.h"
+#include "zpoline/copy.h"
 #include "zpoline/engine.h"
+#include "zpoline/masks.h"
 #include "zpoline/page_zero.h"
 #include "zpoline/rewriter.h"
 #include "zpoline/stubs.h"
+#include "zpoline/trap.h"
 
 namespace zpoline {
 namespace {
@@ -82,21 +87,27 @@ long kernel_sigaction(int number, const Action* action, Action* old) noexcept {
   return base::kernel_call(SYS_rt_sigaction, number, base::as_arg(action), base::as_arg(old), sizeof(uint64_t));
 }
 
-// Faults that the engine answers itself: odd call numbers, and bad pointers in the hook's copies.
-[[nodiscard]] bool is_needed(int number) noexcept { return number == SIGSEGV || (number == SIGBUS && hook.fault_begin != 0); }
+// Traps and faults that the engine answers itself, whatever the program thinks of the signal.
+[[nodiscard]] bool is_needed(int number) noexcept { return number == SIGSEGV || number == SIGBUS || number == SIGSYS; }
 
 // What the kernel is told when the program wants `action`.
 Action kernel_view(int number, const Action& action) noexcept {
   Action seen = action;
+  const bool needed = is_needed(number);
+  if (!has_handler(action) && !needed) return seen;
+  seen.handler = reinterpret_cast<uint64_t>(&on_signal);
   if (has_handler(action)) {
-    seen.handler = reinterpret_cast<uint64_t>(&on_signal);
     seen.flags = (action.flags | SA_SIGINFO) & ~kResetHand;
-  } else if (is_needed(number) && action.handler == kDefault) {
-    seen.handler = reinterpret_cast<uint64_t>(&on_signal);
-    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
-    seen.restorer = reinterpret_cast<uint64_t>(zps_restore_rt);
+    seen.mask = action.mask & ~kNeverBlocked;
+    if (signal_bit(number) & kNeverBlocked) seen.flags |= SA_NODEFER;
+    if (number == SIGSYS) seen.flags |= SA_ONSTACK;  // most of them are calls; they need no room on the program's stack
+  } else {
+    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     seen.mask = 0;
   }
+  // The program's own way back would be a call that traps, perhaps from within the handler of traps.
+  seen.flags |= kRestorer;
+  seen.restorer = reinterpret_cast<uint64_t>(zps_restore_rt);
   return seen;
 }
 
@@ -128,21 +139,13 @@ void die_of(int number, siginfo_t* info, bool faults_again) noexcept {
   if (!faults_again) send_again(number, info);
 }
 
-// A word of the program's memory that may not exist (and page 0, for the program, does not); false if it does not.
+// The program's memory; page 0, while it is ours, does not exist for the program.
 bool peek(uint64_t address, void* out, size_t bytes) noexcept {
-  if (address < kPageBytes) return false;
-  iovec to{out, bytes};
-  iovec from{reinterpret_cast<void*>(address), bytes};
-  return base::kernel_call(SYS_process_vm_readv, base::kernel_call(SYS_getpid), base::as_arg(&to), 1, base::as_arg(&from), 1, 0) ==
-         static_cast<long>(bytes);
+  return !(page_zero_is_ours && address < kPageBytes) && copy_in(out, address, bytes);
 }
 
 bool poke(uint64_t address, void* value, size_t bytes) noexcept {
-  if (address < kPageBytes) return false;
-  iovec from{value, bytes};
-  iovec to{reinterpret_cast<void*>(address), bytes};
-  return base::kernel_call(SYS_process_vm_writev, base::kernel_call(SYS_getpid), base::as_arg(&from), 1, base::as_arg(&to), 1, 0) ==
-         static_cast<long>(bytes);
+  return !(page_zero_is_ours && address < kPageBytes) && copy_out(address, value, bytes);
 }
 
 // The target of the `call *register` before `return_address`, if that is what is there and it aimed at the sled; else 0.
@@ -168,18 +171,32 @@ void answer_odd_number(greg_t* registers, uint64_t return_address, uint64_t rsp)
   registers[REG_R11] = registers[REG_EFL] & ~kResume;
 }
 
+// The length of the faulting instruction if the engine put it where a system call was; else 0.
+int trap_bytes(uint64_t rip) noexcept {
+  const bool prefixed = is_return_address(rip + 3);
+  if (!prefixed && !is_return_address(rip + 2)) return 0;
+  uint8_t code[2];
+  if (!copy_in(code, rip, sizeof code)) return 0;
+  return code[0] == kTrap ? 2 : prefixed && code[1] == kTrap ? 3 : 0;
+}
+
 enum class Fault { answered, edited, not_ours };
 
 Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
   greg_t* registers = context->uc_mcontext.gregs;
   const uint64_t rip = static_cast<uint64_t>(registers[REG_RIP]);
   const uint64_t rsp = static_cast<uint64_t>(registers[REG_RSP]);
+  if (const int bytes = trap_bytes(rip); bytes != 0) {
+    enter_trapped(context, rip + static_cast<uint64_t>(bytes));
+    return Fault::answered;
+  }
   if (is_return_address(rip + 2)) {  // the call itself faulted: its target is no canonical address (or its stack is gone)
     const int64_t number = registers[REG_RAX];
     if (number << 16 >> 16 == number) return Fault::not_ours;
     answer_odd_number(registers, rip + 2, rsp);
     return Fault::answered;
   }
+  if (!page_zero_is_ours) return Fault::not_ours;
   const bool in_null_call = rip == reinterpret_cast<uint64_t>(zps_null_call) || (rip >= kLandingPage && rip < kDispatchTable);
   const bool in_landing_zone = (rip >= ZPS_NR_COUNT && rip < kPageBytes) || (rip >= kFreeNumbersBegin && rip < kFreeNumbersEnd);
   if (!in_null_call && !in_landing_zone && rip != static_cast<uint64_t>(registers[REG_RAX])) return Fault::not_ours;
@@ -209,10 +226,14 @@ void leave_stub(ucontext_t* context) noexcept {
   registers[REG_EFL] = static_cast<greg_t>(seen.flags);
 }
 
-// A bad pointer in the hook's copy to or from the program's memory: the copy ends with -EFAULT.
+// A bad pointer in the hook's or the engine's copy to or from the program's memory: the copy ends with -EFAULT.
 bool resume_copy(const ThreadState& thread, ucontext_t* context) noexcept {
   greg_t& rip = context->uc_mcontext.gregs[REG_RIP];
   const uint64_t at = static_cast<uint64_t>(rip);
+  if (at >= reinterpret_cast<uint64_t>(zps_engine_copy_begin) && at < reinterpret_cast<uint64_t>(zps_engine_copy_end)) {
+    rip = reinterpret_cast<greg_t>(zps_engine_copy_fault);
+    return true;
+  }
   if (thread.words.inside == 0 || at < hook.fault_begin || at >= hook.fault_end) return false;
   rip = static_cast<greg_t>(hook.fault_resume);
   return true;
@@ -230,6 +251,18 @@ Action take_action(int number) noexcept {
   return action;
 }
 
+// The program's handler, in its own view of the mask.
+void run_handler(ThreadState& thread, int number, const Action& action, siginfo_t* info, ucontext_t* context) noexcept {
+  const auto handler = reinterpret_cast<Handler>(action.handler);
+  uint64_t* mask = mask_of(context);
+  *mask |= thread.hidden_mask;
+  thread.hidden_mask |= (action.mask | (action.flags & SA_NODEFER ? 0 : signal_bit(number))) & kNeverBlocked;
+  handler(number, info, context);
+  const uint64_t hidden = *mask & kNeverBlocked;
+  *mask &= ~kNeverBlocked;
+  believe(this_thread(), hidden);
+}
+
 void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   ThreadState& thread = this_thread();
   auto* context = static_cast<ucontext_t*>(opaque);
@@ -237,6 +270,7 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   const bool own_fault = is_own_fault(number, info);
   bool edited = false;
   if (own_fault && resume_copy(thread, context)) return;
+  if (number == SIGSYS && answer_dispatch(info, context)) return;
   if (own_fault && number == SIGSEGV) {
     const Fault fault = on_fault(info, context);
     if (fault == Fault::answered) return;
@@ -249,11 +283,15 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   if (rip > reinterpret_cast<uint64_t>(zps_sleep_begin) && rip < reinterpret_cast<uint64_t>(zps_sleep_end)) {
     context->uc_mcontext.gregs[REG_RIP] = reinterpret_cast<greg_t>(zps_sleep_interrupted);
   }
+  const bool blocked = (thread.hidden_mask & signal_bit(number)) != 0;
+  if (blocked && own_fault) return die_of(number, info, !edited);
+  if (blocked) return hold(thread, number);
   const Action action = take_action(number);
   if (action.handler == kIgnore && !own_fault) return;
   if (!has_handler(action)) return die_of(number, info, own_fault && !edited);
-  if (!(action.flags & SA_RESTART) && !guest) thread.words.ran_no_restart = 1;
-  reinterpret_cast<Handler>(action.handler)(number, info, opaque);
+  if (guest) return reinterpret_cast<Handler>(action.handler)(number, info, opaque);
+  if (!(action.flags & SA_RESTART)) thread.words.ran_no_restart = 1;
+  run_handler(thread, number, action, info, context);
 }
 
 class Locked {
@@ -278,6 +316,9 @@ int64_t set_action(int number, Action wanted) noexcept {
 // A vfork child has dispositions of its own but shares `actions` with its parent: it goes to the kernel unwrapped.
 int64_t vfork_child_sigaction(zps_call* call) noexcept {
   const int number = static_cast<int>(call->arg[0]);
+  if (is_needed(number)) {  // by the engine here too; the next program starts with the default anyway
+    return call->arg[2] == 0 || poke(static_cast<uint64_t>(call->arg[2]), &actions[number], sizeof(Action)) ? 0 : -EFAULT;
+  }
   const int64_t result = base::kernel_call(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3]);
   Action old;
   if (result < 0 || call->arg[2] == 0 || !peek(static_cast<uint64_t>(call->arg[2]), &old, sizeof old)) return result;
@@ -291,6 +332,7 @@ int64_t vfork_child_sigaction(zps_call* call) noexcept {
 void reset_signal_lock() noexcept { lock.store(0, std::memory_order_release); }
 
 void take_over_signals() noexcept {
+  take_over_mask();
   for (int number = 1; number <= kSignals; number++) {
     if (number == SIGKILL || number == SIGSTOP) continue;
     (void)kernel_sigaction(number, nullptr, &actions[number]);
@@ -299,6 +341,23 @@ void take_over_signals() noexcept {
       (void)kernel_sigaction(number, &seen, nullptr);
     }
   }
+}
+
+void give_signals_back() noexcept {
+  give_mask_back();
+  for (int number = 1; number <= kSignals; number++) {
+    if (is_needed(number) && actions[number].handler == kIgnore) (void)kernel_sigaction(number, &actions[number], nullptr);
+  }
+}
+
+void take_signals_again() noexcept {
+  for (int number = 1; number <= kSignals; number++) {
+    if (!is_needed(number) || actions[number].handler != kIgnore) continue;
+    const Action seen = kernel_view(number, actions[number]);
+    (void)kernel_sigaction(number, &seen, nullptr);
+  }
+  const uint64_t unblocked = kNeverBlocked;
+  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_UNBLOCK, base::as_arg(&unblocked), 0, sizeof unblocked);
 }
 
 int64_t program_sigaction(zps_call* call) noexcept {
@@ -324,7 +383,7 @@ int64_t program_sigaction(zps_call* call) noexcept {
 
 extern "C" void zps_leave() noexcept {
   zpoline::ThreadState& thread = zpoline::this_thread();
-  thread.words.inside = 0;
+  zpoline::leave_hook(thread);
   if (thread.words.signals_pending == 0) return;
   const uint64_t mask = thread.mask_to_restore;
   thread.words.signals_pending = 0;

@@ -10,6 +10,11 @@ namespace zpoline {
 // Learns the dispositions that exist and takes SIGSEGV, without which odd call numbers cannot be answered.
 void take_over_signals() noexcept;
 
+// Around an exec: what the next program inherits (ignored and blocked signals) is as this one believes it to be; after an exec
+// that failed it is ours again.
+void give_signals_back() noexcept;
+void take_signals_again() noexcept;
+
 // rt_sigaction as the program sees it: its own handlers, flags and masks. 0 or a negative errno.
 [[nodiscard]] int64_t program_sigaction(zps_call* call) noexcept;
 

@@ -23,6 +23,7 @@ zps_sleep:
         .globl  zps_sleep_begin, zps_sleep_end
         .hidden zps_sleep_begin, zps_sleep_end
 zps_sleep_begin:
+        movb    $1, %fs:ZPS_SELECTOR(%rcx)
         movl    $0, %fs:ZPS_INSIDE(%rcx)
         cmpl    $0, %fs:ZPS_PENDING(%rcx)
         jne     1f
@@ -30,6 +31,7 @@ zps_sleep_begin:
 zps_sleep_end:
         mov     zps_thread_state@gottpoff(%rip), %rcx
         movl    $1, %fs:ZPS_INSIDE(%rcx)
+        movb    $0, %fs:ZPS_SELECTOR(%rcx)
         ret
         .globl  zps_sleep_interrupted
         .hidden zps_sleep_interrupted
@@ -44,14 +46,27 @@ zps_sleep_interrupted:
         .cfi_endproc
         .size   zps_sleep, .-zps_sleep
 
+/* DWARF register `number` lies at rsp+offset, in the ucontext that the kernel put there. */
+.macro SAVED_AT number, offset
+        .cfi_escape 0x10, \number, 3, 0x77, (\offset & 0x7f) | 0x80, \offset >> 7
+.endm
+
 /* The way back from the engine's own handlers, byte for byte what debuggers know as a signal trampoline. */
         .globl  zps_restore_rt
         .hidden zps_restore_rt
         .type   zps_restore_rt, @function
-        nop
+        .cfi_startproc simple
+        .cfi_signal_frame
+        .cfi_escape 0x0f, 4, 0x77, 0xa0, 1, 6           /* CFA: the word at rsp+160, the interrupted code's rsp */
+        .irp    saved, "0,144", "1,136", "2,152", "3,128", "4,112", "5,104", "6,120", "8,40", "9,48", "10,56", "11,64", "12,72", "13,80", \
+                "14,88", "15,96", "16,168"
+        SAVED_AT \saved
+        .endr
+        nop                                             /* unwinders look up the byte before the address they return to */
 zps_restore_rt:
         mov     $15, %rax
         syscall
+        .cfi_endproc
         .size   zps_restore_rt, .-zps_restore_rt
 
         .section .note.GNU-stack,"",@progbits

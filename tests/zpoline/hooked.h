@@ -4,13 +4,18 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <string_view>
 
 #include "tests/zpoline/probe_calls.h"
 
 namespace hooked {
 
-// True if the test was registered as hooked.
-inline bool expected() { return getenv("ZPS_EXPECT_HOOK") != nullptr; }
+// The mode that the test was registered for; empty: native.
+inline std::string_view mode() {
+  const char* name = getenv("ZPS_EXPECT_HOOK");
+  return name != nullptr ? name : "";
+}
+inline bool expected() { return !mode().empty(); }
 
 // A system call instruction whose number is not visible to the engine: always rewritten.
 [[gnu::noinline]] inline long call(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) {

@@ -48,7 +48,21 @@ enum Form {
   kJumpOnly,  // the system call behind it stays one
   kJumpOver,  // from an xor over the system call and the first byte of a compare
   kCallOver,  // a call between an xor and a compare
+  kTrap,
+  kTrapOver,  // as kCallOver
 };
+
+// What becomes in this mode of a form of mode zpoline.
+Form in_this_mode(Form form) {
+  if (!hooked::expected() || hooked::mode() == "sud") return kUntouched;
+  if (hooked::mode() == "zpoline") return form;
+  switch (form) {
+    case kCall: return kTrap;
+    case kCallOver: return kTrapOver;
+    case kJump: return kJumpOnly;
+    default: return form;
+  }
+}
 
 struct Expected {
   const char* name;  // of the function; the mov is at name_mov
@@ -91,8 +105,8 @@ Form late_form(const uint8_t* mov, Form at_start) {
   const bool jump = at % 16 + 5 <= 16;
   const bool call = (at + 5) % 64 != 63;
   switch (at_start) {
-    case kJump: return jump ? call ? kJump : kJumpOnly : call ? kCall : kUntouched;
-    case kJumpOnly: return jump ? kJumpOnly : kUntouched;
+    case kJump: return jump ? call ? kJump : kJumpOnly : call ? kCall : kTrap;
+    case kJumpOnly: return jump ? kJumpOnly : kTrap;
     case kJumpOver: return kCallOver;
     default: return at_start;
   }
@@ -123,6 +137,8 @@ void expect_form(const uint8_t* mov, Form form, const std::string& name) {
     case kJump: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 2), "e9 ff d0 ") << name; break;
     case kJumpOnly: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 2), "e9 0f 05 ") << name; break;
     case kJumpOver: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 5), "e9 3d 00 f0 ff ff ") << name; break;
+    case kTrap: EXPECT_EQ(hex(mov, 1) + hex(mov + 5, 2), "b8 f4 05 ") << name; break;
+    case kTrapOver: EXPECT_EQ(hex(mov, 10), "31 c0 f4 05 48 3d 00 f0 ff ff ") << name; break;
     case kCallOver: EXPECT_EQ(hex(mov, 10), "31 c0 ff d0 48 3d 00 f0 ff ff ") << name; break;
   }
 }
@@ -146,8 +162,7 @@ void check_forms(void* library, bool late) {
   for (const Expected& expected : kExpected) {
     const auto* mov = static_cast<const uint8_t*>(dlsym(library, (std::string(expected.name) + "_mov").c_str()));
     ASSERT_NE(mov, nullptr) << expected.name;
-    if (hooked::expected()) expect_form(mov, late ? late_form(mov, expected.at_start) : expected.at_start, expected.name);
-    else expect_form(mov, kUntouched, expected.name);
+    expect_form(mov, in_this_mode(late ? late_form(mov, expected.at_start) : expected.at_start), expected.name);
   }
 }
 
@@ -248,7 +263,7 @@ TEST(Jumps, PatchedWhileExecuted) {
     dlclose(next);
     dlclose(library);
   }
-  EXPECT_GT(seen_native, 0);
+  if (hooked::mode() != "sud") EXPECT_GT(seen_native, 0);
 }
 
 void fill(long* pattern) {
@@ -264,7 +279,7 @@ TEST(RedZone, IsKeptWhole) {
   EXPECT_EQ(red_zone(5, pattern), hooked::expected() ? 6 : -ENOSYS);
   check(pattern);
   fill(pattern);
-  EXPECT_EQ(red_zone_unknown(5, pattern, kProbeGeneral), -ENOSYS) << "a site of a red-zone function with an unknown number stays";
+  EXPECT_EQ(red_zone_unknown(5, pattern, kProbeGeneral), hooked::expected() ? 6 : -ENOSYS);
   check(pattern);
 }
 
@@ -379,7 +394,7 @@ TEST_F(Handlers, UnwindFromEachInstruction) {
   EXPECT_EQ(step_through(1), hooked::expected() ? 2 : -ENOSYS);
   EXPECT_EQ(lost, 0);
   EXPECT_GT(handled, hooked::expected() ? 50 : 5);
-  EXPECT_EQ(seen_stub, hooked::expected()) << "a near call goes through a stub";
+  EXPECT_EQ(seen_stub, hooked::expected() && hooked::mode() != "sud") << "a near call goes through a stub";
 }
 
 // Cancelled in a call that came through a jump: destructors run.

@@ -28,20 +28,13 @@ powerless_fallback() { ( ZPS_FALLBACK=kernel; export ZPS_FALLBACK; powerless "$@
 expect "runs" 0 "^hi$" hooked echo hi
 expect "off" 1 "^0$" hooked env ZPS_HOOK=off grep -c zpstack-hook /proc/self/maps
 expect "unknown mode" 127 "^zpstack: ZPS_HOOK=frobnicate is not known" env LD_PRELOAD="$library" ZPS_HOOK=frobnicate echo hi
-expect "mode of a later version" 127 "^zpstack: ZPS_HOOK=sud is not available" env LD_PRELOAD="$library" ZPS_HOOK=sud echo hi
+expect "mode of a later version" 127 "^zpstack: ZPS_HOOK=symbols is not available" env LD_PRELOAD="$library" ZPS_HOOK=symbols echo hi
+for mode in zpoline nopage0 sud; do
+  expect "says its mode, $mode" 0 "^zpstack: mode $mode: " hooked ZPS_HOOK=$mode ZPS_LOG=debug echo hi
+done
 expect "no hook library" 127 "^zpstack: the hook library cannot be loaded" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=/nonexistent.so echo hi
 expect "no hook library, fallback" 0 "^hi$" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=/nonexistent.so ZPS_FALLBACK=kernel echo hi
 expect "not a hook library" 127 "has no zps_hook_open" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=libm.so.6 echo hi
-# PR_SET_MDWE, as systemd's MemoryDenyWriteExecute sets it; kernels before 6.3 have none.
-denied() {
-  hooked python3 -c 'import ctypes, os, sys
-os.environ["ZPS_FALLBACK"] = sys.argv[1]
-sys.exit(77) if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) else os.execvp(sys.argv[2], sys.argv[2:])' "$@"
-}
-if python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) != 0)'; then
-  expect "memory that cannot become executable" 127 "^zpstack: memory cannot be made executable" denied fail echo hi
-  expect "memory that cannot become executable, fallback" 0 "^hi$" denied kernel echo hi
-fi
 expect "under ulimit -v" 0 "^hi$" limited echo hi
 if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/mmap_min_addr)" != 0 ] && command -v setpriv >/dev/null; then
   # The library must be readable for the unprivileged user: a copy under /tmp is.
@@ -50,8 +43,15 @@ if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/mmap_min_addr)" != 0 ] && command
   cp "$library" "$hook" "$directory"
   library=$directory/$(basename "$library")
   hook=$directory/$(basename "$hook")
-  expect "no privilege" 127 "^zpstack: page 0 cannot be mapped" powerless echo hi
-  expect "no privilege, fallback" 0 "^hi$" powerless_fallback echo hi
+  # The best mode is then one without page 0, and it says why.
+  expect "no privilege" 0 "^hi$" powerless echo hi
+  expect "no privilege, says so" 0 "^zpstack: not mode zpoline: page 0 cannot be mapped" powerless ZPS_LOG=debug echo hi
+  expect "no privilege, says its mode" 0 "^zpstack: mode nopage0: " powerless ZPS_LOG=debug echo hi
+  expect "no privilege, sud" 0 "^zpstack: mode sud: " powerless ZPS_LOG=debug ZPS_HOOK=sud echo hi
+  expect "no new privileges" 0 "^zpstack: mode nopage0: " setpriv --no-new-privs --reuid=65534 --clear-groups env LD_PRELOAD="$library" \
+    ZPS_HOOK_LIBRARY="$hook" ZPS_LOG=debug echo hi
+  expect "no privilege, zpoline asked for" 127 "^zpstack: page 0 cannot be mapped" powerless ZPS_HOOK=zpoline echo hi
+  expect "no privilege, fallback" 0 "^hi$" powerless_fallback ZPS_HOOK=zpoline echo hi
   rm -r "$directory"
 fi
 exit $failed

@@ -1,0 +1,32 @@
+// Signals that must stay deliverable, and the program's belief that it blocks them.
+#pragma once
+
+#include <csignal>
+#include <cstdint>
+
+#include "zpoline/engine.h"
+
+namespace zpoline {
+
+constexpr uint64_t signal_bit(int number) noexcept { return uint64_t{1} << (number - 1); }
+// The engine's own: blocked, they would be a kill.
+inline constexpr uint64_t kNeverBlocked = signal_bit(SIGSEGV) | signal_bit(SIGSYS);
+
+// At start: unblocks them if the process inherited them blocked.
+void take_over_mask() noexcept;
+// Before an exec the kernel's mask becomes the program's; after one that failed ours again.
+void give_mask_back() noexcept;
+
+// rt_sigprocmask as the program sees it. 0 or a negative errno.
+[[nodiscard]] int64_t program_sigprocmask(zps_call* call) noexcept;
+// Calls that wait with a mask of their own: makes it without the signals above, or lets the call pass if its mask has none of them.
+[[nodiscard]] int64_t program_masked_wait(zps_call* call) noexcept;
+// engine->sleep: the same for a hook's wait.
+int64_t sleep_unmasked(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) noexcept;
+
+// A signal came that the program believes blocked: kept until it is not.
+void hold(ThreadState& thread, int number) noexcept;
+// The program's belief changed.
+void believe(ThreadState& thread, uint64_t hidden_mask) noexcept;
+
+}  // namespace zpoline

@@ -1,0 +1,26 @@
+// Calls that reach the hook by a signal: Syscall User Dispatch, and instructions that fault where a system call was.
+#pragma once
+
+#include <csignal>
+#include <cstdint>
+
+#include <ucontext.h>
+
+#include "base/result.h"
+
+namespace zpoline {
+
+// From here on every system call outside the engine's own text traps (this thread, and each that arm_thread() is called in).
+// The error says that the kernel cannot do it.
+base::Result<bool> dispatch_everything() noexcept;
+// True once the kernel was asked to dispatch anything in this process.
+[[nodiscard]] bool is_dispatching() noexcept;
+// In a new thread or process, before it runs code of the program: the kernel clears dispatch there.
+void arm_thread() noexcept;
+
+// True if a SIGSYS is the kernel's dispatch; the context then goes on in the engine's entry.
+[[nodiscard]] bool answer_dispatch(const siginfo_t* info, ucontext_t* context) noexcept;
+// Sends the context, whose registers are those of a system call that would return to `return_address`, to the engine's entry.
+void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept;
+
+}  // namespace zpoline

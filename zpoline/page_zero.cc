@@ -158,9 +158,15 @@ base::Result<bool> map_page_zero(const void* const* dispatch) noexcept {
     memcpy(code + sizeof kJumpByNumber, &table, sizeof table);
   }
   memcpy(reinterpret_cast<void*>(kDispatchTable), dispatch, kTableBytes);
-  CHECK(base::kernel_call(SYS_mprotect, 0, kPageBytes, PROT_READ | PROT_EXEC) == 0);
-  CHECK(base::kernel_call(SYS_mprotect, kLandingPage, kPageBytes, PROT_READ | PROT_EXEC) == 0);
   CHECK(base::kernel_call(SYS_mprotect, kDispatchTable, kTableBytes, PROT_READ) == 0);
+  long executable = base::kernel_call(SYS_mprotect, 0, kPageBytes, PROT_READ | PROT_EXEC);
+  if (executable == 0) executable = base::kernel_call(SYS_mprotect, kLandingPage, kPageBytes, PROT_READ | PROT_EXEC);
+  if (executable != 0) {
+    (void)base::kernel_call(SYS_munmap, 0, kPageBytes);
+    (void)base::kernel_call(SYS_munmap, static_cast<long>(kLandingPage - kGuardBytes), kAllBytes);
+    return base::make_error("memory cannot be made executable (error %ld): a security policy (MemoryDenyWriteExecute, PR_SET_MDWE) forbids it",
+                            -executable);
+  }
   return true;
 }
 

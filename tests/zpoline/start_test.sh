@@ -35,6 +35,16 @@ done
 expect "no hook library" 127 "^zpstack: the hook library cannot be loaded" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=/nonexistent.so echo hi
 expect "no hook library, fallback" 0 "^hi$" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=/nonexistent.so ZPS_FALLBACK=kernel echo hi
 expect "not a hook library" 127 "has no zps_hook_open" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY=libm.so.6 echo hi
+# PR_SET_MDWE, as systemd's MemoryDenyWriteExecute sets it; kernels before 6.3 have none.
+denied() {
+  hooked python3 -c 'import ctypes, os, sys
+os.environ["ZPS_FALLBACK"] = sys.argv[1]
+sys.exit(77) if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) else os.execvp(sys.argv[2], sys.argv[2:])' "$@"
+}
+if python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) != 0)'; then
+  expect "memory that cannot become executable" 127 "^zpstack: memory cannot be made executable" denied fail echo hi
+  expect "memory that cannot become executable, fallback" 0 "^hi$" denied kernel echo hi
+fi
 expect "under ulimit -v" 0 "^hi$" limited echo hi
 if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/mmap_min_addr)" != 0 ] && command -v setpriv >/dev/null; then
   # The library must be readable for the unprivileged user: a copy under /tmp is.

@@ -234,7 +234,7 @@ TEST_F(Storm, OverAllRegisters) {
 // Handlers that leave: from before, inside (after it) and behind a hooked call.
 TEST_F(Storm, LeftBySiglongjmpAnywhere) {
   static std::atomic<long> turn;
-  if (sigsetjmp(back, 1) == 0) {  // the handlers need somewhere to go
+  if (sigsetjmp(back, 1) == 0) {
     install(SIGUSR1, on_signal_jump, SA_RESTART);
     install(SIGUSR2, on_signal_jump, SA_RESTART | SA_NODEFER);
   }

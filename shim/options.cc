@@ -42,6 +42,7 @@ constexpr OptionRow kRows[] = {
     ROW(SOL_SOCKET, SO_BUSY_POLL, stored, kNone, "kept, not used: waits poll by themselves"),
     ROW(SOL_SOCKET, SO_INCOMING_CPU, stored, kNone, "kept, not used"),
     ROW(SOL_SOCKET, SO_COOKIE, stored, kNone, "the placeholder's"),
+    ROW(SOL_SOCKET, SO_BINDTODEVICE, stored, kNone, "kept, not used: the wire is the device"),
     ROW(IPPROTO_TCP, TCP_NODELAY, integer, TcpOption::nodelay, ""),
     ROW(IPPROTO_TCP, TCP_CORK, integer, TcpOption::cork, ""),
     ROW(IPPROTO_TCP, TCP_KEEPIDLE, integer, TcpOption::keepidle_s, ""),

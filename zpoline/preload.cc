@@ -19,6 +19,7 @@
 #include "zpoline/engine.h"
 #include "zpoline/exec.h"
 #include "zpoline/ledger.h"
+#include "zpoline/null_checks.h"
 #include "zpoline/page_zero.h"
 #include "zpoline/rewriter.h"
 #include "zpoline/masks.h"
@@ -125,6 +126,10 @@ base::Result<bool> open_hook() noexcept {
 // Which mode it will be. `why` becomes what stands against a better one.
 base::Result<Mode> settle_mode(Mode wanted, base::Error& why) noexcept {
   if (wanted == Mode::nopage0 || wanted == Mode::sud) return wanted;
+  if (const char* language = wanted == Mode::best ? relies_on_null_faults() : nullptr) {
+    why = base::make_error("%s leaves its null checks to faults at NULL", language);
+    return Mode::nopage0;
+  }
   auto possible = page_zero_is_free();
   if (possible) return Mode::zpoline;
   why = possible.error();

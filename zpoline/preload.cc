@@ -144,6 +144,25 @@ const char* name_of(Mode wanted) noexcept {
   return "";
 }
 
+// Puts `mode` into effect; if that cannot be and the choice is ours, the next: what a policy forbids shows only now.
+base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcept {
+  if (mode == Mode::zpoline) {
+    auto mapped = map_page_zero(dispatch);
+    if (!mapped && wanted != Mode::best) return mapped;
+    if (!mapped) why = mapped.error();
+    page_zero_is_ours = static_cast<bool>(mapped);
+    if (!mapped) mode = Mode::nopage0;
+  }
+  take_over_signals();
+  engine.mode = name_of(mode);
+  if (mode == Mode::sud) return dispatch_everything();
+  auto rewritten = rewrite_loaded_objects();
+  if (rewritten || wanted != Mode::best) return rewritten;
+  why = rewritten.error();
+  engine.mode = name_of(Mode::sud);  // it makes no memory executable
+  return dispatch_everything();
+}
+
 base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   auto path = find_own_path();
   if (!path) return path;
@@ -154,18 +173,7 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   if (!opened) return opened;
   if (!remember_environment(start_environment, library_path)) return base::make_error("no memory for the environment of later programs");
   prepare_dispatch(dispatch);
-  if (*mode == Mode::zpoline) {
-    auto mapped = map_page_zero(dispatch);
-    if (!mapped) return mapped;
-    page_zero_is_ours = true;
-  }
-  if (*mode == Mode::sud) {
-    auto dispatching = dispatch_everything();
-    if (dispatching) take_over_signals();
-    return dispatching;
-  }
-  take_over_signals();
-  return rewrite_loaded_objects();
+  return take_effect(*mode, wanted, why);
 }
 
 [[noreturn]] void give_up() noexcept {
@@ -187,7 +195,7 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   auto started = mode ? start_engine(*mode, why_not_better) : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;
   if (started) {
-    if (*why_not_better.text != '\0') base::log(base::LogLevel::debug, "not mode zpoline: %s", why_not_better.text);
+    if (*why_not_better.text != '\0') base::log(base::LogLevel::debug, "no better mode: %s", why_not_better.text);
     base::log(base::LogLevel::debug,
               "mode %s: %zu objects, %zu sites: %zu near jumps, %zu calls, %zu traps, %zu known to be unclaimed, %zu odd, in %llu us", engine.mode,
               counts.objects, counts.sites, counts.jumped, counts.called, counts.trapped, counts.native, counts.other,

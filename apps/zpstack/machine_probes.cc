@@ -122,8 +122,8 @@ Finding probe_page_zero(const Needs& needs) {
   const bool capable = has_capability(CAP_SYS_RAWIO);
   return {
       "page 0", lack(needs.page_zero),
-      fmt::format("cannot be mapped: {} (vm.mmap_min_addr is {}, CAP_SYS_RAWIO {})", reason(error), minimum,
-                  capable ? "is there" : "is not there"),
+      fmt::format("cannot be mapped: {} (vm.mmap_min_addr is {}, CAP_SYS_RAWIO {}){}", reason(error), minimum,
+                  capable ? "is there" : "is not there", needs.page_zero_is_wanted ? "; hook mode nopage0 it will be" : ""),
       capable ? "see SELinux below, or `sysctl vm.mmap_min_addr=0`" : "`sysctl vm.mmap_min_addr=0`, or " + mend_capability("sys_rawio")};
 }
 
@@ -135,10 +135,11 @@ Finding probe_selinux(const Needs& needs) {
   return {"SELinux", lack(needs.page_zero), "enforcing, and mmap_low_allowed is off", "`setsebool mmap_low_allowed on`"};
 }
 
-Finding probe_dispatch() {
+Finding probe_dispatch(const Needs& needs) {
   const int error = in_child(arm_dispatch);
-  if (error == 0) return {"syscall dispatch", State::ok, "Syscall User Dispatch works", ""};
-  return {"syscall dispatch", State::absent, "no Syscall User Dispatch: " + reason(error) + "; nothing needs it yet", ""};
+  if (error == 0) return {"syscall dispatch", State::ok, "Syscall User Dispatch works: hook mode sud can be had", ""};
+  return {"syscall dispatch", lack(needs.dispatch), "no Syscall User Dispatch: " + reason(error) + "; hook mode sud cannot be had",
+          needs.dispatch ? "Linux 5.11 or later, or ZPS_HOOK=auto" : ""};
 }
 
 Finding probe_memfd() {

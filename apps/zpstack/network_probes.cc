@@ -50,7 +50,9 @@ Needs Needs::of(const base::Config& config) {
   const std::string wire = config.wire;
   const auto is = [&wire](const char* kind) { return wire.rfind(kind, 0) == 0; };
   Needs needs{};
-  needs.page_zero = hook == "auto" || hook == "zpoline";
+  needs.page_zero = hook == "zpoline";
+  needs.page_zero_is_wanted = hook == "auto";
+  needs.dispatch = hook == "sud";
   needs.veth = is("veth");
   needs.tap = is("tap");
   needs.packet = is("veth") || is("af_packet");

@@ -24,6 +24,8 @@ struct Finding {
 // What the settings in force ask of the machine.
 struct Needs {
   bool page_zero;  // the hook mode rewrites to calls through page 0
+  bool page_zero_is_wanted;  // it does without if it must
+  bool dispatch;
   bool veth, tap, packet;
 
   static Needs of(const base::Config& config);
@@ -35,7 +37,7 @@ Finding probe_versions();
 Finding probe_processor();
 Finding probe_page_zero(const Needs& needs);
 Finding probe_selinux(const Needs& needs);
-Finding probe_dispatch();
+Finding probe_dispatch(const Needs& needs);
 Finding probe_memfd();
 Finding probe_memory(const base::Config& config);
 Finding probe_hugepages();

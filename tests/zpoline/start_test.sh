@@ -42,8 +42,10 @@ os.environ["ZPS_FALLBACK"] = sys.argv[1]
 sys.exit(77) if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) else os.execvp(sys.argv[2], sys.argv[2:])' "$@"
 }
 if python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) != 0)'; then
-  expect "memory that cannot become executable" 127 "^zpstack: memory cannot be made executable" denied fail echo hi
-  expect "memory that cannot become executable, fallback" 0 "^hi$" denied kernel echo hi
+  expect "memory that cannot become executable" 0 "^zpstack: mode sud: " denied fail env ZPS_LOG=debug echo hi
+  expect "memory that cannot become executable, zpoline asked for" 127 "^zpstack: memory cannot be made executable" \
+    denied fail env ZPS_HOOK=zpoline echo hi
+  expect "memory that cannot become executable, fallback" 0 "^hi$" denied kernel env ZPS_HOOK=zpoline echo hi
 fi
 expect "under ulimit -v" 0 "^hi$" limited echo hi
 if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/mmap_min_addr)" != 0 ] && command -v setpriv >/dev/null; then
@@ -55,7 +57,7 @@ if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/mmap_min_addr)" != 0 ] && command
   hook=$directory/$(basename "$hook")
   # The best mode is then one without page 0, and it says why.
   expect "no privilege" 0 "^hi$" powerless echo hi
-  expect "no privilege, says so" 0 "^zpstack: not mode zpoline: page 0 cannot be mapped" powerless ZPS_LOG=debug echo hi
+  expect "no privilege, says so" 0 "^zpstack: no better mode: page 0 cannot be mapped" powerless ZPS_LOG=debug echo hi
   expect "no privilege, says its mode" 0 "^zpstack: mode nopage0: " powerless ZPS_LOG=debug echo hi
   expect "no privilege, sud" 0 "^zpstack: mode sud: " powerless ZPS_LOG=debug ZPS_HOOK=sud echo hi
   expect "no new privileges" 0 "^zpstack: mode nopage0: " setpriv --no-new-privs --reuid=65534 --clear-groups env LD_PRELOAD="$library" \

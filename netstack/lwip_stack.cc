@@ -218,7 +218,7 @@ bool LwipStack::neighbour_known(uint32_t address_be) noexcept {
 
 PoolLevels LwipStack::levels() const noexcept {
   auto& region = *static_cast<StackRegion*>(setup_.region);
-  return {setup_.arena->used(), region.streams.used(), region.listeners.used(), region.demux.connections(), setup_.wire->free_frames()};
+  return {setup_.arena->used(), region.streams.used(), region.listeners.used(), region.demux.connections(), setup_.wire->free_frames(), region.demux.waiting_count()};
 }
 
 uint32_t LwipStack::random() noexcept {

@@ -130,6 +130,8 @@ class TcpListener : public Pollable {
 struct PoolLevels {
   size_t arena_bytes;
   int streams, listeners, pcbs, free_frames;
+  int time_wait;  // of the pcbs: those in TIME-WAIT
+  bool operator==(const PoolLevels&) const = default;
 };
 
 class Stack {

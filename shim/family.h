@@ -38,6 +38,8 @@ struct Family {
 
   uint32_t wire_watchers;             // sleepers on the wire's own descriptor
   std::atomic<uint64_t> service_ns;   // when the service last looked
+  uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them
+  netstack::PoolLevels told;
   int life_fd;                        // memfd whose bytes are locked: byte 0 by the service on duty, byte 1 + i by the process of slot i
 
   Pool<Socket, 131072> sockets;

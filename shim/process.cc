@@ -24,6 +24,7 @@ using base::as_arg;
 using base::kernel_call;
 
 constexpr uint64_t kLingerNs = 2'000'000'000;  // how long the last member stays for what is still to be sent
+constexpr uint64_t kFarewellNs = 100'000'000;  // and for the FINs of its peers, who would else repeat them for minutes
 
 // The lock is held from before_fork to after_fork_parent; these belong to its holder.
 alignas(Guard) char fork_guard[sizeof(Guard)];
@@ -36,9 +37,10 @@ ProcessSlot no_slot;
 bool shares_memory(uint64_t flags) noexcept { return (flags & CLONE_VM) != 0; }
 bool in_vfork_child() noexcept { return engine->thread()->vfork_child != 0; }
 
-// Sends what closed connections still have to send, as long as somebody is there to take it.
+// Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close.
 void linger(netstack::Stack* stack) noexcept {
   const uint64_t end = base::monotonic_ns() + kLingerNs;
+  const uint64_t farewell_end = base::monotonic_ns() + kFarewellNs;
   while (true) {
     uint64_t now = base::monotonic_ns();
     uint64_t until = end;
@@ -46,7 +48,9 @@ void linger(netstack::Stack* stack) noexcept {
     {
       Guard guard;
       (void)stack->poll(now);
-      if (stack->levels().streams == 0 || now >= end) return;
+      const netstack::PoolLevels levels = stack->levels();
+      if (levels.streams == 0 && (levels.pcbs == levels.time_wait || now >= farewell_end)) return;
+      if (now >= end) return;
       wire_fd = stack->wire().sleep_fd();
       stack->wire().arm();
       (void)stack->poll(now);
@@ -54,6 +58,7 @@ void linger(netstack::Stack* stack) noexcept {
     }
     now = base::monotonic_ns();
     if (wire_fd < 0 && until > now + 1'000'000) until = now + 1'000'000;
+    if (until > farewell_end && now < farewell_end) until = farewell_end;
     const uint64_t left = until > now ? until - now : 0;
     timespec timeout{static_cast<time_t>(left / 1'000'000'000u), static_cast<long>(left % 1'000'000'000u)};
     pollfd wire{wire_fd, POLLIN, 0};

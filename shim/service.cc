@@ -26,6 +26,7 @@ constexpr long kIdleTickMs = 100;
 constexpr int kStopSpins = 2000;
 constexpr long kStopNapNs = 50'000;
 constexpr uint64_t kReapEveryNs = 100'000'000;
+constexpr uint64_t kTellEveryNs = 500'000'000;
 constexpr uint64_t kForkingAtMostNs = 2'000'000'000;
 constexpr size_t kStackBytes = 256 * 1024;
 
@@ -91,6 +92,21 @@ void allow_favour_if_alone() noexcept {
   if (family->processes.load(std::memory_order_relaxed) == 1) guard.stack()->lock.allow_favour();
 }
 
+// At debug level: what the stack's pools hold, when it has changed. A server that is done with its clients is back where it began.
+void tell_levels(uint64_t now) noexcept {
+  if (base::log_level() != base::LogLevel::debug || now - family->told_ns < kTellEveryNs) return;
+  family->told_ns = now;
+  netstack::PoolLevels levels;
+  {
+    Guard guard;
+    levels = guard.stack()->levels();
+  }
+  if (levels == family->told) return;
+  family->told = levels;
+  base::log(base::LogLevel::debug, "pools: %d streams, %d listeners, %d connections, %zu bytes, %d free frames", levels.streams, levels.listeners,
+            levels.pcbs, levels.arena_bytes, levels.free_frames);
+}
+
 void run_control_if_due(const pollfd& control) noexcept {
   if (control.fd < 0 || control.revents == 0) return;
   Guard guard;
@@ -116,6 +132,7 @@ void run_control_if_due(const pollfd& control) noexcept {
       reap(now);
       reaped_ns = now;
     }
+    tell_levels(now);
     {
       Guard guard;
       control.fd = guard.stack()->wire().control_fd();

@@ -6,6 +6,7 @@
 import argparse
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,13 @@ def run(options, traces):
         if options.pcap:
             bed.capture()
         ready, trigger = bed.scratch / "ready", bed.scratch / "die"
-        environment = bed.sut_environment(ZPS_TEST_DIE_LOCKED=trigger)
+        environment = bed.sut_environment(ZPS_TEST_DIE_LOCKED=trigger, ZPS_LOG="debug", ZPS_TIME_WAIT_MS=100)
         server = bed.spawn_sut([bed.build / "echo_server", options.shape, PORT, ready], name="server", environment=environment)
         beds.wait_until(lambda: ready.exists() or server.poll() not in (None, 0), 30, "the server's start")
         pid = int(ready.read_text())
         if options.shape == "daemon" and server.wait(30) != 0:
             return "the process that started the daemon failed"
+        at_start = pools(bed)
         for step in options.step or steps_of(options):
             start = time.monotonic()
             extra = {"serve": [options.connections, 8 if options.shape != "prefork" else 4], "kill": ["strict"] if options.mode == "kernel" else [], "die-locked": [trigger]}[step]
@@ -43,7 +45,18 @@ def run(options, traces):
             print(f"ok   {options.shape} {options.mode} {bed.output(client.name).strip()} ({time.monotonic() - start:.2f} s)", flush=True)
             if not os.path.exists(f"/proc/{pid}"):
                 return f"{step}: the server is gone"
+            # A peer that was killed, or ended before it acknowledged a FIN, is given up after a minute.
+            beds.wait_until(lambda: pools(bed) == at_start, 100, f"{step}: the pools to be back at {at_start}, now {pools(bed)}")
     return None
+
+
+def pools(bed):
+    """The last line of the server's that says what the stack's pools hold; waits for the first. Empty without a stack."""
+    if not bed.hooked:
+        return ""
+    lines = re.compile(r"pools: .*")
+    beds.wait_until(lambda: lines.search(bed.output("server")), 30, "the server's first word on its pools")
+    return lines.findall(bed.output("server"))[-1]
 
 
 def steps_of(options):

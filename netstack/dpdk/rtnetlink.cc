@@ -173,6 +173,14 @@ int link_mtu(const char* name) noexcept {
   return result < 0 ? static_cast<int>(result) : request.ifr_mtu;
 }
 
+bool is_veth(const char* name) noexcept {
+  ethtool_drvinfo driver{};
+  driver.cmd = ETHTOOL_GDRVINFO;
+  ifreq request = named(name);
+  request.ifr_data = reinterpret_cast<char*>(&driver);
+  return interface_call(SIOCETHTOOL, &request) == 0 && strcmp(driver.driver, "veth") == 0;
+}
+
 void switch_offloads_off(const char* name) noexcept {
   for (const uint32_t command : {ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO}) {
     ethtool_value value{command, 0};

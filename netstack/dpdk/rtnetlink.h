@@ -35,6 +35,8 @@ class RtNetlink {
 
 // The index of a link in the calling thread's namespace, or a negative errno.
 [[nodiscard]] int link_index(const char* name) noexcept;
+// True if there is such a link and it is one end of a veth pair.
+[[nodiscard]] bool is_veth(const char* name) noexcept;
 [[nodiscard]] long link_mac(const char* name, uint8_t* mac) noexcept;
 [[nodiscard]] int link_mtu(const char* name) noexcept;
 

@@ -7,8 +7,9 @@
 // The stack's MAC address is not that of the device: the namespace's own IP layer sees every frame as another host's and
 // drops it at once, after the packet socket took its copy.
 //
-// Without the right to make a namespace (CAP_SYS_ADMIN) both ends stay in the host's network. The pair then outlives a killed family, so an
-// abstract socket named after it is held by the family, and a pair without one is stale and removed by the next wire that finds it.
+// The kernel takes a namespace away some time after its last user died, and without the right to make one (CAP_SYS_ADMIN) both ends stay in the
+// host's network and outlive a killed family. So an abstract socket named after the pair is held by the family, and a pair
+// without one is stale and removed by the next wire that finds it: a server that is started again gets the address it had.
 #include <cerrno>
 #include <cstring>
 #include <initializer_list>
@@ -102,15 +103,15 @@ base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noex
     pair.number = n;
     memcpy(pair.name, base::make_error("zps%d", n).text, sizeof pair.name);
     memcpy(pair.peer_name, base::make_error("zps%d-stack", n).text, sizeof pair.peer_name);
-    const int name_fd = peer_space >= 0 ? -1 : hold_link_name(pair.name);
-    if (peer_space < 0 && name_fd < 0) continue;
+    const int name_fd = hold_link_name(pair.name);
+    if (name_fd < 0) continue;
     const VethRequest request{pair.name, pair.peer_name, peer_space, device_mac, mtu};
     result = host.make_veth(request);
-    if (result == -EEXIST && name_fd >= 0 && link_index(pair.peer_name) >= 0) {
+    if (result == -EEXIST && (peer_space >= 0 ? is_veth(pair.name) : link_index(pair.peer_name) >= 0)) {
       (void)host.remove_link(pair.name);
       result = host.make_veth(request);
     }
-    if (result != 0 && name_fd >= 0) (void)kernel_call(SYS_close, name_fd);
+    if (result != 0) (void)kernel_call(SYS_close, name_fd);
   }
   if (result != 0) return refused("make a pair of links", result);
   return pair;

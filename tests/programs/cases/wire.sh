@@ -45,8 +45,10 @@ nginx -p "$TMPDIR" -c "$TMPDIR/nginx.conf"
 await answers 8080
 step large sh -c "LD_PRELOAD= ZPS_HOOK=off curl -sS http://$address:8080/large | sha256sum"
 step parallel native sh -c "curl -s --no-progress-meter --parallel --parallel-max 10 -o 'out#1' 'http://$address:8080/large?[1-50]' && cat out* | sha256sum && rm out*"
-kill -QUIT "$(cat nginx.pid)"
-gone() { ! kill -0 "$(cat nginx.pid)" 2>/dev/null; }
+# The file goes before the process, which has the address until it ends.
+master=$(cat nginx.pid)
+kill -QUIT "$master"
+gone() { ! native grep -qs '^State:[[:space:]]*[^Z[:space:]]' "/proc/$master/status"; }
 await gone
 
 python3 -c "

@@ -9,6 +9,9 @@
 // Only one process: membarrier reaches the threads of one address space, and a favourite that dies inside would not be noticed.
 // With it dies the only process that could care. Before a fork the favour is forbidden, once alone again it is allowed.
 //
+// Known limit: a process made by clone(CLONE_VM) with a TLS of its own shares lock and memory without being counted. Killed inside as the
+// favourite it would leave the lock taken; the fair lock would notice.
+//
 // Invariants: 1 whoever changes favourite_, last_, streak_ or allowed_ holds fair_; 2 only the favourite, or a thread that
 // finds itself just deposed, writes inside_; 3 a holder of fair_ goes on only when favourite_ is 0 or itself and inside_ has been false since.
 // Sources: membarrier(2); the idea is that of biased locking in Java virtual machines (Kawachiya et al., OOPSLA 2002).

@@ -185,6 +185,13 @@ bool parse_inherit(Config& config, const char* text) noexcept {
 }
 void print_inherit(const Config& config, char* out, size_t capacity) noexcept { print(out, capacity, "%s", config.inherit ? "yes" : "no"); }
 
+bool parse_jit(Config& config, const char* text) noexcept {
+  if (strcmp(text, "hook") != 0 && strcmp(text, "kernel") != 0) return false;
+  config.jit = text[0] == 'h';
+  return true;
+}
+void print_jit(const Config& config, char* out, size_t capacity) noexcept { print(out, capacity, "%s", config.jit ? "hook" : "kernel"); }
+
 // --- The table. ---
 
 struct Row {
@@ -241,6 +248,7 @@ constexpr Row kRows[] = {
     {{"inherit", "ZPS_INHERIT", "yes or no", "whether programs that it starts run on the stack even if they are given another environment"},
      parse_inherit,
      print_inherit},
+    {{"jit", "ZPS_JIT", "hook or kernel", "where system calls go that are made by code which the program makes itself"}, parse_jit, print_jit},
 };
 static_assert(sizeof kRows / sizeof kRows[0] == kConfigKeys);
 

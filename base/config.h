@@ -34,6 +34,7 @@ struct Config {
   bool ledger = false;                 // ZPS_LEDGER=1: print what was served, passed on and refused, at exit
   bool io_uring = false;               // ZPS_IO_URING=kernel
   bool inherit = true;                 // ZPS_INHERIT=no: programs it starts get exactly the environment it gives them
+  bool jit = true;                     // ZPS_JIT=kernel: calls of code that it makes itself go to the kernel
 };
 
 // Where a value came from.
@@ -46,7 +47,7 @@ struct ConfigKey {
   const char* type;      // what a value looks like: "number from 16 to 65536"
   const char* help;      // one line
 };
-inline constexpr int kConfigKeys = 16;
+inline constexpr int kConfigKeys = 17;
 [[nodiscard]] const ConfigKey& config_key(int index) noexcept;
 // The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire". At most 255 bytes.
 void print_config_value(const Config& config, int index, char* out, size_t capacity) noexcept;

@@ -142,6 +142,7 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
   const bool by_guest = frame->by_guest;
   if (!by_guest && !zpoline::makes_guest(flags)) {
     thread.hidden_mask = frame->hidden_mask;
+    thread.of_program = 1;
     zpoline::arm_thread();  // guests' calls are the kernel's
   }
   if (zpoline::shares_words(flags) && !by_guest) {

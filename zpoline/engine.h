@@ -20,6 +20,8 @@ struct ThreadState {
   volatile uint8_t selector;  // read by the kernel (trap.cc): 1 while the program's own code runs, 0 inside the hook
   uint64_t hidden_mask;       // signals that the program believes blocked and that are not (masks.cc)
   uint64_t held;              // of these, those that came meanwhile
+  uint32_t of_program;        // a thread that the program made: not one of the hook's
+  uint32_t armed;             // the generation of the free range that this thread is armed with (trap.cc)
 };
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);

@@ -11,6 +11,7 @@
 #include "base/syscall.h"
 #include "zpoline/engine.h"
 #include "zpoline/exec.h"
+#include "zpoline/made_code.h"
 #include "zpoline/masks.h"
 #include "zpoline/rewriter.h"
 #include "zpoline/signals.h"
@@ -43,6 +44,7 @@ int64_t on_mmap(zps_call* call) noexcept {
   const bool text = (call->arg[2] & PROT_EXEC) && (call->arg[3] & MAP_PRIVATE) && !(call->arg[3] & MAP_ANONYMOUS);
   // A library that ld.so is loading: its other segments and relocations come later, and end with an mprotect by this thread.
   if (text && is_in_loader(call->return_address)) this_thread().late_text = static_cast<uint64_t>(result);
+  after_mmap(*call, result);
   return result;
 }
 
@@ -65,6 +67,7 @@ int64_t on_mremap(zps_call* call) noexcept {
   const int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
   if (result != call->arg[0]) forget_sites(begin_of(call), end_of(call));
+  after_mremap(*call, result);
   return result;
 }
 
@@ -74,13 +77,22 @@ int64_t on_mprotect(zps_call* call) noexcept {
   ThreadState& thread = this_thread();
   const bool loaded = thread.late_text != 0 && call->arg[2] == PROT_READ && is_in_loader(call->return_address);
   if (result == 0 && loaded && rewrite_new_objects()) thread.late_text = 0;
+  if (result == 0) after_mprotect(*call);
   return result;
 }
 
-// One thread has one dispatch, and it is in use. Linux answers so where it has none.
+// One thread has one dispatch; if it is in use, Linux' answer where it has none. What a seccomp filter forbids may be a kill.
 int64_t on_prctl(zps_call* call) noexcept {
+  constexpr int64_t kSetSeccomp = 22;
   constexpr int64_t kSetDispatch = 59;
-  return call->arg[0] == kSetDispatch && is_dispatching() ? -EINVAL : ZPS_PASS;
+  if (call->arg[0] == kSetDispatch && is_dispatching()) return -EINVAL;
+  if ((call->arg[0] == kSetDispatch && call->arg[1] != 0) || call->arg[0] == kSetSeccomp) stop_arming();
+  return ZPS_PASS;
+}
+
+int64_t on_seccomp(zps_call*) noexcept {
+  stop_arming();
+  return ZPS_PASS;
 }
 
 int64_t on_exit_group(zps_call* call) noexcept {
@@ -105,6 +117,7 @@ constexpr EngineCall kEngineCalls[] = {
     {SYS_munmap, ZPS_CLAIM_GENERAL, on_munmap},
     {SYS_mremap, ZPS_CLAIM_GENERAL, on_mremap},
     {SYS_mprotect, ZPS_CLAIM_GENERAL, on_mprotect},
+    {SYS_pkey_mprotect, ZPS_CLAIM_GENERAL, on_mprotect},
     {SYS_rt_sigaction, ZPS_CLAIM_GENERAL, program_sigaction},
     {SYS_rt_sigprocmask, ZPS_CLAIM_GENERAL, program_sigprocmask},
     {SYS_rt_sigsuspend, ZPS_CLAIM_GENERAL, program_masked_wait},
@@ -113,7 +126,11 @@ constexpr EngineCall kEngineCalls[] = {
     {SYS_epoll_pwait, ZPS_CLAIM_GENERAL, program_masked_wait},
     {SYS_epoll_pwait2, ZPS_CLAIM_GENERAL, program_masked_wait},
     {SYS_io_pgetevents, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_rt_sigtimedwait, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_signalfd4, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_signalfd, ZPS_CLAIM_GENERAL, program_masked_wait},
     {SYS_prctl, ZPS_CLAIM_GENERAL, on_prctl},
+    {SYS_seccomp, ZPS_CLAIM_GENERAL, on_seccomp},
     {SYS_execve, ZPS_CLAIM_FULL, program_exec},
     {SYS_execveat, ZPS_CLAIM_FULL, program_exec},
     {SYS_exit, ZPS_CLAIM_FULL, on_exit},

@@ -30,6 +30,8 @@ struct MaskArgument {
 constexpr MaskArgument kMasked[] = {
     {SYS_rt_sigsuspend, 0, false}, {SYS_ppoll, 3, false},       {SYS_epoll_pwait, 4, false},
     {SYS_epoll_pwait2, 4, false},  {SYS_pselect6, 5, true},     {SYS_io_pgetevents, 5, true},
+    // These take signals out of the queue; ours would be lost there.
+    {SYS_rt_sigtimedwait, 0, false}, {SYS_signalfd4, 1, false}, {SYS_signalfd, 1, false},
 };
 
 struct Pair {

@@ -8,6 +8,7 @@
 //   ZPS_FALLBACK      fail (default), kernel
 //   ZPS_LOG           error, warn, info (default), debug
 //   ZPS_INHERIT       yes (default), no: see exec.cc
+//   ZPS_JIT           hook (default), kernel: see made_code.cc
 #include <dlfcn.h>
 
 #include <cstring>
@@ -19,6 +20,7 @@
 #include "zpoline/engine.h"
 #include "zpoline/exec.h"
 #include "zpoline/ledger.h"
+#include "zpoline/made_code.h"
 #include "zpoline/null_checks.h"
 #include "zpoline/page_zero.h"
 #include "zpoline/rewriter.h"
@@ -154,6 +156,10 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
     if (!mapped) mode = Mode::nopage0;
   }
   take_over_signals();
+  find_own_text();
+  this_thread().of_program = 1;
+  const char* made_code = variable("ZPS_JIT");
+  if (made_code != nullptr && strcmp(made_code, "kernel") == 0) leave_made_code_to_kernel();
   engine.mode = name_of(mode);
   if (mode == Mode::sud) return dispatch_everything();
   auto rewritten = rewrite_loaded_objects();

@@ -400,6 +400,14 @@ bool rewrite_new_objects() noexcept {
   return found.count > 0;
 }
 
+uint64_t first_text_above(uint64_t address, uint64_t limit) noexcept {
+  Locked locked;
+  for (size_t i = 0; i < scanned_count; i++) {
+    if (scanned_objects[i] >= address && scanned_objects[i] < limit) limit = scanned_objects[i];
+  }
+  return limit;
+}
+
 bool is_in_loader(uint64_t address) noexcept { return address >= loader.begin && address < loader.end; }
 
 void reset_rewriter_lock() noexcept { lock.store(0, std::memory_order_release); }

@@ -16,6 +16,9 @@ base::Result<bool> rewrite_loaded_objects() noexcept;
 // Scans and rewrites the objects that were loaded since; false if there are none. For calls that ld.so makes during dlopen.
 bool rewrite_new_objects() noexcept;
 
+// The begin of the lowest scanned text above `address`, at most `limit`.
+[[nodiscard]] uint64_t first_text_above(uint64_t address, uint64_t limit) noexcept;
+
 // True if `address` is in ld.so's text.
 [[nodiscard]] bool is_in_loader(uint64_t address) noexcept;
 

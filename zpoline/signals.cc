@@ -29,7 +29,7 @@
 // Rejected: running handlers later on a copied context (masks, alternate stacks and sigreturn with an edited context come
 // out wrong); blocking signals around every hooked call (two kernel calls each).
 //
-// SIGSYS is either the kernel's dispatch (trap.cc) or the program's own business: seccomp, kill().
+// SIGSYS is either the kernel's dispatch, or the engine's word to a thread to arm itself (trap.cc), or the program's own business: seccomp, kill().
 //
 // Known limits: what a jump (not a call) through a small pointer
 // aimed at is not recorded by the CPU: the address reported is then 0. Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux
@@ -102,7 +102,7 @@ Action kernel_view(int number, const Action& action) noexcept {
     if (signal_bit(number) & kNeverBlocked) seen.flags |= SA_NODEFER;
     if (number == SIGSYS) seen.flags |= SA_ONSTACK;  // most of them are calls; they need no room on the program's stack
   } else {
-    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;
     seen.mask = 0;
   }
   // The program's own way back would be a call that traps, perhaps from within the handler of traps.

@@ -7,11 +7,19 @@
 // return address in rcx and every other register, the stack pointer and the flags as the program had them. From there on a
 // trapped call is like any other: same frames, same claims, same signals. The price is the signal alone.
 //
-// Whose calls trap. The kernel asks two things per call: is the instruction in the allowed range, and else, what does this thread's selector byte
-// say. The range is the text of libzpstack.so (every kernel call of the engine, those that it makes for the program included). The
+// Whose calls trap. The kernel asks two things per call: is the instruction in the free range, and else, what does this thread's selector byte
+// say. The free range holds the text of libzpstack.so (every kernel call of the engine, those that it makes for the program included). The
 // selector is beside ThreadState::inside and says the opposite: 0, allow, while the hook runs, so that its libraries, its libc and
 // what it needs of ld.so are free; 1, trap, while the program runs. A range alone cannot do it: what belongs to the hook lies in several
 // mappings among the program's. Threads that the hook makes for itself are never armed.
+//
+// How far the free range goes. In mode sud it is that text alone. In the others no thread is armed until the program makes code
+// that no proof covers (made_code.cc); then the range is as wide as it can be without that code, and becomes narrower with more of it. It does
+// not grow again: what is mapped at the same place later traps without need, but a thread is armed rarely. As mmap gives lower and
+// lower addresses, it ends at the lowest text above the made code, and most code that is made later needs nothing.
+//
+// Threads that exist already arm themselves in a handler: the engine sends each of them SIGSYS, which nobody can block here, and then lets
+// membarrier() interrupt those that run. A call that such a thread sleeps in goes on as after any handler with SA_RESTART.
 //
 // The kernel clears dispatch in every new thread, process and program; arm_thread() is part of each clone (clone.cc), before the
 // child runs anything of the program.
@@ -19,18 +27,24 @@
 // `int $0x80` traps as well. Its registers leave no room for a return address, so it is made here, in the handler.
 //
 // Known limits: a trapped call needs stack for a signal frame (3-4 KB), or an alternate stack; a call whose stack pointer is invalid and
-// that has none ends the process. A seccomp filter that refuses prctl() leaves threads made after it undispatched.
+// that has none ends the process. A seccomp filter that refuses prctl() leaves threads made after it undispatched. poll, select, epoll_wait, nanosleep
+// end with EINTR in a thread that is armed while it sleeps there (signal(7) names them all).
 //
 // Sources: Documentation/admin-guide/syscall-user-dispatch.rst; Linux kernel/entry/syscall_user_dispatch.c.
 #include "zpoline/trap.h"
 
+#include <fcntl.h>
 #include <link.h>
+#include <sys/stat.h>
 
+#include <atomic>
 #include <cstddef>
+#include <cstdlib>
 
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/rewriter.h"
 
 namespace zpoline {
 namespace {
@@ -44,8 +58,12 @@ struct Range {
   uint64_t begin = 0;
   uint64_t end = 0;
 };
-Range free_range;  // the engine's text
-bool dispatching = false;
+Range own_text;  // the engine's
+// The free range: it only becomes narrower, so that any two values of these go together.
+std::atomic<uint64_t> free_begin{0};
+std::atomic<uint64_t> free_end{uint64_t{1} << 56};
+std::atomic<uint32_t> generation{0};  // changes with them
+std::atomic<bool> dispatching{false};
 
 int find_text(dl_phdr_info* object, size_t, void* context) noexcept {
   const auto inside = reinterpret_cast<uint64_t>(zps_pass);
@@ -62,8 +80,93 @@ int find_text(dl_phdr_info* object, size_t, void* context) noexcept {
 long arm() noexcept {
   ThreadState& thread = this_thread();
   thread.selector = thread.words.inside == 0;
-  return base::kernel_call(SYS_prctl, kSetDispatch, kAllBut, static_cast<long>(free_range.begin),
-                           static_cast<long>(free_range.end - free_range.begin), base::as_arg(&thread.selector));
+  thread.armed = generation.load();
+  const uint64_t begin = free_begin.load();
+  return base::kernel_call(SYS_prctl, kSetDispatch, kAllBut, static_cast<long>(begin), static_cast<long>(free_end.load() - begin),
+                           base::as_arg(&thread.selector));
+}
+
+// The word to a thread of the program to arm itself. Its siginfo may have been lost: the queue was full, or such a signal waited already.
+struct ArmingWord {
+  int signo = SIGSYS;
+  int error = 0;
+  int code = SI_QUEUE;
+  int padding = 0;
+  int pid = 0;
+  int uid = 0;
+  const void* value = &generation;
+  uint8_t unused[96] = {};
+};
+static_assert(sizeof(ArmingWord) == sizeof(siginfo_t) && offsetof(ArmingWord, value) == offsetof(siginfo_t, si_value));
+
+[[nodiscard]] bool is_arming_word(const siginfo_t* info, bool late) noexcept {
+  const bool lost = late && info->si_code == SI_USER && info->si_pid == 0;
+  return lost || (info->si_code == SI_QUEUE && info->si_value.sival_ptr == &generation);
+}
+
+struct DirectoryEntry {
+  uint64_t inode;
+  uint64_t next;
+  uint16_t bytes;
+  uint8_t type;
+  char name[];
+};
+
+// Sends the word to every thread that `tasks` (/proc/self/task) lists but this one; how many threads it lists.
+uint64_t send_to_all(long tasks) noexcept {
+  const long process = base::kernel_call(SYS_getpid);
+  const long self = base::kernel_call(SYS_gettid);
+  ArmingWord word;
+  word.pid = static_cast<int>(process);
+  alignas(8) char entries[1024];
+  uint64_t listed = 0;
+  for (long bytes; (bytes = base::kernel_call(SYS_getdents64, tasks, base::as_arg(entries), sizeof entries)) > 0;) {
+    for (long at = 0; at < bytes;) {
+      const auto* entry = reinterpret_cast<const DirectoryEntry*>(entries + at);
+      at += entry->bytes;
+      if (entry->name[0] == '.') continue;
+      listed++;
+      long thread = 0;
+      for (const char* digit = entry->name; *digit != '\0'; digit++) thread = thread * 10 + *digit - '0';
+      if (thread != self) (void)base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, SIGSYS, base::as_arg(&word));
+    }
+  }
+  return listed;
+}
+
+void reach_others() noexcept {
+  const long tasks = base::kernel_call(SYS_openat, AT_FDCWD, base::as_arg("/proc/self/task"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (tasks < 0) return base::log(base::LogLevel::debug, "/proc/self/task cannot be read: other threads' unknown calls go to the kernel");
+  uint64_t listed = 0;
+  for (int attempt = 0; attempt < 4; attempt++) {
+    struct stat now {};
+    listed = send_to_all(tasks);
+    (void)base::kernel_call(SYS_fstat, tasks, base::as_arg(&now));
+    if (listed + 2 >= now.st_nlink) break;  // a thread that ends while it is listed hides those behind it
+    (void)base::kernel_call(SYS_lseek, tasks, 0, SEEK_SET);
+  }
+  (void)base::kernel_call(SYS_close, tasks);
+  if (listed < 2) return;
+  constexpr long kInterruptThisProcess = 1 << 3;
+  constexpr long kRegister = 1 << 4;
+  if (base::kernel_call(SYS_membarrier, kRegister) == 0) (void)base::kernel_call(SYS_membarrier, kInterruptThisProcess);
+}
+
+// True if the free range became narrower.
+bool set_free(uint64_t code_begin, uint64_t code_end) noexcept {
+  const Range& text = own_text;
+  if (code_begin >= text.end) {
+    uint64_t old = free_end.load();
+    while (old > code_begin && !free_end.compare_exchange_weak(old, code_begin)) {
+    }
+    return old > code_begin;
+  }
+  if (code_end > text.begin) return false;  // our own
+  const uint64_t begin = first_text_above(code_end, text.begin);
+  uint64_t old = free_begin.load();
+  while (old < begin && !free_begin.compare_exchange_weak(old, begin)) {
+  }
+  return old < begin;
 }
 
 // A 32-bit call, with the registers of the context; all of them survive but eax.
@@ -82,14 +185,30 @@ void make_i386_call(greg_t* registers) noexcept {
 
 }  // namespace
 
+void find_own_text() noexcept { (void)dl_iterate_phdr(find_text, &own_text); }
+
 base::Result<bool> dispatch_everything() noexcept {
-  (void)dl_iterate_phdr(find_text, &free_range);
+  free_begin = own_text.begin;
+  free_end = own_text.end;
   dispatching = true;
   const long result = arm();
   if (result == 0) return true;
   dispatching = false;
   return base::make_error("the kernel has no Syscall User Dispatch (error %ld): it takes Linux 5.11", -result);
 }
+
+void dispatch_also(uint64_t begin, uint64_t end) noexcept {
+  if (!set_free(begin, end)) return;
+  generation++;
+  const bool first = !dispatching.exchange(true);  // threads that are made from here on arm themselves
+  const long result = arm();
+  base::log(base::LogLevel::debug, "code at 0x%llx-0x%llx is not known: its system calls trap (%ld)", static_cast<unsigned long long>(begin),
+            static_cast<unsigned long long>(end), result);
+  if (result == 0) reach_others();
+  else if (first) dispatching = false;
+}
+
+bool is_dispatched(uint64_t begin, uint64_t end) noexcept { return end <= free_begin.load() || begin >= free_end.load(); }
 
 bool is_dispatching() noexcept { return dispatching; }
 
@@ -110,7 +229,12 @@ void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
 }
 
 bool answer_dispatch(const siginfo_t* info, ucontext_t* context) noexcept {
-  if (info->si_code != kByDispatch) return false;
+  if (info->si_code != kByDispatch) {
+    ThreadState& thread = this_thread();
+    const bool late = dispatching && thread.of_program != 0 && thread.armed != generation.load() && !is_guest(thread);
+    if (late) (void)arm();
+    return is_arming_word(info, late);
+  }
   __atomic_add_fetch(&counts.dispatched, 1, __ATOMIC_RELAXED);
   if (info->si_arch == kArchI386) make_i386_call(context->uc_mcontext.gregs);
   else enter_trapped(context, static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]));

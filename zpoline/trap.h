@@ -10,15 +10,22 @@
 
 namespace zpoline {
 
+// At start, before the rest.
+void find_own_text() noexcept;
 // From here on every system call outside the engine's own text traps (this thread, and each that arm_thread() is called in).
 // The error says that the kernel cannot do it.
 base::Result<bool> dispatch_everything() noexcept;
+// From here on system calls of code in [begin, end) trap as well, in every thread of the program, whatever lies there later. Other threads
+// are armed by a signal; when this returns none of them executes another instruction without it.
+void dispatch_also(uint64_t begin, uint64_t end) noexcept;
+// True if calls from all of [begin, end) trap.
+[[nodiscard]] bool is_dispatched(uint64_t begin, uint64_t end) noexcept;
 // True once the kernel was asked to dispatch anything in this process.
 [[nodiscard]] bool is_dispatching() noexcept;
 // In a new thread or process, before it runs code of the program: the kernel clears dispatch there.
 void arm_thread() noexcept;
 
-// True if a SIGSYS is the kernel's dispatch; the context then goes on in the engine's entry.
+// True if a SIGSYS is the kernel's dispatch (the context then goes on in the engine's entry) or the engine's word to this thread to arm itself.
 [[nodiscard]] bool answer_dispatch(const siginfo_t* info, ucontext_t* context) noexcept;
 // Sends the context, whose registers are those of a system call that would return to `return_address`, to the engine's entry.
 void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept;

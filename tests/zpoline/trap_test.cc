@@ -1,10 +1,8 @@
-// System calls that nobody rewrote (code made at run time, shared mappings) and the signals that trapped calls arrive by.
-#include <fcntl.h>
+// The signals that trapped calls arrive by, and the program's own use of them.
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -21,70 +19,6 @@
 #include "tests/zpoline/hooked.h"
 
 namespace {
-
-// mov %rdi,%rax; mov %rsi,%rdi; nop; syscall; ret: a function (number, argument).
-constexpr uint8_t kCode[] = {0x48, 0x89, 0xf8, 0x48, 0x89, 0xf7, 0x90, 0x0f, 0x05, 0xc3};
-using Made = long (*)(long, long);
-
-// Only Syscall User Dispatch sees calls of code that is in no file.
-long expected_of_unknown_code(long argument) { return hooked::mode() == "sud" ? argument + 1 : -ENOSYS; }
-
-void expect_calls(void* code) {
-  const auto function = reinterpret_cast<Made>(code);
-  for (const long nr : {kProbeGeneral, kProbeSse, kProbeFull}) EXPECT_EQ(function(nr, 6), expected_of_unknown_code(6));
-  EXPECT_EQ(function(SYS_getpid, 0), getpid());
-  EXPECT_EQ(memcmp(code, kCode, sizeof kCode), 0) << "code of the program's own making was changed";
-}
-
-TEST(MadeCode, WrittenThenExecutable) {
-  void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  memcpy(page, kCode, sizeof kCode);
-  ASSERT_EQ(mprotect(page, 4096, PROT_READ | PROT_EXEC), 0);
-  for (int i = 0; i < 100; i++) expect_calls(page);
-  munmap(page, 4096);
-}
-
-TEST(MadeCode, WritableAndExecutableAndChangingItself) {
-  auto* page = static_cast<uint8_t*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  ASSERT_NE(page, MAP_FAILED);
-  for (int i = 0; i < 100; i++) {
-    memcpy(page, kCode, sizeof kCode);
-    expect_calls(page);
-    memset(page, 0x90, sizeof kCode);
-    page[sizeof kCode - 1] = 0xc3;
-    (void)reinterpret_cast<Made>(page)(0, 0);
-  }
-  munmap(page, 4096);
-}
-
-TEST(MadeCode, MappedTwice) {
-  const int fd = memfd_create("code", MFD_CLOEXEC);
-  ASSERT_EQ(ftruncate(fd, 4096), 0);
-  void* writable = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  void* executable = mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-  ASSERT_NE(executable, MAP_FAILED);
-  memcpy(writable, kCode, sizeof kCode);
-  expect_calls(executable);
-  munmap(writable, 4096);
-  munmap(executable, 4096);
-  close(fd);
-}
-
-TEST(MadeCode, SharedTextStaysAsItsFile) {
-  char path[] = "/tmp/zps_text_XXXXXX";
-  const int fd = mkstemp(path);
-  ASSERT_GE(fd, 0);
-  ASSERT_EQ(write(fd, kCode, sizeof kCode), static_cast<ssize_t>(sizeof kCode));
-  void* text = mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-  ASSERT_NE(text, MAP_FAILED);
-  expect_calls(text);
-  uint8_t now[sizeof kCode];
-  ASSERT_EQ(pread(fd, now, sizeof now, 0), static_cast<ssize_t>(sizeof now));
-  EXPECT_EQ(memcmp(now, kCode, sizeof now), 0);
-  munmap(text, 4096);
-  unlink(path);
-  close(fd);
-}
 
 volatile int ran;
 volatile int code_seen;

@@ -1,0 +1,20 @@
+// Code that no proof covers: memory that the program makes executable itself.
+#pragma once
+
+#include <cstdint>
+
+#include "zpoline/hook.h"
+
+namespace zpoline {
+
+// ZPS_JIT=kernel: system calls of such code go to the kernel, and nothing is armed for it. Before the program runs.
+void leave_made_code_to_kernel() noexcept;
+
+// After the kernel has done the program's mmap, mprotect or pkey_mprotect, mremap: `result` is its answer, no error.
+void after_mmap(const zps_call& call, int64_t result) noexcept;
+void after_mprotect(const zps_call& call) noexcept;
+void after_mremap(const zps_call& call, int64_t result) noexcept;
+// The program is about to shut itself in with seccomp, or to use Syscall User Dispatch itself: nothing is armed from here on.
+void stop_arming() noexcept;
+
+}  // namespace zpoline

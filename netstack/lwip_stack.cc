@@ -19,7 +19,11 @@ uint32_t mask_be(int prefix) noexcept { return prefix == 0 ? 0 : __builtin_bswap
 }  // namespace
 
 LwipStack::LwipStack(const StackSetup& setup) noexcept
-    : setup_(setup), early_flush_(setup.wire->facts().memory ? kEarlyFlush : INT32_MAX), random_state_{setup.seed[0], setup.seed[1]} {
+    : setup_(setup),
+      early_flush_(setup.wire->facts().memory ? kEarlyFlush : INT32_MAX),
+      wire_finishes_tcp_(setup.wire->facts().finishes_tcp),
+      checks_of_unchecked_(setup.wire->facts().link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0),
+      random_state_{setup.seed[0], setup.seed[1]} {
   now_ns_ = clock_origin_ns_ = setup.now_ns();
   const uint64_t ticks = uint64_t{setup.time_wait_ms} * 1'000'000 / kSlowTickNs;
   time_wait_ticks_ = static_cast<uint32_t>(ticks == 0 ? 1 : ticks);
@@ -65,6 +69,7 @@ void LwipStack::finish_input() noexcept {
 int LwipStack::poll(uint64_t now_ns) noexcept {
   in_poll_ = true;
   set_clock(now_ns);
+  pay_acks();
   RxFrame frames[kBurst];
   const int taken = setup_.wire->receive(frames, kBurst);
   if (taken > 0) input_frames(netif_, *setup_.wire, frames, taken);
@@ -77,6 +82,27 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   flush();
   in_poll_ = false;
   return taken;
+}
+
+void LwipStack::owe_ack(tcp_pcb* pcb) noexcept {
+  tcp_set_flags(pcb, TF_ACK_DELAY);
+  if (pcb->errf == nullptr) {
+    tcp_ack_now(pcb);
+    return;
+  }
+  OwedAck* link = static_cast<LwipStream*>(pcb->callback_arg);
+  if (!link->linked()) owed_acks_.push_back(link);
+}
+
+// What no segment has said since goes out with this turn's flush.
+void LwipStack::pay_acks() noexcept {
+  while (OwedAck* link = owed_acks_.pop_front()) {
+    auto& stream = *static_cast<LwipStream*>(link);
+    tcp_pcb* const pcb = stream.pcb();
+    if (pcb == nullptr || !tcp_is_flag_set(pcb, TF_ACK_DELAY)) continue;
+    tcp_ack_now(pcb);
+    if (!static_cast<DirtyLink&>(stream).linked()) add_dirty(stream);
+  }
 }
 
 void LwipStack::flush() noexcept {
@@ -252,6 +278,7 @@ void LwipStack::recover() noexcept {
   setup_.wire->recover();
   drop_waiting_frames();
   new (&dirty_) base::List<DirtyLink>();
+  new (&owed_acks_) base::List<OwedAck>();
   repair = {};
   ticking_ = nullptr;
   in_poll_ = starved_ = false;

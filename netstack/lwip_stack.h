@@ -67,6 +67,13 @@ class LwipStack final : public Stack {
 
   // For the wire's glue and lwIP's hooks.
   void output_starved() noexcept { starved_ = true; }
+  [[nodiscard]] bool wire_finishes_tcp() const noexcept { return wire_finishes_tcp_; }
+  // lwIP's flags of the checksums to look at in a frame that nobody has checked.
+  [[nodiscard]] u16_t checks_of_unchecked() const noexcept { return checks_of_unchecked_; }
+  // A connection's data is to be acknowledged, but not at once: the program may answer before the next poll, and the answer says it too.
+  void owe_ack(tcp_pcb* pcb) noexcept;
+  // How many bytes the segment has that lwIP is about to process.
+  uint32_t segment_bytes = 0;
   // Undoes what the guard changed for the segment that lwIP has now processed, and goes on with a recovery that lwIP ends too early.
   void finish_input() noexcept;
   [[nodiscard]] uint64_t count_assertion() noexcept { return ++assertions_; }
@@ -102,6 +109,7 @@ class LwipStack final : public Stack {
   void expire_waiting() noexcept;
   void wake_parked() noexcept;
   void retry_output() noexcept;
+  void pay_acks() noexcept;
   [[nodiscard]] bool needs_tick(tcp_pcb* pcb) noexcept;
   [[nodiscard]] uint64_t keepalive_due_ns(const tcp_pcb* pcb) const noexcept;
   [[nodiscard]] uint64_t ns_of_tick(uint32_t tick) const noexcept;
@@ -111,6 +119,9 @@ class LwipStack final : public Stack {
   base::List<DirtyLink> dirty_;
   int dirty_count_ = 0;
   int early_flush_;
+  const bool wire_finishes_tcp_;
+  const u16_t checks_of_unchecked_;
+  base::List<OwedAck> owed_acks_;
   LwipListener* listeners_[kListenerBuckets] = {};
   int listener_count_ = 0;
   uint64_t random_state_[2];

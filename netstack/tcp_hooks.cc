@@ -140,9 +140,19 @@ u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* 
   return clock + static_cast<uint32_t>(netstack::siphash(the_stack->setup().seed, words, 2));
 }
 
+// RFC 5681, 4.2: no more than two full segments stay unacknowledged.
+void zps_tcp_ack(tcp_pcb* pcb) {
+  if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && the_stack->segment_bytes < 2u * pcb->mss) {
+    tcp_set_flags(pcb, TF_ACK_DELAY);
+  } else {
+    the_stack->owe_ack(pcb);
+  }
+}
+
 err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, pbuf* p) {
   using namespace netstack;
   LwipStack& stack = *the_stack;
+  stack.segment_bytes = p->tot_len;
   const unsigned flags = TCPH_FLAGS(header);
   if ((flags & TCP_SYN) != 0 && (flags & (TCP_FIN | TCP_RST)) != 0) return ERR_VAL;
   if (pcb->state == LISTEN) {

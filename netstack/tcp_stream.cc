@@ -237,6 +237,7 @@ void LwipStream::dispose() noexcept {
   free_chunks();
   drop_received();
   DirtyLink::unlink();
+  OwedAck::unlink();
   AcceptLink::unlink();
 }
 
@@ -261,6 +262,7 @@ void LwipStream::forget_everything() noexcept {
   received_bytes_ = 0;
   chunks_ = last_chunk_ = feeding_ = nullptr;
   DirtyLink::prev = DirtyLink::next = nullptr;
+  OwedAck::prev = OwedAck::next = nullptr;
   AcceptLink::prev = AcceptLink::next = nullptr;
   if (bound_) stack_.ports().use(lwip_ntohs(local_.port_be));
   const bool alive = phase_ == Phase::connected || phase_ == Phase::connecting;

@@ -27,10 +27,12 @@ class LwipListener;
 
 // Queued in the stack's list of streams that have something to send.
 struct DirtyLink : base::ListNode {};
+// Queued in the stack's list of streams whose peer waits for an acknowledgement.
+struct OwedAck : base::ListNode {};
 // Queued in a listener's accept queue.
 struct AcceptLink : base::ListNode {};
 
-class LwipStream final : public TcpStream, public DirtyLink, public AcceptLink {
+class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, public AcceptLink {
  public:
   explicit LwipStream(LwipStack& stack) noexcept;
 

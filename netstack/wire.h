@@ -15,13 +15,15 @@ inline constexpr size_t kFramePrivateBytes = 64;
 // Received and sent frames are at most this long per piece.
 inline constexpr int kBurst = 64;
 
-// One received frame: `length` bytes at `data`, `handle` to give back, `scratch` 64-byte aligned private memory
+// One received frame, or a piece of one: `length` bytes at `data`, `handle` to give back, `scratch` 64-byte aligned private memory
 // that lives as long as the frame is held.
 struct RxFrame {
   uint8_t* data;
   uint32_t length;
   void* handle;
   void* scratch;
+  bool checked = false;    // nobody needs to look at its TCP or UDP checksum: the device did, or it has not left the machine
+  bool continues = false;  // the next piece of the frame before it; all pieces of a frame come in one receive()
 };
 
 // One frame to be filled: `capacity` bytes at `data`.
@@ -37,6 +39,7 @@ struct WireFacts {
   uint16_t mtu;             // IP bytes in a frame
   bool memory;              // frames do not leave memory that the peer shares: no checksum needed if the peer agrees
   bool link_needs_checksum; // software must fill and check checksums
+  bool finishes_tcp = false;  // but not of what goes through send_tcp()
 };
 
 class Wire {
@@ -55,6 +58,9 @@ class Wire {
   // flush() or when a burst is full. A full ring is never a reason to drop on a memory wire: the frame waits
   // in a software queue that the next flush() drains.
   virtual void send(void* handle, uint32_t length) noexcept = 0;
+  // The same for a TCP segment over IPv4 without options, which the wire may join with others of its connection. If facts().finishes_tcp, its
+  // TCP checksum is the wire's business.
+  virtual void send_tcp(void* handle, uint32_t length) noexcept { send(handle, length); }
   virtual void flush() noexcept = 0;
   // Frames that wait in the software queue: the stack stops producing when this grows past a few bursts.
   [[nodiscard]] virtual int backlog() const noexcept = 0;

@@ -1,7 +1,7 @@
 // Frames to pbufs and back.
 //
-// A received frame becomes a custom pbuf that lies in the frame's own scratch memory and points to its bytes; freeing the
-// pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the
+// A received frame (each piece of one) becomes a custom pbuf that lies in the frame's own scratch memory and points to its bytes;
+// freeing the pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the
 // arena instead and the frame goes back at once, so that ACKs can always be received.
 #include "netstack/wire_netif.h"
 
@@ -44,14 +44,43 @@ pbuf* wrap_frame(const RxFrame& frame) noexcept {
   return &p;
 }
 
-// The frame's bytes in the arena and the frame back on the wire; nullptr if there is no room (the frame is released all the same).
+// What the `count` pieces of one frame hold together.
+uint32_t bytes_of(const RxFrame* pieces, int count) noexcept {
+  uint32_t bytes = 0;
+  for (int i = 0; i < count; i++) bytes += pieces[i].length;
+  return bytes;
+}
+
+void release_pieces(Wire& wire, const RxFrame* pieces, int count) noexcept {
+  for (int i = 0; i < count; i++) wire.release(pieces[i].handle);
+}
+
+// The pieces of one frame as a chain.
+pbuf* wrap_pieces(const RxFrame* pieces, int count) noexcept {
+  pbuf* chain = nullptr;
+  for (int i = count; i-- > 0;) {
+    pbuf* const p = wrap_frame(pieces[i]);
+    p->next = chain;
+    if (chain != nullptr) p->tot_len = static_cast<u16_t>(p->tot_len + chain->tot_len);
+    chain = p;
+  }
+  return chain;
+}
+
+// The frame's bytes in the arena and its pieces back on the wire; nullptr if there is no room (they go back all the same).
 // What is received may fill three quarters of the arena: the rest is for ACKs and for what programs must send before they read on.
-pbuf* copy_frame(Wire& wire, const RxFrame& frame) noexcept {
+pbuf* copy_pieces(Wire& wire, const RxFrame* pieces, int count) noexcept {
   const base::Arena& arena = the_stack->arena();
   const bool room = arena.used() < arena.capacity() / 4 * 3;
-  pbuf* p = room ? pbuf_alloc(PBUF_RAW, static_cast<u16_t>(frame.length), PBUF_RAM) : nullptr;
-  if (p != nullptr) memcpy(p->payload, frame.data, frame.length);
-  wire.release(frame.handle);
+  pbuf* p = room ? pbuf_alloc(PBUF_RAW, static_cast<u16_t>(bytes_of(pieces, count)), PBUF_RAM) : nullptr;
+  if (p != nullptr) {
+    auto* to = static_cast<uint8_t*>(p->payload);
+    for (int i = 0; i < count; i++) {
+      memcpy(to, pieces[i].data, pieces[i].length);
+      to += pieces[i].length;
+    }
+  }
+  release_pieces(wire, pieces, count);
   return p;
 }
 
@@ -85,14 +114,18 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
 
 void input_one(netif& interface, const RxFrame& frame, const Headers& headers, pbuf* p) noexcept {
   if (headers.fragment) the_stack->keep_house();
+  const u16_t checks = interface.chksum_flags;
+  if (!frame.checked || headers.fragment) interface.chksum_flags |= the_stack->checks_of_unchecked();
   if (headers.plain_ip) {
     p->if_idx = netif_get_index(&interface);
     p->payload = static_cast<uint8_t*>(p->payload) + kEthernetHeader;
-    p->len = p->tot_len = static_cast<u16_t>(frame.length - kEthernetHeader);
+    p->len = static_cast<u16_t>(p->len - kEthernetHeader);
+    p->tot_len = static_cast<u16_t>(p->tot_len - kEthernetHeader);
     (void)ip4_input(p, &interface);
   } else if (interface.input(p, &interface) != ERR_OK) {
     pbuf_free(p);
   }
+  interface.chksum_flags = checks;
   the_stack->finish_input();
 }
 
@@ -100,6 +133,10 @@ void input_one(netif& interface, const RxFrame& frame, const Headers& headers, p
 bool asks_for_neighbour(const pbuf& p) noexcept {
   const auto* d = static_cast<const uint8_t*>(p.payload);
   return p.len >= 42 && field<uint16_t>(d + 12) == PP_HTONS(ETHTYPE_ARP) && d[21] == 1 && field<uint32_t>(d + 28) != field<uint32_t>(d + 38);
+}
+
+bool is_tcp(const uint8_t* frame, uint32_t length) noexcept {
+  return length >= kEthernetHeader + kIpHeader && field<uint16_t>(frame + 12) == PP_HTONS(ETHTYPE_IP) && frame[14] == 0x45 && frame[23] == IP_PROTO_TCP;
 }
 
 err_t link_output(netif* interface, pbuf* p) noexcept {
@@ -118,7 +155,11 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
     if (q->len == q->tot_len) break;
     to += q->len;
   }
-  wire.send(frame.handle, length);
+  if (the_stack->wire_finishes_tcp() && is_tcp(frame.data, length)) {
+    wire.send_tcp(frame.handle, length);
+  } else {
+    wire.send(frame.handle, length);
+  }
   return ERR_OK;
 }
 
@@ -135,7 +176,9 @@ err_t wire_netif_init(netif* interface) noexcept {
   const uint16_t wanted = the_stack->setup().mtu;
   interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.mtu;
   interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
-  NETIF_SET_CHECKSUM_CTRL(interface, facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL);
+  u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
+  if (facts.finishes_tcp) checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | the_stack->checks_of_unchecked()));
+  NETIF_SET_CHECKSUM_CTRL(interface, checksums);
   return ERR_OK;
 }
 
@@ -149,20 +192,24 @@ void input_frames(netif& interface, Wire& wire, RxFrame* frames, int count) noex
   for (int i = 0; i < count; i++) {
     if (i + kFrameAhead < count) __builtin_prefetch(frames[i + kFrameAhead].data);
     __builtin_prefetch(frames[i].scratch, 1);
-    headers[i] = look_at(interface, frames[i]);
+    headers[i] = frames[i].continues ? Headers{} : look_at(interface, frames[i]);
   }
   for (int i = 0; i < count && i < kPcbAhead; i++) {
     if (headers[i].tcp) demux.prefetch_pcb(headers[i].bucket);
   }
-  for (int i = 0; i < count; i++) {
+  for (int i = 0; i < count;) {
     if (i + kPcbAhead < count && headers[i + kPcbAhead].tcp) demux.prefetch_pcb(headers[i + kPcbAhead].bucket);
     if (i + kOwnerAhead < count && headers[i + kOwnerAhead].tcp) demux.prefetch_owner(headers[i + kOwnerAhead].bucket, sizeof(LwipStream));
-    if (frames[i].length > 0xffff) {
-      wire.release(frames[i].handle);
-      continue;
+    int pieces = 1;
+    while (i + pieces < count && frames[i + pieces].continues) pieces++;
+    const uint32_t bytes = bytes_of(frames + i, pieces);
+    if (bytes > 0xffff) {
+      release_pieces(wire, frames + i, pieces);
+    } else {
+      pbuf* p = low && bytes > kCopyBreakBytes ? copy_pieces(wire, frames + i, pieces) : wrap_pieces(frames + i, pieces);
+      if (p != nullptr) input_one(interface, frames[i], headers[i], p);
     }
-    pbuf* p = low && frames[i].length > kCopyBreakBytes ? copy_frame(wire, frames[i]) : wrap_frame(frames[i]);
-    if (p != nullptr) input_one(interface, frames[i], headers[i], p);
+    i += pieces;
   }
 }
 

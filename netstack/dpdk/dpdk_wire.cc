@@ -63,13 +63,15 @@ void DpdkWire::push_out() noexcept {
     uint32_t count = queued_end_ - queued_begin_;
     if (count > kBurst) count = kBurst;
     if (count > queue_mask_ + 1 - first) count = queue_mask_ + 1 - first;
-    const uint16_t sent = rte_eth_tx_burst(port_, 0, queue_ + first, static_cast<uint16_t>(count));
+    const uint16_t sent = give_burst(queue_ + first, static_cast<uint16_t>(count));
     queued_begin_ += sent;
     if (sent == 0 && !plugged()) drop_queued(kKeptUnplugged);
     if (sent < count) break;
   }
   pushed();
 }
+
+uint16_t DpdkWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept { return rte_eth_tx_burst(port_, 0, frames, count); }
 
 void DpdkWire::drop_queued(uint32_t kept) noexcept {
   while (queued_end_ - queued_begin_ > kept) release(queue_[queued_begin_++ & queue_mask_]);

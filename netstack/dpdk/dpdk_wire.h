@@ -53,6 +53,8 @@ class DpdkWire : public Wire {
   [[nodiscard]] virtual bool plugged() const noexcept { return true; }
   // After frames were handed to the driver.
   virtual void pushed() noexcept {}
+  // Hands frames to the device, which owns those it takes: the first so many.
+  [[nodiscard]] virtual uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept;
   // Drops the oldest queued frames until `kept` are left.
   void drop_queued(uint32_t kept) noexcept;
   // Hands queued frames to the driver.

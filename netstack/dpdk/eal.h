@@ -12,7 +12,7 @@ namespace netstack {
 // low descriptors open for a moment: call it on a thread of its own.
 base::Result<bool> start_eal() noexcept;
 
-// Makes the virtual device `name` ("net_af_packet0") with DPDK's arguments and starts it with one queue each way.
+// Makes the virtual device `name` ("net_memif0") with DPDK's arguments and starts it with one queue each way.
 base::Result<uint16_t> start_port(const char* name, const char* arguments, FramePool* pool, uint16_t depth, uint32_t mtu) noexcept;
 
 }  // namespace netstack

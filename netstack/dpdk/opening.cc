@@ -10,7 +10,7 @@
 #include "base/high_fd.h"
 #include "base/syscall.h"
 #include "netstack/dpdk/eal.h"
-#include "netstack/dpdk/packet_rings.h"
+#include "netstack/dpdk/packet_wire.h"
 
 namespace netstack {
 namespace {
@@ -29,16 +29,6 @@ uint32_t power_of_two(uint32_t at_least) noexcept {
   while (value < at_least) value *= 2;
   return value;
 }
-
-// A wire over a packet socket, whose rings do not survive a death in the middle of a burst by themselves.
-class PacketWire final : public DpdkWire {
- public:
-  using DpdkWire::DpdkWire;
-  void recover() noexcept override {
-    DpdkWire::recover();
-    realign_packet_rings(port_, kBurst);
-  }
-};
 
 uint32_t memory_mb(const StackConfig& config) noexcept { return config.memory_mb != 0 ? config.memory_mb : kDefaultMemoryMb; }
 
@@ -109,12 +99,12 @@ base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes
   return memory;
 }
 
-// Both rings together take a sixth of the memory that the stack may use at most.
+// The ring takes a twelfth of the memory that the stack may use at most.
 RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
   const uint32_t slot_bytes = power_of_two(mtu + kSlotOverhead < 2048 ? 2048 : mtu + kSlotOverhead);
-  const uint32_t budget = (memory_mb(opening.config) << 20) / 6;
+  const uint32_t budget = (memory_mb(opening.config) << 20) / 12;
   uint32_t slots = kMostSlots;
-  while (slots > kLeastSlots && 2 * slots * slot_bytes > budget) slots /= 2;
+  while (slots > kLeastSlots && slots * slot_bytes > budget) slots /= 2;
   return RingShape{slot_bytes < 4096 ? 4096 : slot_bytes, slot_bytes, slots};
 }
 
@@ -124,17 +114,13 @@ base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* int
   if (!pool) return pool.error();
   auto memory = wire_memory(opening, sizeof(PacketWire), **pool);
   if (!memory) return memory.error();
-  if (auto finished = sockets.finish(); !finished) return finished.error();
+  if (auto finished = sockets.finish(interface); !finished) return finished.error();
 
-  static int serial = 0;
-  const base::Error name = base::make_error("net_af_packet%d", serial++);
-  const base::Error arguments =
-      base::make_error("iface=%s,blocksz=%u,framesz=%u,framecnt=%u", interface, shape.block_bytes, shape.slot_bytes, shape.slots);
-  auto port = start_port(name.text, arguments.text, *pool, static_cast<uint16_t>(shape.slots), mtu);
-  if (!port) return port.error();
-  auto* wire = new (memory->object) PacketWire(*port, *pool, nullptr, sockets.receiving(), memory->queue, memory->queue_capacity);
+  const PacketRing ring(sockets.ring(), shape.slot_bytes, shape.slots);
+  auto* wire = new (memory->object) PacketWire(sockets, ring, shape.slot_bytes, *pool, memory->queue, memory->queue_capacity);
   wire->mutable_facts().mtu = static_cast<uint16_t>(mtu);
   wire->mutable_facts().link_needs_checksum = true;
+  wire->mutable_facts().finishes_tcp = true;
   return wire;
 }
 

@@ -46,12 +46,12 @@ struct WireMemory {
 };
 base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept;
 
-// The rings of a packet wire's sockets.
+// The ring of a packet wire.
 struct RingShape {
   uint32_t block_bytes, slot_bytes, slots;
 };
 [[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
-// A wire over DPDK's af_packet driver on `interface`, which is up and in the network namespace of `sockets`.
+// A wire over `sockets` on `interface`, which is up and in the calling thread's network namespace.
 base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept;
 
 base::Result<Wire*> open_veth(const Opening& opening) noexcept;

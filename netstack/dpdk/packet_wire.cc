@@ -1,33 +1,165 @@
-// The af_packet wire: a network device of the host, driven through a packet socket beside the kernel's own stack.
+// Bursts in and out of packet sockets.
+#include "netstack/dpdk/packet_wire.h"
+
 #include <cerrno>
 #include <cstring>
 
-#include "netstack/dpdk/eal.h"
-#include "netstack/dpdk/opening.h"
-#include "netstack/dpdk/rtnetlink.h"
+#include <rte_mbuf.h>
+
+#include "base/check.h"
+#include "base/syscall.h"
+#include "netstack/dpdk/segment_train.h"
 
 namespace netstack {
+namespace {
 
-base::Result<Wire*> open_packet(const Opening& opening) noexcept {
-  const char* device = opening.argument;
-  if (opening.config.address_be == 0) return base::make_error("wire af_packet:%s needs an address: set ZPS_IP", device);
-  const int device_mtu = link_mtu(device);
-  if (device_mtu < 0) return base::make_error("wire af_packet: there is no network device \"%s\" here", device);
-  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : static_cast<uint32_t>(device_mtu);
-  const RingShape shape = ring_shape(opening, mtu);
-  PacketSockets sockets(shape.block_bytes, shape.slot_bytes, shape.slots);
-  if (auto started = start_eal(); !started) return started.error();
-  auto wire = open_packet_wire(opening, device, mtu, sockets);
-  if (!wire) return wire.error();
-  WireFacts& facts = (*wire)->mutable_facts();
-  memcpy(facts.name, "af_packet", 10);
-  (void)link_mac(device, facts.mac);
-  switch_offloads_off(device);
-  opening.out->address_be = opening.config.address_be;
-  opening.out->prefix = opening.config.prefix;
-  opening.out->gateway_be = opening.config.gateway_be;
-  memcpy(opening.out->wire, base::make_error("af_packet %s", device).text, sizeof opening.out->wire);
-  return *wire;
+using base::as_arg;
+using base::kernel_call;
+
+static_assert(sizeof(VnetHeader) <= RTE_PKTMBUF_HEADROOM);
+constexpr uint32_t kVlanId = 0xfff;
+
+bool is_tcp(const rte_mbuf* frame) noexcept { return (frame->ol_flags & RTE_MBUF_F_TX_TCP_CKSUM) != 0; }
+
+// A frame of a VLAN is not for us; one that only has a priority is.
+bool is_for_us(const tpacket2_hdr& slot) noexcept { return (slot.tp_status & TP_STATUS_VLAN_VALID) == 0 || (slot.tp_vlan_tci & kVlanId) == 0; }
+
+}  // namespace
+
+PacketWire::PacketWire(const PacketSockets& sockets, const PacketRing& ring, uint32_t frame_room, FramePool* pool, rte_mbuf** queue,
+                       uint32_t queue_capacity) noexcept
+    : DpdkWire(0, pool, nullptr, sockets.receiving(), queue, queue_capacity),
+      receiving_(sockets.receiving()),
+      sending_(sockets.sending()),
+      frame_room_(frame_room),
+      ring_(ring) {}
+
+// ---------------------------------------------------------------- receiving
+
+int PacketWire::receive(RxFrame* out, int capacity) noexcept {
+  int taken = 0;
+  while (const tpacket2_hdr* slot = ring_.front()) {
+    const uint32_t length = slot->tp_len;
+    const uint32_t pieces = (length + frame_room_ - 1) / frame_room_;
+    const bool queued = (slot->tp_status & TP_STATUS_COPY) != 0;
+    const bool whole = slot->tp_snaplen == length && ring_.holds(*slot, length);
+    if ((!queued && !whole) || pieces == 0 || pieces > kBurst || !is_for_us(*slot)) {
+      if (queued) discard_queued();
+      ring_.pop();
+      continue;
+    }
+    if (taken + static_cast<int>(pieces) > capacity) break;
+    rte_mbuf* frames[kBurst];
+    if (!pool_->take(reinterpret_cast<void**>(frames), pieces)) {
+      // What is long would wait for many frames at once, and everything behind it too: its sender sends it again.
+      if (pieces == 1) break;
+      discard_queued();
+      ring_.pop();
+      continue;
+    }
+    if (queued) {
+      if (!fetch(*slot, frames, pieces)) {
+        pool_->give(reinterpret_cast<void**>(frames), pieces);
+        ring_.pop();
+        continue;
+      }
+    } else {
+      rte_pktmbuf_reset(frames[0]);
+      memcpy(rte_pktmbuf_mtod(frames[0], void*), ring_.frame(*slot), length);
+    }
+    const bool checked = (slot->tp_status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0;
+    for (uint32_t i = 0; i < pieces; i++) {
+      const uint32_t bytes = i + 1 < pieces ? frame_room_ : length - i * frame_room_;
+      out[taken++] = RxFrame{rte_pktmbuf_mtod(frames[i], uint8_t*), bytes, frames[i], rte_mbuf_to_priv(frames[i]), checked, i > 0};
+    }
+    ring_.pop();
+  }
+  return taken;
+}
+
+// Reads the frame that `slot` only begins. Both queues have the same order; a frame of another length is left over from a member that
+// died in between.
+bool PacketWire::fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept {
+  iovec parts[kBurst];
+  for (uint32_t i = 0; i < pieces; i++) {
+    rte_pktmbuf_reset(frames[i]);
+    parts[i] = {rte_pktmbuf_mtod(frames[i], void*), frame_room_};
+  }
+  msghdr message{};
+  message.msg_iov = parts;
+  message.msg_iovlen = pieces;
+  long length;
+  do {
+    length = kernel_call(SYS_recvmsg, receiving_, as_arg(&message), MSG_DONTWAIT | MSG_TRUNC);
+  } while (length >= 0 && length != static_cast<long>(slot.tp_len));
+  return length >= 0;
+}
+
+void PacketWire::discard_queued() noexcept { (void)kernel_call(SYS_recvfrom, receiving_, 0, 0, MSG_DONTWAIT | MSG_TRUNC, 0, 0); }
+
+// ---------------------------------------------------------------- sending
+
+void PacketWire::send_tcp(void* handle, uint32_t length) noexcept {
+  static_cast<rte_mbuf*>(handle)->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM;
+  send(handle, length);
+}
+
+// One message of the first of `frames` and of those behind it that join; how many they are.
+uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept {
+  auto* frame = rte_pktmbuf_mtod(frames[0], uint8_t*);
+  uint8_t* const start = frame - sizeof(VnetHeader);
+  VnetHeader header{};
+  uint16_t joined = 1;
+  if (is_tcp(frames[0])) {
+    SegmentTrain train;
+    train.begin(frame, frames[0]->data_len);
+    while (joined < count && is_tcp(frames[joined])) {
+      auto* next = rte_pktmbuf_mtod(frames[joined], uint8_t*);
+      const uint32_t length = frames[joined]->data_len;
+      if (!train.join(next, length)) break;
+      pieces[joined++] = {next + SegmentTrain::kHeaderBytes, length - SegmentTrain::kHeaderBytes};
+    }
+    train.finish(&header);
+  }
+  memcpy(start, &header, sizeof header);
+  pieces[0] = {start, frames[0]->data_len + sizeof header};
+  message->msg_hdr.msg_iov = pieces;
+  message->msg_hdr.msg_iovlen = joined;
+  return joined;
+}
+
+long PacketWire::transmit(uint32_t messages) noexcept {
+  const msghdr& first = messages_[0].msg_hdr;
+  if (messages > 1) return kernel_call(SYS_sendmmsg, sending_, as_arg(messages_), messages, MSG_DONTWAIT);
+  const long sent = first.msg_iovlen > 1
+                        ? kernel_call(SYS_sendmsg, sending_, as_arg(&first), MSG_DONTWAIT)
+                        : kernel_call(SYS_sendto, sending_, as_arg(first.msg_iov[0].iov_base), static_cast<long>(first.msg_iov[0].iov_len), MSG_DONTWAIT, 0, 0);
+  return sent < 0 ? sent : 1;
+}
+
+uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
+  CHECK(count <= kBurst);
+  uint32_t messages = 0;
+  for (uint16_t i = 0; i < count; messages++) {
+    frames_of_[messages] = add_message(frames + i, static_cast<uint16_t>(count - i), &messages_[messages], pieces_ + i);
+    i = static_cast<uint16_t>(i + frames_of_[messages]);
+  }
+  const long result = transmit(messages);
+  uint32_t done = result > 0 ? static_cast<uint32_t>(result) : 0;
+  if (result > 0) {
+    refusals_ = 0;
+  } else if ((result != -ENOBUFS && result != -EAGAIN && result != -ENOMEM) || ++refusals_ >= kMostRefusals) {
+    done = 1;
+  }
+  uint16_t gone = 0;
+  for (uint32_t i = 0; i < done; i++) gone = static_cast<uint16_t>(gone + frames_of_[i]);
+  pool_->give(reinterpret_cast<void**>(frames), gone);
+  return gone;
+}
+
+void PacketWire::recover() noexcept {
+  DpdkWire::recover();
+  ring_.realign();
 }
 
 }  // namespace netstack

@@ -6,7 +6,7 @@
 # Debian's static archives are position independent. Copies of them are changed, never the originals:
 #  - descriptors: whatever makes one (redirect_common.syms) calls a version of ours that moves it into the hidden range;
 #  - the interrupt service (one member of EAL) is left out, interrupts.cc stands in for it;
-#  - memif, af_packet and tap get lists of their own;
+#  - memif and tap get lists of their own;
 #  - eal_common_options.c keeps a 4 KiB thread-local buffer for directories of plugins. Static TLS of a dlmopen'ed object is
 #    scarce and we have no plugins: the section's size field is written down to 64 bytes. For the same reason the member
 #    with rte_strerror() and its buffer is left out, tls.cc has both of its names;
@@ -15,7 +15,7 @@ set -eu
 lib=$1 here=$2 work=$3 out=$4
 mkdir -p "$work"
 
-drivers="net_af_packet net_memif net_tap bus_vdev"
+drivers="net_memif net_tap bus_vdev"
 libraries="eal kvargs telemetry ring mempool mbuf net meter ethdev hash rcu gso"
 
 for name in $drivers $libraries; do

@@ -131,13 +131,11 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   if (!pair) return pair.error();
   const uint32_t kernel_be = choose_host_addresses(opening, pair->number);
   memcpy(opening.out->wire, base::make_error("veth %s (af_packet)", pair->name).text, sizeof opening.out->wire);
-  switch_offloads_off(pair->name);
   long result = host.add_address(pair->name, kernel_be, opening.out->prefix);
   if (result == 0) result = host.set_up(pair->name);
   if (result != 0) return refused("give its link an address", result);
 
   if (result = spaces.enter_own(); result != 0) return refused("enter its network namespace", result);
-  switch_offloads_off(pair->peer_name);
   RtNetlink own;
   if (result = own.set_up(pair->peer_name); result != 0) return refused("switch its link on", result);
   auto wire = open_packet_wire(opening, pair->peer_name, mtu, sockets);

@@ -1,0 +1,47 @@
+// A Wire over the packet sockets of one link: frames are copied out of a ring, and sent with what the kernel can do for them.
+//
+// DPDK's af_packet driver is not used: it copies what it sends into a ring, which is slower than sendmsg() (packet_sockets.h), and knows neither
+// unfinished checksums nor segmentation. Frames still are mbufs of the wire's DPDK pool. Both ends of the link then may keep their
+// offloads: the kernel's TCP sends segments of up to 64 KB without checksums, and so do we (segment_train.h). What the kernel says
+// about a received frame's checksum (valid, or not finished because the frame never left the machine) spares the stack the sum.
+//
+// Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a frame the
+// kernel refuses for want of memory stays queued; one that it refuses for any other reason, or again and again, is dropped.
+#pragma once
+
+#include <sys/socket.h>
+
+#include "netstack/dpdk/dpdk_wire.h"
+#include "netstack/dpdk/packet_ring.h"
+#include "netstack/dpdk/packet_sockets.h"
+
+namespace netstack {
+
+class PacketWire final : public DpdkWire {
+ public:
+  PacketWire(const PacketSockets& sockets, const PacketRing& ring, uint32_t frame_room, FramePool* pool, rte_mbuf** queue,
+             uint32_t queue_capacity) noexcept;
+
+  [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
+  void send_tcp(void* handle, uint32_t length) noexcept override;
+  void recover() noexcept override;
+
+ private:
+  static constexpr uint32_t kMostRefusals = 16;
+
+  [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
+  uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
+  [[nodiscard]] long transmit(uint32_t messages) noexcept;
+  [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
+  void discard_queued() noexcept;
+
+  const int receiving_, sending_;
+  const uint32_t frame_room_;
+  PacketRing ring_;
+  uint32_t refusals_ = 0;
+  mmsghdr messages_[kBurst] = {};
+  iovec pieces_[kBurst] = {};
+  uint16_t frames_of_[kBurst] = {};
+};
+
+}  // namespace netstack

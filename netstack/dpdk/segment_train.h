@@ -1,0 +1,44 @@
+// Consecutive TCP segments of one connection as one frame for a device that cuts it again (virtio's TCPv4 segmentation offload).
+//
+// lwIP makes segments of at most the wire's MSS, and everything in it (windows, retransmission, Nagle) counts in those. What waits for the wire
+// in one burst is often one connection's stream in order. Such a train goes out as one frame of up to 64 KB: the payloads one behind
+// the other under the first segment's headers, with the last one's acknowledgement and window. The kernel's TCP takes it as it is and only a
+// real network card cuts it. Checksums are left to the device: the TCP checksum field holds the sum of the pseudo header.
+//
+// A segment joins if it continues the sequence, its headers say the same otherwise, it has neither options nor another flag than ACK and
+// PSH, and all before it are as long as the first.
+#pragma once
+
+#include <cstdint>
+
+namespace netstack {
+
+// struct virtio_net_hdr of Linux, whose header is not C++.
+struct VnetHeader {
+  static constexpr uint8_t kNeedsChecksum = 1, kTcp4 = 1;
+  uint8_t flags, gso_type;
+  uint16_t hdr_len, gso_size, csum_start, csum_offset;
+};
+static_assert(sizeof(VnetHeader) == 10);
+
+class SegmentTrain {
+ public:
+  static constexpr uint32_t kEthernetBytes = 14, kIpBytes = 20, kTcpBytes = 20;
+  static constexpr uint32_t kHeaderBytes = kEthernetBytes + kIpBytes + kTcpBytes;
+
+  // Starts with `frame`: Ethernet, IPv4 without options, TCP, `length` bytes in all.
+  void begin(uint8_t* frame, uint32_t length) noexcept;
+  // Takes `frame` in if it continues the train; its payload is then what lies behind kHeaderBytes.
+  [[nodiscard]] bool join(const uint8_t* frame, uint32_t length) noexcept;
+  // Completes the first frame's headers and says to the device what is left to do.
+  void finish(VnetHeader* out) noexcept;
+
+ private:
+  uint8_t* first_ = nullptr;
+  uint32_t first_payload_ = 0;  // 0: nothing joins
+  uint32_t payload_ = 0;        // of the whole train
+  uint32_t next_sequence_ = 0;
+  bool open_ = false;           // the last segment was as long as the first
+};
+
+}  // namespace netstack

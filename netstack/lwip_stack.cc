@@ -94,6 +94,14 @@ void LwipStack::owe_ack(tcp_pcb* pcb) noexcept {
   if (!link->linked()) owed_acks_.push_back(link);
 }
 
+void LwipStack::pay_ack(tcp_pcb* pcb) noexcept {
+  if (pcb->errf == nullptr || !tcp_is_flag_set(pcb, TF_ACK_DELAY)) return;
+  OwedAck* link = static_cast<LwipStream*>(pcb->callback_arg);
+  if (!link->linked()) return;
+  link->unlink();
+  (void)tcp_send_empty_ack(pcb);
+}
+
 // What no segment has said since goes out with this turn's flush.
 void LwipStack::pay_acks() noexcept {
   while (OwedAck* link = owed_acks_.pop_front()) {

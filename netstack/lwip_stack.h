@@ -72,6 +72,8 @@ class LwipStack final : public Stack {
   [[nodiscard]] u16_t checks_of_unchecked() const noexcept { return checks_of_unchecked_; }
   // A connection's data is to be acknowledged, but not at once: the program may answer before the next poll, and the answer says it too.
   void owe_ack(tcp_pcb* pcb) noexcept;
+  // Sends at once what is owed to this connection, if anything is.
+  void pay_ack(tcp_pcb* pcb) noexcept;
   // How many bytes the segment has that lwIP is about to process.
   uint32_t segment_bytes = 0;
   // Undoes what the guard changed for the segment that lwIP has now processed, and goes on with a recovery that lwIP ends too early.

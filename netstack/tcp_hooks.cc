@@ -71,6 +71,7 @@ err_t guard_synchronised(LwipStack& stack, tcp_pcb* pcb, const tcp_hdr& header, 
   if ((flags & TCP_SYN) != 0) return answer_with_ack(pcb);
   if ((flags & (TCP_ACK | TCP_RST)) == 0) return ERR_VAL;
   const uint32_t end = header.seqno + p.tot_len + ((flags & TCP_FIN) != 0 ? 1 : 0);
+  if (p.tot_len > 0 && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt)) stack.pay_ack(pcb);  // or the duplicate that this brings about would not be one
   if (end != header.seqno && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);
   if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt)) pcb->snd_wl1 = header.seqno;
   const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
@@ -140,12 +141,16 @@ u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* 
   return clock + static_cast<uint32_t>(netstack::siphash(the_stack->setup().seed, words, 2));
 }
 
-// RFC 5681, 4.2: no more than two full segments stay unacknowledged.
+// RFC 5681, 4.2: no more than two full segments stay unacknowledged. Where a frame costs little the acknowledgement leaves at once: a sender
+// that is lwIP opens its window by two segments for each at most.
 void zps_tcp_ack(tcp_pcb* pcb) {
   if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && the_stack->segment_bytes < 2u * pcb->mss) {
     tcp_set_flags(pcb, TF_ACK_DELAY);
-  } else {
+  } else if (the_stack->wire_finishes_tcp()) {
     the_stack->owe_ack(pcb);
+  } else {
+    tcp_clear_flags(pcb, TF_ACK_DELAY);
+    tcp_ack_now(pcb);
   }
 }
 

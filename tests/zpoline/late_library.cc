@@ -1,6 +1,6 @@
 // A library that tests load late: a constructor, an IRELATIVE resolver and functions that make system calls of their own.
 //
-// Built several times with another LATE_ANSWER and another shape, so that one object replaces another at the same address.
+// Built several times with another LATE_ANSWER, another LATE_PADDING and other LATE_ROWS, so that one object replaces another at the same address.
 #include "tests/zpoline/late_library.h"
 
 #include <sys/syscall.h>
@@ -9,10 +9,7 @@
 
 extern "C" {
 [[gnu::visibility("hidden")]] long late_chosen();
-[[gnu::visibility("hidden")]] long late_site_0();
-[[gnu::visibility("hidden")]] long late_site_1();
-[[gnu::visibility("hidden")]] long late_site_2();
-[[gnu::visibility("hidden")]] long late_site_3();
+extern const char late_sites[];
 }
 
 namespace {
@@ -40,22 +37,25 @@ extern "C" {
 [[gnu::visibility("default")]] void late_padding() { asm volatile(".skip %c0, 0x90\n" : : "i"(LATE_PADDING)); }
 #endif
 
-// Another thread runs one of these while their object is being loaded: the address leaves the resolver below before the engine has seen it.
-#define LATE_SITE(number, alignment, code)                                                                        \
-  asm(".pushsection .text\n.p2align 6\n.type late_site_" #number ", @function\n"                                   \
-      "late_site_" #number ": .cfi_startproc\n.skip " #alignment ", 0x90\n" code "\ncmp $-4095, %rax\nret\n.cfi_endproc\n" \
-      ".size late_site_" #number ", .-late_site_" #number "\n.popsection\n")
-LATE_SITE(0, 0, "mov $39, %eax\nnop\nsyscall");   // in one cache line
-LATE_SITE(1, 57, "mov $39, %eax\nnop\nsyscall");  // its two bytes in two cache lines
-LATE_SITE(2, 0, "mov $39, %eax\nsyscall");        // with its number, all in eight bytes
-LATE_SITE(3, 60, "mov $39, %eax\nsyscall");       // with its number, in two cache lines
+// Other threads run these while their object is being loaded: their address leaves the resolver below before the engine has seen them. Rows of
+// four shapes (kLateShapes), at multiples of kLateSiteBytes: load and system call with something between them, the system call in one cache
+// line and in two; both together, in one aligned 16 bytes and in two cache lines.
+#define TEXT_OF(value) #value
+#define TEXT(value) TEXT_OF(value)
+#define LATE_SITE(nops, between)                                                       \
+  ".p2align 7\n .cfi_startproc\n .fill " #nops ", 1, 0x90\n mov $500, %eax\n" between \
+  "syscall\n cmp $-4095, %rax\n ret\n .cfi_endproc\n"
+static_assert(kProbeGeneral == 500);
+asm(".pushsection .text\n .p2align 7\n .hidden late_sites\n late_sites: .rept " TEXT(LATE_ROWS) "\n"
+    LATE_SITE(0, "nop\n") LATE_SITE(57, "nop\n") LATE_SITE(0, "") LATE_SITE(60, "")
+    ".endr\n .popsection\n");
 
 // Runs while ld.so relocates this library: nothing of it may be used but code and fixed addresses.
 static long (*resolve())() {
   auto* meeting = reinterpret_cast<LateMeeting*>(kLateMeeting);
   if (meeting->wanted == 1) {
-    const int which = meeting->which;
-    meeting->site = which == 0 ? late_site_0 : which == 1 ? late_site_1 : which == 2 ? late_site_2 : late_site_3;
+    meeting->sites = reinterpret_cast<uint64_t>(late_sites);
+    meeting->rows = LATE_ROWS;
     __atomic_store_n(&meeting->wanted, 2, __ATOMIC_RELEASE);
     while (__atomic_load_n(&meeting->wanted, __ATOMIC_ACQUIRE) == 2) raw(SYS_sched_yield, 0);
   }

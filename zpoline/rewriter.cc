@@ -27,7 +27,8 @@
 //
 // Table: 65536 words, indexed by bits 0..15 of the return address, else by these plus 648 or 1000 times bits 16..31 (what
 // entry.S can compute without touching flags): copies of one library lie apart by multiples of a page, so their sites would meet in any
-// index that leaves bits out. A word holds the negated address. A site that finds all three taken stays unrewritten.
+// index that leaves bits out. A word holds the negated address. A site that finds all three taken moves another one
+// out of the way; if none can move it stays unrewritten.
 //
 // Invariants: 1 a site enters the table before its bytes change; 2 writers hold `lock`, readers need none.
 #include "zpoline/rewriter.h"
@@ -39,6 +40,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <initializer_list>
 
 #include "base/log.h"
 #include "base/syscall.h"
@@ -91,12 +93,28 @@ uint64_t* table_word(uint64_t return_address, int attempt) noexcept {
   return &zps_site_table[(return_address + (return_address >> 16) * kFactors[attempt] + kOffsets[attempt]) & 0xffff];
 }
 
-bool enter(uint64_t return_address) noexcept {
+// Puts the site in `word` into a word that is tried later as well: a thread that is looking for it finds it in the one or in the other.
+bool make_room(const uint64_t* word) noexcept {
+  const uint64_t occupant = -*word;
+  bool later = false;
   for (int attempt = 0; attempt < 3; attempt++) {
-    uint64_t* word = table_word(return_address, attempt);
-    if (*word != 0 && *word != -return_address) continue;
-    __atomic_store_n(word, -return_address, __ATOMIC_RELEASE);
+    uint64_t* other = table_word(occupant, attempt);
+    if (other == word) later = true;
+    if (!later || *other != 0) continue;
+    __atomic_store_n(other, -occupant, __ATOMIC_RELEASE);
     return true;
+  }
+  return false;
+}
+
+bool enter(uint64_t return_address) noexcept {
+  for (const bool all_taken : {false, true}) {
+    for (int attempt = 0; attempt < 3; attempt++) {
+      uint64_t* word = table_word(return_address, attempt);
+      if (*word != 0 && *word != -return_address && !(all_taken && make_room(word))) continue;
+      __atomic_store_n(word, -return_address, __ATOMIC_RELEASE);
+      return true;
+    }
   }
   return false;
 }

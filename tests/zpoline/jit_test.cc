@@ -77,7 +77,7 @@ TEST(MadeCode, WithoutCallsArmsNobody) {
   in_child([] {
     EXPECT_FALSE(is_armed());
     uint8_t* pages = new_pages(PROT_READ | PROT_WRITE, 5);
-    memset(pages, 0xcd, 5 * kPage);
+    memset(pages, 0xcd, 5 * kPage - 1);  // the first byte of a call; the byte behind the last page is not ours to choose
     memcpy(pages, kHarmless, sizeof kHarmless);
     ASSERT_EQ(mprotect(pages, 5 * kPage, PROT_READ | PROT_EXEC), 0);
     EXPECT_EQ(reinterpret_cast<Made>(pages)(1, 0), 6);

@@ -77,7 +77,7 @@ bool copy_text(char* out, size_t capacity, const char* text) noexcept {
 }
 
 bool parse_hook(Config& config, const char* text) noexcept {
-  for (const char* mode : {"auto", "zpoline", "nopage0", "sud", "off"}) {
+  for (const char* mode : {"auto", "zpoline", "nopage0", "sud", "symbols", "off"}) {
     if (strcmp(text, mode) == 0) return copy_text(config.hook, sizeof config.hook, text);
   }
   return false;
@@ -201,7 +201,7 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {{"hook", "ZPS_HOOK", "one of auto, zpoline, nopage0, sud, off", "how system calls are caught; auto takes the best mode the machine allows"},
+    {{"hook", "ZPS_HOOK", "one of auto, zpoline, nopage0, sud, symbols, off", "how system calls are caught; auto takes the best mode the machine allows"},
      parse_hook,
      print_text<16, &Config::hook>},
     {{"hook_library", "ZPS_HOOK_LIBRARY", "absolute path", "a hook library to run on the engine in place of the stack"},

@@ -17,7 +17,7 @@ enum class Fallback { fail, kernel };
 
 // Addresses are in wire order; sizes and times carry their unit in the name. Zero means "chosen by the wire".
 struct Config {
-  char hook[16] = "auto";       // ZPS_HOOK: auto, zpoline, nopage0, sud, off
+  char hook[16] = "auto";       // ZPS_HOOK: auto, zpoline, nopage0, sud, symbols, off
   char hook_library[256] = "";  // ZPS_HOOK_LIBRARY
   char wire[256] = "veth";      // ZPS_WIRE: veth, tap, memif:/path[,role=server|client|auto], af_packet:interface
   uint32_t address_be = 0;      // ZPS_IP=198.18.0.2/24

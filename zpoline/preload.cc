@@ -3,7 +3,7 @@
 // The constructor runs before main() and before the program has threads. Either everything is in place when it returns, or the
 // program runs untouched (ZPS_FALLBACK=kernel), or it does not run (exit status 127). The environment is read here and nowhere
 // else in the engine:
-//   ZPS_HOOK          auto (default), zpoline, nopage0, sud, off
+//   ZPS_HOOK          auto (default), zpoline, nopage0, sud, symbols, off
 //   ZPS_HOOK_LIBRARY  the hook; default: libzpstack-core.so beside libzpstack.so
 //   ZPS_FALLBACK      fail (default), kernel
 //   ZPS_LOG           error, warn, info (default), debug
@@ -26,6 +26,8 @@
 #include "zpoline/rewriter.h"
 #include "zpoline/masks.h"
 #include "zpoline/signals.h"
+#include "zpoline/symbol_calls.h"
+#include "zpoline/symbols.h"
 #include "zpoline/trap.h"
 
 extern "C" {
@@ -49,10 +51,9 @@ enum class Mode { best, zpoline, nopage0, sud, symbols, off };
 struct ModeName {
   const char* name;
   Mode mode;
-  bool available;
 };
-constexpr ModeName kModes[] = {{"auto", Mode::best, true}, {"zpoline", Mode::zpoline, true},  {"nopage0", Mode::nopage0, true},
-                               {"sud", Mode::sud, true},   {"symbols", Mode::symbols, false}, {"off", Mode::off, true}};
+constexpr ModeName kModes[] = {{"auto", Mode::best}, {"zpoline", Mode::zpoline}, {"nopage0", Mode::nopage0},
+                               {"sud", Mode::sud},   {"symbols", Mode::symbols}, {"off", Mode::off}};
 
 char library_path[4096];  // of libzpstack.so
 char hook_path[4096];
@@ -70,9 +71,7 @@ base::Result<Mode> chosen_mode() noexcept {
   const char* wanted = variable("ZPS_HOOK");
   if (wanted == nullptr || *wanted == '\0') return Mode::best;
   for (const ModeName& mode : kModes) {
-    if (strcmp(mode.name, wanted) != 0) continue;
-    if (!mode.available) return base::make_error("ZPS_HOOK=%s is not available in this version: use auto, zpoline, nopage0, sud or off", wanted);
-    return mode.mode;
+    if (strcmp(mode.name, wanted) == 0) return mode.mode;
   }
   return base::make_error("ZPS_HOOK=%s is not known: auto, zpoline, nopage0, sud, symbols or off", wanted);
 }
@@ -127,7 +126,7 @@ base::Result<bool> open_hook() noexcept {
 
 // Which mode it will be. `why` becomes what stands against a better one.
 base::Result<Mode> settle_mode(Mode wanted, base::Error& why) noexcept {
-  if (wanted == Mode::nopage0 || wanted == Mode::sud) return wanted;
+  if (wanted == Mode::nopage0 || wanted == Mode::sud || wanted == Mode::symbols) return wanted;
   if (const char* language = wanted == Mode::best ? relies_on_null_faults() : nullptr) {
     why = base::make_error("%s leaves its null checks to faults at NULL", language);
     return Mode::nopage0;
@@ -146,6 +145,8 @@ const char* name_of(Mode wanted) noexcept {
   return "";
 }
 
+bool ends_with_symbols = false;
+
 // Puts `mode` into effect; if that cannot be and the choice is ours, the next: what a policy forbids shows only now.
 base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcept {
   if (mode == Mode::zpoline) {
@@ -162,6 +163,12 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
   if (made_code != nullptr && strcmp(made_code, "kernel") == 0) leave_made_code_to_kernel();
   engine.mode = name_of(mode);
   if (mode == Mode::sud) return dispatch_everything();
+  if (mode == Mode::symbols) {
+    if (!prepare_symbol_calls()) return base::make_error("libc has no thread-specific key left");
+    exchange_symbols();
+    ends_with_symbols = true;
+    return true;
+  }
   auto rewritten = rewrite_loaded_objects();
   if (rewritten || wanted != Mode::best) return rewritten;
   why = rewritten.error();
@@ -184,6 +191,10 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
 
 [[noreturn]] void give_up() noexcept {
   for (;;) (void)base::kernel_call(SYS_exit_group, 127);
+}
+
+[[gnu::destructor]] void end() noexcept {
+  if (ends_with_symbols) end_with_symbols();
 }
 
 [[gnu::constructor]] void start(int, char**, char** environment) noexcept {

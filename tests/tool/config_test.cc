@@ -112,7 +112,7 @@ TEST(Config, every_type_refuses_what_is_not_its_own) {
                             "ZPS_LOG=3",
                             "ZPS_IO_URING=on",
                             "ZPS_INHERIT=0",
-                            "ZPS_HOOK=symbols"}) {
+                            "ZPS_HOOK=functions"}) {
     Result<Config> config = load({entry});
     ASSERT_FALSE(config) << entry;
     const std::string text = config.error().text;

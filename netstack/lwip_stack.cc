@@ -72,7 +72,10 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   pay_acks();
   RxFrame frames[kBurst];
   const int taken = setup_.wire->receive(frames, kBurst);
-  if (taken > 0) input_frames(netif_, *setup_.wire, frames, taken);
+  if (taken > 0) {
+    arrivals_ = 0;
+    input_frames(netif_, *setup_.wire, frames, taken);
+  }
   if (netif_.loop_first != nullptr) {
     netif_poll(&netif_);
     finish_input();
@@ -115,6 +118,7 @@ void LwipStack::pay_acks() noexcept {
 
 void LwipStack::flush() noexcept {
   dirty_count_ = 0;
+  unflushed_bytes_ = 0;
   while (DirtyLink* link = dirty_.pop_front()) (void)static_cast<LwipStream*>(link)->output();
   setup_.wire->flush();
 }

@@ -51,9 +51,16 @@ class LwipStack final : public Stack {
   }
   // After a write. Where sending needs no kernel call the peer gets a batch while the program still works on the next one:
   // a server that answers all its clients before it waits would else take turns with its peer, each idle half of the time.
-  void wrote() noexcept {
-    if (dirty_count_ >= early_flush_) flush();
+  // Where it needs one, the last of the answers to what the last poll brought in leaves at once (with one client it is the only one, and its way
+  // back into the wait would be part of the round trip), and so does what fills a cache: it is copied twice more.
+  void wrote(size_t bytes) noexcept {
+    unflushed_bytes_ += bytes;
+    if (dirty_count_ < early_flush_ && (!wire_finishes_tcp_ || (dirty_count_ != arrivals_ && unflushed_bytes_ < kEarlyFlushBytes))) return;
+    if (dirty_count_ == arrivals_) arrivals_ = 0;  // a program that answers in many small writes has the others sent together
+    flush();
   }
+  // A stream has got data in this turn.
+  void note_arrival() noexcept { arrivals_++; }
   void free_stream(LwipStream& stream) noexcept;
   void free_listener(LwipListener& listener) noexcept;
   [[nodiscard]] LwipStream* take_stream() noexcept;
@@ -100,6 +107,7 @@ class LwipStack final : public Stack {
   static constexpr uint64_t kSlowTickNs = 2 * kTickNs;
   static constexpr uint64_t kNever = UINT64_MAX;
   static constexpr int kEarlyFlush = 24;  // measured with redis over memif, 50 connections: 600 k/s without, 900 k/s with it
+  static constexpr size_t kEarlyFlushBytes = 8192;
   static constexpr int kMaxWaiting = 16384;
   static constexpr int kListenerBuckets = 256;
 
@@ -120,6 +128,8 @@ class LwipStack final : public Stack {
   netif netif_;
   base::List<DirtyLink> dirty_;
   int dirty_count_ = 0;
+  int arrivals_ = 0;
+  size_t unflushed_bytes_ = 0;
   int early_flush_;
   const bool wire_finishes_tcp_;
   const u16_t checks_of_unchecked_;

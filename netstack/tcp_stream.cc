@@ -283,6 +283,7 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
     return ERR_OK;
   }
   stream->queue_received(p);
+  stream->stack_.note_arrival();
   stream->announce(kReadable);
   return ERR_OK;
 }

@@ -44,7 +44,7 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
     const bool queued = (slot->tp_status & TP_STATUS_COPY) != 0;
     const bool whole = slot->tp_snaplen == length && ring_.holds(*slot, length);
     if ((!queued && !whole) || pieces == 0 || pieces > kBurst || !is_for_us(*slot)) {
-      if (queued) discard_queued();
+      if (queued) (void)discard_queued();
       ring_.pop();
       continue;
     }
@@ -53,7 +53,7 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
     if (!pool_->take(reinterpret_cast<void**>(frames), pieces)) {
       // What is long would wait for many frames at once, and everything behind it too: its sender sends it again.
       if (pieces == 1) break;
-      discard_queued();
+      (void)discard_queued();
       ring_.pop();
       continue;
     }
@@ -77,8 +77,7 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
   return taken;
 }
 
-// Reads the frame that `slot` only begins. Both queues have the same order; a frame of another length is left over from a member that
-// died in between.
+// Reads the frame that `slot` only begins. Both queues have the same order; a frame of another length is one that recover() missed.
 bool PacketWire::fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept {
   iovec parts[kBurst];
   for (uint32_t i = 0; i < pieces; i++) {
@@ -95,7 +94,7 @@ bool PacketWire::fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pie
   return length >= 0;
 }
 
-void PacketWire::discard_queued() noexcept { (void)kernel_call(SYS_recvfrom, receiving_, 0, 0, MSG_DONTWAIT | MSG_TRUNC, 0, 0); }
+bool PacketWire::discard_queued() noexcept { return kernel_call(SYS_recvfrom, receiving_, 0, 0, MSG_DONTWAIT | MSG_TRUNC, 0, 0) >= 0; }
 
 // ---------------------------------------------------------------- sending
 
@@ -157,9 +156,14 @@ uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
   return gone;
 }
 
+// A member that died between the two has taken a frame out of the socket's queue and left its slot, so everything that waits is dropped: the queue
+// first, because of a frame that comes meanwhile only what is queued may be left over (fetch() notices).
 void PacketWire::recover() noexcept {
   DpdkWire::recover();
   ring_.realign();
+  for (uint32_t i = 0; i < kMostDropped && discard_queued(); i++) {
+  }
+  for (uint32_t i = 0; i < kMostDropped && ring_.front() != nullptr; i++) ring_.pop();
 }
 
 }  // namespace netstack

@@ -28,12 +28,13 @@ class PacketWire final : public DpdkWire {
 
  private:
   static constexpr uint32_t kMostRefusals = 16;
+  static constexpr uint32_t kMostDropped = 4096;
 
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
   uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
   [[nodiscard]] long transmit(uint32_t messages) noexcept;
   [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
-  void discard_queued() noexcept;
+  bool discard_queued() noexcept;
 
   const int receiving_, sending_;
   const uint32_t frame_room_;

@@ -11,7 +11,8 @@
 //     calls at any offset, and traps only if there is one. V8, LuaJIT and PCRE2 make all their calls through libc: nothing is found. A program
 //     that protects its code again and again would be searched again and again; so there is a budget, and when it is used up the
 //     rest traps unsearched;
-//   - new, private, anonymous and read-only: zeros.
+//   - new, private, anonymous and read-only: zeros;
+//   - an object that the rewriter could not write (PR_SET_MDWE). Its calls trap.
 // Whether memory is shared is known from mmap only, so the bounds of all shared mappings are kept: mprotect inside them counts as shared.
 //
 // Rejected: PR_SYS_DISPATCH_INCLUSIVE_ON (Linux 6.17), which names the range that traps. One range for code in several places is as
@@ -112,6 +113,10 @@ void after_mprotect(const zps_call& call) noexcept {
   const bool writable = call.arg[2] & PROT_WRITE;
   if (!writable && is_in_loader(call.return_address)) return;  // text after its relocation
   if (writable || may_be_shared(begin, end) || may_call(begin, end)) dispatch_also(begin, end);
+}
+
+void after_failed_rewrite(uint64_t begin, uint64_t end) noexcept {
+  if (!is_known(begin, end)) dispatch_also(begin, end);
 }
 
 void after_mremap(const zps_call& call, int64_t result) noexcept {

@@ -45,6 +45,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/made_code.h"
 #include "zpoline/stubs.h"
 
 namespace zpoline {
@@ -409,11 +410,17 @@ bool rewrite_new_objects() noexcept {
         return list->count == sizeof list->objects / sizeof list->objects[0] ? 1 : 0;
       },
       &found);
-  Locked locked;
   for (size_t i = 0; i < found.count; i++) {
     counts.late_objects++;
-    if (rewrite_object(found.objects[i]) < 0)
-      base::log(base::LogLevel::warn, "%s cannot be rewritten: its system calls go to the kernel", found.objects[i].dlpi_name);
+    long result = 0;
+    {
+      Locked locked;
+      result = rewrite_object(found.objects[i]);
+    }
+    if (result >= 0) continue;
+    const Range text = text_of(found.objects[i]);
+    base::log(base::LogLevel::debug, "%s cannot be rewritten (%ld): its system calls trap", found.objects[i].dlpi_name, result);
+    after_failed_rewrite(text.begin, text.end);
   }
   return found.count > 0;
 }

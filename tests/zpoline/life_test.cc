@@ -359,7 +359,7 @@ TEST(Seen, ProcShowsTheProgram) {
   EXPECT_EQ(threads, 1);
 }
 
-// After PR_SET_MDWE nothing writable may become executable: what is rewritten works on, what comes later runs natively.
+// After PR_SET_MDWE nothing writable may become executable: what is rewritten works on, what comes later traps.
 TEST(Company, MemoryDenyWriteExecute) {
   constexpr int kSetMdwe = 65;
   const pid_t child = fork();
@@ -367,6 +367,11 @@ TEST(Company, MemoryDenyWriteExecute) {
     if (prctl(kSetMdwe, 1, 0, 0, 0) != 0) _exit(99);
     void* library = dlopen(LATE_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) _exit(98);
+    const auto late = reinterpret_cast<LateAnswers (*)()>(dlsym(library, "late_answers"));
+    const LateAnswers answers = late();
+    const auto probe_of = [](long argument) { return hooked::expected() ? argument + 1 : -ENOSYS; };
+    const bool right = answers.in_constructor == probe_of(41) && answers.probed == probe_of(1) && answers.probed_full == probe_of(1);
+    if (!right || answers.process != getpid()) _exit(96);
     const int lived = lives();
     if (lived != 0) _exit(lived);
     dlclose(library);

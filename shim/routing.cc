@@ -116,8 +116,10 @@ netstack::Stack* ensure_stack() noexcept {
     Guard guard;
     stack = guard.stack();
     if (stack != nullptr || refused) return stack;
+    const bool favour = base::BiasedLock::prepare_favour();  // at once while the process has one thread; the service would need a turn
     stack = make_it();
     if (stack == nullptr) return nullptr;
+    if (favour) stack->lock.allow_favour();  // a family without a stack is one process
     // Whoever waits for the family's own lock sees this when it gets it, and goes on to the stack's.
     family->stack.store(stack, std::memory_order_release);
   }

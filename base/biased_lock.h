@@ -26,21 +26,23 @@ class BiasedLock {
   using Taken = RobustLock::Taken;
 
   // As RobustLock::lock().
-  [[nodiscard]] Taken lock() noexcept {
-    const uint32_t me = thread_id();
-    if (favourite_.load(std::memory_order_relaxed) == me) [[likely]] {
-      inside_.store(true, std::memory_order_relaxed);
-      std::atomic_signal_fence(std::memory_order_seq_cst);
-      if (favourite_.load(std::memory_order_relaxed) == me) [[likely]] return Taken::clean;
-      inside_.store(false, std::memory_order_release);
-    }
-    return lock_fairly(me);
+  [[nodiscard]] Taken lock() noexcept { return enter_as_favourite() ? Taken::clean : lock_fairly(thread_id()); }
+  // Takes the lock if this thread is its favourite. False: nothing was done, and lock() will take it.
+  [[nodiscard]] bool enter_as_favourite() noexcept {
+    const uint32_t me = cached_thread_id;
+    if (favourite_.load(std::memory_order_relaxed) != me || me == 0) [[unlikely]] return false;
+    inside_.store(true, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (favourite_.load(std::memory_order_relaxed) == me) [[likely]] return true;
+    leave_as_favourite();
+    return false;
   }
+  void leave_as_favourite() noexcept { inside_.store(false, std::memory_order_release); }
   void unlock() noexcept {
     if (fair_.held()) {
       fair_.unlock();
     } else {
-      inside_.store(false, std::memory_order_release);
+      leave_as_favourite();
     }
   }
 

@@ -79,6 +79,18 @@ void park_forever() noexcept {
   while (true) (void)kernel_call(SYS_pause);
 }
 
+void Guard::take_slowly() noexcept {
+  favoured_ = false;
+  while (true) {
+    if (exiting.load(std::memory_order_relaxed) && !may_exit) park_forever();
+    stack_ = the_stack();
+    lock_ = stack_ != nullptr ? &stack_->lock : &family->lock;
+    if (lock_->lock() == base::BiasedLock::Taken::owner_died) recover();
+    if (the_stack() == stack_) return;
+    lock_->unlock();
+  }
+}
+
 void Guard::recover() noexcept {
   forget_lists();
   if (stack_ != nullptr) stack_->recover();

@@ -85,17 +85,20 @@ class Guard {
 
   // For a scope that has to leave the lock for a moment.
   void take() noexcept {
-    while (true) {
-      if (exiting.load(std::memory_order_relaxed) && !may_exit) [[unlikely]] park_forever();
-      stack_ = the_stack();
-      base::BiasedLock& lock = stack_ != nullptr ? stack_->lock : family->lock;
-      if (lock.lock() == base::BiasedLock::Taken::owner_died) [[unlikely]] recover();
-      if (the_stack() == stack_) [[likely]] return;
-      lock.unlock();
+    stack_ = the_stack();
+    if (stack_ != nullptr && !exiting.load(std::memory_order_relaxed)) [[likely]] {
+      lock_ = &stack_->lock;
+      favoured_ = lock_->enter_as_favourite();
+      if (favoured_) [[likely]] return;
     }
+    take_slowly();
   }
   void drop() noexcept {
-    (stack_ != nullptr ? stack_->lock : family->lock).unlock();
+    if (favoured_) [[likely]] {
+      lock_->leave_as_favourite();
+    } else {
+      lock_->unlock();
+    }
     if (family->wakes_due.load(std::memory_order_relaxed)) [[unlikely]] deliver_wakes();
   }
   [[nodiscard]] netstack::Stack* stack() const noexcept { return stack_; }
@@ -104,9 +107,12 @@ class Guard {
   static constinit thread_local bool may_exit;
 
  private:
+  void take_slowly() noexcept;
   void recover() noexcept;
 
   netstack::Stack* stack_;
+  base::BiasedLock* lock_;
+  bool favoured_ = false;  // entered as the lock's favourite
 };
 
 }  // namespace shim

@@ -50,19 +50,6 @@ void table_clear(int fd) noexcept {
   if (old != nullptr) file_unref(old);
 }
 
-File* file_at(int64_t fd) noexcept {
-  File* file = peek(fd);
-  if (file == nullptr || file->kind != FileKind::socket) return file;
-  if (static_cast<Socket*>(file)->state != SocketState::kernel) [[likely]] return file;
-  table_clear(static_cast<int>(fd));
-  return nullptr;
-}
-
-Socket* socket_at(int64_t fd) noexcept {
-  File* file = file_at(fd);
-  return file != nullptr && file->kind == FileKind::socket ? static_cast<Socket*>(file) : nullptr;
-}
-
 ProcessSlot* slot_acquire() noexcept {
   for (ProcessSlot& slot : family->slots) {
     if (slot.state.load(std::memory_order_relaxed) != SlotState::free) continue;

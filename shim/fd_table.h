@@ -70,8 +70,17 @@ extern ProcessSlot* my_slot;
 void table_clear(int fd) noexcept;
 
 // The file under `fd` if the shim serves it; entries whose socket went to the kernel are cleared on the way.
-[[nodiscard]] File* file_at(int64_t fd) noexcept;
-[[nodiscard]] Socket* socket_at(int64_t fd) noexcept;
+[[nodiscard]] inline File* file_at(int64_t fd) noexcept {
+  File* file = peek(fd);
+  if (file == nullptr || file->kind != FileKind::socket) return file;
+  if (static_cast<Socket*>(file)->state != SocketState::kernel) [[likely]] return file;
+  table_clear(static_cast<int>(fd));
+  return nullptr;
+}
+[[nodiscard]] inline Socket* socket_at(int64_t fd) noexcept {
+  File* file = file_at(fd);
+  return file != nullptr && file->kind == FileKind::socket ? static_cast<Socket*>(file) : nullptr;
+}
 
 // Calls visit(fd, file) for each entry of `slot`.
 template <class F>

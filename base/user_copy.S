@@ -1,5 +1,6 @@
-// The copy behind user_copy.h: no stack use, so that a fault anywhere can return at once.
+// The copies behind user_copy.h: no stack use, so that a fault anywhere can return at once.
 //
+// zps_user_copy
 //   in   rdi to, rsi from, rdx bytes          out  rax 0 or -EFAULT
 //   uses rax rcx rdx rsi rdi r8 xmm0-3
 //
@@ -9,6 +10,8 @@
     .text
     .globl  zps_user_copy, zps_user_copy_begin, zps_user_copy_end, zps_user_copy_fault
     .hidden zps_user_copy, zps_user_copy_begin, zps_user_copy_end, zps_user_copy_fault
+    .globl  zps_user_load_pair, zps_user_store_pair, zps_user_read_byte, zps_user_touch_byte
+    .hidden zps_user_load_pair, zps_user_store_pair, zps_user_read_byte, zps_user_touch_byte
     .type   zps_user_copy, @function
     .p2align 5
 zps_user_copy:
@@ -105,10 +108,59 @@ zps_user_copy_begin:
     movl    %r8d, -4(%rdi,%rdx)
     xorl    %eax, %eax
     ret
+    .cfi_endproc
+    .size   zps_user_copy, . - zps_user_copy
+
+// in rdi from; out rax word or -EFAULT, rdx value; uses rcx. In the sizes in which programs write: a load over two recent stores waits
+// until both are in the cache.
+    .type   zps_user_load_pair, @function
+    .p2align 4
+zps_user_load_pair:
+    .cfi_startproc
+    movl    (%rdi), %eax
+    movl    4(%rdi), %ecx
+    movl    8(%rdi), %edx
+    shlq    $32, %rdx
+    orq     %rcx, %rdx
+    ret
+    .cfi_endproc
+    .size   zps_user_load_pair, . - zps_user_load_pair
+
+// in rdi to, esi word, rdx value; out rax 0 or -EFAULT
+    .type   zps_user_store_pair, @function
+    .p2align 4
+zps_user_store_pair:
+    .cfi_startproc
+    movl    %esi, (%rdi)
+    movq    %rdx, 4(%rdi)
+    xorl    %eax, %eax
+    ret
+    .cfi_endproc
+    .size   zps_user_store_pair, . - zps_user_store_pair
+
+// in rdi address; out rax 0 or -EFAULT; uses rcx
+    .type   zps_user_read_byte, @function
+    .p2align 4
+zps_user_read_byte:
+    .cfi_startproc
+    movzbl  (%rdi), %ecx
+    xorl    %eax, %eax
+    ret
+    .cfi_endproc
+    .size   zps_user_read_byte, . - zps_user_read_byte
+
+    .type   zps_user_touch_byte, @function
+    .p2align 4
+zps_user_touch_byte:
+    .cfi_startproc
+    movzbl  (%rdi), %ecx
+    movb    %cl, (%rdi)
+    xorl    %eax, %eax
+    ret
 zps_user_copy_end:
 zps_user_copy_fault:
     movq    $-14, %rax                  // -EFAULT
     ret
     .cfi_endproc
-    .size   zps_user_copy, . - zps_user_copy
+    .size   zps_user_touch_byte, . - zps_user_touch_byte
     .section .note.GNU-stack, "", @progbits

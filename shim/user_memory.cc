@@ -3,8 +3,6 @@
 
 #include <cerrno>
 
-#include "base/user_copy.h"
-
 namespace shim {
 namespace {
 
@@ -29,14 +27,9 @@ long probe(const iovec* parts, int count, size_t bytes, F try_byte) noexcept {
 
 }  // namespace
 
-long probe_readable(const iovec* parts, int count, size_t bytes) noexcept {
-  char byte;
-  return probe(parts, count, bytes, [&](const char* at) { return zps_user_copy(&byte, at, 1); });
-}
+long probe_readable_parts(const iovec* parts, int count, size_t bytes) noexcept { return probe(parts, count, bytes, zps_user_read_byte); }
 
-long probe_writable(const iovec* parts, int count, size_t bytes) noexcept {
-  return probe(parts, count, bytes, [](char* at) { return zps_user_copy(at, at, 1); });
-}
+long probe_writable_parts(const iovec* parts, int count, size_t bytes) noexcept { return probe(parts, count, bytes, zps_user_touch_byte); }
 
 long copy_in(void* to, const void* user, size_t bytes) noexcept {
   if (bytes == 0) return 0;

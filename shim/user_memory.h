@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/user_copy.h"
+
 namespace shim {
 
 // False for memory that no program can have.
@@ -24,9 +26,22 @@ namespace shim {
 
 // Tries the pages of the first `bytes` bytes of an array of parts: that they can be read, or written (a byte is written back as it was,
 // so only bytes that are about to be overwritten may be asked for). 0 or -EFAULT.
-[[nodiscard]] long probe_readable(const iovec* parts, int count, size_t bytes) noexcept;
-[[nodiscard]] long probe_writable(const iovec* parts, int count, size_t bytes) noexcept;
+[[nodiscard]] long probe_readable_parts(const iovec* parts, int count, size_t bytes) noexcept;
+[[nodiscard]] long probe_writable_parts(const iovec* parts, int count, size_t bytes) noexcept;
 inline constexpr size_t kMostProbed = 256 * 1024;
+
+// True if `bytes` of the only part are some, and in one page.
+[[nodiscard]] inline bool within_a_page(const iovec* parts, int count, size_t bytes) noexcept {
+  if (count != 1) return false;
+  if (parts->iov_len < bytes) bytes = parts->iov_len;
+  return (reinterpret_cast<uintptr_t>(parts->iov_base) & 4095) + bytes - 1 < 4095;
+}
+[[nodiscard]] inline long probe_readable(const iovec* parts, int count, size_t bytes) noexcept {
+  return within_a_page(parts, count, bytes) ? zps_user_read_byte(parts->iov_base) : probe_readable_parts(parts, count, bytes);
+}
+[[nodiscard]] inline long probe_writable(const iovec* parts, int count, size_t bytes) noexcept {
+  return within_a_page(parts, count, bytes) ? zps_user_touch_byte(parts->iov_base) : probe_writable_parts(parts, count, bytes);
+}
 
 // 0 or -EFAULT.
 [[nodiscard]] long copy_in(void* to, const void* user, size_t bytes) noexcept;

@@ -22,16 +22,29 @@ constexpr uint32_t kWithExclusive = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | E
 constexpr long kMostEvents = INT32_MAX / static_cast<long>(sizeof(epoll_event));
 
 EpollFile* set_at(int64_t fd) noexcept {
-  File* file = file_at(fd);
+  File* file = peek(fd);
   return file != nullptr && file->kind == FileKind::epoll ? static_cast<EpollFile*>(file) : nullptr;
 }
 
 EpollItem* find_item(EpollFile* set, File* file, int fd) noexcept {
   for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
     EpollItem* item = static_cast<EpollItem*>(link);
-    if (item->set == set && item->fd == fd) return item;
+    if (item->set == set && item->fd == fd) return item == file->parked ? nullptr : item;
   }
   return nullptr;
+}
+
+// A new item, linked; nullptr when there is no memory. Parked ones are not worth a refusal.
+EpollItem* make_item(EpollFile* set, File* file, int fd) noexcept {
+  EpollItem* item = family->items.allocate(set, file, fd);
+  if (item == nullptr) [[unlikely]] {
+    family->sockets.for_each([](Socket* socket) { drop_parked(socket); });
+    item = family->items.allocate(set, file, fd);
+    if (item == nullptr) return nullptr;
+  }
+  set->items.push_back(item);
+  file->registrations.push_back(item);
+  return item;
 }
 
 // True if the kernel's half of a set holds this file's placeholder too.
@@ -41,37 +54,52 @@ bool kernel_too(const File* file) noexcept {
   return socket->state == SocketState::undecided || (socket->state == SocketState::listening && socket->dual);
 }
 
-long add_item(EpollFile* set, File* file, const zps_call& call, const epoll_event& event) noexcept {
+bool valid_exclusive(uint32_t events) noexcept { return (events & EPOLLEXCLUSIVE) == 0 || (events & ~kWithExclusive) == 0; }
+
+// An event as the program passed it; -EFAULT as its word.
+zps_word_pair load_event(int64_t user) noexcept {
+  const void* from = reinterpret_cast<const void*>(user);
+  return plausible(from, sizeof(epoll_event)) ? zps_user_load_pair(from) : zps_word_pair{-EFAULT, 0};
+}
+
+// The same call on the kernel's half. 0 or a negative errno.
+long control_placeholder(const zps_call& call, uint32_t events, uint64_t data) noexcept {
+  epoll_event event{events, {.u64 = data}};
+  return kernel_call(SYS_epoll_ctl, call.arg[0], call.arg[1], static_cast<int>(call.arg[2]), as_arg(&event));
+}
+
+long add_item(EpollFile* set, File* file, const zps_call& call, uint32_t events, uint64_t data) noexcept {
+  if (!valid_exclusive(events)) return -EINVAL;
   const int fd = static_cast<int>(call.arg[2]);
-  if (find_item(set, file, fd) != nullptr) return -EEXIST;
-  if ((event.events & EPOLLEXCLUSIVE) != 0 && (event.events & ~kWithExclusive) != 0) return -EINVAL;
-  EpollItem* item = family->items.allocate(set, file, fd);
-  if (item == nullptr) return -ENOSPC;
-  if (kernel_too(file)) {
-    const long result = kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_ADD, fd, as_arg(&event));
-    if (result != 0) {
-      family->items.release(item);
-      return result;
+  EpollItem* item = take_parked(file, set, fd);
+  if (item == nullptr) {
+    if (find_item(set, file, fd) != nullptr) return -EEXIST;
+    item = make_item(set, file, fd);
+    if (item == nullptr) return -ENOSPC;
+    if (kernel_too(file)) {
+      if (long error = control_placeholder(call, events, data); error != 0) {
+        drop_item(item);
+        return error;
+      }
+      item->in_kernel = true;
+      set->kernel_items++;
     }
-    item->in_kernel = true;
-    set->kernel_items++;
   }
-  item->events = event.events;
-  item->data = event.data.u64;
-  set->items.push_back(item);
-  file->registrations.push_back(item);
+  item->events = events;
+  item->data = data;
   attach_item(item);
   return 0;
 }
 
-long modify_item(EpollItem* item, const zps_call& call, const epoll_event& event) noexcept {
-  if (((event.events | item->events) & EPOLLEXCLUSIVE) != 0) return -EINVAL;
+long modify_item(EpollItem* item, const zps_call& call, uint32_t events, uint64_t data) noexcept {
+  if ((events & EPOLLEXCLUSIVE) != 0) return -EINVAL;
+  if (item == nullptr) return -ENOENT;
+  if ((item->events & EPOLLEXCLUSIVE) != 0) return -EINVAL;
   if (item->in_kernel) {
-    const long result = kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_MOD, item->fd, as_arg(&event));
-    if (result != 0) return result;
+    if (long error = control_placeholder(call, events, data); error != 0) return error;
   }
-  item->events = event.events;
-  item->data = event.data.u64;
+  item->events = events;
+  item->data = data;
   item->armed = true;
   attach_item(item);
   return 0;
@@ -249,25 +277,26 @@ long shim_epoll_create1(const zps_call& call) noexcept { return create(call); }
 long shim_epoll_ctl(const zps_call& call) noexcept {
   const File* hint = peek(call.arg[0]);
   if (hint == nullptr || hint->kind != FileKind::epoll) return kPass;
+  const int operation = static_cast<int>(call.arg[1]);
+  zps_word_pair event{};
+  if (operation != EPOLL_CTL_DEL) {
+    event = load_event(call.arg[3]);
+    if (event.word < 0) return event.word;
+  }
   Guard guard;
   EpollFile* set = set_at(call.arg[0]);
   if (set == nullptr) return kPass;
   File* file = file_at(call.arg[2]);
   if (file == nullptr || file == set) return control_kernel(set, call);
-  const int operation = static_cast<int>(call.arg[1]);
+  const uint32_t events = static_cast<uint32_t>(event.word);
+  if (operation == EPOLL_CTL_ADD) return add_item(set, file, call, events, event.value);
   EpollItem* item = find_item(set, file, static_cast<int>(call.arg[2]));
-  if (operation == EPOLL_CTL_DEL) {
-    if (item == nullptr) return -ENOENT;
-    if (item->in_kernel) (void)kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_DEL, item->fd, call.arg[3]);
-    drop_item(item);
-    return 0;
-  }
-  if (operation != EPOLL_CTL_ADD && operation != EPOLL_CTL_MOD) return -EINVAL;
-  const epoll_event* user = reinterpret_cast<const epoll_event*>(call.arg[3]);
-  epoll_event event;
-  if (long error = copy_in(&event, user, sizeof event); error != 0) return error;
-  if (operation == EPOLL_CTL_ADD) return add_item(set, file, call, event);
-  return item == nullptr ? -ENOENT : modify_item(item, call, event);
+  if (operation == EPOLL_CTL_MOD) return modify_item(item, call, events, event.value);
+  if (operation != EPOLL_CTL_DEL) return -EINVAL;
+  if (item == nullptr) return -ENOENT;
+  if (item->in_kernel) (void)kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_DEL, item->fd, call.arg[3]);
+  remove_item(item);
+  return 0;
 }
 
 long shim_epoll_wait(const zps_call& call) noexcept { return wait_somewhere(call, deadline_from_ms(call.arg[3]), nullptr, 8); }

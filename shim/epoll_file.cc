@@ -46,19 +46,43 @@ void mark_ready(EpollItem* item) noexcept {
 void attach_item(EpollItem* item) noexcept {
   netstack::Pollable* source = file_pollable(item->file);
   if (source == nullptr) return;
-  item->netstack::Observer::unlink();
-  source->observers.push_back(item);
+  if (!item->netstack::Observer::linked()) source->observers.push_back(item);
   if (item->set->bare_waiters > 0) [[unlikely]] kick(item->set);
   if ((full_level(source) & item->mask()) != 0) mark_ready(item);
 }
 
 void drop_item(EpollItem* item) noexcept {
+  if (item->file->parked == item) item->file->parked = nullptr;
   item->netstack::Observer::unlink();
   item->FileLink::unlink();
   item->SetLink::unlink();
   item->ReadyLink::unlink();
   if (item->in_kernel && item->set->kernel_items > 0) item->set->kernel_items--;
   family->items.release(item);
+}
+
+void remove_item(EpollItem* item) noexcept {
+  File* file = item->file;
+  if (item->in_kernel || file->kind != FileKind::socket || static_cast<Socket*>(file)->state != SocketState::stream) {
+    drop_item(item);
+    return;
+  }
+  drop_parked(file);
+  file->parked = item;
+  item->armed = false;
+  item->ReadyLink::unlink();
+}
+
+EpollItem* take_parked(File* file, const EpollFile* set, int fd) noexcept {
+  EpollItem* item = file->parked;
+  if (item == nullptr || item->set != set || item->fd != fd) return nullptr;
+  item->armed = true;
+  file->parked = nullptr;
+  return item;
+}
+
+void drop_parked(File* file) noexcept {
+  if (file->parked != nullptr) drop_item(file->parked);
 }
 
 int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
@@ -70,8 +94,7 @@ int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
     EpollItem* item = static_cast<EpollItem*>(link);
     const uint32_t level = level_of(item);
     if (level == 0) continue;
-    const epoll_event event{level, {.u64 = item->data}};
-    if (copy_out(&out[count], &event, sizeof event) != 0) {
+    if (zps_user_store_pair(&out[count], level, item->data) != 0) {
       set->ready_items.push_front(item);
       if (count == 0) count = -EFAULT;
       break;
@@ -92,6 +115,7 @@ int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
 }
 
 void registrations_follow(File* file, bool dual) noexcept {
+  drop_parked(file);
   for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
     EpollItem* item = static_cast<EpollItem*>(link);
     if (item->in_kernel && !dual) {
@@ -100,6 +124,7 @@ void registrations_follow(File* file, bool dual) noexcept {
       item->in_kernel = false;
       if (item->set->kernel_items > 0) item->set->kernel_items--;
     }
+    item->netstack::Observer::unlink();
     attach_item(item);
   }
 }
@@ -120,6 +145,7 @@ void take_kick_back(EpollFile* set) noexcept {
 }
 
 void registrations_return(File* file) noexcept {
+  drop_parked(file);
   for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
     EpollItem* item = static_cast<EpollItem*>(link);
     item->netstack::Observer::unlink();

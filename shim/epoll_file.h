@@ -18,11 +18,16 @@
 // A listener that listens on both sides, a socket whose side is undecided, and a nested set are registered on both sides; if both report
 // in one wait, the two events become one.
 //
+// Event loops that keep a list per direction remove and add the same registration several times per request. So a removed item of a
+// connection is parked: it stays linked where it is, tells nothing, and is what the next registration of the same number with the same set
+// gets. For the program it does not exist. A file parks one item, the one removed last.
+//
 // Invariants
 //  1 An item is in its file's list, in its set's list, and, while the file has an endpoint, in the endpoint's observers.
 //  2 An item is in the ready list if its file may be ready; whoever takes it out has looked at the level.
 //  3 Items die with the last reference to their file or their set, never with a number.
 //  4 The kernel's half is changed by the process that calls, through its own number of the set.
+//  5 A parked item is not armed, not in the ready list and not in the kernel's half, and its file is a connection.
 //
 // Known limits: EPOLLEXCLUSIVE wakes every set (more wake-ups, never fewer); a set that already sleeps when the family's first
 // stack is made is woken by a descriptor put into its kernel half for that moment (kick), whose event is taken out again.
@@ -57,7 +62,7 @@ class EpollItem final : public netstack::Observer, public FileLink, public SetLi
   int fd;
   uint32_t events = 0;
   uint64_t data = 0;
-  bool armed = true;
+  bool armed = true;       // false: a one-shot that fired, or a parked item
   bool in_kernel = false;  // the kernel's set holds the placeholder too
 };
 
@@ -84,12 +89,25 @@ inline constexpr uint64_t kKickData = 0x7a70'737e'6b69'636b;
 inline constexpr uint32_t kKernelEveryTurns = 32;
 inline constexpr uint64_t kKernelEveryNs = 100'000;
 
+// What readiness to look at, or nullptr if the stack has none for this file (yet).
+[[nodiscard]] inline netstack::Pollable* file_pollable(File* file) noexcept {
+  if (file->kind == FileKind::epoll) return static_cast<EpollFile*>(file);
+  Socket* socket = static_cast<Socket*>(file);
+  if (socket->stream != nullptr) return socket->stream;
+  return socket->listener;
+}
+
 // Puts an item on its set's ready list, and tells whoever waits for the set. With the lock held.
 void mark_ready(EpollItem* item) noexcept;
-// Connects an item with its file's endpoint, once there is one.
+// Connects an item with its file's endpoint, once there is one, and looks at its level.
 void attach_item(EpollItem* item) noexcept;
 // Takes an item out of everything and frees it. The kernel's half is the caller's business.
 void drop_item(EpollItem* item) noexcept;
+// Removes a registration as drop_item() does, or parks it.
+void remove_item(EpollItem* item) noexcept;
+// A file's parked item for this set and number, armed again, or nullptr. And forgets the parked item, whatever it is for.
+[[nodiscard]] EpollItem* take_parked(File* file, const EpollFile* set, int fd) noexcept;
+void drop_parked(File* file) noexcept;
 // Moves ready events to the program's array `out` (at most `capacity`), oldest first, level-triggered items to the end of the line.
 // How many, or -EFAULT.
 [[nodiscard]] int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept;

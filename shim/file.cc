@@ -43,11 +43,4 @@ void file_unref(File* file) noexcept {
   }
 }
 
-netstack::Pollable* file_pollable(File* file) noexcept {
-  if (file->kind == FileKind::epoll) return static_cast<EpollFile*>(file);
-  Socket* socket = static_cast<Socket*>(file);
-  if (socket->stream != nullptr) return socket->stream;
-  return socket->listener;
-}
-
 }  // namespace shim

@@ -28,14 +28,12 @@ class File {
   bool nonblocking = false;
   uint32_t refs = 0;
   base::List<FileLink> registrations;
+  EpollItem* parked = nullptr;  // a removed registration that waits to be made again (epoll_file.h)
 };
 
 // Adds and drops one reference. The last drop closes the file: its registrations vanish, its connection ends.
 void file_ref(File* file) noexcept;
 void file_unref(File* file) noexcept;
-
-// What readiness to look at, or nullptr if the stack has none for this file (yet).
-[[nodiscard]] netstack::Pollable* file_pollable(File* file) noexcept;
 
 // A pollable's level with the bits that always come in pairs: data to read is also RDNORM, room to write also WRNORM.
 [[nodiscard]] inline uint32_t full_level(const netstack::Pollable* source) noexcept {

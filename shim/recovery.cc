@@ -47,13 +47,14 @@ namespace {
 void relink_items() noexcept {
   family->items.for_each([](EpollItem* item) {
     forget_links(item);
-    if (!family->epolls.owns(item->set) || !known_file(item->file)) {
+    if (!family->epolls.owns(item->set) || !known_file(item->file) || item->file->parked == item) {
       family->items.release(item);
       return;
     }
     item->set->items.push_back(item);
     item->file->registrations.push_back(item);
   });
+  family->sockets.for_each([](Socket* socket) { socket->parked = nullptr; });
 }
 
 void recount() noexcept {

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "shim/epoll_file.h"
+#include "shim/family.h"
 #include "shim_bed.h"
 
 namespace shim_test {
@@ -168,6 +169,45 @@ TEST_F(Epoll, ASleeperIsWokenByAnotherThread) {
   });
   EXPECT_EQ(next_event(set_, nullptr, 10'000), static_cast<uint32_t>(EPOLLIN));
   other.join();
+}
+
+// A member died: what was removed stays removed, what was there is there.
+TEST_F(Epoll, RecoveryForgetsWhatWasRemoved) {
+  int kept;
+  FakeStream* far = listening_->connect(&kept);
+  ASSERT_EQ(control(set_, EPOLL_CTL_ADD, near_, EPOLLIN, 1), 0);
+  ASSERT_EQ(control(set_, EPOLL_CTL_ADD, kept, EPOLLIN, 2), 0);
+  ASSERT_EQ(control(set_, EPOLL_CTL_DEL, near_, 0, 0), 0);
+  far_write(far_, "x");
+  far_write(far, "x");
+  {
+    shim::Guard guard;
+    shim::forget_lists();
+    shim::recover_family();
+    EXPECT_EQ(shim::family->items.in_use(), 1u);
+  }
+  uint64_t data = 0;
+  EXPECT_EQ(next_event(set_, &data), static_cast<uint32_t>(EPOLLIN));
+  EXPECT_EQ(data, 2u);
+  EXPECT_EQ(control(set_, EPOLL_CTL_DEL, near_, 0, 0), -ENOENT);
+  EXPECT_EQ(control(set_, EPOLL_CTL_ADD, near_, EPOLLIN, 3), 0);
+  EXPECT_EQ(call(SYS_close, kept), 0);
+  far_close(far);
+  EXPECT_EQ(next_event(set_, &data), static_cast<uint32_t>(EPOLLIN));
+  EXPECT_EQ(data, 3u);
+}
+
+TEST_F(Epoll, RemovedRegistrationsDoNotAddUp) {
+  const uint32_t before = shim::family->items.in_use();
+  int sets[8];
+  for (int& set : sets) {
+    set = static_cast<int>(call(SYS_epoll_create1, 0));
+    ASSERT_EQ(control(set, EPOLL_CTL_ADD, near_, EPOLLIN, 1), 0);
+  }
+  for (const int set : sets) ASSERT_EQ(control(set, EPOLL_CTL_DEL, near_, 0, 0), 0);
+  EXPECT_LE(shim::family->items.in_use(), before + 1);
+  for (const int set : sets) EXPECT_EQ(call(SYS_close, set), 0);
+  EXPECT_EQ(shim::family->items.in_use(), before);
 }
 
 TEST_F(Epoll, WrongArgumentsAreRefusedAsByLinux) {

@@ -45,7 +45,8 @@ class Observer : public base::ListNode {
   ~Observer() = default;
 };
 
-// Anything with readiness. Bits are those of epoll(7), always the full current level.
+// Anything with readiness. Bits are those of epoll(7), always the full current level. A stream's ready() uses no vector register: it is asked
+// where none is kept.
 class Pollable {
  public:
   [[nodiscard]] virtual uint32_t ready() const noexcept = 0;

@@ -32,24 +32,6 @@ void LwipStream::announce(uint32_t events) noexcept {
   }
 }
 
-// tcp_poll() of Linux, bit by bit.
-uint32_t LwipStream::ready() const noexcept {
-  uint32_t events = 0;
-  const bool no_more_reading = peer_closed_ || read_closed_;
-  if (phase_ == Phase::fresh || phase_ == Phase::closed || (write_closed_ && no_more_reading)) events |= EPOLLHUP;
-  if (no_more_reading) events |= kReadable | EPOLLRDHUP;
-  if (phase_ != Phase::connecting) {
-    if (received_bytes_ > 0) events |= kReadable;
-    if (write_closed_ || writable()) {
-      events |= kWritable;
-    } else {
-      no_space_ = true;
-    }
-  }
-  if (error_ != 0) events |= EPOLLERR;
-  return events;
-}
-
 // ---------------------------------------------------------------- life
 
 void LwipStream::attach(tcp_pcb* pcb) noexcept {

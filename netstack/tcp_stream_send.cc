@@ -26,22 +26,6 @@ void LwipStream::mark_dirty() noexcept {
   if (!DirtyLink::linked()) stack_.add_dirty(*this);
 }
 
-// What the send buffer still takes. When the arena is nearly full, streams that already hold some get no more.
-size_t LwipStream::write_room() const noexcept {
-  const auto limit = static_cast<size_t>(options_.send_buffer);
-  const size_t used = unsent_bytes();
-  if (used >= limit) return 0;
-  const base::Arena& arena = *stack_.setup().arena;
-  if (used > 0 && arena.used() > arena.capacity() / 8 * 7) return 0;
-  return limit - used;
-}
-
-// Linux: free space of at least half of what is queued, that is a third of the buffer. Nobody can write into a full arena.
-bool LwipStream::writable() const noexcept {
-  const base::Arena& arena = *stack_.setup().arena;
-  return write_room() * 3 >= static_cast<size_t>(options_.send_buffer) && arena.used() < arena.capacity() / 16 * 15;
-}
-
 long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   if (error_ != 0) return -take_error();
   if (write_closed_ || phase_ == Phase::fresh || phase_ == Phase::closed || pcb_ == nullptr) return -EPIPE;

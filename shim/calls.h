@@ -60,9 +60,10 @@ long shim_pselect6(const zps_call& call) noexcept;
 // epoll_calls.cc
 long shim_epoll_create(const zps_call& call) noexcept;
 long shim_epoll_create1(const zps_call& call) noexcept;
-long shim_epoll_ctl(const zps_call& call) noexcept;
 long shim_epoll_wait(const zps_call& call) noexcept;
 long shim_epoll_pwait(const zps_call& call) noexcept;
 long shim_epoll_pwait2(const zps_call& call) noexcept;
+// epoll_ctl.cc
+long shim_epoll_ctl(const zps_call& call) noexcept;
 
 }  // namespace shim

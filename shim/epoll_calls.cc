@@ -1,10 +1,10 @@
-// epoll_create, epoll_ctl and the epoll_waits.
+// epoll_create, the complete epoll_ctl and the epoll_waits.
 #include <sys/epoll.h>
 
 #include "base/clock.h"
 #include "base/syscall.h"
 #include "shim/calls.h"
-#include "shim/epoll_file.h"
+#include "shim/epoll_ctl.h"
 #include "shim/family.h"
 #include "shim/process.h"
 #include "shim/service.h"
@@ -24,14 +24,6 @@ constexpr long kMostEvents = INT32_MAX / static_cast<long>(sizeof(epoll_event));
 EpollFile* set_at(int64_t fd) noexcept {
   File* file = peek(fd);
   return file != nullptr && file->kind == FileKind::epoll ? static_cast<EpollFile*>(file) : nullptr;
-}
-
-EpollItem* find_item(EpollFile* set, File* file, int fd) noexcept {
-  for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
-    EpollItem* item = static_cast<EpollItem*>(link);
-    if (item->set == set && item->fd == fd) return item == file->parked ? nullptr : item;
-  }
-  return nullptr;
 }
 
 // A new item, linked; nullptr when there is no memory. Parked ones are not worth a refusal.
@@ -55,12 +47,6 @@ bool kernel_too(const File* file) noexcept {
 }
 
 bool valid_exclusive(uint32_t events) noexcept { return (events & EPOLLEXCLUSIVE) == 0 || (events & ~kWithExclusive) == 0; }
-
-// An event as the program passed it; -EFAULT as its word.
-zps_word_pair load_event(int64_t user) noexcept {
-  const void* from = reinterpret_cast<const void*>(user);
-  return plausible(from, sizeof(epoll_event)) ? zps_user_load_pair(from) : zps_word_pair{-EFAULT, 0};
-}
 
 // The same call on the kernel's half. 0 or a negative errno.
 long control_placeholder(const zps_call& call, uint32_t events, uint64_t data) noexcept {
@@ -274,7 +260,7 @@ uint64_t deadline_from_ms(int64_t argument) noexcept {
 long shim_epoll_create(const zps_call& call) noexcept { return create(call); }
 long shim_epoll_create1(const zps_call& call) noexcept { return create(call); }
 
-long shim_epoll_ctl(const zps_call& call) noexcept {
+long control_anyhow(const zps_call& call) noexcept {
   const File* hint = peek(call.arg[0]);
   if (hint == nullptr || hint->kind != FileKind::epoll) return kPass;
   const int operation = static_cast<int>(call.arg[1]);

@@ -68,9 +68,7 @@ void remove_item(EpollItem* item) noexcept {
     return;
   }
   drop_parked(file);
-  file->parked = item;
-  item->armed = false;
-  item->ReadyLink::unlink();
+  park_item(item);
 }
 
 EpollItem* take_parked(File* file, const EpollFile* set, int fd) noexcept {

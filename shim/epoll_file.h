@@ -105,6 +105,11 @@ void attach_item(EpollItem* item) noexcept;
 void drop_item(EpollItem* item) noexcept;
 // Removes a registration as drop_item() does, or parks it.
 void remove_item(EpollItem* item) noexcept;
+inline void park_item(EpollItem* item) noexcept {
+  item->file->parked = item;
+  item->armed = false;
+  item->ReadyLink::unlink();
+}
 // A file's parked item for this set and number, armed again, or nullptr. And forgets the parked item, whatever it is for.
 [[nodiscard]] EpollItem* take_parked(File* file, const EpollFile* set, int fd) noexcept;
 void drop_parked(File* file) noexcept;

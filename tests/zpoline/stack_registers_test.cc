@@ -87,6 +87,16 @@ TEST_F(StackRegisters, OverWaits) {
     }
     EXPECT_EQ(call(SYS_read, pair.mine, word(&byte), 1), 1);
     EXPECT_EQ(byte, 'x');
+    // A registration changed, taken out, put back (the second time while there is something to tell), and in ways that are refused.
+    EXPECT_EQ(call(SYS_epoll_ctl, epoll, EPOLL_CTL_MOD, pair.mine, word(&event)), 0);
+    EXPECT_EQ(call(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.mine, word(&event)), -EEXIST);
+    EXPECT_EQ(call(SYS_epoll_ctl, epoll, EPOLL_CTL_MOD, pair.mine, 8), -EFAULT);
+    for (const uint32_t events : {uint32_t{EPOLLOUT} | EPOLLET, uint32_t{EPOLLIN}}) {
+      EXPECT_EQ(call(SYS_epoll_ctl, epoll, EPOLL_CTL_DEL, pair.mine), 0);
+      EXPECT_EQ(call(SYS_epoll_ctl, epoll, EPOLL_CTL_DEL, pair.mine), -ENOENT);
+      event.events = events;
+      EXPECT_EQ(call(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.mine, word(&event)), 0);
+    }
   }
   close(epoll);
   close(pair.mine);

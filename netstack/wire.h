@@ -52,7 +52,8 @@ class Wire {
   // Gives a received frame's memory back.
   virtual void release(void* handle) noexcept = 0;
 
-  // A frame to write into, or false when the pool is empty (the caller keeps its data and tries later).
+  // A frame to write into, or false when the pool is empty (the caller keeps its data and tries later). It is sent before the next
+  // one is allocated.
   [[nodiscard]] virtual bool allocate(TxFrame* out) noexcept = 0;
   // Queues an allocated frame of `length` bytes; it is the wire's from here on. Frames leave in order, at
   // flush() or when a burst is full. A full ring is never a reason to drop on a memory wire: the frame waits

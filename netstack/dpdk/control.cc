@@ -232,6 +232,13 @@ void* Control::region_of(int fd) const noexcept {
   return nullptr;
 }
 
+size_t Control::region_bytes(int fd) const noexcept {
+  for (const Region& region : regions_) {
+    if (region.bytes != 0 && region.fd == fd) return region.bytes;
+  }
+  return 0;
+}
+
 void Control::publish() noexcept {
   if (!dirty_) return;
   Message message{};

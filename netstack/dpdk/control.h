@@ -84,6 +84,7 @@ class Control {
   [[nodiscard]] bool unmap_region(void* address) noexcept;
   // Where an adopted descriptor is mapped; nullptr if it is not.
   [[nodiscard]] void* region_of(int fd) const noexcept;
+  [[nodiscard]] size_t region_bytes(int fd) const noexcept;
 
   // Hands what changed to the other members.
   void publish() noexcept;

@@ -51,7 +51,8 @@ void MemifPeer::note(const void* message, size_t bytes, int fd) noexcept {
     if (const auto index = field<uint16_t>(message, 2); index < kRegions) region_fd[index] = fd;
   } else if (type == kAddRing && field<uint16_t>(message, 4) == 0 && field<uint16_t>(message, 6) < kRegions) {
     MemifRing& ring = (field<uint16_t>(message, 2) & kFlagToServer) != 0 ? to_server : to_client;
-    ring = MemifRing{fd, field<uint16_t>(message, 6), field<uint32_t>(message, 8)};
+    ring = MemifRing{fd, field<uint16_t>(message, 6), field<uint32_t>(message, 8), field<uint8_t>(message, 12)};
+    rings_told++;
     // The driver reads it to take the event away and must not wait there, whoever made it.
     if (fd >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, kernel_call(SYS_fcntl, fd, F_GETFL) | O_NONBLOCK);
   }

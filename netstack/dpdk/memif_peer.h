@@ -14,6 +14,7 @@ struct MemifRing {
   int fd = -1;  // its event descriptor
   uint16_t region = 0;
   uint32_t offset = 0;
+  uint8_t log2_slots = 0;
 };
 
 // Lies in memory the family shares; the descriptors are Control's, so their numbers hold in every member.
@@ -36,6 +37,7 @@ struct MemifPeer {
   rte_eth_dev* device = nullptr;
   int region_fd[kRegions] = {-1, -1, -1, -1};
   MemifRing to_client, to_server;
+  uint32_t rings_told = 0;  // counts messages about rings: it tells one connection's from the next's
 };
 
 }  // namespace netstack

@@ -1,6 +1,6 @@
 // The memif wire: shared memory between two programs of one host, with a unix socket for the handshake.
 //
-// DPDK's memif driver moves the frames. What it leaves open is done here:
+// DPDK's memif driver makes the connection, memif_rings.h moves the frames. What the driver leaves open is done here:
 //  - Start order. Its client fails to start while no server listens. Ours starts anyway and tries again on a timer, growing to
 //    kRetryMostMs, until a server is there, and again after a server has gone. Role "auto": who can bind the path is the server, who
 //    finds somebody there is the client.
@@ -10,9 +10,8 @@
 //  - Sleeping. The driver offers no receive interrupt, but the protocol has one: an event descriptor per ring, and a flag in the
 //    ring that says "do not bother". Which ring and which descriptor is read from the handshake's messages as they pass by, so that no
 //    private structure of the driver is touched.
-//  - Waking. The driver publishes frames and then looks at the peer's flag without a barrier in between, so the look may come first
-//    and a peer that goes to sleep at that moment is not woken until something else happens. After each burst we look again, behind a
-//    barrier, and wake it if the driver did not.
+//  - Waking. Who publishes frames looks at the peer's flag afterwards, behind a full barrier: else the look may come first, and a peer
+//    that goes to sleep at that moment would not be woken until something else happens.
 //
 // A peer that dies leaves its memory mapped until the control event is run; nothing unmaps the rings under a poller, since control
 // events are run under the stack's lock.
@@ -27,11 +26,13 @@
 #include <sys/un.h>
 
 #include <rte_ethdev.h>
+#include <rte_mbuf.h>
 
 #include "base/syscall.h"
 #include "netstack/dpdk/control.h"
 #include "netstack/dpdk/eal.h"
 #include "netstack/dpdk/memif_peer.h"
+#include "netstack/dpdk/memif_rings.h"
 #include "netstack/dpdk/opening.h"
 
 namespace netstack {
@@ -47,20 +48,34 @@ constexpr int kRetryFirstMs = 5;
 constexpr int kRetryMostMs = 160;
 constexpr int kMostControlTurns = 64;
 
-// Set when the driver has woken the peer in the burst at hand.
-thread_local bool driver_kicked [[gnu::tls_model("initial-exec")]] = false;
-
 class MemifWire final : public DpdkWire {
  public:
-  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, rte_mbuf** queue, uint32_t capacity) noexcept
-      : DpdkWire(port, pool, control, -1, queue, capacity), peer_(peer) {}
+  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, uint32_t frame_bytes, rte_mbuf** queue, uint32_t capacity) noexcept
+      : DpdkWire(port, pool, control, -1, queue, capacity), peer_(peer), frame_bytes_(frame_bytes) {}
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override {
     if (!connected_) [[unlikely]] run_control();
-    const int taken = DpdkWire::receive(out, capacity);
-    // While armed the driver takes the event away before it looks at the ring. What it leaves there must wake the sleeper again.
+    control_->catch_up();
+    if (armed_) [[unlikely]] take_event_away();
+    const int taken = rings_.receive(out, capacity < kBurst ? capacity : kBurst, *pool_);
+    // What is left there must wake the sleeper again.
     if (armed_ && taken == (capacity < kBurst ? capacity : kBurst)) [[unlikely]] kick(peer_->receive_ring());
     return taken;
+  }
+
+  // A frame that nothing waits in front of is written where the peer will read it.
+  [[nodiscard]] bool allocate(TxFrame* out) noexcept override {
+    control_->catch_up();
+    return (backlog() == 0 && rings_.open(out)) || DpdkWire::allocate(out);
+  }
+  void send(void* handle, uint32_t length) noexcept override {
+    if (!rings_.is_open(handle)) [[unlikely]] return DpdkWire::send(handle, length);
+    rings_.fill(length);
+    if (rings_.unpublished() >= kShownAtOnce) show();
+  }
+  void flush() noexcept override {
+    show();
+    DpdkWire::flush();
   }
 
   // Without a peer the next thing to happen is a control event.
@@ -73,7 +88,7 @@ class MemifWire final : public DpdkWire {
     control_->catch_up();
     if (!connected_ || armed_) return;
     // The full barrier orders the flag before the look at the ring that follows.
-    if (auto* flags = ring_flags(peer_->receive_ring()); flags != nullptr) flags->fetch_and(static_cast<uint16_t>(~kMaskInterrupt), std::memory_order_seq_cst);
+    rings_.receive_flags().fetch_and(static_cast<uint16_t>(~MemifRings::kMaskInterrupt), std::memory_order_seq_cst);
     armed_ = true;
   }
   void disarm() noexcept override {
@@ -81,7 +96,7 @@ class MemifWire final : public DpdkWire {
     control_->catch_up();
     armed_ = false;
     if (!connected_) return;
-    if (auto* flags = ring_flags(peer_->receive_ring()); flags != nullptr) flags->fetch_or(kMaskInterrupt, std::memory_order_relaxed);
+    rings_.receive_flags().fetch_or(MemifRings::kMaskInterrupt, std::memory_order_relaxed);
   }
 
   [[nodiscard]] int control_fd() noexcept override { return control_->fd(); }
@@ -89,31 +104,34 @@ class MemifWire final : public DpdkWire {
   void recover() noexcept override;
 
  private:
-  static constexpr uint16_t kMaskInterrupt = 1;
-  static constexpr size_t kFlagsOffset = 4;  // behind the ring's cookie
+  static constexpr uint32_t kShownAtOnce = 32;  // the peer begins with these while the rest is written
 
   [[nodiscard]] bool plugged() const noexcept override { return connected_; }
-  void pushed() noexcept override {
-    const bool kicked = driver_kicked;
-    driver_kicked = false;
-    if (kicked || !connected_) return;
+  [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
+  void pushed() noexcept override { show(); }
+
+  // Publishes what was filled, and wakes a peer that sleeps.
+  void show() noexcept {
+    if (rings_.unpublished() == 0) return;
+    control_->catch_up();
+    rings_.publish();
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    const MemifRing& ring = peer_->send_ring();
-    const auto* flags = ring_flags(ring);
-    if (flags == nullptr || (flags->load(std::memory_order_relaxed) & kMaskInterrupt) != 0) return;
-    kick(ring);
+    if ((rings_.send_flags().load(std::memory_order_relaxed) & MemifRings::kMaskInterrupt) == 0) kick(peer_->send_ring());
   }
   static void kick(const MemifRing& ring) noexcept {
     const uint64_t one = 1;
     (void)kernel_call(SYS_write, ring.fd, as_arg(&one), sizeof one);
   }
-  [[nodiscard]] std::atomic<uint16_t>* ring_flags(const MemifRing& ring) noexcept {
-    char* region = static_cast<char*>(control_->region_of(peer_->region_fd[ring.region]));
-    return region == nullptr ? nullptr : reinterpret_cast<std::atomic<uint16_t>*>(region + ring.offset + kFlagsOffset);
+  void take_event_away() noexcept {
+    uint64_t count;
+    (void)kernel_call(SYS_read, peer_->receive_ring().fd, as_arg(&count), sizeof count);
   }
   void look_at_link(bool tried) noexcept;
 
   MemifPeer* const peer_;
+  const uint32_t frame_bytes_;
+  MemifRings rings_;
+  uint32_t rings_seen_ = 0;  // of peer_->rings_told, when `rings_` began
   bool connected_ = false;
   bool armed_ = false;
   int retry_ms_ = 0;
@@ -140,10 +158,12 @@ void MemifWire::look_at_link(bool tried) noexcept {
   rte_eth_link link{};
   (void)rte_eth_link_get_nowait(port_, &link);
   const bool up = link.link_status == RTE_ETH_LINK_UP;
-  if (up != connected_) {
-    connected_ = up;
+  if (up != connected_ || (up && rings_seen_ != peer_->rings_told)) {
+    rings_.detach();
+    rings_seen_ = peer_->rings_told;
+    connected_ = up && rings_.attach(*peer_, *control_, frame_bytes_);
     armed_ = false;
-    if (up) push_out();
+    if (connected_) push_out();
     else drop_queued(0);
   }
   if (!peer_->client) return;
@@ -155,8 +175,15 @@ void MemifWire::look_at_link(bool tried) noexcept {
   retry_ms_ = wanted;
 }
 
+uint16_t MemifWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
+  uint16_t sent = 0;
+  while (sent < count && rings_.copy(rte_pktmbuf_mtod(frames[sent], const uint8_t*), frames[sent]->data_len)) release(frames[sent++]);
+  return sent;
+}
+
 void MemifWire::recover() noexcept {
   DpdkWire::recover();
+  rings_.forget_open();
   if (control_->torn()) {
     // What the dead member had received from the peer went with it: begin anew, the peer sees the channel close.
     Control::Scope scope(control_);
@@ -268,7 +295,7 @@ base::Result<Wire*> open_memif(const Opening& opening) noexcept {
                                                  choice->path, buffer_bytes, kRingLog2);
   auto port = start_port(name.text, arguments.text, *pool, 1 << kRingLog2, mtu);
   if (!port) return port.error();
-  auto* wire = new (memory->object) MemifWire(*port, *pool, *control, peer, memory->queue, memory->queue_capacity);
+  auto* wire = new (memory->object) MemifWire(*port, *pool, *control, peer, buffer_bytes, memory->queue, memory->queue_capacity);
   WireFacts& facts = wire->mutable_facts();
   memcpy(facts.name, "memif", 6);
   random_mac(facts.mac);
@@ -281,11 +308,3 @@ base::Result<Wire*> open_memif(const Opening& opening) noexcept {
 }
 
 }  // namespace netstack
-
-// The driver writes to nothing but the peer's event descriptor.
-extern "C" long zps_memif_write(int fd, const void* bytes, size_t count) {
-  netstack::driver_kicked = true;
-  const long result = base::kernel_call(SYS_write, fd, base::as_arg(bytes), static_cast<long>(count));
-  if (result < 0) errno = static_cast<int>(-result);
-  return result < 0 ? -1 : result;
-}

@@ -13,6 +13,7 @@ namespace {
 constexpr uint16_t kMoreFollows = 1;  // in a descriptor's flags: the frame goes on in the next one
 constexpr int kMostLog2 = 14;
 constexpr uint16_t kReadAhead = 4;
+constexpr uint16_t kWriteAhead = 4;
 // Where a pool's frame has its bytes, without a look at its mbuf.
 constexpr size_t kScratchOffset = sizeof(rte_mbuf);
 constexpr size_t kDataOffset = sizeof(rte_mbuf) + kFramePrivateBytes + RTE_PKTMBUF_HEADROOM;
@@ -31,6 +32,9 @@ void copy_lines(uint8_t* to, const uint8_t* from, size_t bytes) noexcept {
     _mm_storeu_si128(out + 3, d);
   }
 }
+
+// Asks for a line to be written: a plain store would keep all later ones waiting until the peer's cache has given it away.
+void prefetch_to_write(const void* line) noexcept { asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line))); }
 
 // A value of shared memory, read once.
 template <class T>
@@ -163,6 +167,14 @@ bool MemifRings::open(TxFrame* out) noexcept {
   if (capacity < frame_bytes_) [[unlikely]] return false;
   uint8_t* data = buffer(once(descriptor.region), once(descriptor.offset), capacity);
   if (data == nullptr) [[unlikely]] return false;
+  if (room_ > kWriteAhead) {
+    const Descriptor& later = send_.ring->descriptors[(send_.next + kWriteAhead) & send_.mask];
+    if (const uint8_t* there = buffer(once(later.region), once(later.offset), 128); there != nullptr) {
+      prefetch_to_write(there);
+      prefetch_to_write(there + 64);
+    }
+    prefetch_to_write(&later);
+  }
   open_ = &descriptor;
   *out = TxFrame{data, capacity, &descriptor};
   return true;

@@ -13,21 +13,41 @@ namespace {
 constexpr uint32_t kLive = 0x5a50'4c56;
 constexpr uint32_t kFree = 0x5a50'4652;
 constexpr size_t kSmallest = 32;
+constexpr size_t kUnit = 16;
+constexpr size_t kTabled = 4096;  // up to here the class is looked up
 
-}  // namespace
-
-// Classes 0..3 are 32, 40, 48, 56; four steps per doubling from there on, each a multiple of 8 rounded to 16 by allocate().
-size_t Arena::class_bytes(int size_class) noexcept {
+// Classes 0..3 are 32, 40, 48, 56; four steps per doubling from there on, each a multiple of 8 rounded up to kUnit.
+constexpr size_t bytes_by_rule(int size_class) {
   const size_t octave = kSmallest << (size_class / 4);
-  return (octave + octave / 4 * static_cast<size_t>(size_class % 4) + 15) & ~size_t{15};
+  return (octave + octave / 4 * static_cast<size_t>(size_class % 4) + kUnit - 1) & ~(kUnit - 1);
 }
 
 // The quarter of its octave that holds the last byte, plus one: no search.
-int Arena::class_of(size_t bytes) noexcept {
+constexpr int class_by_rule(size_t bytes) {
   if (bytes <= kSmallest) return 0;
   const size_t last = bytes - 1;
   const int octave = 63 - __builtin_clzll(last) - 5;
   return octave * 4 + static_cast<int>((last - (kSmallest << octave)) >> (octave + 3)) + 1;
+}
+
+template <int kClasses>
+struct Tables {
+  uint64_t bytes[kClasses] = {};
+  uint8_t classes[kTabled / kUnit + 1] = {};  // by units
+  constexpr Tables() {
+    for (int i = 0; i < kClasses; i++) bytes[i] = bytes_by_rule(i);
+    for (size_t units = 0; units <= kTabled / kUnit; units++) classes[units] = static_cast<uint8_t>(class_by_rule(units * kUnit));
+  }
+};
+
+}  // namespace
+
+constexpr Tables<Arena::kClasses> kTables;
+
+size_t Arena::class_bytes(int size_class) noexcept { return kTables.bytes[size_class]; }
+
+int Arena::class_of(size_t bytes) noexcept {
+  return bytes <= kTabled ? kTables.classes[(bytes + kUnit - 1) / kUnit] : class_by_rule(bytes);
 }
 
 Arena* Arena::create(void* memory, size_t bytes) noexcept { return new (memory) Arena(bytes); }

@@ -39,8 +39,9 @@ class Arena {
   // Forgets every piece at once: for a state that is being rebuilt after its owner died.
   void reset() noexcept;
 
- private:
   static constexpr int kClasses = 128;
+
+ private:
   struct Header {
     uint32_t size_class;
     uint32_t magic;

@@ -56,7 +56,7 @@ class Wire {
   // one is allocated.
   [[nodiscard]] virtual bool allocate(TxFrame* out) noexcept = 0;
   // Queues an allocated frame of `length` bytes; it is the wire's from here on. Frames leave in order, at
-  // flush() or when a burst is full. A full ring is never a reason to drop on a memory wire: the frame waits
+  // flush() or when the next frame finds a full burst: never before their sender has noted that they are sent, so that recover() knows. A full ring is never a reason to drop on a memory wire: the frame waits
   // in a software queue that the next flush() drains.
   virtual void send(void* handle, uint32_t length) noexcept = 0;
   // The same for a TCP segment over IPv4 without options, which the wire may join with others of its connection. If facts().finishes_tcp, its

@@ -45,11 +45,11 @@ bool DpdkWire::allocate(TxFrame* out) noexcept {
 }
 
 void DpdkWire::send(void* handle, uint32_t length) noexcept {
+  if (queued_end_ != queued_begin_ && (queued_end_ - queued_begin_) % kBurst == 0) push_out();
   auto* frame = static_cast<rte_mbuf*>(handle);
   frame->data_len = static_cast<uint16_t>(length);
   frame->pkt_len = length;
   queue_[queued_end_++ & queue_mask_] = frame;
-  if ((queued_end_ - queued_begin_) % kBurst == 0) push_out();
 }
 
 void DpdkWire::flush() noexcept {

@@ -215,6 +215,13 @@ bool MemifRings::copy(const uint8_t* data, uint32_t length) noexcept {
   return true;
 }
 
+void MemifRings::recover() noexcept {
+  if (!attached()) return;
+  send_.next = published_ = (client_ ? send_.ring->head : send_.ring->tail).load(std::memory_order_relaxed);
+  room_ = 0;
+  open_ = nullptr;
+}
+
 void MemifRings::publish() noexcept {
   (client_ ? send_.ring->head : send_.ring->tail).store(send_.next, std::memory_order_release);
   published_ = send_.next;

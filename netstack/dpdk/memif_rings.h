@@ -52,8 +52,9 @@ class MemifRings {
   // Shows the peer what was filled.
   void publish() noexcept;
   [[nodiscard]] uint32_t unpublished() const noexcept { return static_cast<uint16_t>(send_.next - published_); }
-  // Forgets a buffer that was opened and not filled.
-  void forget_open() noexcept { open_ = nullptr; }
+  // After a member died in here: goes on from what the peer was shown. What was filled behind that is forgotten; its sender's
+  // connection may not know that it was sent.
+  void recover() noexcept;
 
   [[nodiscard]] std::atomic<uint16_t>& receive_flags() noexcept { return receive_.ring->flags; }
   [[nodiscard]] std::atomic<uint16_t>& send_flags() noexcept { return send_.ring->flags; }

@@ -70,8 +70,8 @@ class MemifWire final : public DpdkWire {
   }
   void send(void* handle, uint32_t length) noexcept override {
     if (!rings_.is_open(handle)) [[unlikely]] return DpdkWire::send(handle, length);
-    rings_.fill(length);
     if (rings_.unpublished() >= kShownAtOnce) show();
+    rings_.fill(length);
   }
   void flush() noexcept override {
     show();
@@ -183,7 +183,7 @@ uint16_t MemifWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
 
 void MemifWire::recover() noexcept {
   DpdkWire::recover();
-  rings_.forget_open();
+  rings_.recover();
   if (control_->torn()) {
     // What the dead member had received from the peer went with it: begin anew, the peer sees the channel close.
     Control::Scope scope(control_);

@@ -23,7 +23,9 @@ LwipStack::LwipStack(const StackSetup& setup) noexcept
       early_flush_(setup.wire->facts().memory ? kEarlyFlush : INT32_MAX),
       wire_finishes_tcp_(setup.wire->facts().finishes_tcp),
       checks_of_unchecked_(setup.wire->facts().link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0),
-      random_state_{setup.seed[0], setup.seed[1]} {
+      random_state_{setup.seed[0], setup.seed[1]},
+      wire_facts_(setup.wire->facts()),
+      peers_asked_(wire_facts_.peers) {
   now_ns_ = clock_origin_ns_ = setup.now_ns();
   const uint64_t ticks = uint64_t{setup.time_wait_ms} * 1'000'000 / kSlowTickNs;
   time_wait_ticks_ = static_cast<uint32_t>(ticks == 0 ? 1 : ticks);
@@ -80,6 +82,7 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
     netif_poll(&netif_);
     finish_input();
   }
+  if (peers_asked_ != wire_facts_.peers) [[unlikely]] ask_peers();
   if (starved_) retry_output();
   run_timers();
   flush();
@@ -131,6 +134,13 @@ void LwipStack::retry_output() noexcept {
     if (pcb->unsent != nullptr || tcp_is_flag_set(pcb, TF_ACK_NOW)) (void)tcp_output(pcb);
     pcb = next;
   }
+}
+
+// Somebody new is at the other end of the wire. If it is a stack that was started after the old one died, it says so (a reset) when it is
+// asked about a connection that it does not know; a switch, or the same stack, passes the question on or answers it.
+void LwipStack::ask_peers() noexcept {
+  peers_asked_ = wire_facts_.peers;
+  region_of(*this).streams.for_each([](LwipStream& stream) { stream.ask_peer(); });
 }
 
 // ---------------------------------------------------------------- endpoints

@@ -119,6 +119,7 @@ class LwipStack final : public Stack {
   void expire_waiting() noexcept;
   void wake_parked() noexcept;
   void retry_output() noexcept;
+  void ask_peers() noexcept;
   void pay_acks() noexcept;
   [[nodiscard]] bool needs_tick(tcp_pcb* pcb) noexcept;
   [[nodiscard]] uint64_t keepalive_due_ns(const tcp_pcb* pcb) const noexcept;
@@ -137,6 +138,8 @@ class LwipStack final : public Stack {
   LwipListener* listeners_[kListenerBuckets] = {};
   int listener_count_ = 0;
   uint64_t random_state_[2];
+  const WireFacts& wire_facts_;
+  uint32_t peers_asked_;  // wire_facts_.peers, when the connections were last asked whether they still are
 
   uint64_t now_ns_ = 0;
   uint64_t clock_origin_ns_ = 0;  // when lwIP's slow tick was 1

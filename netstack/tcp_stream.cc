@@ -223,6 +223,10 @@ void LwipStream::dispose() noexcept {
   AcceptLink::unlink();
 }
 
+void LwipStream::ask_peer() noexcept {
+  if (pcb_ != nullptr && phase_ == Phase::connected) (void)tcp_keepalive(pcb_);
+}
+
 // The PCB may be half changed: a number that is off is answered by the peer with its own, and that again by an exact reset.
 void LwipStream::note_sequence() noexcept {
   owes_reset_ = pcb_ != nullptr && phase_ == Phase::connected;

@@ -67,6 +67,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   bool before_tick(uint64_t now_ns) noexcept;
   // Resets the connection towards the peer and marks the stream with `error` (0: none).
   void abort(int error) noexcept;
+  // Sends a segment of keepalive: whoever does not know the connection answers with a reset.
+  void ask_peer() noexcept;
   // After a member died inside the lock. First, while the arena still holds what it held: notes where the connection stood.
   void note_sequence() noexcept;
   // Then: nothing of lwIP or the arena exists any more.

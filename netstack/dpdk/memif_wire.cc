@@ -163,8 +163,12 @@ void MemifWire::look_at_link(bool tried) noexcept {
     rings_seen_ = peer_->rings_told;
     connected_ = up && rings_.attach(*peer_, *control_, frame_bytes_);
     armed_ = false;
-    if (connected_) push_out();
-    else drop_queued(0);
+    if (connected_) {
+      facts_.peers++;
+      push_out();
+    } else {
+      drop_queued(0);
+    }
   }
   if (!peer_->client) return;
   int wanted = retry_ms_;

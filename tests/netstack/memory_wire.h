@@ -35,6 +35,9 @@ class MemoryWire final : public netstack::Wire {
     free_count_ = kFrames;
   }
 
+  // As if somebody else were at the other end from now on.
+  void new_peer() { facts_.peers++; }
+
   const netstack::WireFacts& facts() const noexcept override { return facts_; }
   int receive(netstack::RxFrame* out, int capacity) noexcept override {
     int count = 0;

@@ -31,6 +31,28 @@ TEST_F(TcpRare, SimultaneousOpen) {
   right->release();
 }
 
+TEST_F(TcpRare, ANewPeerIsAskedForItsConnections) {
+  auto [client, server] = connected(80);
+  EXPECT_EQ(4, send_text(*client, "half"));
+  EXPECT_TRUE(pair_.until([&] { return server->readable_bytes() == 4; }));
+  pair_.server_wire().new_peer();
+  pair_.pass(100);
+  EXPECT_TRUE(server->connected()) << "the peer that came is the one that was there";
+
+  // Now it is one that knows nothing, and whose farewell got lost.
+  pair_.client_wire().impairment.loss = 1000;
+  pair_.client->recover();
+  pair_.pass(10'000, 50);
+  pair_.client_wire().impairment.loss = 0;
+  pair_.pass(1000);
+  EXPECT_TRUE(server->connected()) << "nobody has told it anything";
+  pair_.server_wire().new_peer();
+  EXPECT_TRUE(pair_.until([&] { return !server->connected(); }, 1000));
+  EXPECT_EQ(ECONNRESET, server->take_error());
+  client->release();
+  server->release();
+}
+
 TEST_F(TcpRare, FullArenaStopsWritersUntilThereIsRoom) {
   auto small_link = MemoryLink::make(false);
   Stack* stacks[2];

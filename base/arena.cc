@@ -58,6 +58,10 @@ Arena* Arena::map_shared(size_t bytes) noexcept {
   return address < 0 && address > -4096 ? nullptr : create(reinterpret_cast<void*>(address), bytes);
 }
 
+void Arena::unmap_shared(Arena* arena) noexcept {
+  (void)kernel_call(SYS_munmap, as_arg(arena), static_cast<long>(arena->capacity_));
+}
+
 void Arena::reset() noexcept {
   top_ = (sizeof(Arena) + 63) & ~size_t{63};
   used_ = 0;

@@ -22,6 +22,8 @@ class Arena {
   // Maps `bytes` of shared, lazily backed memory (MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE) and lays an arena into it;
   // nullptr if the kernel refuses.
   static Arena* map_shared(size_t bytes) noexcept;
+  // Unmaps what map_shared() returned.
+  static void unmap_shared(Arena* arena) noexcept;
 
   // `bytes` bytes, not cleared; nullptr if the arena is full or bytes is over 2^31.
   [[nodiscard]] void* allocate(size_t bytes) noexcept;

@@ -32,7 +32,10 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   if (wire_arena == nullptr) return base::make_error("no memory for a wire of %zu bytes", kWireArenaBytes);
   WireAddress address;
   base::Result<Wire*> wire = open_wire(config, wire_arena, &address);
-  if (!wire) return wire.error();
+  if (!wire) {
+    base::Arena::unmap_shared(wire_arena);  // the program may go on without a stack
+    return wire.error();
+  }
 
   StackPlan plan;
   plan.wire = *wire;

@@ -65,16 +65,17 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   return static_cast<long>(done);
 }
 
-// What lwIP may be given now: whole segments that the window lets out at once, because every tcp_output with something unsent walks
-// to the end of the unacknowledged queue. With nothing in flight one segment goes in whatever the window, so that lwIP's persist timer has
-// something to probe with.
-uint32_t LwipStream::feed_budget() const noexcept {
+// What lwIP may be given now of `wanted` bytes, or more than these: whole segments that the window lets out at once, because every
+// tcp_output with something unsent walks to the end of the unacknowledged queue. With nothing in flight one segment goes in whatever the
+// window, so that lwIP's persist timer has something to probe with.
+uint32_t LwipStream::feed_budget(size_t wanted) const noexcept {
   if (pcb_->snd_queuelen > TCP_SND_QUEUELEN / 2) return 0;
   const uint32_t window = pcb_->snd_wnd < pcb_->cwnd ? pcb_->snd_wnd : pcb_->cwnd;
   const uint32_t taken = pcb_->snd_lbb - pcb_->lastack;  // in flight and unsent
   if (taken == 0 && window < pcb_->mss) return pcb_->mss;
   const uint32_t room = window > taken ? window - taken : 0;
-  return room >= pcb_->mss ? room - room % pcb_->mss : 0;
+  if (room < pcb_->mss) return 0;
+  return wanted <= pcb_->mss ? pcb_->mss : room - room % pcb_->mss;
 }
 
 size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
@@ -85,7 +86,7 @@ size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
       if (pcb_->cwnd < 10u * pcb_->mss) pcb_->cwnd = 10u * pcb_->mss;  // RFC 6928
     }
     while (done < bytes) {
-      const size_t n = least(least(bytes - done, feed_budget()), kCopyAtOnce);
+      const size_t n = least(least(bytes - done, feed_budget(bytes - done)), kCopyAtOnce);
       if (n == 0 || tcp_write(pcb_, data + done, static_cast<u16_t>(n), TCP_WRITE_FLAG_COPY) != ERR_OK) break;
       fed_ += n;
       done += n;
@@ -133,7 +134,7 @@ void LwipStream::feed() noexcept {
       feeding_ = chunk.next;
       continue;
     }
-    size_t n = least(least(available, feed_budget()), kCopyAtOnce);
+    size_t n = least(least(available, feed_budget(available)), kCopyAtOnce);
     const size_t unfed = static_cast<size_t>(written_ - fed_);
     if (holding()) n = least(n, unfed - unfed % pcb_->mss);
     if (n == 0) return;

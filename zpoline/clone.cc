@@ -94,6 +94,7 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   zpoline::ThreadState& thread = zpoline::this_thread();
   frame->vfork_child = thread.words.vfork_child;
   frame->hidden_mask = thread.hidden_mask;
+  frame->armed = thread.armed;
   if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
   // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
   if (frame->flags & CLONE_THREAD) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
@@ -120,6 +121,7 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
     // The child may have ended inside a hooked call (exit_group is one), or with a signal put off; these words are ours again.
     thread.words.vfork_child = frame->vfork_child;
     thread.hidden_mask = frame->hidden_mask;
+    thread.armed = frame->armed;  // of the parent's own dispatch, not the child's
     zpoline::leave_hook(thread);
     thread.words.signals_pending = 0;
   }

@@ -41,6 +41,7 @@ struct CloneFrame {
   uint32_t vfork_child;  // the parent's own words.vfork_child
   uint32_t used;         // taken from the pool
   uint32_t by_guest;     // who cloned was a guest
+  uint32_t armed;        // the parent's own
 };
 static_assert(offsetof(CloneFrame, program_rbx) == ZPS_CLONE_RBX && offsetof(CloneFrame, return_address) == ZPS_CLONE_RETURN &&
               offsetof(CloneFrame, nr) == ZPS_CLONE_NR);

@@ -59,8 +59,10 @@ bool has_call(const uint8_t* code, size_t bytes) noexcept {
 
 // True if the memory holds a system call at any offset, or is too much to search, or cannot be read. Pages are whole.
 bool may_call(uint64_t begin, uint64_t end) noexcept {
-  if (end - begin > search_budget_bytes) return true;
-  search_budget_bytes -= end - begin;
+  uint64_t left = __atomic_load_n(&search_budget_bytes, __ATOMIC_RELAXED);
+  do {
+    if (end - begin > left) return true;
+  } while (!__atomic_compare_exchange_n(&search_budget_bytes, &left, left - (end - begin), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
   constexpr size_t kPiece = 1024;
   alignas(8) uint8_t piece[8 + kPiece + 8] = {};
   if (!copy_in(piece + 7, begin - 1, 1)) piece[7] = 0;  // its last byte may be the first of a pair
@@ -81,8 +83,12 @@ uint64_t whole_pages(uint64_t bytes) noexcept { return (bytes + 4095) & ~uint64_
 }
 
 void remember_shared(uint64_t begin, uint64_t end) noexcept {
-  if (begin < __atomic_load_n(&shared_begin, __ATOMIC_RELAXED)) __atomic_store_n(&shared_begin, begin, __ATOMIC_RELAXED);
-  if (end > __atomic_load_n(&shared_end, __ATOMIC_RELAXED)) __atomic_store_n(&shared_end, end, __ATOMIC_RELAXED);
+  uint64_t low = __atomic_load_n(&shared_begin, __ATOMIC_RELAXED);
+  while (begin < low && !__atomic_compare_exchange_n(&shared_begin, &low, begin, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  uint64_t high = __atomic_load_n(&shared_end, __ATOMIC_RELAXED);
+  while (end > high && !__atomic_compare_exchange_n(&shared_end, &high, end, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
 }
 
 [[nodiscard]] bool may_be_shared(uint64_t begin, uint64_t end) noexcept { return end > shared_begin && begin < shared_end; }
@@ -92,7 +98,9 @@ void remember_shared(uint64_t begin, uint64_t end) noexcept {
 void leave_made_code_to_kernel() noexcept { arming = false; }
 
 void stop_arming() noexcept {
-  if (this_thread().words.vfork_child == 0) arming = false;
+  if (this_thread().words.vfork_child != 0) return;
+  arming = false;
+  stop_dispatching_others();
 }
 
 void after_mmap(const zps_call& call, int64_t result) noexcept {

@@ -136,6 +136,8 @@ int64_t program_masked_wait(zps_call* call) noexcept {
   const MaskArgument* where = find(call->nr);
   int64_t arg[6] = {call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4], call->arg[5]};
   if (!replace_mask(*where, arg, pair, mask)) return ZPS_PASS;
+  const bool waits = call->nr != SYS_signalfd && call->nr != SYS_signalfd4;  // those two know no EINTR
+  if (!waits) return base::kernel_call(call->nr, arg[0], arg[1], arg[2], arg[3]);
   return zps_sleep(call->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }
 

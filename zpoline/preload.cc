@@ -164,6 +164,7 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
   engine.mode = name_of(mode);
   if (mode == Mode::sud) return dispatch_everything();
   if (mode == Mode::symbols) {
+    leave_made_code_to_kernel();  // nothing was scanned: all of libc would trap
     if (!prepare_symbol_calls()) return base::make_error("libc has no thread-specific key left");
     exchange_symbols();
     ends_with_symbols = true;

@@ -64,6 +64,8 @@ std::atomic<uint64_t> free_begin{0};
 std::atomic<uint64_t> free_end{uint64_t{1} << 56};
 std::atomic<uint32_t> generation{0};  // changes with them
 std::atomic<bool> dispatching{false};
+bool everything = false;           // mode sud
+std::atomic<bool> stopped{false};  // no thread that is not armed is armed any more
 
 int find_text(dl_phdr_info* object, size_t, void* context) noexcept {
   const auto inside = reinterpret_cast<uint64_t>(zps_pass);
@@ -79,7 +81,8 @@ int find_text(dl_phdr_info* object, size_t, void* context) noexcept {
 
 long arm() noexcept {
   ThreadState& thread = this_thread();
-  thread.selector = thread.words.inside == 0;
+  // Inside it is 0 or about to be; or, on the way out, 1 already.
+  if (thread.words.inside == 0) thread.selector = 1;
   thread.armed = generation.load();
   const uint64_t begin = free_begin.load();
   return base::kernel_call(SYS_prctl, kSetDispatch, kAllBut, static_cast<long>(begin), static_cast<long>(free_end.load() - begin),
@@ -188,6 +191,7 @@ void make_i386_call(greg_t* registers) noexcept {
 void find_own_text() noexcept { (void)dl_iterate_phdr(find_text, &own_text); }
 
 base::Result<bool> dispatch_everything() noexcept {
+  everything = true;
   free_begin = own_text.begin;
   free_end = own_text.end;
   dispatching = true;
@@ -210,10 +214,12 @@ void dispatch_also(uint64_t begin, uint64_t end) noexcept {
 
 bool is_dispatched(uint64_t begin, uint64_t end) noexcept { return end <= free_begin.load() || begin >= free_end.load(); }
 
+void stop_dispatching_others() noexcept { stopped = !everything; }
+
 bool is_dispatching() noexcept { return dispatching; }
 
 void arm_thread() noexcept {
-  if (dispatching && arm() < 0) base::log(base::LogLevel::warn, "a new thread cannot be dispatched: its unknown calls go to the kernel");
+  if (dispatching && !stopped && arm() < 0) base::log(base::LogLevel::warn, "a new thread cannot be dispatched: its unknown calls go to the kernel");
 }
 
 void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
@@ -231,7 +237,7 @@ void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
 bool answer_dispatch(const siginfo_t* info, ucontext_t* context) noexcept {
   if (info->si_code != kByDispatch) {
     ThreadState& thread = this_thread();
-    const bool late = dispatching && thread.of_program != 0 && thread.armed != generation.load() && !is_guest(thread);
+    const bool late = dispatching && !stopped && thread.of_program != 0 && thread.armed != generation.load() && !is_guest(thread);
     if (late) (void)arm();
     return is_arming_word(info, late);
   }

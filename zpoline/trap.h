@@ -22,6 +22,8 @@ void dispatch_also(uint64_t begin, uint64_t end) noexcept;
 [[nodiscard]] bool is_dispatched(uint64_t begin, uint64_t end) noexcept;
 // True once the kernel was asked to dispatch anything in this process.
 [[nodiscard]] bool is_dispatching() noexcept;
+// No thread is armed any more that is not, except in mode sud: the program may forbid prctl() from here on.
+void stop_dispatching_others() noexcept;
 // In a new thread or process, before it runs code of the program: the kernel clears dispatch there.
 void arm_thread() noexcept;
 

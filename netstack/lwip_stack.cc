@@ -103,7 +103,7 @@ void LwipStack::owe_ack(tcp_pcb* pcb) noexcept {
 void LwipStack::pay_ack(tcp_pcb* pcb) noexcept {
   if (pcb->errf == nullptr || !tcp_is_flag_set(pcb, TF_ACK_DELAY)) return;
   OwedAck* link = static_cast<LwipStream*>(pcb->callback_arg);
-  if (!link->linked()) return;
+  if (!link->linked() && !tcp_is_flag_set(pcb, TF_ACK_NOW)) return;
   link->unlink();
   (void)tcp_send_empty_ack(pcb);
 }
@@ -138,9 +138,12 @@ void LwipStack::retry_output() noexcept {
 
 // Somebody new is at the other end of the wire. If it is a stack that was started after the old one died, it says so (a reset) when it is
 // asked about a connection that it does not know; a switch, or the same stack, passes the question on or answers it.
+// As many at a time as the wire takes.
 void LwipStack::ask_peers() noexcept {
-  peers_asked_ = wire_facts_.peers;
-  region_of(*this).streams.for_each([](LwipStream& stream) { stream.ask_peer(); });
+  const uint32_t peers = wire_facts_.peers;
+  bool refused = false;
+  region_of(*this).streams.for_each([&](LwipStream& stream) { refused = refused || !stream.ask_peer(peers); });
+  if (!refused) peers_asked_ = peers;
 }
 
 // ---------------------------------------------------------------- endpoints

@@ -139,12 +139,12 @@ void LwipStack::run_timers() noexcept {
 }
 
 uint64_t LwipStack::next_timer_ns() const noexcept {
-  if (netif_.loop_first != nullptr) return now_ns_;
+  if (netif_.loop_first != nullptr || !owed_acks_.empty()) return now_ns_;
   uint64_t due = next_tick_ns_ < next_parked_ns_ ? next_tick_ns_ : next_parked_ns_;
   const auto sooner = [&](uint64_t when) {
     if (when < due) due = when;
   };
-  if (starved_) sooner(now_ns_ + kStarvedRetryNs);
+  if (starved_ || peers_asked_ != wire_facts_.peers) sooner(now_ns_ + kStarvedRetryNs);
   if (now_ns_ < housekeeping_until_ns_) sooner(next_second_ns_);
   const tcp_pcb* oldest = static_cast<StackRegion*>(setup_.region)->demux.waiting().front();
   if (oldest != nullptr) sooner(ns_of_tick(oldest->tmr + time_wait_ticks_));

@@ -223,8 +223,11 @@ void LwipStream::dispose() noexcept {
   AcceptLink::unlink();
 }
 
-void LwipStream::ask_peer() noexcept {
-  if (pcb_ != nullptr && phase_ == Phase::connected) (void)tcp_keepalive(pcb_);
+bool LwipStream::ask_peer(uint32_t peer) noexcept {
+  if (pcb_ == nullptr || phase_ != Phase::connected || asked_peer_ == peer) return true;
+  if (tcp_keepalive(pcb_) != ERR_OK) return false;
+  asked_peer_ = peer;
+  return true;
 }
 
 // The PCB may be half changed: a number that is off is answered by the peer with its own, and that again by an exact reset.

@@ -67,8 +67,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   bool before_tick(uint64_t now_ns) noexcept;
   // Resets the connection towards the peer and marks the stream with `error` (0: none).
   void abort(int error) noexcept;
-  // Sends a segment of keepalive: whoever does not know the connection answers with a reset.
-  void ask_peer() noexcept;
+  // Sends a segment of keepalive, once for each number of the peer: whoever does not know the connection answers with a reset.
+  // False if the wire does not take it now.
+  [[nodiscard]] bool ask_peer(uint32_t peer) noexcept;
   // After a member died inside the lock. First, while the arena still holds what it held: notes where the connection stood.
   void note_sequence() noexcept;
   // Then: nothing of lwIP or the arena exists any more.
@@ -170,6 +171,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   bool read_closed_ = false;   // shutdown(SHUT_RD)
   bool write_closed_ = false;  // shutdown(SHUT_WR) or both directions gone
   bool fin_sent_ = false;
+  uint32_t asked_peer_ = 0;  // ask_peer()
   bool released_ = false;
   bool held_ = false;
   bool more_ = false;

@@ -47,8 +47,8 @@ class Wire {
  public:
   [[nodiscard]] virtual const WireFacts& facts() const noexcept = 0;
 
-  // Takes up to `capacity` (at most kBurst) frames off the wire; returns how many. Never sleeps. Makes one
-  // kernel call at most, and none where the wire is shared memory.
+  // Takes up to `capacity` (at most kBurst) frames off the wire; returns how many. Never sleeps. Makes no
+  // kernel call where frames lie in shared memory: a wire that is connected, not armed, and frames that fit its ring.
   [[nodiscard]] virtual int receive(RxFrame* out, int capacity) noexcept = 0;
   // Gives a received frame's memory back.
   virtual void release(void* handle) noexcept = 0;

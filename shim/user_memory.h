@@ -34,7 +34,7 @@ inline constexpr size_t kMostProbed = 256 * 1024;
 [[nodiscard]] inline bool within_a_page(const iovec* parts, int count, size_t bytes) noexcept {
   if (count != 1) return false;
   if (parts->iov_len < bytes) bytes = parts->iov_len;
-  return (reinterpret_cast<uintptr_t>(parts->iov_base) & 4095) + bytes - 1 < 4095;
+  return bytes != 0 && (reinterpret_cast<uintptr_t>(parts->iov_base) & 4095) + bytes <= 4096;
 }
 [[nodiscard]] inline long probe_readable(const iovec* parts, int count, size_t bytes) noexcept {
   return within_a_page(parts, count, bytes) ? zps_user_read_byte(parts->iov_base) : probe_readable_parts(parts, count, bytes);

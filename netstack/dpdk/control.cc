@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 
 #include "base/check.h"
@@ -34,6 +35,13 @@ void* map(void* address, size_t bytes, int protection, int flags, int fd) noexce
 
 void* map_nothing(void* address, size_t bytes) noexcept {
   return map(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != nullptr ? MAP_FIXED : 0), -1);
+}
+
+// Who could make the file shorter could make us fault in the middle of a ring.
+bool stays_as_large(int fd, size_t bytes) noexcept {
+  struct stat file {};
+  const long seals = kernel_call(SYS_fcntl, fd, F_GET_SEALS);
+  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && static_cast<size_t>(file.st_size) >= bytes && seals > 0 && (seals & F_SEAL_SHRINK) != 0;
 }
 
 // Receiving descriptors takes low numbers for a moment, and the program may have used up its soft limit.
@@ -201,7 +209,7 @@ bool Control::drop_fd(int fd) noexcept {
 }
 
 void* Control::map_region(int fd, size_t bytes) noexcept {
-  if (bytes == 0 || bytes > kRegionBytes) return nullptr;
+  if (bytes == 0 || bytes > kRegionBytes || !stays_as_large(fd, bytes)) return nullptr;
   for (int i = 0; i < kRegions; i++) {
     Region& region = regions_[i];
     if (region.bytes != 0) continue;

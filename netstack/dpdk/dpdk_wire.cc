@@ -66,7 +66,7 @@ void DpdkWire::push_out() noexcept {
     const uint16_t sent = give_burst(queue_ + first, static_cast<uint16_t>(count));
     queued_begin_ += sent;
     if (sent == 0 && !plugged()) drop_queued(kKeptUnplugged);
-    if (sent < count) break;
+    if (sent == 0) break;
   }
   pushed();
 }

@@ -62,11 +62,12 @@ bool MemifRings::attach(const MemifPeer& peer, const Control& control, uint32_t 
     const int fd = peer.region_fd[i];
     regions_[i] = fd < 0 ? Region{} : Region{static_cast<uint8_t*>(control.region_of(fd)), control.region_bytes(fd)};
   }
-  if (!place(peer.receive_ring(), &receive_) || !place(peer.send_ring(), &send_)) {
-    detach();
-    return false;
-  }
-  if (client_) receive_.ring->head.store(static_cast<uint16_t>(receive_.mask + 1), std::memory_order_release);
+  Side receive{}, send{};
+  if (!place(peer.receive_ring(), &receive) || !place(peer.send_ring(), &send)) return false;
+  send_ = send;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  receive_ = receive;
+  give_slots_back();
   return true;
 }
 
@@ -136,12 +137,17 @@ int MemifRings::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
     }
   }
   receive_.next = slot;
-  if (client_) {
-    ring.head.store(static_cast<uint16_t>(slot + receive_.mask + 1), std::memory_order_release);
-  } else {
-    ring.tail.store(slot, std::memory_order_release);
-  }
+  give_slots_back();
   return taken;
+}
+
+// Everything before receive_.next is the peer's to fill again.
+void MemifRings::give_slots_back() noexcept {
+  if (client_) {
+    receive_.ring->head.store(static_cast<uint16_t>(receive_.next + receive_.mask + 1), std::memory_order_release);
+  } else {
+    receive_.ring->tail.store(receive_.next, std::memory_order_release);
+  }
 }
 
 // ---------------------------------------------------------------- sending
@@ -220,6 +226,7 @@ void MemifRings::recover() noexcept {
   send_.next = published_ = (client_ ? send_.ring->head : send_.ring->tail).load(std::memory_order_relaxed);
   room_ = 0;
   open_ = nullptr;
+  give_slots_back();
 }
 
 void MemifRings::publish() noexcept {

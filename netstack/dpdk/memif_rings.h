@@ -33,7 +33,9 @@ class MemifRings {
   // Begins with a new connection whose frames have up to `frame_bytes`. False if what the peer told makes no sense.
   [[nodiscard]] bool attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes) noexcept;
   void detach() noexcept {
-    receive_ = send_ = {};
+    receive_ = {};
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // attached() implies both
+    send_ = {};
     published_ = 0;
     room_ = 0;
     open_ = nullptr;
@@ -88,6 +90,7 @@ class MemifRings {
   [[nodiscard]] bool place(const MemifRing& told, Side* side) const noexcept;
   [[nodiscard]] uint8_t* buffer(uint16_t region, uint32_t offset, size_t bytes) const noexcept;
   void prefetch(const Side& side, uint16_t slot) const noexcept;
+  void give_slots_back() noexcept;
   [[nodiscard]] uint32_t look_for_room() noexcept;
   // Bytes of the frame that begins at *slot, copied to `to` if they are at most `room`; 0 if it is none of ours. *slot is behind it then.
   [[nodiscard]] uint32_t take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) const noexcept;

@@ -159,16 +159,16 @@ void MemifWire::look_at_link(bool tried) noexcept {
   (void)rte_eth_link_get_nowait(port_, &link);
   const bool up = link.link_status == RTE_ETH_LINK_UP;
   if (up != connected_ || (up && rings_seen_ != peer_->rings_told)) {
+    connected_ = armed_ = false;
     rings_.detach();
-    rings_seen_ = peer_->rings_told;
-    connected_ = up && rings_.attach(*peer_, *control_, frame_bytes_);
-    armed_ = false;
-    if (connected_) {
+    if (up && rings_.attach(*peer_, *control_, frame_bytes_)) {
       facts_.peers++;
-      push_out();
-    } else {
-      drop_queued(0);
+      connected_ = true;
     }
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    rings_seen_ = peer_->rings_told;  // last: where somebody dies before, the next one begins anew
+    if (connected_) push_out();
+    else drop_queued(0);
   }
   if (!peer_->client) return;
   int wanted = retry_ms_;
@@ -187,11 +187,14 @@ uint16_t MemifWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
 
 void MemifWire::recover() noexcept {
   DpdkWire::recover();
-  rings_.recover();
   if (control_->torn()) {
     // What the dead member had received from the peer went with it: begin anew, the peer sees the channel close.
+    rings_.detach();
     Control::Scope scope(control_);
     peer_->disconnect();
+  } else {
+    control_->catch_up();
+    rings_.recover();
   }
   look_at_link(false);
   control_->publish();

@@ -90,11 +90,26 @@ bool PacketWire::fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pie
   long length;
   do {
     length = kernel_call(SYS_recvmsg, receiving_, as_arg(&message), MSG_DONTWAIT | MSG_TRUNC);
+    if (length < 0 && length != -EAGAIN) length = kernel_call(SYS_recvmsg, receiving_, as_arg(&message), MSG_DONTWAIT | MSG_TRUNC);
   } while (length >= 0 && length != static_cast<long>(slot.tp_len));
   return length >= 0;
 }
 
-bool PacketWire::discard_queued() noexcept { return kernel_call(SYS_recvfrom, receiving_, 0, 0, MSG_DONTWAIT | MSG_TRUNC, 0, 0) >= 0; }
+// The first call may get an error that waited (a device that was down) instead of the frame.
+bool PacketWire::discard_queued() noexcept {
+  long length = -EINTR;
+  for (int attempt = 0; attempt < 2 && length < 0 && length != -EAGAIN; attempt++) {
+    length = kernel_call(SYS_recvfrom, receiving_, 0, 0, MSG_DONTWAIT | MSG_TRUNC, 0, 0);
+  }
+  return length >= 0;
+}
+
+// An error of the device that nobody takes would end every sleep at once.
+void PacketWire::arm() noexcept {
+  int error = 0;
+  socklen_t bytes = sizeof error;
+  (void)kernel_call(SYS_getsockopt, receiving_, SOL_SOCKET, SO_ERROR, as_arg(&error), as_arg(&bytes));
+}
 
 // ---------------------------------------------------------------- sending
 

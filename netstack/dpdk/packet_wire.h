@@ -23,6 +23,7 @@ class PacketWire final : public DpdkWire {
              uint32_t queue_capacity) noexcept;
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
+  void arm() noexcept override;
   void send_tcp(void* handle, uint32_t length) noexcept override;
   void recover() noexcept override;
 

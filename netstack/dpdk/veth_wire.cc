@@ -1,7 +1,7 @@
 // The veth wire: a pair whose kernel side is in the host's network and whose other end is driven through a packet socket.
 //
-// The other end lies in a network namespace that nobody can name: this thread makes it, DPDK opens its packet socket in it, and when the
-// thread ends the socket alone keeps it. When the last member of the family is gone, by kill -9 too, the kernel takes socket, namespace
+// The other end lies in a network namespace that nobody can name: this thread makes it and opens the packet sockets in it, and when the
+// thread ends the sockets alone keep it. When the last member of the family is gone, by kill -9 too, the kernel takes socket, namespace
 // and pair away, so nothing is left behind and nothing has to be cleaned up.
 //
 // The stack's MAC address is not that of the device: the namespace's own IP layer sees every frame as another host's and

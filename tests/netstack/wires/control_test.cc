@@ -1,6 +1,7 @@
 // Control by itself: callbacks in whatever member runs them, late descriptors and mappings, a member that dies before it publishes.
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -89,9 +90,12 @@ TEST_F(ControlTest, BringsLateThingsToOtherMembers) {
   };
   auto* shared = reinterpret_cast<Shared*>(calls_);
   ASSERT_TRUE(in_child([&] {
-    const int memory = memfd_create("late", 0);
+    const int memory = memfd_create("late", MFD_ALLOW_SEALING);
     if (ftruncate(memory, 8192) != 0) return false;
     shared->fd = control_->adopt_fd(memory);
+    if (control_->map_region(shared->fd, 8192) != nullptr) return false;  // could be made shorter under us
+    if (fcntl(shared->fd, F_ADD_SEALS, F_SEAL_SHRINK) != 0) return false;
+    if (control_->map_region(shared->fd, 16384) != nullptr) return false;  // is shorter
     shared->address = static_cast<char*>(control_->map_region(shared->fd, 8192));
     if (shared->address == nullptr || !control_->torn()) return false;
     strcpy(shared->address + 4096, "from the child");

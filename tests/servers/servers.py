@@ -51,10 +51,10 @@ def run(options, traces):
 
 
 def pools(bed):
-    """The last line of the server's that says what the stack's pools hold; waits for the first. Empty without a stack."""
+    """The last line of the server's that says what the stack's pools hold; waits for the first with a listener (one may come before). Empty without a stack."""
     if not bed.hooked:
         return ""
-    lines = re.compile(r"pools: .*")
+    lines = re.compile(r"pools: .* [1-9]\d* listeners, .*")
     beds.wait_until(lambda: lines.search(bed.output("server")), 30, "the server's first word on its pools")
     return lines.findall(bed.output("server"))[-1]
 

@@ -22,7 +22,7 @@
         CHECK_SITE
         .endif
         mov     zps_thread_state@gottpoff(%rip), %rcx
-        cmpl    $0, %fs:ZPS_INSIDE(%rcx)
+        cmpb    $0, %fs:ZPS_INSIDE(%rcx)
         je      1f
         cmpl    $0, %fs:ZPS_SHARED(%rcx)        /* then it may be the owner who is inside, while a guest comes here */
         .if \way

@@ -17,16 +17,14 @@ struct ThreadState {
   uint64_t late_text;        // not 0: this thread has mapped a file's text that was not scanned yet
   uint32_t shared;           // a child was made that has this TLS as well (a guest, see clone.cc)
   uint32_t owner;            // then: whose words these are (a thread id); 0 if nobody's, everybody is a guest
-  volatile uint8_t selector;  // read by the kernel (trap.cc): 1 while the program's own code runs, 0 inside the hook
   uint64_t hidden_mask;       // signals that the program believes blocked and that are not (masks.cc)
   uint64_t held;              // of these, those that came meanwhile
   uint32_t of_program;        // a thread that the program made: not one of the hook's
   uint32_t armed;             // the generation of the free range that this thread is armed with (trap.cc)
 };
-static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE);
+static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE && offsetof(ThreadState, words.selector) == ZPS_INSIDE + 1);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);
 static_assert(offsetof(ThreadState, shared) == ZPS_SHARED && offsetof(ThreadState, owner) == ZPS_OWNER);
-static_assert(offsetof(ThreadState, selector) == ZPS_SELECTOR);
 static_assert(offsetof(zps_call, arg) == ZPS_CALL_ARGS && offsetof(zps_call, return_address) == ZPS_CALL_RETURN &&
               sizeof(zps_call) == ZPS_CALL_BYTES);
 
@@ -127,10 +125,10 @@ inline ThreadState& this_thread() noexcept { return zps_thread_state; }
 // What entry.S does around a hooked call, for callbacks of the hook. In this order: a handler that runs between finds the hook closed.
 inline void enter_hook(ThreadState& thread) noexcept {
   thread.words.inside = 1;
-  thread.selector = 0;
+  thread.words.selector = 0;
 }
 inline void leave_hook(ThreadState& thread) noexcept {
-  thread.selector = 1;
+  thread.words.selector = 1;
   thread.words.inside = 0;
 }
 }  // namespace zpoline

@@ -230,7 +230,7 @@ void reset_locks_after_fork() noexcept {
 extern "C" void zps_before_exit(int64_t status) noexcept {
   using zpoline::hook;
   if (zpoline::this_thread().words.vfork_child || zpoline::is_guest(zpoline::this_thread())) return;
-  zpoline::this_thread().selector = 0;  // nothing of the program runs in this thread any more
+  zpoline::this_thread().words.selector = 0;  // nothing of the program runs in this thread any more
   if (__atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(status);
 }
 

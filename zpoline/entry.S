@@ -74,7 +74,7 @@
         CHECK_SITE
         .endif
         mov     zps_thread_state@gottpoff(%rip), %rcx
-        cmpl    $0, %fs:ZPS_INSIDE(%rcx)
+        cmpb    $0, %fs:ZPS_INSIDE(%rcx)
         .if \way
         jne     zps_nested_near
         .else
@@ -83,8 +83,7 @@
         cmpl    $0, %fs:ZPS_SHARED(%rcx)
         jne     .Lshared_\name
 .Lowner_\name:
-        movl    $1, %fs:ZPS_INSIDE(%rcx)
-        movb    $0, %fs:ZPS_SELECTOR(%rcx)
+        movl    $ZPS_WORD_INSIDE, %fs:ZPS_INSIDE(%rcx)
         \save
         STORE_CALL
         mov     %rsp, %rdi
@@ -92,8 +91,7 @@
         cmp     $1, %rax                /* overflows for ZPS_PASS only */
         jo      5f
         mov     zps_thread_state@gottpoff(%rip), %rcx
-        movb    $1, %fs:ZPS_SELECTOR(%rcx)
-        movl    $0, %fs:ZPS_INSIDE(%rcx)
+        movl    $ZPS_WORD_OUTSIDE, %fs:ZPS_INSIDE(%rcx)
         cmpl    $0, %fs:ZPS_PENDING(%rcx)
         jne     4f
 3:      \recall

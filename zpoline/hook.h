@@ -40,7 +40,9 @@ struct zps_call {
 
 /* Per-thread words of the engine that a hook may look at. */
 struct zps_thread {
-  volatile uint32_t inside;          /* depth of hook calls: handlers are deferred while it is not 0 */
+  volatile uint8_t inside;           /* 1 during a hooked call: handlers are deferred */
+  volatile uint8_t selector;         /* read by the kernel under Syscall User Dispatch: 1 while the program's own code runs, 0 inside the hook */
+  uint16_t unused;
   volatile uint32_t signals_pending; /* a handler waits to run: a wait should end soon */
   volatile uint32_t ran_no_restart;  /* set when a handler without SA_RESTART ran since the hook cleared it */
   uint32_t vfork_child;              /* this is a vfork child on its parent's memory: descriptors are the kernel's business only */

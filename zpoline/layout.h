@@ -3,11 +3,12 @@
 #define ZPOLINE_LAYOUT_H
 
 /* ThreadState */
-#define ZPS_INSIDE 0
+#define ZPS_INSIDE 0            /* and the selector behind it: both are written as one word */
+#define ZPS_WORD_INSIDE 0x0001
+#define ZPS_WORD_OUTSIDE 0x0100
 #define ZPS_PENDING 4
 #define ZPS_SHARED 32
 #define ZPS_OWNER 36
-#define ZPS_SELECTOR 40
 
 /* zps_call */
 #define ZPS_CALL_NR 0

@@ -23,15 +23,13 @@ zps_sleep:
         .globl  zps_sleep_begin, zps_sleep_end
         .hidden zps_sleep_begin, zps_sleep_end
 zps_sleep_begin:
-        movb    $1, %fs:ZPS_SELECTOR(%rcx)
-        movl    $0, %fs:ZPS_INSIDE(%rcx)
+        movl    $ZPS_WORD_OUTSIDE, %fs:ZPS_INSIDE(%rcx)
         cmpl    $0, %fs:ZPS_PENDING(%rcx)
         jne     1f
         syscall
 zps_sleep_end:
         mov     zps_thread_state@gottpoff(%rip), %rcx
-        movl    $1, %fs:ZPS_INSIDE(%rcx)
-        movb    $0, %fs:ZPS_SELECTOR(%rcx)
+        movl    $ZPS_WORD_INSIDE, %fs:ZPS_INSIDE(%rcx)
         ret
         .globl  zps_sleep_interrupted
         .hidden zps_sleep_interrupted

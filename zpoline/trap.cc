@@ -82,11 +82,11 @@ int find_text(dl_phdr_info* object, size_t, void* context) noexcept {
 long arm() noexcept {
   ThreadState& thread = this_thread();
   // Inside it is 0 or about to be; or, on the way out, 1 already.
-  if (thread.words.inside == 0) thread.selector = 1;
+  if (thread.words.inside == 0) thread.words.selector = 1;
   thread.armed = generation.load();
   const uint64_t begin = free_begin.load();
   return base::kernel_call(SYS_prctl, kSetDispatch, kAllBut, static_cast<long>(begin), static_cast<long>(free_end.load() - begin),
-                           base::as_arg(&thread.selector));
+                           base::as_arg(&thread.words.selector));
 }
 
 // The word to a thread of the program to arm itself. Its siginfo may have been lost: the queue was full, or such a signal waited already.

@@ -1,7 +1,12 @@
 // Reading .eh_frame_hdr, .eh_frame and .dynsym where they lie in memory.
 #include "zpoline/functions.h"
 
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
 #include <cstring>
+
+#include "base/syscall.h"
 
 namespace zpoline {
 namespace {
@@ -117,6 +122,25 @@ void FunctionTable::read_dynamic(const ElfW(Dyn) * dynamic) noexcept {
   if (bytes % sizeof(ElfW(Sym)) == 0) symbol_count_ = bytes / sizeof(ElfW(Sym));
 }
 
+FunctionTable::~FunctionTable() {
+  if (first_ != nullptr) (void)base::kernel_call(SYS_munmap, base::as_arg(first_), static_cast<long>((kPages + symbol_count_) * sizeof *first_));
+}
+
+bool FunctionTable::chain_symbols() const noexcept {
+  const size_t bytes = (kPages + symbol_count_) * sizeof *first_;
+  const long memory = base::kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory < 0) return false;
+  first_ = reinterpret_cast<uint32_t*>(memory);
+  next_ = first_ + kPages;
+  for (size_t i = symbol_count_; i-- > 1;) {
+    if (!is_function(symbols_[i])) continue;
+    uint32_t& first = first_[page_of(symbols_[i].st_value) % kPages];
+    next_[i] = first;
+    first = static_cast<uint32_t>(i);
+  }
+  return true;
+}
+
 bool FunctionTable::is_function(const ElfW(Sym) & symbol) noexcept {
   const int type = ELF64_ST_TYPE(symbol.st_info);
   return (type == STT_FUNC || type == STT_GNU_IFUNC) && symbol.st_shndx != SHN_UNDEF;
@@ -157,14 +181,15 @@ Function FunctionTable::find_in_unwind_table(const uint8_t* code) const noexcept
 }
 
 Function FunctionTable::find_in_symbols(const uint8_t* code) const noexcept {
-  for (size_t i = 0; i < symbol_count_; i++) {
-    if (!is_function(symbols_[i]) || symbols_[i].st_size == 0) continue;
+  Function found;
+  const uint8_t* lowest = code - base_ > static_cast<ptrdiff_t>(kMaxFunctionBytes) ? code - kMaxFunctionBytes : base_;
+  for_each_function(lowest, code + 1, [&](const ElfW(Sym) & symbol) {
     Function function;
-    function.begin = base_ + symbols_[i].st_value;
-    function.end = function.begin + symbols_[i].st_size;
-    if (function.contains(code)) return function;
-  }
-  return {};
+    function.begin = base_ + symbol.st_value;
+    function.end = function.begin + symbol.st_size;
+    if (function.contains(code) && function.begin > found.begin) found = function;
+  });
+  return found;
 }
 
 }  // namespace zpoline

@@ -11,8 +11,6 @@
 namespace zpoline {
 namespace {
 
-constexpr size_t kMaxFunctionBytes = 1u << 20;
-
 class BitSet {
  public:
   void clear(size_t bits) noexcept { memset(words_, 0, (bits + 63) / 64 * 8); }

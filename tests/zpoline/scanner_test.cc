@@ -162,6 +162,38 @@ TEST_P(OverFiles, KnownCounts) {
   }
 }
 
+std::vector<const uint8_t*> exported_functions(const dl_phdr_info& object) {
+  const ElfW(Addr) base = object.dlpi_addr;
+  ElfW(Addr) symbols = 0, strings = 0;
+  for (int i = 0; i < object.dlpi_phnum; i++) {
+    if (object.dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
+    for (const auto* entry = reinterpret_cast<const ElfW(Dyn)*>(base + object.dlpi_phdr[i].p_vaddr); entry->d_tag != DT_NULL; entry++) {
+      if (entry->d_tag == DT_SYMTAB) symbols = entry->d_un.d_ptr < base ? base + entry->d_un.d_ptr : entry->d_un.d_ptr;
+      if (entry->d_tag == DT_STRTAB) strings = entry->d_un.d_ptr < base ? base + entry->d_un.d_ptr : entry->d_un.d_ptr;
+    }
+  }
+  std::vector<const uint8_t*> functions;
+  for (const auto* symbol = reinterpret_cast<const ElfW(Sym)*>(symbols); reinterpret_cast<ElfW(Addr)>(symbol) < strings; symbol++) {
+    if (ELF64_ST_TYPE(symbol->st_info) == STT_FUNC && symbol->st_shndx != SHN_UNDEF)
+      functions.push_back(reinterpret_cast<const uint8_t*>(base + symbol->st_value));
+  }
+  return functions;
+}
+
+// Every exported function is an entry of what lies at its address, and no other address is.
+TEST_P(OverFiles, ExportedFunctionsAreEntries) {
+  const tests::MappedElf file(GetParam());
+  const zpoline::FunctionTable table(file.info());
+  for (const uint8_t* at : exported_functions(file.info())) {
+    size_t visits = 0;
+    table.for_each_entry({at, at + 1}, [&](const uint8_t* entry) {
+      EXPECT_EQ(entry, at);
+      visits++;
+    });
+    ASSERT_GE(visits, 1u) << GetParam() << " +0x" << std::hex << at - reinterpret_cast<const uint8_t*>(file.info().dlpi_addr);
+  }
+}
+
 // Lengths agree with Capstone on every instruction of (a part of) the text; where Capstone knows none, nothing is asked.
 TEST_P(OverFiles, LengthsAgreeWithCapstone) {
   const tests::MappedElf file(GetParam());

@@ -270,7 +270,7 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   const bool own_fault = is_own_fault(number, info);
   bool edited = false;
   if (own_fault && resume_copy(thread, context)) return;
-  if (number == SIGSYS && answer_dispatch(info, context)) return;
+  if (answer_dispatch(number, info, context) || answer_word(number, info)) return;
   if (own_fault && number == SIGSEGV) {
     const Fault fault = on_fault(info, context);
     if (fault == Fault::answered) return;

@@ -18,8 +18,10 @@
 // not grow again: what is mapped at the same place later traps without need, but a thread is armed rarely. As mmap gives lower and
 // lower addresses, it ends at the lowest text above the made code, and most code that is made later needs nothing.
 //
-// Threads that exist already arm themselves in a handler: the engine sends each of them SIGSYS, which nobody can block here, and then lets
-// membarrier() interrupt those that run. A call that such a thread sleeps in goes on as after any handler with SA_RESTART.
+// Threads that exist already arm themselves in a handler: the engine sends each of them SIGSEGV, which nobody can block here, and then lets
+// membarrier() interrupt those that run. A call that such a thread sleeps in goes on as after any handler with SA_RESTART. It is not SIGSYS:
+// the kernel drops a signal of which one is pending already, and the call of a thread that is armed by then would be lost with it; a fault
+// comes again.
 //
 // The kernel clears dispatch in every new thread, process and program; arm_thread() is part of each clone (clone.cc), before the
 // child runs anything of the program.
@@ -90,8 +92,9 @@ long arm() noexcept {
 }
 
 // The word to a thread of the program to arm itself. Its siginfo may have been lost: the queue was full, or such a signal waited already.
+constexpr int kWord = SIGSEGV;
 struct ArmingWord {
-  int signo = SIGSYS;
+  int signo = kWord;
   int error = 0;
   int code = SI_QUEUE;
   int padding = 0;
@@ -131,7 +134,7 @@ uint64_t send_to_all(long tasks) noexcept {
       listed++;
       long thread = 0;
       for (const char* digit = entry->name; *digit != '\0'; digit++) thread = thread * 10 + *digit - '0';
-      if (thread != self) (void)base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, SIGSYS, base::as_arg(&word));
+      if (thread != self) (void)base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, kWord, base::as_arg(&word));
     }
   }
   return listed;
@@ -234,13 +237,16 @@ void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
   registers[REG_EFL] &= ~kResume;
 }
 
-bool answer_dispatch(const siginfo_t* info, ucontext_t* context) noexcept {
-  if (info->si_code != kByDispatch) {
-    ThreadState& thread = this_thread();
-    const bool late = dispatching && !stopped && thread.of_program != 0 && thread.armed != generation.load() && !is_guest(thread);
-    if (late) (void)arm();
-    return is_arming_word(info, late);
-  }
+bool answer_word(int number, const siginfo_t* info) noexcept {
+  if (number != kWord || info->si_code > 0) return false;
+  ThreadState& thread = this_thread();
+  const bool late = dispatching && !stopped && thread.of_program != 0 && thread.armed != generation.load() && !is_guest(thread);
+  if (late) (void)arm();
+  return is_arming_word(info, late);
+}
+
+bool answer_dispatch(int number, const siginfo_t* info, ucontext_t* context) noexcept {
+  if (number != SIGSYS || info->si_code != kByDispatch) return false;
   __atomic_add_fetch(&counts.dispatched, 1, __ATOMIC_RELAXED);
   if (info->si_arch == kArchI386) make_i386_call(context->uc_mcontext.gregs);
   else enter_trapped(context, static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]));

@@ -27,8 +27,10 @@ void stop_dispatching_others() noexcept;
 // In a new thread or process, before it runs code of the program: the kernel clears dispatch there.
 void arm_thread() noexcept;
 
-// True if a SIGSYS is the kernel's dispatch (the context then goes on in the engine's entry) or the engine's word to this thread to arm itself.
-[[nodiscard]] bool answer_dispatch(const siginfo_t* info, ucontext_t* context) noexcept;
+// True if a signal is the kernel's dispatch: the context then goes on in the engine's entry.
+[[nodiscard]] bool answer_dispatch(int number, const siginfo_t* info, ucontext_t* context) noexcept;
+// True if a signal is the engine's word to this thread to arm itself, which it has done then.
+[[nodiscard]] bool answer_word(int number, const siginfo_t* info) noexcept;
 // Sends the context, whose registers are those of a system call that would return to `return_address`, to the engine's entry.
 void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept;
 

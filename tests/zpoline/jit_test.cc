@@ -279,6 +279,8 @@ TEST(Threads, ThatExistedBefore) {
   }
 }
 
+std::atomic<long> segv_handled{0};
+
 // Threads that come and go while made code begins in one of them.
 TEST(Threads, ThatComeAndGo) {
   for (long round = tests::rounds(20); round > 0 && !::testing::Test::HasFailure(); round--) {
@@ -303,6 +305,29 @@ TEST(Threads, ThatComeAndGo) {
       for (std::thread& maker : makers) maker.join();
     });
   }
+}
+
+// A signal of the number that tells threads to arm themselves arrives while calls trap: no call is lost with it.
+TEST(Threads, TrapWhileSignalsCome) {
+  in_child([] {
+    struct sigaction action {};
+    action.sa_handler = [](int) { segv_handled++; };
+    action.sa_flags = SA_RESTART;
+    ASSERT_EQ(sigaction(SIGSEGV, &action, nullptr), 0);
+    const auto page = reinterpret_cast<Made>(changing_code());
+    const pid_t self = gettid();
+    std::atomic<bool> over{false};
+    std::thread sender([&] {
+      while (!over) (void)tgkill(getpid(), self, SIGSEGV);
+    });
+    const long rounds = tests::rounds(5000);
+    for (long i = 0; (i < rounds || segv_handled < 100) && !::testing::Test::HasFailure(); i++) {
+      EXPECT_EQ(page(kProbeGeneral, i), probed(i));
+      EXPECT_EQ(page(SYS_getpid, 0), getpid());
+    }
+    over = true;
+    sender.join();
+  });
 }
 
 TEST(Processes, ForkVforkAndThreadsAfter) {

@@ -260,7 +260,12 @@ void run_handler(ThreadState& thread, int number, const Action& action, siginfo_
   handler(number, info, context);
   const uint64_t hidden = *mask & kNeverBlocked;
   *mask &= ~kNeverBlocked;
-  believe(this_thread(), hidden);
+  ThreadState& now = this_thread();
+  if (now.held & ~hidden) {  // what is held comes when this handler's frame is gone, however many follow each other: sigreturn unblocks it
+    const uint64_t held = kNeverBlocked;
+    (void)base::kernel_call(SYS_rt_sigprocmask, SIG_BLOCK, base::as_arg(&held), 0, sizeof held);
+  }
+  believe(now, hidden);
 }
 
 void on_signal(int number, siginfo_t* info, void* opaque) noexcept {

@@ -223,6 +223,7 @@ void reset_locks_after_fork() noexcept {
   zps_exit_lock = 0;
   reset_signal_lock();
   reset_rewriter_lock();
+  reset_arming_lock();
 }
 
 }  // namespace zpoline

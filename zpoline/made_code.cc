@@ -32,7 +32,7 @@
 namespace zpoline {
 namespace {
 
-bool arming = true;
+bool arming = true;  // changes once
 uint64_t search_budget_bytes = 16u << 20;  // 8 ms
 uint64_t shared_begin = UINT64_MAX;
 uint64_t shared_end = 0;
@@ -79,7 +79,7 @@ uint64_t whole_pages(uint64_t bytes) noexcept { return (bytes + 4095) & ~uint64_
 
 [[nodiscard]] bool is_known(uint64_t begin, uint64_t end) noexcept {
   const ThreadState& thread = this_thread();
-  return !arming || begin == end || is_dispatched(begin, end) || thread.words.vfork_child != 0;
+  return !__atomic_load_n(&arming, __ATOMIC_RELAXED) || begin == end || is_dispatched(begin, end) || thread.words.vfork_child != 0;
 }
 
 void remember_shared(uint64_t begin, uint64_t end) noexcept {
@@ -99,7 +99,7 @@ void leave_made_code_to_kernel() noexcept { arming = false; }
 
 void stop_arming() noexcept {
   if (this_thread().words.vfork_child != 0) return;
-  arming = false;
+  __atomic_store_n(&arming, false, __ATOMIC_RELAXED);
   stop_dispatching_others();
 }
 

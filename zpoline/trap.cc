@@ -23,6 +23,10 @@
 // the kernel drops a signal of which one is pending already, and the call of a thread that is armed by then would be lost with it; a fault
 // comes again.
 //
+// So there are two ranges: the one that a thread is armed with next, and the one that every thread is armed with. Only the second answers whether
+// a piece of code traps; it follows when all have been told, and `arming` lets one thread at a time do that. Whoever forks, or begins, in between
+// finds `dispatching` set and arms itself, with the range as it was or as it will be; a child whose second range lags behind arms again when it has to.
+//
 // The kernel clears dispatch in every new thread, process and program; arm_thread() is part of each clone (clone.cc), before the
 // child runs anything of the program.
 //
@@ -37,9 +41,11 @@
 
 #include <fcntl.h>
 #include <link.h>
+#include <linux/futex.h>
 #include <sys/stat.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 
@@ -61,13 +67,29 @@ struct Range {
   uint64_t end = 0;
 };
 Range own_text;  // the engine's
-// The free range: it only becomes narrower, so that any two values of these go together.
+// The free range that a thread arms itself with: it only becomes narrower, so that any two values of these go together.
 std::atomic<uint64_t> free_begin{0};
 std::atomic<uint64_t> free_end{uint64_t{1} << 56};
 std::atomic<uint32_t> generation{0};  // changes with them
+// The one that every thread is armed with, or a narrower one.
+std::atomic<uint64_t> armed_begin{0};
+std::atomic<uint64_t> armed_end{uint64_t{1} << 56};
+std::atomic<uint32_t> arming{0};
 std::atomic<bool> dispatching{false};
 bool everything = false;           // mode sud
 std::atomic<bool> stopped{false};  // no thread that is not armed is armed any more
+
+// Held inside the hook only, where no handler of the program runs; the kernel's, since its holder waits for the kernel. A fork's child has none.
+class Arming {
+ public:
+  Arming() noexcept {
+    while (arming.exchange(1) != 0) (void)base::kernel_call(SYS_futex, base::as_arg(&arming), FUTEX_WAIT_PRIVATE, 1, 0);
+  }
+  ~Arming() {
+    arming = 0;
+    (void)base::kernel_call(SYS_futex, base::as_arg(&arming), FUTEX_WAKE_PRIVATE, 1);
+  }
+};
 
 int find_text(dl_phdr_info* object, size_t, void* context) noexcept {
   const auto inside = reinterpret_cast<uint64_t>(zps_pass);
@@ -140,9 +162,10 @@ uint64_t send_to_all(long tasks) noexcept {
   return listed;
 }
 
-void reach_others() noexcept {
+// False if the kernel does not tell who they are.
+bool reach_others() noexcept {
   const long tasks = base::kernel_call(SYS_openat, AT_FDCWD, base::as_arg("/proc/self/task"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (tasks < 0) return base::log(base::LogLevel::debug, "/proc/self/task cannot be read: other threads' unknown calls go to the kernel");
+  if (tasks < 0) return false;
   uint64_t listed = 0;
   for (int attempt = 0; attempt < 4; attempt++) {
     struct stat now {};
@@ -152,27 +175,22 @@ void reach_others() noexcept {
     (void)base::kernel_call(SYS_lseek, tasks, 0, SEEK_SET);
   }
   (void)base::kernel_call(SYS_close, tasks);
-  if (listed < 2) return;
+  if (listed < 2) return true;
   constexpr long kInterruptThisProcess = 1 << 3;
   constexpr long kRegister = 1 << 4;
   if (base::kernel_call(SYS_membarrier, kRegister) == 0) (void)base::kernel_call(SYS_membarrier, kInterruptThisProcess);
+  return true;
 }
 
-// True if the free range became narrower.
-bool set_free(uint64_t code_begin, uint64_t code_end) noexcept {
-  const Range& text = own_text;
-  if (code_begin >= text.end) {
-    uint64_t old = free_end.load();
-    while (old > code_begin && !free_end.compare_exchange_weak(old, code_begin)) {
-    }
-    return old > code_begin;
+// Makes the free range so narrow that it has no part in the code.
+void set_free(uint64_t code_begin, uint64_t code_end) noexcept {
+  if (code_begin >= own_text.end) {
+    if (code_begin < free_end.load()) free_end = code_begin;
+  } else {
+    const uint64_t begin = first_text_above(code_end, own_text.begin);
+    if (begin > free_begin.load()) free_begin = begin;
   }
-  if (code_end > text.begin) return false;  // our own
-  const uint64_t begin = first_text_above(code_end, text.begin);
-  uint64_t old = free_begin.load();
-  while (old < begin && !free_begin.compare_exchange_weak(old, begin)) {
-  }
-  return old < begin;
+  generation++;
 }
 
 // A 32-bit call, with the registers of the context; all of them survive but eax.
@@ -195,8 +213,8 @@ void find_own_text() noexcept { (void)dl_iterate_phdr(find_text, &own_text); }
 
 base::Result<bool> dispatch_everything() noexcept {
   everything = true;
-  free_begin = own_text.begin;
-  free_end = own_text.end;
+  armed_begin = free_begin = own_text.begin;
+  armed_end = free_end = own_text.end;
   dispatching = true;
   const long result = arm();
   if (result == 0) return true;
@@ -204,20 +222,36 @@ base::Result<bool> dispatch_everything() noexcept {
   return base::make_error("the kernel has no Syscall User Dispatch (error %ld): it takes Linux 5.11", -result);
 }
 
-void dispatch_also(uint64_t begin, uint64_t end) noexcept {
-  if (!set_free(begin, end)) return;
-  generation++;
-  const bool first = !dispatching.exchange(true);  // threads that are made from here on arm themselves
-  const long result = arm();
+bool dispatch_also(uint64_t begin, uint64_t end) noexcept {
+  if (begin < own_text.end && end > own_text.begin) return false;  // our own
+  long result = 0;
+  bool reached = true;
+  {
+    Arming locked;
+    if (stopped) return false;
+    if (is_dispatched(begin, end)) return is_dispatching();
+    const bool first = !dispatching.exchange(true);  // before the range changes: who is made, or forks, from here on arms itself
+    set_free(begin, end);
+    result = arm();
+    if (result == 0) reached = reach_others();
+    else if (first) dispatching = false;
+    armed_begin = free_begin.load();
+    armed_end = free_end.load();
+  }
   base::log(base::LogLevel::debug, "code at 0x%llx-0x%llx is not known: its system calls trap (%ld)", static_cast<unsigned long long>(begin),
             static_cast<unsigned long long>(end), result);
-  if (result == 0) reach_others();
-  else if (first) dispatching = false;
+  if (!reached) base::log(base::LogLevel::debug, "/proc/self/task cannot be read: other threads' unknown calls go to the kernel");
+  return result == 0;
 }
 
-bool is_dispatched(uint64_t begin, uint64_t end) noexcept { return end <= free_begin.load() || begin >= free_end.load(); }
+bool is_dispatched(uint64_t begin, uint64_t end) noexcept { return end <= armed_begin.load() || begin >= armed_end.load(); }
 
-void stop_dispatching_others() noexcept { stopped = !everything; }
+void stop_dispatching_others() noexcept {
+  Arming locked;
+  stopped = !everything;
+}
+
+void reset_arming_lock() noexcept { arming = 0; }
 
 bool is_dispatching() noexcept { return dispatching; }
 

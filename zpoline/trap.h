@@ -16,9 +16,9 @@ void find_own_text() noexcept;
 // The error says that the kernel cannot do it.
 base::Result<bool> dispatch_everything() noexcept;
 // From here on system calls of code in [begin, end) trap as well, in every thread of the program, whatever lies there later. Other threads
-// are armed by a signal; when this returns none of them executes another instruction without it.
-void dispatch_also(uint64_t begin, uint64_t end) noexcept;
-// True if calls from all of [begin, end) trap.
+// are armed by a signal; when this returns none of them executes another instruction without it. False if it cannot be, or may not any more.
+bool dispatch_also(uint64_t begin, uint64_t end) noexcept;
+// True if calls from all of [begin, end) trap, in every thread.
 [[nodiscard]] bool is_dispatched(uint64_t begin, uint64_t end) noexcept;
 // True once the kernel was asked to dispatch anything in this process.
 [[nodiscard]] bool is_dispatching() noexcept;
@@ -26,6 +26,8 @@ void dispatch_also(uint64_t begin, uint64_t end) noexcept;
 void stop_dispatching_others() noexcept;
 // In a new thread or process, before it runs code of the program: the kernel clears dispatch there.
 void arm_thread() noexcept;
+// In the child of a fork: the lock's holder may be a thread that this process does not have.
+void reset_arming_lock() noexcept;
 
 // True if a signal is the kernel's dispatch: the context then goes on in the engine's entry.
 [[nodiscard]] bool answer_dispatch(int number, const siginfo_t* info, ucontext_t* context) noexcept;

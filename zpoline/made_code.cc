@@ -23,7 +23,11 @@
 #include "zpoline/made_code.h"
 
 #include <sys/mman.h>
+#include <sys/uio.h>
 
+#include <csignal>
+
+#include "base/syscall.h"
 #include "zpoline/copy.h"
 #include "zpoline/engine.h"
 #include "zpoline/rewriter.h"
@@ -57,6 +61,26 @@ bool has_call(const uint8_t* code, size_t bytes) noexcept {
   return false;
 }
 
+// In a page beyond the end of its file a read is SIGBUS, which copy_in() survives if the thread does not block it; else the kernel reads.
+class Reader {
+ public:
+  Reader() noexcept {
+    uint64_t mask = 0;
+    (void)base::kernel_call(SYS_rt_sigprocmask, SIG_BLOCK, 0, base::as_arg(&mask), sizeof mask);
+    by_kernel_ = (mask & uint64_t{1} << (SIGBUS - 1)) != 0;
+  }
+  [[nodiscard]] bool read(void* out, uint64_t address, size_t bytes) const noexcept {
+    if (!by_kernel_) return copy_in(out, address, bytes);
+    const iovec to{out, bytes};
+    const iovec from{reinterpret_cast<void*>(address), bytes};
+    const long process = base::kernel_call(SYS_getpid);
+    return base::kernel_call(SYS_process_vm_readv, process, base::as_arg(&to), 1, base::as_arg(&from), 1, 0) == static_cast<long>(bytes);
+  }
+
+ private:
+  bool by_kernel_;
+};
+
 // True if the memory holds a system call at any offset, or is too much to search, or cannot be read. Pages are whole.
 bool may_call(uint64_t begin, uint64_t end) noexcept {
   uint64_t left = __atomic_load_n(&search_budget_bytes, __ATOMIC_RELAXED);
@@ -65,14 +89,15 @@ bool may_call(uint64_t begin, uint64_t end) noexcept {
   } while (!__atomic_compare_exchange_n(&search_budget_bytes, &left, left - (end - begin), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
   constexpr size_t kPiece = 1024;
   alignas(8) uint8_t piece[8 + kPiece + 8] = {};
-  if (!copy_in(piece + 7, begin - 1, 1)) piece[7] = 0;  // its last byte may be the first of a pair
+  const Reader reader;
+  if (!reader.read(piece + 7, begin - 1, 1)) piece[7] = 0;  // its last byte may be the first of a pair
   for (uint64_t at = begin; at < end; at += kPiece) {
-    if (!copy_in(piece + 8, at, kPiece)) return true;
+    if (!reader.read(piece + 8, at, kPiece)) return true;
     if (has_call(piece, 8 + kPiece)) return true;
     piece[7] = piece[kPiece + 7];
   }
   uint8_t next = 0;
-  return copy_in(&next, end, 1) && is_call(piece[7], next);
+  return reader.read(&next, end, 1) && is_call(piece[7], next);
 }
 
 uint64_t whole_pages(uint64_t bytes) noexcept { return (bytes + 4095) & ~uint64_t{4095}; }

@@ -194,6 +194,33 @@ TEST(MadeCode, LowAndHigh) {
   });
 }
 
+// Pages behind the end of their file cannot be searched: reading them is SIGBUS, which the thread may block or have a handler for.
+TEST(PrivateText, LongerThanItsFile) {
+  static std::atomic<int> ran{0};
+  for (const bool blocks : {true, false}) {
+    for (const bool protects : {true, false}) {
+      in_child([=] {
+        char path[] = "/tmp/zps_text_XXXXXX";
+        const int fd = mkstemp(path);
+        ASSERT_GE(fd, 0);
+        unlink(path);
+        ASSERT_EQ(write(fd, kHarmless, sizeof kHarmless), static_cast<ssize_t>(sizeof kHarmless));
+        sigset_t bus;
+        sigemptyset(&bus);
+        sigaddset(&bus, SIGBUS);
+        if (blocks) pthread_sigmask(SIG_BLOCK, &bus, nullptr);
+        signal(SIGBUS, [](int) { ran++; });
+        void* text = mmap(nullptr, 3 * kPage, protects ? PROT_READ : PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+        ASSERT_NE(text, MAP_FAILED);
+        if (protects) ASSERT_EQ(mprotect(text, 3 * kPage, PROT_READ | PROT_EXEC), 0);
+        EXPECT_EQ(reinterpret_cast<Made>(text)(1, 0), 6);
+        EXPECT_EQ(ran, 0);
+        expect_calls(changing_code());
+      });
+    }
+  }
+}
+
 // What arming takes may be a kill there.
 TEST(Boxed, BySeccompNothingIsArmed) {
   if (hooked::mode() == "sud") GTEST_SKIP() << "armed from the start";

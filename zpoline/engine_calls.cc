@@ -39,11 +39,12 @@ uint64_t end_of(const zps_call* call) noexcept { return begin_of(call) + static_
 int64_t on_mmap(zps_call* call) noexcept {
   const bool fixed = call->arg[3] & (MAP_FIXED | MAP_FIXED_NOREPLACE);
   if (fixed && in_page_zero(call->arg[0])) return -EPERM;
-  const int64_t result = to_kernel(call);
+  int64_t result = to_kernel(call);
   if (result < 0 && result > -4096) return result;
   const bool text = (call->arg[2] & PROT_EXEC) && (call->arg[3] & MAP_PRIVATE) && !(call->arg[3] & MAP_ANONYMOUS);
   // A library that ld.so is loading: its other segments and relocations come later, and end with an mprotect by this thread.
   if (text && is_in_loader(call->return_address)) this_thread().late_text = static_cast<uint64_t>(result);
+  result = beside_libraries(*call, result);
   after_mmap(*call, result);
   return result;
 }

@@ -13,6 +13,9 @@
 //     rest traps unsearched;
 //   - new, private, anonymous and read-only: zeros;
 //   - an object that the rewriter could not write (PR_SET_MDWE). Its calls trap.
+// The free range ends at the code nearest to libzpstack.so, so small memory in a hole that ld.so left between that and libc would make all of
+// libc trap. Where the program leaves the place to the kernel, such memory is moved below the libraries before the program hears of it.
+// Memory that becomes executable only later has its address already and stays.
 // Whether memory is shared is known from mmap only, so the bounds of all shared mappings are kept: mprotect inside them counts as shared.
 //
 // Rejected: PR_SYS_DISPATCH_INCLUSIVE_ON (Linux 6.17), which names the range that traps. One range for code in several places is as
@@ -126,6 +129,27 @@ void stop_arming() noexcept {
   if (this_thread().words.vfork_child != 0) return;
   __atomic_store_n(&arming, false, __ATOMIC_RELAXED);
   stop_dispatching_others();
+}
+
+int64_t beside_libraries(const zps_call& call, int64_t result) noexcept {
+  constexpr int64_t kMade = PROT_WRITE | PROT_EXEC;
+  constexpr int64_t kOwn = MAP_PRIVATE | MAP_ANONYMOUS;
+  if (call.arg[0] != 0 || (call.arg[2] & kMade) != kMade || (call.arg[3] & ~int64_t{MAP_NORESERVE}) != kOwn) return result;
+  const uint64_t begin = static_cast<uint64_t>(result);
+  const uint64_t bytes = whole_pages(static_cast<uint64_t>(call.arg[1]));
+  if (is_known(begin, begin + bytes) || !cuts_off_libc(begin, begin + bytes)) return result;
+  // The kernel says where there is room for more than such a hole holds, and keeps it free for the move.
+  constexpr uint64_t kWidestHole = 4u << 20;
+  const auto room_bytes = static_cast<long>(kWidestHole + bytes);
+  const long room = base::kernel_call(SYS_mmap, 0, room_bytes, PROT_NONE, kOwn | MAP_NORESERVE, -1, 0);
+  if (room < 0 && room > -4096) return result;
+  const long place = room + static_cast<long>(kWidestHole);
+  const auto moved_bytes = static_cast<long>(bytes);
+  long moved = -1;
+  if (!cuts_off_libc(static_cast<uint64_t>(place), static_cast<uint64_t>(place) + bytes))
+    moved = base::kernel_call(SYS_mremap, result, moved_bytes, moved_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+  (void)base::kernel_call(SYS_munmap, room, moved == place ? static_cast<long>(kWidestHole) : room_bytes);
+  return moved == place ? place : result;
 }
 
 void after_mmap(const zps_call& call, int64_t result) noexcept {

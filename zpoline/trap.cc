@@ -246,6 +246,12 @@ bool dispatch_also(uint64_t begin, uint64_t end) noexcept {
 
 bool is_dispatched(uint64_t begin, uint64_t end) noexcept { return end <= armed_begin.load() || begin >= armed_end.load(); }
 
+bool cuts_off_libc(uint64_t begin, uint64_t end) noexcept {
+  const auto libc = reinterpret_cast<uint64_t>(&__errno_location);
+  if (libc < armed_begin.load() || libc >= armed_end.load()) return false;  // it is already
+  return end <= own_text.begin ? libc < begin : libc >= end;
+}
+
 void stop_dispatching_others() noexcept {
   Arming locked;
   stopped = !everything;

@@ -20,6 +20,8 @@ base::Result<bool> dispatch_everything() noexcept;
 bool dispatch_also(uint64_t begin, uint64_t end) noexcept;
 // True if calls from all of [begin, end) trap, in every thread.
 [[nodiscard]] bool is_dispatched(uint64_t begin, uint64_t end) noexcept;
+// True if libc's calls do not trap, and would if those of [begin, end) did.
+[[nodiscard]] bool cuts_off_libc(uint64_t begin, uint64_t end) noexcept;
 // True once the kernel was asked to dispatch anything in this process.
 [[nodiscard]] bool is_dispatching() noexcept;
 // No thread is armed any more that is not, except in mode sud: the program may forbid prctl() from here on.

@@ -194,6 +194,34 @@ TEST(MadeCode, LowAndHigh) {
   });
 }
 
+// Small memory that the kernel puts into a hole among the libraries: if it stayed there, every call of libc would be a signal.
+TEST(MadeCode, LeavesLibcFree) {
+  SKIP_UNLESS_HOOKED();
+  if (hooked::mode() == "sud") GTEST_SKIP() << "all of libc traps";
+  in_child([] {
+    uintptr_t engine = 0;
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; engine == 0 && std::getline(maps, line);) {
+      if (line.find("/libzpstack.so") != std::string::npos) engine = std::stoul(line, nullptr, 16);
+    }
+    ASSERT_NE(engine, 0u);
+    const auto libc = reinterpret_cast<uintptr_t>(dlsym(RTLD_DEFAULT, "getppid"));
+    const auto is_between = [&](const void* memory) {
+      const auto at = reinterpret_cast<uintptr_t>(memory);
+      return (at > libc) != (at > engine);
+    };
+    void* hole = new_pages(PROT_READ);
+    if (!is_between(hole)) GTEST_SKIP() << "there is no hole";
+    munmap(hole, kPage);
+    for (int i = 0; i < 3; i++) {
+      uint8_t* page = changing_code();
+      EXPECT_FALSE(is_between(page)) << "at " << static_cast<void*>(page);
+      expect_calls(page);
+    }
+    EXPECT_EQ(new_pages(PROT_READ), hole) << "what was there is free again";
+  });
+}
+
 // Pages behind the end of their file cannot be searched: reading them is SIGBUS, which the thread may block or have a handler for.
 TEST(PrivateText, LongerThanItsFile) {
   static std::atomic<int> ran{0};

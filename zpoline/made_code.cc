@@ -172,8 +172,8 @@ void after_mprotect(const zps_call& call) noexcept {
   if (writable || may_be_shared(begin, end) || may_call(begin, end)) dispatch_also(begin, end);
 }
 
-void after_failed_rewrite(uint64_t begin, uint64_t end) noexcept {
-  if (!is_known(begin, end)) dispatch_also(begin, end);
+bool after_failed_rewrite(uint64_t begin, uint64_t end) noexcept {
+  return is_known(begin, end) ? is_dispatching() && is_dispatched(begin, end) : dispatch_also(begin, end);
 }
 
 void after_mremap(const zps_call& call, int64_t result) noexcept {

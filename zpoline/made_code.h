@@ -18,8 +18,8 @@ void leave_made_code_to_kernel() noexcept;
 void after_mmap(const zps_call& call, int64_t result) noexcept;
 void after_mprotect(const zps_call& call) noexcept;
 void after_mremap(const zps_call& call, int64_t result) noexcept;
-// An object of the program whose text may not be written.
-void after_failed_rewrite(uint64_t begin, uint64_t end) noexcept;
+// An object of the program whose text may not be written. True if its system calls trap from now on, false if they go to the kernel.
+bool after_failed_rewrite(uint64_t begin, uint64_t end) noexcept;
 // The program is about to shut itself in with seccomp, or to use Syscall User Dispatch itself: nothing is armed from here on.
 void stop_arming() noexcept;
 

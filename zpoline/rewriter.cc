@@ -419,8 +419,9 @@ bool rewrite_new_objects() noexcept {
     }
     if (result >= 0) continue;
     const Range text = text_of(found.objects[i]);
-    base::log(base::LogLevel::debug, "%s cannot be rewritten (%ld): its system calls trap", found.objects[i].dlpi_name, result);
-    after_failed_rewrite(text.begin, text.end);
+    const bool traps = after_failed_rewrite(text.begin, text.end);
+    base::log(base::LogLevel::debug, "%s cannot be rewritten (%ld): its system calls %s", found.objects[i].dlpi_name, result,
+              traps ? "trap" : "go to the kernel");
   }
   return found.count > 0;
 }

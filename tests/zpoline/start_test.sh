@@ -1,8 +1,9 @@
 #!/bin/sh
 # How the engine starts and fails: settings, missing privilege, missing hook, memory limits, and children it cannot be in.
-# Usage: start_test.sh libzpstack.so hook.so
+# Usage: start_test.sh libzpstack.so hook.so late-library.so
 library=$1
 hook=$2
+late=$3
 failed=0
 
 # expect NAME STATUS PATTERN command...: the command's status, and a pattern in its output (both streams).
@@ -45,6 +46,15 @@ if python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl(65, 1, 0, 0,
   expect "memory that cannot become executable, zpoline asked for" 127 "^zpstack: memory cannot be made executable" \
     denied fail env ZPS_HOOK=zpoline echo hi
   expect "memory that cannot become executable, fallback" 0 "^hi$" denied kernel env ZPS_HOOK=zpoline echo hi
+  loads_late() {
+    hooked ZPS_LOG=debug ZPS_HOOK=nopage0 "$@" python3 -c 'import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.mmap(ctypes.c_void_p(0x5ee000000000), ctypes.c_size_t(4096), 3, 0x32, -1, ctypes.c_long(0))  # the library looks there (late_library.h)
+libc.prctl(65, 1, 0, 0, 0)
+ctypes.CDLL(sys.argv[1])' "$late"
+  }
+  expect "late library whose text may not be written" 0 "late-one.so cannot be rewritten (-13): its system calls trap" loads_late
+  expect "the same where nothing is armed" 0 "late-one.so cannot be rewritten (-13): its system calls go to the kernel" loads_late ZPS_JIT=kernel
 fi
 expect "under ulimit -v" 0 "^hi$" limited echo hi
 if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/mmap_min_addr)" != 0 ] && command -v setpriv >/dev/null; then

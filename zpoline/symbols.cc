@@ -59,7 +59,7 @@ class Relocations {
   }
 
   void exchange() const noexcept {
-    if (symbols_ == nullptr || strings_ == nullptr) return;
+    if (symbols_ == nullptr || strings_ == nullptr || is_being_relocated()) return;
     if (relro_end_ > relro_begin_ && protect(PROT_READ | PROT_WRITE) < 0) return;
     exchange_in(all_, all_bytes_);
     exchange_in(jumps_, jump_bytes_);
@@ -67,6 +67,12 @@ class Relocations {
   }
 
  private:
+  // An object that another thread's dlopen() is not done with: its RELRO is still writable, and must stay so. That thread will come here too.
+  bool is_being_relocated() const noexcept {
+    constexpr long kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which changes nothing; an error where memory is read-only
+    return relro_end_ > relro_begin_ && base::kernel_call(SYS_madvise, static_cast<long>(relro_begin_), kPageMask + 1, kPopulateWrite) == 0;
+  }
+
   void read_dynamic(const ElfW(Dyn) * entry) noexcept {
     for (; entry->d_tag != DT_NULL; entry++) {
       const uint64_t at = entry->d_un.d_ptr < base_ ? base_ + entry->d_un.d_ptr : entry->d_un.d_ptr;  // ld.so has made most absolute

@@ -164,4 +164,27 @@ TEST(Symbols, ThreadsAndLateLibraries) {
   EXPECT_EQ(dlclose(library), 0);
 }
 
+// One library is relocated by ld.so in one thread while the other thread's has been, and both are looked through.
+TEST(Symbols, LateLibrariesOfTwoThreads) {
+  std::atomic<bool> over{false};
+  std::atomic<long> loads{0};
+  std::thread other([&] {
+    while (!over) {
+      void* library = dlopen(LATE_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+      ASSERT_NE(library, nullptr) << dlerror();
+      EXPECT_EQ(reinterpret_cast<long (*)(long, long)>(dlsym(library, "late_syscall"))(kProbeGeneral, 6), answer(6));
+      dlclose(library);
+      loads++;
+    }
+  });
+  for (int i = 0; i < 100 || loads < 100; i++) {
+    void* library = dlopen(LATE_LIBRARY_OF_MANY_RELOCATIONS, RTLD_NOW | RTLD_LOCAL);
+    ASSERT_NE(library, nullptr) << dlerror();
+    EXPECT_EQ(reinterpret_cast<long (*)(long, long)>(dlsym(library, "late_syscall"))(kProbeSse, 6), answer(6));
+    EXPECT_EQ(dlclose(library), 0);
+  }
+  over = true;
+  other.join();
+}
+
 }  // namespace

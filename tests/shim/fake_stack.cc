@@ -2,11 +2,15 @@
 #include "fake_stack.h"
 
 #include <arpa/inet.h>
+#include <linux/futex.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <new>
 
@@ -183,6 +187,13 @@ int FakeStack::poll(uint64_t now_ns) noexcept {
   polled_ns = now_ns;
   return 0;
 }
+
+void FakeStack::flush() noexcept {
+  flushes++;
+  (void)syscall(SYS_futex, &flushes, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void FakeStack::wait_for_flush(uint32_t seen) noexcept { (void)syscall(SYS_futex, &flushes, FUTEX_WAIT, seen, nullptr, nullptr, 0); }
 
 netstack::TcpStream* FakeStack::make_stream() noexcept {
   for (FakeStream& stream : streams) {

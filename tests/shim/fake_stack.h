@@ -1,6 +1,8 @@
 // A stack whose connections are byte queues in shared memory: what one end writes the other end reads at once.
 #pragma once
 
+#include <atomic>
+
 #include "netstack/make_stack.h"
 #include "netstack/stack.h"
 
@@ -63,7 +65,16 @@ class FakeStack final : public netstack::Stack {
   static FakeStack& get();
 
   int poll(uint64_t now_ns) noexcept override;
-  void flush() noexcept override {}
+  // The service ends each piece of its work with one: wait_until() looks again then.
+  void flush() noexcept override;
+  template <class Condition>
+  void wait_until(Condition condition) noexcept {
+    for (;;) {
+      const uint32_t seen = flushes.load();
+      if (condition()) return;
+      wait_for_flush(seen);
+    }
+  }
   [[nodiscard]] uint64_t next_timer_ns() const noexcept override { return UINT64_MAX; }
   [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return polled_ns; }
   [[nodiscard]] netstack::TcpStream* make_stream() noexcept override;
@@ -85,6 +96,10 @@ class FakeStack final : public netstack::Stack {
   FakeListener listeners[kListeners];
   uint64_t polled_ns = 0;
   int recoveries = 0;
+  std::atomic<uint32_t> flushes{0};
+
+ private:
+  void wait_for_flush(uint32_t seen) noexcept;
 };
 
 }  // namespace shim_test

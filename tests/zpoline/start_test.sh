@@ -46,8 +46,9 @@ if python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl(65, 1, 0, 0,
   expect "memory that cannot become executable, zpoline asked for" 127 "^zpstack: memory cannot be made executable" \
     denied fail env ZPS_HOOK=zpoline echo hi
   expect "memory that cannot become executable, fallback" 0 "^hi$" denied kernel env ZPS_HOOK=zpoline echo hi
+  python=$(python3 -c 'import sys; print(sys.executable)')  # not a script that leads to it
   loads_late() {
-    hooked ZPS_LOG=debug ZPS_HOOK=nopage0 "$@" python3 -c 'import ctypes, sys
+    hooked ZPS_LOG=debug ZPS_HOOK=nopage0 "$@" "$python" -c 'import ctypes, sys
 libc = ctypes.CDLL(None)
 libc.mmap(ctypes.c_void_p(0x5ee000000000), ctypes.c_size_t(4096), 3, 0x32, -1, ctypes.c_long(0))  # the library looks there (late_library.h)
 libc.prctl(65, 1, 0, 0, 0)

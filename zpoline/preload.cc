@@ -157,7 +157,7 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
     if (!mapped) mode = Mode::nopage0;
   }
   take_over_signals();
-  find_own_text();
+  prepare_dispatch();
   this_thread().of_program = 1;
   const char* made_code = variable("ZPS_JIT");
   if (made_code != nullptr && strcmp(made_code, "kernel") == 0) leave_made_code_to_kernel();

@@ -274,8 +274,9 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   if (number != SIGTRAP) leave_stub(context);  // stepping through one would begin anew for ever
   const bool own_fault = is_own_fault(number, info);
   bool edited = false;
+  if (answer_word(number, info)) return;
   if (own_fault && resume_copy(thread, context)) return;
-  if (answer_dispatch(number, info, context) || answer_word(number, info)) return;
+  if (answer_dispatch(number, info, context)) return;
   if (own_fault && number == SIGSEGV) {
     const Fault fault = on_fault(info, context);
     if (fault == Fault::answered) return;

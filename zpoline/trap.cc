@@ -61,6 +61,8 @@ constexpr long kSetDispatch = 59;  // PR_SET_SYSCALL_USER_DISPATCH
 constexpr long kAllBut = 1;        // PR_SYS_DISPATCH_ON: the given range is free
 constexpr int kByDispatch = 2;     // si_code SYS_USER_DISPATCH
 constexpr uint32_t kArchI386 = 0x40000003;
+constexpr long kInterruptOthers = 1 << 3;     // MEMBARRIER_CMD_PRIVATE_EXPEDITED
+constexpr long kMayInterruptOthers = 1 << 4;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
 
 struct Range {
   uint64_t begin = 0;
@@ -140,45 +142,50 @@ struct DirectoryEntry {
   char name[];
 };
 
-// Sends the word to every thread that `tasks` (/proc/self/task) lists but this one; how many threads it lists.
-uint64_t send_to_all(long tasks) noexcept {
+// 0 for "." and "..".
+long number_of(const DirectoryEntry& entry) noexcept {
+  long number = 0;
+  for (const char* digit = entry.name; *digit >= '0' && *digit <= '9'; digit++) number = number * 10 + *digit - '0';
+  return number;
+}
+
+// Sends the word to every thread that `tasks` (/proc/self/task) lists but this one. False if there may be some that it does not list: the kernel
+// goes from each thread to the next, and loses its way where one ends before it has gone on.
+bool send_to_all(long tasks) noexcept {
   const long process = base::kernel_call(SYS_getpid);
   const long self = base::kernel_call(SYS_gettid);
   ArmingWord word;
   word.pid = static_cast<int>(process);
-  alignas(8) char entries[1024];
-  uint64_t listed = 0;
-  for (long bytes; (bytes = base::kernel_call(SYS_getdents64, tasks, base::as_arg(entries), sizeof entries)) > 0;) {
-    for (long at = 0; at < bytes;) {
-      const auto* entry = reinterpret_cast<const DirectoryEntry*>(entries + at);
-      at += entry->bytes;
-      if (entry->name[0] == '.') continue;
-      listed++;
-      long thread = 0;
-      for (const char* digit = entry->name; *digit != '\0'; digit++) thread = thread * 10 + *digit - '0';
-      if (thread != self) (void)base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, kWord, base::as_arg(&word));
+  alignas(8) char entries[4096];
+  const auto lives = [process](long thread) { return base::kernel_call(SYS_tgkill, process, thread, 0) == 0; };
+  for (long last = self;;) {
+    const long bytes = base::kernel_call(SYS_getdents64, tasks, base::as_arg(entries), sizeof entries);
+    if (!lives(last)) return false;  // after which the next piece begins
+    if (bytes <= 0) return true;
+    const auto* entry = reinterpret_cast<const DirectoryEntry*>(entries);
+    for (long at = entry->bytes; at < bytes; at += entry->bytes) entry = reinterpret_cast<const DirectoryEntry*>(entries + at);
+    last = number_of(*entry);
+    if (!lives(last)) return false;  // with which this piece ends
+    for (long at = 0; at < bytes; at += entry->bytes) {
+      entry = reinterpret_cast<const DirectoryEntry*>(entries + at);
+      const long thread = number_of(*entry);
+      if (thread != self && thread != 0) (void)base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, kWord, base::as_arg(&word));
     }
+    constexpr long kLargestEntry = 32;
+    if (bytes + kLargestEntry <= static_cast<long>(sizeof entries)) return true;
   }
-  return listed;
 }
 
 // False if the kernel does not tell who they are.
 bool reach_others() noexcept {
   const long tasks = base::kernel_call(SYS_openat, AT_FDCWD, base::as_arg("/proc/self/task"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (tasks < 0) return false;
-  uint64_t listed = 0;
-  for (int attempt = 0; attempt < 4; attempt++) {
-    struct stat now {};
-    listed = send_to_all(tasks);
-    (void)base::kernel_call(SYS_fstat, tasks, base::as_arg(&now));
-    if (listed + 2 >= now.st_nlink) break;  // a thread that ends while it is listed hides those behind it
-    (void)base::kernel_call(SYS_lseek, tasks, 0, SEEK_SET);
-  }
+  struct stat now {};
+  const bool alone = base::kernel_call(SYS_fstat, tasks, base::as_arg(&now)) == 0 && now.st_nlink == 3;  // ".", ".." and this thread
+  for (int attempt = 0; !alone && attempt < 100 && !send_to_all(tasks); attempt++) (void)base::kernel_call(SYS_lseek, tasks, 0, SEEK_SET);
   (void)base::kernel_call(SYS_close, tasks);
-  if (listed < 2) return true;
-  constexpr long kInterruptThisProcess = 1 << 3;
-  constexpr long kRegister = 1 << 4;
-  if (base::kernel_call(SYS_membarrier, kRegister) == 0) (void)base::kernel_call(SYS_membarrier, kInterruptThisProcess);
+  if (alone) return true;
+  (void)base::kernel_call(SYS_membarrier, kInterruptOthers);
   return true;
 }
 
@@ -209,7 +216,10 @@ void make_i386_call(greg_t* registers) noexcept {
 
 }  // namespace
 
-void find_own_text() noexcept { (void)dl_iterate_phdr(find_text, &own_text); }
+void prepare_dispatch() noexcept {
+  (void)dl_iterate_phdr(find_text, &own_text);
+  (void)base::kernel_call(SYS_membarrier, kMayInterruptOthers);  // a process with threads would wait for all processors
+}
 
 base::Result<bool> dispatch_everything() noexcept {
   everything = true;
@@ -278,10 +288,10 @@ void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
 }
 
 bool answer_word(int number, const siginfo_t* info) noexcept {
-  if (number != kWord || info->si_code > 0) return false;
+  if (number != kWord) return false;
   ThreadState& thread = this_thread();
   const bool late = dispatching && !stopped && thread.of_program != 0 && thread.armed != generation.load() && !is_guest(thread);
-  if (late) (void)arm();
+  if (late) (void)arm();  // whatever came: a fault that was on its way swallows the word
   return is_arming_word(info, late);
 }
 

@@ -11,7 +11,7 @@
 namespace zpoline {
 
 // At start, before the rest.
-void find_own_text() noexcept;
+void prepare_dispatch() noexcept;
 // From here on every system call outside the engine's own text traps (this thread, and each that arm_thread() is called in).
 // The error says that the kernel cannot do it.
 base::Result<bool> dispatch_everything() noexcept;

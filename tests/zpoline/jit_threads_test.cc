@@ -1,5 +1,6 @@
 // System calls of code that the program makes, in threads that were there before, that come and go, in forks, and under signals.
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -97,7 +98,11 @@ TEST(Threads, TrapWhileSignalsCome) {
     const pid_t self = gettid();
     std::atomic<bool> over{false};
     std::thread sender([&] {
-      while (!over) (void)tgkill(getpid(), self, SIGSEGV);
+      while (!over) {
+        const long seen = segv_handled;
+        (void)tgkill(getpid(), self, SIGSEGV);
+        for (int i = 0; i < 100 && segv_handled == seen && !over; i++) sched_yield();
+      }
     });
     const long rounds = tests::rounds(5000);
     for (long i = 0; (i < rounds || segv_handled < 100) && !::testing::Test::HasFailure(); i++) {

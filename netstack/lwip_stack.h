@@ -81,6 +81,8 @@ class LwipStack final : public Stack {
   void owe_ack(tcp_pcb* pcb) noexcept;
   // Sends at once what is owed to this connection, if anything is.
   void pay_ack(tcp_pcb* pcb) noexcept;
+  // IP bytes in a frame that comes, if that may be more than in one that goes; else 0.
+  [[nodiscard]] uint32_t takes_in() const noexcept { return wire_facts_.takes_in; }
   // How many bytes the segment has that lwIP is about to process.
   uint32_t segment_bytes = 0;
   // Undoes what the guard changed for the segment that lwIP has now processed, and goes on with a recovery that lwIP ends too early.

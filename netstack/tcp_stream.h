@@ -132,6 +132,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }
   [[nodiscard]] uint32_t feed_budget(size_t wanted) const noexcept;
   void feed() noexcept;
+  void raise_window() noexcept;
   [[nodiscard]] bool finish_sending() noexcept;
   void free_chunks() noexcept;
   void sample_round_trip() noexcept;

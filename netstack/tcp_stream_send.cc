@@ -11,6 +11,8 @@ namespace {
 
 constexpr size_t kCopyAtOnce = 32 * 1024;        // what one tcp_write copies
 constexpr uint32_t kEagerSegments = 44;          // this much unsent (64 KB) leaves without waiting for flush()
+constexpr uint32_t kInitialSegments = 10;
+constexpr uint32_t kHeaderBytes = 40;            // of IPv4 and TCP, without options
 constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
 constexpr uint32_t kLargeChunk = 64 * 1024 - 64;
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
@@ -78,12 +80,18 @@ uint32_t LwipStream::feed_budget(size_t wanted) const noexcept {
   return wanted <= pcb_->mss ? pcb_->mss : room - room % pcb_->mss;
 }
 
+// RFC 6928: ten segments at the start. On a link that brings larger frames than we send the peer starts with ten of those, and so do we.
+void LwipStream::raise_window() noexcept {
+  window_raised_ = true;
+  const uint32_t segment = stack_.takes_in() > kHeaderBytes + pcb_->mss ? stack_.takes_in() - kHeaderBytes : pcb_->mss;
+  if (pcb_->cwnd < kInitialSegments * segment) pcb_->cwnd = kInitialSegments * segment;
+}
+
 size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
   size_t done = 0;
   if (feeding_ == nullptr && !holding()) {
     if (!window_raised_) {
-      window_raised_ = true;
-      if (pcb_->cwnd < 10u * pcb_->mss) pcb_->cwnd = 10u * pcb_->mss;  // RFC 6928
+      raise_window();
     }
     while (done < bytes) {
       const size_t n = least(least(bytes - done, feed_budget(bytes - done)), kCopyAtOnce);
@@ -165,8 +173,7 @@ bool LwipStream::finish_sending() noexcept {
 bool LwipStream::output() noexcept {
   if (pcb_ == nullptr) return true;
   if (!window_raised_ && phase_ == Phase::connected) {
-    window_raised_ = true;
-    if (pcb_->cwnd < 10u * pcb_->mss) pcb_->cwnd = 10u * pcb_->mss;
+    raise_window();
   }
   stack_.arm(pcb_);
   feed();

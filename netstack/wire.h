@@ -40,6 +40,7 @@ struct WireFacts {
   bool memory;              // frames do not leave memory that the peer shares: no checksum needed if the peer agrees
   bool link_needs_checksum; // software must fill and check checksums
   bool finishes_tcp = false;  // but not of what goes through send_tcp()
+  uint16_t takes_in = 0;      // IP bytes in a frame that comes, if that may be more than in one that goes; else 0. Only where no software fills TCP checksums
   uint32_t peers = 0;       // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
 

@@ -9,6 +9,7 @@
 
 #include "lwip/etharp.h"
 #include "lwip/ip4.h"
+#include "lwip/priv/tcp_priv.h"
 #include "netif/ethernet.h"
 #include "netstack/lwip_stack.h"
 
@@ -23,6 +24,9 @@ static_assert(sizeof(FramePbuf) <= kFramePrivateBytes);
 
 constexpr size_t kEthernetHeader = 14;
 constexpr size_t kIpHeader = 20;
+constexpr size_t kTcpHeader = 20;
+constexpr size_t kFlagsAt = kEthernetHeader + kIpHeader + 13;
+constexpr size_t kMssAt = kEthernetHeader + kIpHeader + kTcpHeader;  // lwIP's first option
 constexpr uint32_t kCopyBreakBytes = 128;  // shorter frames are mostly ACKs, released before input returns
 
 Wire& wire_of(netif* interface) noexcept { return *static_cast<Wire*>(interface->state); }
@@ -139,6 +143,13 @@ bool is_tcp(const uint8_t* frame, uint32_t length) noexcept {
   return length >= kEthernetHeader + kIpHeader && field<uint16_t>(frame + 12) == PP_HTONS(ETHTYPE_IP) && frame[14] == 0x45 && frame[23] == IP_PROTO_TCP;
 }
 
+// Says in a SYN how much a segment may hold that comes to us. lwIP would say as much as it sends itself.
+void announce_segments(uint8_t* frame, uint32_t length, uint32_t takes_in) noexcept {
+  if (length < kMssAt + 4 || frame[kMssAt] != LWIP_TCP_OPT_MSS) return;
+  const u16_t mss = lwip_htons(static_cast<u16_t>(takes_in - kIpHeader - kTcpHeader));
+  memcpy(frame + kMssAt + 2, &mss, sizeof mss);
+}
+
 err_t link_output(netif* interface, pbuf* p) noexcept {
   Wire& wire = wire_of(interface);
   TxFrame frame;
@@ -155,7 +166,11 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
     if (q->len == q->tot_len) break;
     to += q->len;
   }
-  if (the_stack->wire_finishes_tcp() && is_tcp(frame.data, length)) {
+  const uint32_t takes_in = the_stack->takes_in();
+  const bool finishes_tcp = the_stack->wire_finishes_tcp();
+  const bool tcp = (finishes_tcp || takes_in != 0) && is_tcp(frame.data, length);
+  if (tcp && takes_in != 0 && (frame.data[kFlagsAt] & TCP_SYN) != 0) announce_segments(frame.data, length, takes_in);
+  if (tcp && finishes_tcp) {
     wire.send_tcp(frame.handle, length);
   } else {
     wire.send(frame.handle, length);

@@ -36,6 +36,11 @@ constexpr int kMaxPairs = 256;
 constexpr uint32_t kPageMtu = 3998;
 constexpr uint32_t kEthernetMtu = 1500;
 constexpr uint32_t kPageMtuFromMb = 32;
+// The link itself lets larger frames through, the largest that a pbuf can hold: the kernel's TCP then thinks in segments of its loopback's size. In segments of a
+// page its congestion control (BBR, which paces) starts with a tenth of the speed, and is held back later as well: redis-benchmark with 64 KB
+// values set with four clients 1.8 times as many of them with this (20 000 requests), 1.4 times in the first 25 ms (1000).
+constexpr uint32_t kLinkMtu = 65500;
+
 
 uint32_t default_mtu(const StackConfig& config) noexcept {
   return config.memory_mb == 0 || config.memory_mb >= kPageMtuFromMb ? kPageMtu : kEthernetMtu;
@@ -121,13 +126,14 @@ base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noex
 
 base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : default_mtu(opening.config);
+  const uint32_t link_mtu = opening.config.mtu == 0 && mtu == kPageMtu ? kLinkMtu : mtu;
   Spaces spaces;
   const RingShape shape = ring_shape(opening, mtu);
   PacketSockets sockets(shape.block_bytes, shape.slot_bytes, shape.slots);
   if (auto started = start_eal(); !started) return started.error();
   if (const long result = spaces.enter_host(); result != 0) return refused("return to the host's network namespace", result);
   RtNetlink host;
-  auto pair = make_pair(host, spaces.own(), mtu);
+  auto pair = make_pair(host, spaces.own(), link_mtu);
   if (!pair) return pair.error();
   const uint32_t kernel_be = choose_host_addresses(opening, pair->number);
   memcpy(opening.out->wire, base::make_error("veth %s (af_packet)", pair->name).text, sizeof opening.out->wire);
@@ -145,6 +151,7 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   }
   WireFacts& facts = (*wire)->mutable_facts();
   memcpy(facts.name, "veth", 5);
+  if (link_mtu != mtu) facts.takes_in = static_cast<uint16_t>(link_mtu);
   random_mac(facts.mac);
   return *wire;
 }

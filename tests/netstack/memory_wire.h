@@ -35,6 +35,9 @@ class MemoryWire final : public netstack::Wire {
     free_count_ = kFrames;
   }
 
+  // From now on the peer may send frames of so many IP bytes.
+  void take_in(uint16_t bytes) { facts_.takes_in = bytes; }
+
   // As if somebody else were at the other end from now on.
   void new_peer() { facts_.peers++; }
 

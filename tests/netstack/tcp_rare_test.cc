@@ -2,6 +2,8 @@
 #include "stack_pair.h"
 
 #include <cstring>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 
 using namespace netstack_test;
 
@@ -29,6 +31,48 @@ TEST_F(TcpRare, SimultaneousOpen) {
   EXPECT_EQ("left", text_of(*right));
   left->release();
   right->release();
+}
+
+// The frame in which a stack answers a SYN, or asks for a connection.
+std::vector<uint8_t> syn_frame;
+
+uint32_t announced_segment() { return syn_frame.size() >= 58 && syn_frame[54] == 2 ? uint32_t{syn_frame[56]} << 8 | syn_frame[57] : 0; }
+
+// A link that brings larger frames than the stack sends: the peer is told, and both ends start with ten of its segments.
+TEST_F(TcpRare, LargerFramesInThanOutAreAnnounced) {
+  constexpr uint16_t kTakesIn = 9040;
+  pair_ = Pair::get(false);
+  SetUp();
+  const auto keep_syn = [](const uint8_t* data, uint32_t length) {
+    if (length > 54 && data[23] == IPPROTO_TCP && (data[47] & 2) != 0) syn_frame.assign(data, data + length);
+  };
+  pair_.server_wire().take_in(kTakesIn);
+  pair_.server_wire().tap = keep_syn;
+  auto [client, server] = connected(81);
+  EXPECT_EQ(9000u, announced_segment());
+  pair_.server_wire().tap = nullptr;
+  tcp_info info{};
+  EXPECT_EQ(100, send_text(*server, std::string(100, 's')));
+  pair_.settle();
+  server->info(&info);
+  EXPECT_EQ(1460u, info.tcpi_snd_mss) << "what leaves is as large as ever";
+  EXPECT_GE(info.tcpi_snd_cwnd, 90'000u / 1460);
+  client->release();
+  server->release();
+
+  // The other end says what fits its own frames.
+  syn_frame.clear();
+  pair_.client_wire().tap = keep_syn;
+  auto [again_client, again_server] = connected(81);
+  EXPECT_EQ(1460u, announced_segment());
+  pair_.client_wire().tap = nullptr;
+  EXPECT_EQ(100, send_text(*again_client, std::string(100, 'c')));
+  pair_.settle();
+  again_client->info(&info);
+  EXPECT_LT(info.tcpi_snd_cwnd, 20u);
+  pair_.server_wire().take_in(0);
+  again_client->release();
+  again_server->release();
 }
 
 TEST_F(TcpRare, ANewPeerIsAskedForItsConnections) {

@@ -7,6 +7,8 @@
 
 #include <rte_mbuf.h>
 
+#include "base/log.h"
+
 namespace netstack {
 namespace {
 
@@ -51,7 +53,12 @@ bool MemifRings::place(const MemifRing& told, Side* side) const noexcept {
   const size_t bytes = offsetof(Ring, descriptors) + slots * sizeof(Descriptor);
   if (told.offset > region.bytes || bytes > region.bytes - told.offset) return false;
   *side = {reinterpret_cast<Ring*>(region.base + told.offset), static_cast<uint16_t>(slots - 1), 0};
-  return true;
+  return once(side->ring->cookie) == kCookie;
+}
+
+void MemifRings::complain(const char* what) noexcept {
+  if (!complained_) base::log(base::LogLevel::warn, "wire memif: the peer %s", what);
+  complained_ = true;
 }
 
 bool MemifRings::attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes) noexcept {
@@ -63,7 +70,11 @@ bool MemifRings::attach(const MemifPeer& peer, const Control& control, uint32_t 
     regions_[i] = fd < 0 ? Region{} : Region{static_cast<uint8_t*>(control.region_of(fd)), control.region_bytes(fd)};
   }
   Side receive{}, send{};
-  if (!place(peer.receive_ring(), &receive) || !place(peer.send_ring(), &send)) return false;
+  if (!place(peer.receive_ring(), &receive) || !place(peer.send_ring(), &send)) {
+    complain("names no rings in its memory");
+    return false;
+  }
+  complained_ = false;
   send_ = send;
   std::atomic_signal_fence(std::memory_order_seq_cst);
   receive_ = receive;
@@ -87,7 +98,7 @@ void MemifRings::prefetch(const Side& side, uint16_t slot) const noexcept {
   __builtin_prefetch(data + 64);
 }
 
-uint32_t MemifRings::take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) const noexcept {
+uint32_t MemifRings::take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) noexcept {
   uint32_t length = 0;
   bool fits = true;
   while (true) {
@@ -109,9 +120,15 @@ uint32_t MemifRings::take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint3
     }
     if (client_) descriptor.length = frame_bytes_;  // an empty buffer again
     ++*slot;
-    if (!more || *slot == end) break;
+    if (!more) break;
+    if (*slot == end) {
+      fits = false;
+      break;
+    }
   }
-  return fits ? length : 0;
+  if (fits) [[likely]] return length;
+  complain("sent a frame that is too long, has no end, or lies outside its memory; such are dropped");
+  return 0;
 }
 
 int MemifRings::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
@@ -119,7 +136,11 @@ int MemifRings::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
   Ring& ring = *receive_.ring;
   const uint16_t end = (client_ ? ring.tail : ring.head).load(std::memory_order_acquire);
   const auto waiting = static_cast<uint16_t>(end - receive_.next);
-  if (waiting == 0 || waiting > receive_.mask + 1) return 0;
+  if (waiting == 0) return 0;
+  if (waiting > receive_.mask + 1) [[unlikely]] {
+    complain("moved a ring's position by more than the ring; nothing is received until it makes sense again");
+    return 0;
+  }
   const uint16_t ahead = waiting < kReadAhead ? waiting : kReadAhead;
   for (uint16_t i = 0; i < ahead; i++) prefetch(receive_, static_cast<uint16_t>(receive_.next + i));
   int taken = 0;
@@ -172,7 +193,7 @@ bool MemifRings::open(TxFrame* out) noexcept {
   const uint32_t capacity = client_ ? frame_bytes_ : once(descriptor.length);
   if (capacity < frame_bytes_) [[unlikely]] return false;
   uint8_t* data = buffer(once(descriptor.region), once(descriptor.offset), capacity);
-  if (data == nullptr) [[unlikely]] return false;
+  if (data == nullptr) [[unlikely]] return false;  // copy() will say so
   if (room_ > kWriteAhead) {
     const Descriptor& later = send_.ring->descriptors[(send_.next + kWriteAhead) & send_.mask];
     if (const uint8_t* there = buffer(once(later.region), once(later.offset), 128); there != nullptr) {
@@ -206,7 +227,10 @@ bool MemifRings::copy(const uint8_t* data, uint32_t length) noexcept {
     const uint32_t capacity = client_ ? frame_bytes_ : once(descriptor.length);
     const uint32_t bytes = length < capacity ? length : capacity;
     uint8_t* to = buffer(once(descriptor.region), once(descriptor.offset), bytes);
-    if (to == nullptr || bytes == 0) return false;
+    if (to == nullptr || bytes == 0) [[unlikely]] {
+      complain("offers buffers outside its memory; nothing is sent until it offers others");
+      return false;
+    }
     memcpy(to, data, bytes);
     data += bytes;
     length -= bytes;

@@ -9,7 +9,7 @@
 // buffers by `head`, the server fills them and moves `tail`. Both positions only grow, modulo 2^16.
 //
 // Whatever lies in shared memory may change at any time: each descriptor is read once and checked against its region, and positions
-// that cannot be are taken as "nothing there".
+// that cannot be are taken as "nothing there". A peer that writes such things harms its own frames only; the first of each connection is logged.
 //
 // Invariants: 1 everything here is called with the stack's lock held; 2 the object lies in memory the family shares, and its pointers hold in
 // every member that has caught up (control.h).
@@ -87,13 +87,17 @@ class MemifRings {
     size_t bytes;
   };
 
+  static constexpr uint32_t kCookie = 0x3e31f20;
+
   [[nodiscard]] bool place(const MemifRing& told, Side* side) const noexcept;
+  // Says what the peer did, once a connection.
+  [[gnu::cold, gnu::noinline]] void complain(const char* what) noexcept;
   [[nodiscard]] uint8_t* buffer(uint16_t region, uint32_t offset, size_t bytes) const noexcept;
   void prefetch(const Side& side, uint16_t slot) const noexcept;
   void give_slots_back() noexcept;
   [[nodiscard]] uint32_t look_for_room() noexcept;
   // Bytes of the frame that begins at *slot, copied to `to` if they are at most `room`; 0 if it is none of ours. *slot is behind it then.
-  [[nodiscard]] uint32_t take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) const noexcept;
+  [[nodiscard]] uint32_t take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) noexcept;
 
   bool client_ = false;
   uint32_t frame_bytes_ = 0;
@@ -102,6 +106,7 @@ class MemifRings {
   uint16_t published_ = 0;  // send_.next as the peer knows it
   uint32_t room_ = 0;       // free slots from send_.next on, as far as known
   const void* open_ = nullptr;
+  bool complained_ = false;
 };
 
 }  // namespace netstack

@@ -4,12 +4,14 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <new>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/timerfd.h>
 
 #include "base/check.h"
@@ -37,11 +39,16 @@ void* map_nothing(void* address, size_t bytes) noexcept {
   return map(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != nullptr ? MAP_FIXED : 0), -1);
 }
 
-// Who could make the file shorter could make us fault in the middle of a ring.
-bool stays_as_large(int fd, size_t bytes) noexcept {
+// Who could make the file shorter could make us fault in the middle of a ring, and so could who takes huge pages out of it. Who could
+// seal it against new writers later could keep other members from mapping it.
+bool stays_as_it_is(int fd, size_t bytes) noexcept {
   struct stat file {};
+  struct statfs system {};
   const long seals = kernel_call(SYS_fcntl, fd, F_GET_SEALS);
-  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && static_cast<size_t>(file.st_size) >= bytes && seals > 0 && (seals & F_SEAL_SHRINK) != 0;
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return false;
+  if ((seals & F_SEAL_SEAL) == 0 && kernel_call(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_SEAL) != 0) return false;
+  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && static_cast<size_t>(file.st_size) >= bytes &&
+         kernel_call(SYS_fstatfs, fd, as_arg(&system)) == 0 && system.f_type == TMPFS_MAGIC;
 }
 
 // Receiving descriptors takes low numbers for a moment, and the program may have used up its soft limit.
@@ -209,7 +216,7 @@ bool Control::drop_fd(int fd) noexcept {
 }
 
 void* Control::map_region(int fd, size_t bytes) noexcept {
-  if (bytes == 0 || bytes > kRegionBytes || !stays_as_large(fd, bytes)) return nullptr;
+  if (bytes == 0 || bytes > kRegionBytes || !stays_as_it_is(fd, bytes)) return nullptr;
   for (int i = 0; i < kRegions; i++) {
     Region& region = regions_[i];
     if (region.bytes != 0) continue;

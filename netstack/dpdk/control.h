@@ -80,7 +80,7 @@ class Control {
   // Closes an adopted descriptor in this member now, in the others when they catch up; false if it is not one.
   [[nodiscard]] bool drop_fd(int fd) noexcept;
   // Maps `bytes` of an adopted descriptor at the same address in every member; nullptr if it does not fit, or if the file is
-  // shorter or could be made so (it lacks F_SEAL_SHRINK).
+  // shorter or could be made so (it lacks F_SEAL_SHRINK, or has huge pages). No more seals can be put on it afterwards.
   [[nodiscard]] void* map_region(int fd, size_t bytes) noexcept;
   [[nodiscard]] bool unmap_region(void* address) noexcept;
   // Where an adopted descriptor is mapped; nullptr if it is not.

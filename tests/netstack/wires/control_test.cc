@@ -147,6 +147,29 @@ TEST_F(ControlTest, RefusesMoreThanItHasRoomFor) {
   }));
 }
 
+// Whose memory it is cannot keep the next member from mapping it too, nor take pages away.
+TEST_F(ControlTest, ARegionStaysAsItIs) {
+  const int memory = memfd_create("theirs", MFD_ALLOW_SEALING);
+  ASSERT_EQ(ftruncate(memory, 8192), 0);
+  ASSERT_EQ(fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  const int ours = control_->adopt_fd(dup(memory));
+  ASSERT_NE(control_->map_region(ours, 8192), nullptr);
+  EXPECT_EQ(fcntl(memory, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
+  EXPECT_EQ(ftruncate(memory, 0), -1);
+  close(memory);
+
+  const int last = memfd_create("last writer", MFD_ALLOW_SEALING);
+  ASSERT_EQ(ftruncate(last, 8192), 0);
+  ASSERT_EQ(fcntl(last, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE), 0);
+  EXPECT_EQ(control_->map_region(control_->adopt_fd(last), 8192), nullptr);
+
+  const int huge = memfd_create("huge", MFD_ALLOW_SEALING | MFD_HUGETLB);
+  if (huge < 0) return;  // none here
+  ASSERT_EQ(ftruncate(huge, 2 << 20), 0);
+  ASSERT_EQ(fcntl(huge, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  EXPECT_EQ(control_->map_region(control_->adopt_fd(huge), 2 << 20), nullptr);
+}
+
 // The peer at the other end of a dropped socket sees its end at once, though other members still hold copies.
 TEST_F(ControlTest, DroppingASocketEndsItForThePeer) {
   int pair[2];

@@ -7,6 +7,7 @@
 #include <new>
 #include <sys/socket.h>
 
+#include "base/log.h"
 #include "base/syscall.h"
 #include "netstack/dpdk/control.h"
 
@@ -25,16 +26,29 @@ namespace netstack {
 namespace {
 
 // Message types of the protocol, and the offsets of what is read here; everything is little endian and packed.
-constexpr uint16_t kAddRegion = 4;
-constexpr uint16_t kAddRing = 5;
+constexpr uint16_t kHello = 2, kInit = 3, kAddRegion = 4, kAddRing = 5, kConnect = 6, kConnected = 7, kDisconnect = 8;
 constexpr uint16_t kFlagToServer = 1;
 constexpr size_t kMessageBytes = 128;
+constexpr size_t kRingHeadBytes = 128, kDescriptorBytes = 16;
+constexpr uint8_t kMostLog2 = 14;
+
+// By type: who may receive it, and where its text has to end.
+struct Kind {
+  bool by_client, by_server;
+  size_t text_end;
+};
+constexpr Kind kKinds[] = {{}, {true, true, 0}, {true, false, 33}, {false, true, 64}, {false, true, 0}, {false, true, 0}, {false, true, 33}, {true, false, 33}, {true, true, 101}};
+static_assert(sizeof kKinds / sizeof *kKinds == kDisconnect + 1);
 
 template <class T>
 T field(const void* message, size_t offset) noexcept {
   T value;
   memcpy(&value, static_cast<const char*>(message) + offset, sizeof value);
   return value;
+}
+
+MemifRing ring_in(const void* message, int fd) noexcept {
+  return {fd, field<uint16_t>(message, 6), field<uint32_t>(message, 8), field<uint8_t>(message, 12)};
 }
 
 }  // namespace
@@ -44,17 +58,87 @@ MemifPeer* MemifPeer::create(base::Arena* arena) noexcept {
   return memory == nullptr ? nullptr : new (memory) MemifPeer;
 }
 
-void MemifPeer::note(const void* message, size_t bytes, int fd) noexcept {
-  if (bytes < kMessageBytes) return;
+MemifRing& MemifPeer::ring_of(const void* message) noexcept { return (field<uint16_t>(message, 2) & kFlagToServer) != 0 ? to_server : to_client; }
+
+void MemifPeer::begin(int socket) noexcept {
+  channel_ = socket;
+  for (int& fd : region_fd) fd = -1;
+  to_client = to_server = {};
+  regions_ = 0;
+  greeted_ = connected_ = false;
+}
+
+void MemifPeer::note_sent(const void* message, size_t bytes, int fd) noexcept {
+  if (bytes == kMessageBytes && fd >= 0) take_fd(message, fd);
+}
+
+bool MemifPeer::lies_in_region(const MemifRing& ring) const noexcept {
+  if (ring.region >= regions_ || ring.log2_slots > kMostLog2 || ring.offset % 64 != 0) return false;
+  const uint64_t room = region_bytes_[ring.region], bytes = kRingHeadBytes + (kDescriptorBytes << ring.log2_slots);
+  return bytes <= room && ring.offset <= room - bytes;
+}
+
+bool MemifPeer::belongs_here(uint16_t type, const void* message, bool has_fd) noexcept {
+  switch (type) {
+    case kAddRegion:
+      return has_fd && !connected_ && regions_ < kRegions && field<uint16_t>(message, 2) == regions_;
+    case kAddRing:
+      return has_fd && !connected_ && ring_of(message).fd < 0 && field<uint16_t>(message, 4) == 0 && lies_in_region(ring_in(message, -1));
+    case kConnect:
+    case kConnected:
+      return !connected_ && to_client.fd >= 0 && to_server.fd >= 0;
+    case kHello:
+      return !greeted_;
+    default:
+      return true;
+  }
+}
+
+void MemifPeer::complain(const char* what) noexcept {
+  if (!complained_) base::log(base::LogLevel::warn, "wire memif: no connection: %s", what);
+  complained_ = true;
+}
+
+void MemifPeer::closing(int fd, Control& control) noexcept {
+  const bool ends = fd == channel_;
+  if (ends) channel_ = -1;
+  for (int& region : region_fd) {
+    if (region == fd) region = -1;
+    if (!ends || region < 0 || control.region_of(region) != nullptr) continue;
+    (void)control.drop_fd(region);
+    region = -1;
+  }
+}
+
+bool MemifPeer::accept(int socket, void* message, size_t bytes, bool has_fd, bool* wants_fd) noexcept {
+  *wants_fd = false;
+  if (bytes != kMessageBytes) return true;  // the driver refuses it
   const auto type = field<uint16_t>(message, 0);
-  if (type == kAddRegion) {
-    if (const auto index = field<uint16_t>(message, 2); index < kRegions) region_fd[index] = fd;
-  } else if (type == kAddRing && field<uint16_t>(message, 4) == 0 && field<uint16_t>(message, 6) < kRegions) {
-    MemifRing& ring = (field<uint16_t>(message, 2) & kFlagToServer) != 0 ? to_server : to_client;
-    ring = MemifRing{fd, field<uint16_t>(message, 6), field<uint32_t>(message, 8), field<uint8_t>(message, 12)};
+  if (type > kDisconnect) return true;  // likewise
+  const Kind& kind = kKinds[type];
+  if (kind.text_end != 0) static_cast<char*>(message)[kind.text_end] = '\0';
+  if (channel_ < 0 && type == (client ? kHello : kInit)) begin(socket);
+  if (socket != channel_) return type == kInit || !client;  // the driver refuses what comes before INIT, and a second INIT
+  if (!(client ? kind.by_client : kind.by_server) || !belongs_here(type, message, has_fd)) {
+    complain("the peer's handshake makes no sense");
+    return false;
+  }
+  *wants_fd = type == kAddRegion || type == kAddRing;
+  greeted_ = greeted_ || type == kHello;
+  connected_ = connected_ || type == kConnect || type == kConnected;
+  return true;
+}
+
+void MemifPeer::take_fd(const void* message, int fd) noexcept {
+  const auto type = field<uint16_t>(message, 0);
+  if (type == kAddRegion && regions_ < kRegions && field<uint16_t>(message, 2) == regions_) {
+    region_bytes_[regions_] = field<uint64_t>(message, 4);
+    region_fd[regions_++] = fd;
+  } else if (type == kAddRing) {
+    ring_of(message) = ring_in(message, fd);
     rings_told++;
     // The driver reads it to take the event away and must not wait there, whoever made it.
-    if (fd >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, kernel_call(SYS_fcntl, fd, F_GETFL) | O_NONBLOCK);
+    (void)kernel_call(SYS_fcntl, fd, F_SETFL, kernel_call(SYS_fcntl, fd, F_GETFL) | O_NONBLOCK);
   }
 }
 
@@ -62,6 +146,7 @@ int MemifPeer::connect() noexcept { return device == nullptr ? -1 : memif_connec
 
 void MemifPeer::disconnect() noexcept {
   if (device != nullptr) memif_disconnect(device);
+  channel_ = -1;
 }
 
 }  // namespace netstack
@@ -73,12 +158,18 @@ MemifPeer* current_peer() noexcept {
   return control == nullptr ? nullptr : control->memif;
 }
 
-// The place of the descriptor in a message's control data, or nullptr.
-unsigned char* descriptor_in(msghdr* message) noexcept {
+// The message's part that carries descriptors, or nullptr.
+cmsghdr* descriptors_in(msghdr* message) noexcept {
   for (cmsghdr* part = CMSG_FIRSTHDR(message); part != nullptr; part = CMSG_NXTHDR(message, part)) {
-    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) return CMSG_DATA(part);
+    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) return part;
   }
   return nullptr;
+}
+
+int descriptor(const cmsghdr* part, size_t index) noexcept {
+  int fd;
+  memcpy(&fd, CMSG_DATA(part) + index * sizeof fd, sizeof fd);
+  return fd;
 }
 
 }  // namespace
@@ -86,9 +177,10 @@ unsigned char* descriptor_in(msghdr* message) noexcept {
 extern "C" {
 
 long zps_memif_sendmsg(int socket, msghdr* message, int flags) {
-  int fd = -1;
-  if (const unsigned char* place = descriptor_in(message); place != nullptr) memcpy(&fd, place, sizeof fd);
-  if (MemifPeer* peer = current_peer(); peer != nullptr) peer->note(message->msg_iov->iov_base, message->msg_iov->iov_len, fd);
+  const cmsghdr* part = descriptors_in(message);
+  if (MemifPeer* peer = current_peer(); peer != nullptr && part != nullptr) {
+    peer->note_sent(message->msg_iov->iov_base, message->msg_iov->iov_len, descriptor(part, 0));
+  }
   const long result = kernel_call(SYS_sendmsg, socket, as_arg(message), flags | MSG_NOSIGNAL);
   if (result < 0) errno = static_cast<int>(-result);
   return result < 0 ? -1 : result;
@@ -100,14 +192,23 @@ long zps_memif_recvmsg(int socket, msghdr* message, int flags) {
     errno = static_cast<int>(-result);
     return -1;
   }
+  void* const text = message->msg_iov->iov_base;
+  cmsghdr* part = descriptors_in(message);
+  const size_t count = part == nullptr ? 0 : (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+  bool wants_fd = false;
+  MemifPeer* peer = current_peer();
+  bool accepted = peer == nullptr || peer->accept(socket, text, static_cast<size_t>(result), count > 0, &wants_fd);
+  for (size_t i = wants_fd ? 1 : 0; i < count; i++) (void)kernel_call(SYS_close, descriptor(part, i));
   int fd = -1;
-  if (unsigned char* place = descriptor_in(message); place != nullptr) {
-    memcpy(&fd, place, sizeof fd);
-    fd = Control::current()->adopt_fd(fd);
-    memcpy(place, &fd, sizeof fd);
+  if (wants_fd) {
+    fd = Control::current()->adopt_fd(descriptor(part, 0));
+    accepted = fd >= 0;
+    if (accepted) peer->take_fd(text, fd);
   }
-  if (MemifPeer* peer = current_peer(); peer != nullptr) peer->note(message->msg_iov->iov_base, static_cast<size_t>(result), fd);
-  return result;
+  if (count > 0) memcpy(CMSG_DATA(part), &fd, sizeof fd);
+  if (accepted) return result;
+  errno = EPROTO;
+  return -1;
 }
 
 // The driver's start. A client without a server is not an error here: the timer tries again.

@@ -1,4 +1,9 @@
 // What a memif wire knows of its peer from the handshake's messages: regions, rings, event descriptors.
+//
+// DPDK's driver believes its peer: it follows a ring's region and place as they are told, takes any message in any state, and copies texts up to a
+// zero byte. So each message is looked at before the driver sees it. One that does not belong there, or tells of rings outside the
+// regions, is kept back, and the driver ends the connection; descriptors that nothing asked for are closed. Of several channels
+// to a server only the one that a connection was asked for on counts.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +14,8 @@
 struct rte_eth_dev;
 
 namespace netstack {
+
+class Control;
 
 struct MemifRing {
   int fd = -1;  // its event descriptor
@@ -26,8 +33,16 @@ struct MemifPeer {
   // The ring that the peer fills: from server to client, or the other way round.
   [[nodiscard]] const MemifRing& receive_ring() const noexcept { return client ? to_client : to_server; }
   [[nodiscard]] const MemifRing& send_ring() const noexcept { return client ? to_server : to_client; }
-  // Takes note of a handshake message that passes with descriptor `fd` (-1: none).
-  void note(const void* message, size_t bytes, int fd) noexcept;
+  // Of the `bytes` of a message that goes out with descriptor `fd` (-1: none).
+  void note_sent(const void* message, size_t bytes, int fd) noexcept;
+  // Whether the driver may see a message that came on `socket`. If `wants_fd`, the descriptor that came with it becomes
+  // Control's and is told by take_fd(), else it is to be closed.
+  [[nodiscard]] bool accept(int socket, void* message, size_t bytes, bool has_fd, bool* wants_fd) noexcept;
+  void take_fd(const void* message, int fd) noexcept;
+  // Before the driver closes a descriptor of its own. It forgets those of regions that it has not mapped yet.
+  void closing(int fd, Control& control) noexcept;
+  // Says, once, why a connection comes to nothing.
+  [[gnu::cold]] void complain(const char* what) noexcept;
 
   // One attempt of a client, and the end of a connection; Control::current() is set. 0, or -1.
   [[nodiscard]] int connect() noexcept;
@@ -38,6 +53,17 @@ struct MemifPeer {
   int region_fd[kRegions] = {-1, -1, -1, -1};
   MemifRing to_client, to_server;
   uint32_t rings_told = 0;  // counts messages about rings: it tells one connection's from the next's
+
+ private:
+  void begin(int socket) noexcept;
+  [[nodiscard]] bool belongs_here(uint16_t type, const void* message, bool has_fd) noexcept;
+  [[nodiscard]] bool lies_in_region(const MemifRing& ring) const noexcept;
+  [[nodiscard]] MemifRing& ring_of(const void* message) noexcept;
+
+  int channel_ = -1;  // the socket of the connection
+  uint64_t region_bytes_[kRegions] = {};
+  uint16_t regions_ = 0;
+  bool greeted_ = false, connected_ = false, complained_ = false;
 };
 
 }  // namespace netstack

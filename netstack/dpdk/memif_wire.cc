@@ -164,6 +164,9 @@ void MemifWire::look_at_link(bool tried) noexcept {
     if (up && rings_.attach(*peer_, *control_, frame_bytes_)) {
       facts_.peers++;
       connected_ = true;
+    } else if (up) {
+      Control::Scope scope(control_);
+      peer_->disconnect();
     }
     std::atomic_signal_fence(std::memory_order_seq_cst);
     rings_seen_ = peer_->rings_told;  // last: where somebody dies before, the next one begins anew

@@ -21,6 +21,7 @@
 #include "base/syscall.h"
 #include "netstack/dpdk/control.h"
 #include "netstack/dpdk/last_fd.h"
+#include "netstack/dpdk/memif_peer.h"
 
 using base::as_arg;
 using base::kernel_call;
@@ -159,6 +160,7 @@ int zps_memif_memfd_create(const char* name, unsigned flags) {
 }
 int zps_memif_close(int fd) {
   Control* control = Control::current();
+  if (control != nullptr && control->memif != nullptr) control->memif->closing(fd, *control);
   if (control != nullptr && control->drop_fd(fd)) return 0;
   return static_cast<int>(to_libc(kernel_call(SYS_close, fd)));
 }
@@ -166,6 +168,9 @@ void* zps_memif_mmap(void*, size_t bytes, int, int, int fd, long) {
   Control* control = Control::current();
   void* address = control == nullptr ? nullptr : control->map_region(fd, bytes);
   if (address == nullptr) errno = ENOMEM;
+  if (address == nullptr && control != nullptr && control->memif != nullptr) {
+    control->memif->complain("a region is larger than 64 MB, or its file is shorter than told or could become shorter");
+  }
   return address == nullptr ? MAP_FAILED : address;
 }
 int zps_memif_munmap(void* address, size_t) {

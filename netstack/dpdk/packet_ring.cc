@@ -3,17 +3,11 @@
 
 namespace netstack {
 
+// Given back, a slot is empty, or the kernel has filled it again, once round the ring, and written its length over our mark.
 void PacketRing::realign() noexcept {
-  uint64_t oldest = UINT64_MAX, newest = 0;
-  uint32_t first_waiting = next_, behind_newest = next_;
-  for (uint32_t i = 0; i < slots_; i++) {
-    tpacket2_hdr& slot = at(i);
-    const bool waits = (status_of(slot) & TP_STATUS_USER) != 0;
-    const uint64_t stamp = uint64_t{slot.tp_sec} * 1'000'000'000u + slot.tp_nsec;
-    if (waits && stamp < oldest) oldest = stamp, first_waiting = i;
-    if (stamp > newest) newest = stamp, behind_newest = (i + 1) % slots_;
-  }
-  next_ = oldest != UINT64_MAX ? first_waiting : behind_newest;
+  tpacket2_hdr& slot = at(place_.next);
+  const bool given_back = place_.popping != 0 && (!is_filled(slot) || slot.tp_len != kEmptied);
+  set_place({given_back ? (place_.next + 1) % slots_ : place_.next, 0});
 }
 
 }  // namespace netstack

@@ -42,7 +42,7 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
     const uint32_t length = slot->tp_len;
     const uint32_t pieces = (length + frame_room_ - 1) / frame_room_;
     const bool queued = (slot->tp_status & TP_STATUS_COPY) != 0;
-    const bool whole = slot->tp_snaplen == length && ring_.holds(*slot, length);
+    const bool whole = slot->tp_snaplen == length && pieces == 1 && ring_.holds(*slot, length);
     if ((!queued && !whole) || pieces == 0 || pieces > kBurst || !is_for_us(*slot)) {
       if (queued) (void)discard_queued();
       ring_.pop();

@@ -1,0 +1,71 @@
+// A packet wire whose ring lies in plain memory, between pages that cannot be touched; its sockets are real, and silent.
+#pragma once
+
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "netstack/dpdk/eal.h"
+#include "netstack/dpdk/frame_pool.h"
+#include "netstack/dpdk/packet_ring.h"
+#include "netstack/dpdk/packet_wire.h"
+
+namespace packet_bed {
+
+using netstack::PacketRing;
+using netstack::RxFrame;
+
+// Its network namespace must be one of its own.
+class Bed {
+ public:
+  static constexpr uint32_t kSlots = 4, kSlotBytes = 2048;
+
+  Bed() {
+    if (auto started = netstack::start_eal(); !started) give_up(started.error().text);
+    auto pool = netstack::FramePool::create("packets", kFrames, 128 + kSlotBytes, false);
+    if (!pool) give_up(pool.error().text);
+    if (auto finished = sockets_.finish("lo"); !finished) give_up(finished.error().text);
+    constexpr size_t kPage = 4096, kBytes = kSlots * kSlotBytes;
+    void* range = mmap(nullptr, kBytes + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memory = static_cast<uint8_t*>(range) + kPage;
+    if (range == MAP_FAILED || mprotect(memory, kBytes, PROT_READ | PROT_WRITE) != 0) give_up("no memory");
+    wire = new netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), kSlotBytes, *pool, queue_, kFrames);
+  }
+  Bed(const Bed&) = delete;
+  Bed& operator=(const Bed&) = delete;
+
+  [[nodiscard]] tpacket2_hdr& slot(uint32_t index) const { return *reinterpret_cast<tpacket2_hdr*>(memory + index * kSlotBytes); }
+  // Receives all there is, and touches every byte.
+  void receive() {
+    RxFrame out[netstack::kBurst];
+    const int count = wire->receive(out, netstack::kBurst);
+    for (int i = 0; i < count; i++) {
+      if (out[i].length == 0 || out[i].length > kSlotBytes) give_up("a frame of a length that it cannot have");
+      for (uint32_t at = 0; at < out[i].length; at++) sum += out[i].data[at];
+      frames++;
+      wire->release(out[i].handle);
+    }
+  }
+
+  netstack::PacketWire* wire;
+  uint8_t* memory;
+  uint64_t frames = 0, sum = 0;
+
+ private:
+  static constexpr uint32_t kFrames = 128;
+
+  [[noreturn]] static void give_up(const char* what) {
+    fprintf(stderr, "packet_bed: %s\n", what);
+    abort();
+  }
+
+  netstack::PacketSockets sockets_{4096, kSlotBytes, kSlots};
+  rte_mbuf* queue_[kFrames] = {};
+};
+
+}  // namespace packet_bed

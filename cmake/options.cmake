@@ -15,3 +15,5 @@ if(ZPS_SANITIZE)
   add_compile_options(-fsanitize=${ZPS_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${ZPS_SANITIZE})
 endif()
+
+option(ZPS_FUZZ "Fuzz targets, which need clang (tests/fuzz)" OFF)

@@ -67,12 +67,7 @@ class Bed {
     buffers = add_region(1, kBuffersBytes);
     peer.to_server = MemifRing{-1, 0, 0, log2_slots};
     peer.to_client = MemifRing{-1, 0, kRingBytes, log2_slots};
-    to_server().cookie = to_client().cookie = kCookie;
-    for (uint32_t i = 0; i < slots; i++) {
-      incoming().descriptors[i] = usable(i);
-      outgoing().descriptors[i] = usable(i + slots);
-    }
-    if (!client) outgoing().head = static_cast<uint16_t>(slots);  // all of the peer's buffers are offered
+    lay_rings();
   }
   ~Bed() {
     for (const auto& region : mapped_) (void)control->unmap_region(region.address), (void)control->drop_fd(region.fd);
@@ -80,6 +75,16 @@ class Bed {
   Bed(const Bed&) = delete;
   Bed& operator=(const Bed&) = delete;
 
+  // Rings as they are at the begin of a connection.
+  void lay_rings() {
+    memset(rings_base, 0, 2 * kRingBytes);
+    to_server().cookie = to_client().cookie = kCookie;
+    for (uint32_t i = 0; i < slots; i++) {
+      incoming().descriptors[i] = usable(i);
+      outgoing().descriptors[i] = usable(i + slots);
+    }
+    if (!peer.client) outgoing().head = static_cast<uint16_t>(slots);  // all of the peer's buffers are offered
+  }
   [[nodiscard]] bool attach() { return rings.attach(peer, *control, kFrameBytes); }
   [[nodiscard]] Ring& to_server() const { return *reinterpret_cast<Ring*>(rings_base); }
   [[nodiscard]] Ring& to_client() const { return *reinterpret_cast<Ring*>(rings_base + kRingBytes); }

@@ -218,3 +218,15 @@ def wait_until(condition, seconds, what, step=0.01):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds} s")
         time.sleep(step)
+
+
+def conclude(problem, traces, logs):
+    """The end of a test: removes its traces, or says what went wrong (`problem`), the last lines of the files `logs`, and how to repeat it. The exit code."""
+    if problem is None:
+        shutil.rmtree(traces)
+        return 0
+    print(f"FAIL {problem}")
+    for path in sorted(traces.glob(logs)):
+        print("".join(f"  {path.name}: {line}\n" for line in path.read_text(errors="replace").splitlines()[-20:]), end="")
+    print(f"  traces: {traces}\n  repeat: {' '.join(sys.argv)} --pcap")
+    return 1

@@ -6,7 +6,6 @@
 import argparse
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -98,14 +97,7 @@ def main():
         problem = run(options, traces)
     except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
         problem = str(error)
-    if problem is None:
-        shutil.rmtree(traces)
-        return 0
-    print(f"FAIL {problem}")
-    for path in sorted(traces.glob("server*")):
-        print("".join(f"  {path.name}: {line}\n" for line in path.read_text(errors="replace").splitlines()[-15:]), end="")
-    print(f"  traces: {traces}\n  repeat: {' '.join(sys.argv)} --pcap")
-    return 1
+    return beds.conclude(problem, traces, "server*")
 
 
 if __name__ == "__main__":

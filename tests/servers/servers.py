@@ -7,7 +7,6 @@ import argparse
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -80,14 +79,7 @@ def main():
     options = parser.parse_args()
     traces = options.build / "test-traces" / f"servers-{options.shape}-{options.mode}"
     problem = run(options, traces)
-    if problem is None:
-        shutil.rmtree(traces)
-        return 0
-    print(f"FAIL {problem}")
-    for path in sorted(traces.glob("*.err")):
-        print("".join(f"  {path.name}: {line}\n" for line in path.read_text(errors="replace").splitlines()[-20:]), end="")
-    print(f"  traces: {traces}\n  repeat: {' '.join(sys.argv)} --pcap")
-    return 1
+    return beds.conclude(problem, traces, "*.err")
 
 
 if __name__ == "__main__":

@@ -273,17 +273,9 @@ TEST_F(MemifWire, StaysReadableWhileFramesWait) {
 }
 
 TEST_F(MemifWire, RefusesWhatItCannotServe) {
-  struct {
-    const char* wire;
-    const char* says;
-  } cases[] = {{"memif", "absolute path"}, {"memif:/tmp/x.sock,role=boss", "role=boss"}, {"memif:/no/such/folder/x.sock", "does not exist"}};
-  for (const auto& bad : cases) {
-    netstack::StackConfig config;
-    config.wire = bad.wire;
-    const Opened opened = open_wire(config);
-    EXPECT_EQ(opened.wire, nullptr);
-    EXPECT_NE(std::string(opened.error.text).find(bad.says), std::string::npos) << opened.error.text;
-  }
+  expect_refused("memif", "absolute path");
+  expect_refused("memif:/tmp/x.sock,role=boss", "role=boss");
+  expect_refused("memif:/no/such/folder/x.sock", "does not exist");
 }
 
 TEST_F(MemifWire, KeepsItsDescriptorsHigh) {

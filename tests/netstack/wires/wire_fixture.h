@@ -63,6 +63,15 @@ inline Opened open_wire(const netstack::StackConfig& config) {
   return opened;
 }
 
+// Opens a wire that cannot be, for the error to say why.
+inline void expect_refused(const char* wire, const char* says) {
+  netstack::StackConfig config;
+  config.wire = wire;
+  const Opened opened = open_wire(config);
+  EXPECT_EQ(opened.wire, nullptr);
+  EXPECT_NE(std::string(opened.error.text).find(says), std::string::npos) << opened.error.text;
+}
+
 inline std::string dotted(uint32_t address_be) {
   char text[INET_ADDRSTRLEN];
   return inet_ntop(AF_INET, &address_be, text, sizeof text);

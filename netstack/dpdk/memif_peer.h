@@ -4,6 +4,8 @@
 // zero byte. So each message is looked at before the driver sees it. One that does not belong there, or tells of rings outside the
 // regions, is kept back, and the driver ends the connection; descriptors that nothing asked for are closed. Of several channels
 // to a server only the one that a connection was asked for on counts.
+//
+// Known limit: an event descriptor is one open file for both ends. A peer that fills it and lets it block again can stop who wakes it.
 #pragma once
 
 #include <cstddef>

@@ -288,7 +288,7 @@ TEST_P(MemifRingsTest, RecoversWhateverThePositionsAre) {
 
 // Everything in the rings changes all the time, read or not.
 TEST_P(MemifRingsTest, ThePeerWritesWhileWeRead) {
-  constexpr int kTurns = 30000, kMostTurns = 100'000'000;
+  constexpr int kTurns = 5000, kMostTurns = 100'000'000;
   std::atomic<bool> done = false;
   std::thread peer([&] {
     std::mt19937 random(4);

@@ -77,8 +77,8 @@ class Wire {
   virtual void disarm() noexcept = 0;
 
   // Runs the wire's own control events (a memif peer that connects or dies). Called by whoever is on service
-  // duty when control_fd() is readable; control_fd() is -1 if there are none. Takes the lock's absence for
-  // granted neither: the caller holds the stack's lock.
+  // duty when control_fd() is readable; control_fd() is -1 if there are none, and one number for the wire's
+  // life. Takes the lock's absence for granted neither: the caller holds the stack's lock.
   [[nodiscard]] virtual int control_fd() noexcept = 0;
   virtual void run_control() noexcept = 0;
 

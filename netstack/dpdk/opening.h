@@ -49,6 +49,7 @@ base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes
 // The ring of a packet wire.
 struct RingShape {
   uint32_t block_bytes, slot_bytes, slots;
+  uint32_t frame_room;  // of the pool's frames: one that the stack sends fits
 };
 [[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
 // A wire over `sockets` on `interface`, which is up and in the calling thread's network namespace.

@@ -34,6 +34,7 @@ class PacketWire final : public DpdkWire {
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
   uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
   [[nodiscard]] long transmit(uint32_t messages) noexcept;
+  void copy_out(const uint8_t* from, uint32_t length, rte_mbuf** frames, uint32_t pieces) const noexcept;
   [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
   bool discard_queued() noexcept;
 

@@ -123,6 +123,27 @@ TEST_F(PacketWireTest, TakesAFrameLongerThanASlotInPieces) {
   close(fd);
 }
 
+// A slot is longer than a frame of the pool.
+TEST_F(PacketWireTest, TakesAFrameOfTwoPiecesOutOfASlot) {
+  Wire& wire = *opened_.wire;
+  const int free_before = wire.free_frames();
+  const int fd = segmenting_socket();
+  std::vector<uint8_t> sent(6000);
+  std::iota(sent.begin(), sent.end(), uint8_t{0});
+  ASSERT_EQ(send(fd, sent.data(), sent.size(), 0), static_cast<ssize_t>(sent.size()));
+  RxFrame frames[netstack::kBurst];
+  int count = 0;
+  ASSERT_TRUE(until([&] { return (count = receive(frames, netstack::kBurst)) > 0; }));
+  ASSERT_EQ(count, 2);
+  EXPECT_TRUE(frames[1].continues);
+  ASSERT_EQ(frames[0].length + frames[1].length, 6042U);
+  EXPECT_EQ(memcmp(frames[0].data + 42, sent.data(), frames[0].length - 42), 0);
+  EXPECT_EQ(memcmp(frames[1].data, &sent[frames[0].length - 42], frames[1].length), 0);
+  for (int i = 0; i < count; i++) wire.release(frames[i].handle);
+  EXPECT_EQ(wire.free_frames(), free_before);
+  close(fd);
+}
+
 // A burst that a long frame would not fit leaves it for the next one.
 TEST_F(PacketWireTest, NeverCutsAFrameShort) {
   Wire& wire = *opened_.wire;

@@ -122,8 +122,10 @@ void LwipStack::pay_acks() noexcept {
 void LwipStack::flush() noexcept {
   dirty_count_ = 0;
   unflushed_bytes_ = 0;
+  flushing_ = true;
   while (DirtyLink* link = dirty_.pop_front()) (void)static_cast<LwipStream*>(link)->output();
   setup_.wire->flush();
+  flushing_ = false;
 }
 
 // The wire had no frame for something. What was refused is marked in its connection, and all that wait are armed.
@@ -306,7 +308,7 @@ void LwipStack::recover() noexcept {
   new (&owed_acks_) base::List<OwedAck>();
   repair = {};
   ticking_ = nullptr;
-  in_poll_ = starved_ = false;
+  in_poll_ = starved_ = flushing_ = false;
   next_tick_ns_ = next_parked_ns_ = kNever;
   housekeeping_until_ns_ = 0;
   region.demux.reset();

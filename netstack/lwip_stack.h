@@ -75,6 +75,8 @@ class LwipStack final : public Stack {
   // For the wire's glue and lwIP's hooks.
   void output_starved() noexcept { starved_ = true; }
   [[nodiscard]] bool wire_finishes_tcp() const noexcept { return wire_finishes_tcp_; }
+  // Whether what is sent now is flushed before anything else happens.
+  [[nodiscard]] bool flushing() const noexcept { return flushing_; }
   // lwIP's flags of the checksums to look at in a frame that nobody has checked.
   [[nodiscard]] u16_t checks_of_unchecked() const noexcept { return checks_of_unchecked_; }
   // A connection's data is to be acknowledged, but not at once: the program may answer before the next poll, and the answer says it too.
@@ -155,6 +157,7 @@ class LwipStack final : public Stack {
   tcp_pcb* ticking_ = nullptr;  // the connection the tick asks about; null again if that ended it
   bool starved_ = false;
   bool in_poll_ = false;
+  bool flushing_ = false;
 };
 
 // What the region holds. Laid over zero-filled memory; only the stack object is constructed, the rest is valid as zeros.

@@ -39,7 +39,7 @@ struct WireFacts {
   uint16_t mtu;             // IP bytes in a frame
   bool memory;              // frames do not leave memory that the peer shares: no checksum needed if the peer agrees
   bool link_needs_checksum; // software must fill and check checksums
-  bool finishes_tcp = false;  // but not of what goes through send_tcp()
+  bool finishes_tcp = false;  // but not of what goes through send_tcp(), nor the sum over its IP header
   uint16_t takes_in = 0;      // IP bytes in a frame that comes, if that may be more than in one that goes; else 0. Only where no software fills TCP checksums
   uint32_t peers = 0;       // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
@@ -64,6 +64,12 @@ class Wire {
   // The same for a TCP segment over IPv4 without options, which the wire may join with others of its connection. If facts().finishes_tcp, its
   // TCP checksum is the wire's business.
   virtual void send_tcp(void* handle, uint32_t length) noexcept { send(handle, length); }
+  // The same for a frame that holds the first `length` bytes, the headers, and has room for what follows: `bytes` at `payload`, which stay as
+  // they are until the next flush() has returned. Only if facts().finishes_tcp.
+  virtual void send_tcp_with(void* handle, uint32_t length, const void* payload, uint32_t bytes) noexcept {
+    (void)handle, (void)length, (void)payload, (void)bytes;
+    __builtin_trap();
+  }
   virtual void flush() noexcept = 0;
   // Frames that wait in the software queue: the stack stops producing when this grows past a few bursts.
   [[nodiscard]] virtual int backlog() const noexcept = 0;

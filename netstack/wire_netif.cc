@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "lwip/etharp.h"
+#include "lwip/inet_chksum.h"
 #include "lwip/ip4.h"
 #include "lwip/priv/tcp_priv.h"
 #include "netif/ethernet.h"
@@ -26,6 +27,10 @@ constexpr size_t kEthernetHeader = 14;
 constexpr size_t kIpHeader = 20;
 constexpr size_t kTcpHeader = 20;
 constexpr size_t kFlagsAt = kEthernetHeader + kIpHeader + 13;
+constexpr size_t kOffsetAt = kEthernetHeader + kIpHeader + 12;
+constexpr uint8_t kNoOptions = 5 << 4;
+constexpr size_t kPlainHeaders = kEthernetHeader + kIpHeader + kTcpHeader;
+constexpr uint32_t kWorthReferring = 1024;  // two pieces cost more than a copy of less
 constexpr size_t kMssAt = kEthernetHeader + kIpHeader + kTcpHeader;  // lwIP's first option
 constexpr uint32_t kCopyBreakBytes = 128;  // shorter frames are mostly ACKs, released before input returns
 
@@ -119,6 +124,7 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
 void input_one(netif& interface, const RxFrame& frame, const Headers& headers, pbuf* p) noexcept {
   if (headers.fragment) the_stack->keep_house();
   const u16_t checks = interface.chksum_flags;
+  if (the_stack->wire_finishes_tcp()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;  // but not what loops back, whose sum nobody fills in
   if (!frame.checked || headers.fragment) interface.chksum_flags |= the_stack->checks_of_unchecked();
   if (headers.plain_ip) {
     p->if_idx = netif_get_index(&interface);
@@ -150,6 +156,28 @@ void announce_segments(uint8_t* frame, uint32_t length, uint32_t takes_in) noexc
   memcpy(frame + kMssAt + 2, &mss, sizeof mss);
 }
 
+// A segment whose payload lies in one piece stays where it is until the wire has sent it: nothing that lwIP holds goes away within a flush.
+// False: it is not such a segment.
+bool send_by_reference(Wire& wire, const TxFrame& frame, const pbuf& p) noexcept {
+  const bool together = p.len == p.tot_len;
+  if (!together && (p.len != kPlainHeaders || p.next->len != p.next->tot_len)) return false;
+  memcpy(frame.data, p.payload, kPlainHeaders);
+  if (!the_stack->wire_finishes_tcp() || !is_tcp(frame.data, p.tot_len) || frame.data[kOffsetAt] != kNoOptions) return false;
+  const auto* payload = static_cast<const uint8_t*>(together ? p.payload : p.next->payload) + (together ? kPlainHeaders : 0);
+  wire.send_tcp_with(frame.handle, kPlainHeaders, payload, p.tot_len - static_cast<uint32_t>(kPlainHeaders));
+  return true;
+}
+
+// What lwIP leaves out because the wire does it for TCP.
+void fill_ip_checksum(uint8_t* frame, uint32_t length) noexcept {
+  if (length < kEthernetHeader + kIpHeader || field<uint16_t>(frame + 12) != PP_HTONS(ETHTYPE_IP)) return;
+  const u16_t header = static_cast<u16_t>((frame[kEthernetHeader] & 0xf) * 4);
+  if (kEthernetHeader + header > length) return;
+  memset(frame + kEthernetHeader + 10, 0, 2);
+  const u16_t sum = inet_chksum(frame + kEthernetHeader, header);
+  memcpy(frame + kEthernetHeader + 10, &sum, sizeof sum);
+}
+
 err_t link_output(netif* interface, pbuf* p) noexcept {
   Wire& wire = wire_of(interface);
   TxFrame frame;
@@ -159,6 +187,7 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
     return ERR_MEM;
   }
   if (asks_for_neighbour(*p)) the_stack->keep_house();
+  if (the_stack->flushing() && p->tot_len >= kWorthReferring && send_by_reference(wire, frame, *p)) return ERR_OK;
   uint8_t* to = frame.data;
   const uint32_t length = p->tot_len;
   for (const pbuf* q = p;; q = q->next) {
@@ -173,6 +202,7 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
   if (tcp && finishes_tcp) {
     wire.send_tcp(frame.handle, length);
   } else {
+    if (finishes_tcp) fill_ip_checksum(frame.data, length);
     wire.send(frame.handle, length);
   }
   return ERR_OK;
@@ -192,7 +222,7 @@ err_t wire_netif_init(netif* interface) noexcept {
   interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.mtu;
   interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
   u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
-  if (facts.finishes_tcp) checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | the_stack->checks_of_unchecked()));
+  if (facts.finishes_tcp) checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | the_stack->checks_of_unchecked()));
   NETIF_SET_CHECKSUM_CTRL(interface, checksums);
   return ERR_OK;
 }

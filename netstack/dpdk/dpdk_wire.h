@@ -55,6 +55,8 @@ class DpdkWire : public Wire {
   virtual void pushed() noexcept {}
   // Hands frames to the device, which owns those it takes: the first so many.
   [[nodiscard]] virtual uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept;
+  // What waits, oldest first.
+  [[nodiscard]] rte_mbuf* queued(uint32_t index) const noexcept { return queue_[(queued_begin_ + index) & queue_mask_]; }
   // Drops the oldest queued frames until `kept` are left.
   void drop_queued(uint32_t kept) noexcept;
   // Hands queued frames to the driver.

@@ -19,6 +19,16 @@ using base::kernel_call;
 static_assert(sizeof(VnetHeader) <= RTE_PKTMBUF_HEADROOM);
 constexpr uint32_t kVlanId = 0xfff;
 
+// Where the payload of a frame lies that holds its headers only: then pkt_len says more than data_len.
+struct Elsewhere {
+  const void* payload;
+  uint32_t bytes;
+};
+static_assert(sizeof(Elsewhere) <= kFramePrivateBytes);
+
+Elsewhere& elsewhere(rte_mbuf* frame) noexcept { return *static_cast<Elsewhere*>(rte_mbuf_to_priv(frame)); }
+bool is_headers_only(const rte_mbuf* frame) noexcept { return frame->pkt_len != frame->data_len; }
+
 bool is_tcp(const rte_mbuf* frame) noexcept { return (frame->ol_flags & RTE_MBUF_F_TX_TCP_CKSUM) != 0; }
 
 // A frame of a VLAN is not for us; one that only has a priority is.
@@ -125,27 +135,52 @@ void PacketWire::send_tcp(void* handle, uint32_t length) noexcept {
   send(handle, length);
 }
 
+void PacketWire::send_tcp_with(void* handle, uint32_t length, const void* payload, uint32_t bytes) noexcept {
+  auto* frame = static_cast<rte_mbuf*>(handle);
+  send_tcp(handle, length);
+  elsewhere(frame) = {payload, bytes};
+  frame->pkt_len = length + bytes;
+}
+
+// What the kernel has not taken now outlives the promise of its sender.
+void PacketWire::pushed() noexcept {
+  for (uint32_t i = 0; i < static_cast<uint32_t>(backlog()); i++) {
+    rte_mbuf* const frame = queued(i);
+    if (!is_headers_only(frame)) continue;
+    const Elsewhere& rest = elsewhere(frame);
+    memcpy(rte_pktmbuf_mtod_offset(frame, void*, frame->data_len), rest.payload, rest.bytes);
+    frame->data_len = static_cast<uint16_t>(frame->pkt_len);
+  }
+}
+
 // One message of the first of `frames` and of those behind it that join; how many they are.
 uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept {
   auto* frame = rte_pktmbuf_mtod(frames[0], uint8_t*);
   uint8_t* const start = frame - sizeof(VnetHeader);
   VnetHeader header{};
   uint16_t joined = 1;
+  size_t used = 0;
+  pieces[used++] = {start, frames[0]->data_len + sizeof header};
+  const auto add_elsewhere = [&](rte_mbuf* of) { pieces[used++] = {const_cast<void*>(elsewhere(of).payload), elsewhere(of).bytes}; };
+  if (is_headers_only(frames[0])) add_elsewhere(frames[0]);
   if (is_tcp(frames[0])) {
     SegmentTrain train;
-    train.begin(frame, frames[0]->data_len);
-    while (joined < count && is_tcp(frames[joined])) {
+    train.begin(frame, frames[0]->pkt_len);
+    for (; joined < count && is_tcp(frames[joined]); joined++) {
       auto* next = rte_pktmbuf_mtod(frames[joined], uint8_t*);
-      const uint32_t length = frames[joined]->data_len;
+      const uint32_t length = frames[joined]->pkt_len;
       if (!train.join(next, length)) break;
-      pieces[joined++] = {next + SegmentTrain::kHeaderBytes, length - SegmentTrain::kHeaderBytes};
+      if (is_headers_only(frames[joined])) {
+        add_elsewhere(frames[joined]);
+      } else {
+        pieces[used++] = {next + SegmentTrain::kHeaderBytes, length - SegmentTrain::kHeaderBytes};
+      }
     }
     train.finish(&header);
   }
   memcpy(start, &header, sizeof header);
-  pieces[0] = {start, frames[0]->data_len + sizeof header};
   message->msg_hdr.msg_iov = pieces;
-  message->msg_hdr.msg_iovlen = joined;
+  message->msg_hdr.msg_iovlen = used;
   return joined;
 }
 
@@ -161,8 +196,10 @@ long PacketWire::transmit(uint32_t messages) noexcept {
 uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
   CHECK(count <= kBurst);
   uint32_t messages = 0;
+  size_t pieces = 0;
   for (uint16_t i = 0; i < count; messages++) {
-    frames_of_[messages] = add_message(frames + i, static_cast<uint16_t>(count - i), &messages_[messages], pieces_ + i);
+    frames_of_[messages] = add_message(frames + i, static_cast<uint16_t>(count - i), &messages_[messages], pieces_ + pieces);
+    pieces += messages_[messages].msg_hdr.msg_iovlen;
     i = static_cast<uint16_t>(i + frames_of_[messages]);
   }
   const long result = transmit(messages);

@@ -6,7 +6,8 @@
 // about a received frame's checksum (valid, or not finished because the frame never left the machine) spares the stack the sum.
 //
 // Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a frame the
-// kernel refuses for want of memory stays queued; one that it refuses for any other reason, or again and again, is dropped.
+// kernel refuses for want of memory stays queued; one that it refuses for any other reason, or again and again, is dropped; 3 what is
+// queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with).
 #pragma once
 
 #include <sys/socket.h>
@@ -25,6 +26,7 @@ class PacketWire final : public DpdkWire {
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
   void arm() noexcept override;
   void send_tcp(void* handle, uint32_t length) noexcept override;
+  void send_tcp_with(void* handle, uint32_t length, const void* payload, uint32_t bytes) noexcept override;
   void recover() noexcept override;
 
  private:
@@ -32,6 +34,7 @@ class PacketWire final : public DpdkWire {
   static constexpr uint32_t kMostDropped = 4096;
 
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
+  void pushed() noexcept override;
   uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
   [[nodiscard]] long transmit(uint32_t messages) noexcept;
   void copy_out(const uint8_t* from, uint32_t length, rte_mbuf** frames, uint32_t pieces) const noexcept;
@@ -43,7 +46,7 @@ class PacketWire final : public DpdkWire {
   PacketRing ring_;
   uint32_t refusals_ = 0;
   mmsghdr messages_[kBurst] = {};
-  iovec pieces_[kBurst] = {};
+  iovec pieces_[2 * kBurst] = {};
   uint16_t frames_of_[kBurst] = {};
 };
 

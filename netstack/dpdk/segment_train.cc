@@ -79,9 +79,9 @@ void SegmentTrain::finish(VnetHeader* out) noexcept {
     out->gso_size = static_cast<uint16_t>(first_payload_);
     out->hdr_len = kHeaderBytes;
     put_half(first_ + kIp + 2, htons(static_cast<uint16_t>(kIpBytes + kTcpBytes + payload_)));
-    put_half(first_ + kIp + 10, 0);
-    put_half(first_ + kIp + 10, ~folded(sum_of(first_ + kIp, kIpBytes / 2)));
   }
+  put_half(first_ + kIp + 10, 0);
+  put_half(first_ + kIp + 10, ~folded(sum_of(first_ + kIp, kIpBytes / 2)));
   const auto tcp_bytes = static_cast<uint16_t>(ntohs(half(first_ + kIp + 2)) - kIpBytes);
   put_half(first_ + kTcpSumAt, folded(sum_of(first_ + kIp + 12, 4) + htons(first_[kIp + 9]) + htons(tcp_bytes)));
 }

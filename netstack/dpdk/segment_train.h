@@ -30,7 +30,7 @@ class SegmentTrain {
   void begin(uint8_t* frame, uint32_t length) noexcept;
   // Takes `frame` in if it continues the train; its payload is then what lies behind kHeaderBytes.
   [[nodiscard]] bool join(const uint8_t* frame, uint32_t length) noexcept;
-  // Completes the first frame's headers and says to the device what is left to do.
+  // Completes the first frame's headers, the sum over the IP header included, and says to the device what is left to do.
   void finish(VnetHeader* out) noexcept;
 
  private:

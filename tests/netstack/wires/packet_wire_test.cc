@@ -55,8 +55,8 @@ class PacketWireTest : public testing::Test {
     return kept;
   }
 
-  // One frame with a TCP segment of 1000 bytes, each of them `fill`, to the kernel's side.
-  void send_segment(uint32_t sequence, uint8_t fill) {
+  // One frame with a TCP segment of 1000 bytes, each of them `fill`, to the kernel's side. With `elsewhere` the payload is left there until the flush.
+  void send_segment(uint32_t sequence, uint8_t fill, uint8_t* elsewhere = nullptr) {
     Wire& wire = *opened_.wire;
     TxFrame frame;
     ASSERT_TRUE(wire.allocate(&frame));
@@ -79,8 +79,12 @@ class PacketWireTest : public testing::Test {
     sequence = htonl(sequence);
     memcpy(frame.data + 38, &sequence, 4);
     frame.data[46] = 5 << 4, frame.data[47] = 0x10;
-    memset(frame.data + kHeaders, fill, 1000);
-    wire.send_tcp(frame.handle, kHeaders + 1000);
+    memset(elsewhere != nullptr ? elsewhere : frame.data + kHeaders, fill, 1000);
+    if (elsewhere != nullptr) {
+      wire.send_tcp_with(frame.handle, kHeaders, elsewhere, 1000);
+    } else {
+      wire.send_tcp(frame.handle, kHeaders + 1000);
+    }
   }
 
   Opened opened_;
@@ -202,6 +206,35 @@ TEST_F(PacketWireTest, SegmentsInOrderArriveAsOnePacket) {
   EXPECT_EQ(length, 40 + 1000) << "what does not continue travels alone";
   EXPECT_EQ(packet[40], 9);
   EXPECT_EQ(opened_.wire->backlog(), 0);
+  close(raw);
+}
+
+// Payload that is not in the frames: alone, in trains with others, and in more frames than one call to the kernel takes.
+TEST_F(PacketWireTest, PayloadElsewhereArrivesAsIfItWereInTheFrame) {
+  const int raw = socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, IPPROTO_TCP);
+  ASSERT_GE(raw, 0);
+  const int room = 1 << 20;
+  ASSERT_EQ(setsockopt(raw, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room), 0);
+  std::vector<std::vector<uint8_t>> elsewhere(100, std::vector<uint8_t>(1000));
+  const int free_before = opened_.wire->free_frames();
+  const auto expect_packet = [&](uint32_t segments, uint32_t first_fill) {
+    std::vector<uint8_t> packet(65536);
+    ssize_t length = -1;
+    ASSERT_TRUE(until([&] { return (length = recv(raw, packet.data(), packet.size(), 0)) > 0; }));
+    ASSERT_EQ(length, 40 + segments * 1000);
+    for (uint32_t i = 0; i < segments * 1000; i++) ASSERT_EQ(packet[40 + i], first_fill + i / 1000) << i;
+  };
+  send_segment(1, 7, elsewhere[0].data());
+  opened_.wire->flush();
+  expect_packet(1, 7);
+  for (uint8_t i = 0; i < 6; i++) send_segment(1001 + i * 1000u, static_cast<uint8_t>(20 + i), i % 3 == 1 ? nullptr : elsewhere[i].data());
+  opened_.wire->flush();
+  expect_packet(6, 20);
+  for (uint8_t i = 0; i < 100; i++) send_segment(20001 + i * 2000u, i, elsewhere[i].data());  // none continues another
+  opened_.wire->flush();
+  for (uint32_t i = 0; i < 100; i++) expect_packet(1, i);
+  EXPECT_EQ(opened_.wire->backlog(), 0);
+  EXPECT_EQ(opened_.wire->free_frames(), free_before);
   close(raw);
 }
 

@@ -18,6 +18,7 @@ using base::kernel_call;
 
 static_assert(sizeof(VnetHeader) <= RTE_PKTMBUF_HEADROOM);
 constexpr uint32_t kVlanId = 0xfff;
+constexpr uint32_t kIpDestinationAt = SegmentTrain::kEthernetBytes + 16;
 
 // Where the payload of a frame lies that holds its headers only: then pkt_len says more than data_len.
 struct Elsewhere {
@@ -153,6 +154,15 @@ void PacketWire::pushed() noexcept {
   }
 }
 
+// How much payload may go as one segment: as much as a frame of the link holds, to the kernel at its other end, if that takes segments
+// as large as the stack makes them. What it would pass on to others has to be cut as they want it.
+uint32_t PacketWire::most_whole(rte_mbuf* first) const noexcept {
+  uint32_t to_be;
+  memcpy(&to_be, rte_pktmbuf_mtod_offset(first, uint8_t*, kIpDestinationAt), sizeof to_be);
+  const bool full = first->pkt_len == facts_.mtu + SegmentTrain::kEthernetBytes;
+  return full && to_be == facts_.host_be ? facts_.takes_in + SegmentTrain::kEthernetBytes - SegmentTrain::kHeaderBytes : 0;
+}
+
 // One message of the first of `frames` and of those behind it that join; how many they are.
 uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept {
   auto* frame = rte_pktmbuf_mtod(frames[0], uint8_t*);
@@ -176,7 +186,7 @@ uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* mes
         pieces[used++] = {next + SegmentTrain::kHeaderBytes, length - SegmentTrain::kHeaderBytes};
       }
     }
-    train.finish(&header);
+    train.finish(&header, most_whole(frames[0]));
   }
   memcpy(start, &header, sizeof header);
   message->msg_hdr.msg_iov = pieces;

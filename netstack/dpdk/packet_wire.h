@@ -35,6 +35,7 @@ class PacketWire final : public DpdkWire {
 
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
   void pushed() noexcept override;
+  [[nodiscard]] uint32_t most_whole(rte_mbuf* first) const noexcept;
   uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
   [[nodiscard]] long transmit(uint32_t messages) noexcept;
   void copy_out(const uint8_t* from, uint32_t length, rte_mbuf** frames, uint32_t pieces) const noexcept;

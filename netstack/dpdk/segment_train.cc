@@ -69,14 +69,16 @@ bool SegmentTrain::join(const uint8_t* frame, uint32_t length) noexcept {
   return true;
 }
 
-void SegmentTrain::finish(VnetHeader* out) noexcept {
+void SegmentTrain::finish(VnetHeader* out, uint32_t most_whole) noexcept {
   *out = {};
   out->flags = VnetHeader::kNeedsChecksum;
   out->csum_start = kTcp;
   out->csum_offset = kTcpSumAt - kTcp;
   if (first_payload_ != 0 && payload_ > first_payload_) {
-    out->gso_type = VnetHeader::kTcp4;
-    out->gso_size = static_cast<uint16_t>(first_payload_);
+    if (payload_ > most_whole) {
+      out->gso_type = VnetHeader::kTcp4;
+      out->gso_size = static_cast<uint16_t>(first_payload_);
+    }
     out->hdr_len = kHeaderBytes;
     put_half(first_ + kIp + 2, htons(static_cast<uint16_t>(kIpBytes + kTcpBytes + payload_)));
   }

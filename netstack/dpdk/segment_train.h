@@ -5,6 +5,9 @@
 // the other under the first segment's headers, with the last one's acknowledgement and window. The kernel's TCP takes it as it is and only a
 // real network card cuts it. Checksums are left to the device: the TCP checksum field holds the sum of the pseudo header.
 //
+// A peer whose link takes frames as large as the train gets it as one segment that is never cut: it acknowledges every other segment at once, and
+// of one that is as large as all it was sent it waits for the program's answer, which carries the acknowledgement.
+//
 // A segment joins if it continues the sequence, its headers say the same otherwise, it has neither options nor another flag than ACK and
 // PSH, and all before it are as long as the first.
 #pragma once
@@ -30,8 +33,9 @@ class SegmentTrain {
   void begin(uint8_t* frame, uint32_t length) noexcept;
   // Takes `frame` in if it continues the train; its payload is then what lies behind kHeaderBytes.
   [[nodiscard]] bool join(const uint8_t* frame, uint32_t length) noexcept;
-  // Completes the first frame's headers, the sum over the IP header included, and says to the device what is left to do.
-  void finish(VnetHeader* out) noexcept;
+  // Completes the first frame's headers, the sum over the IP header included, and says to the device what is left to do. A train of up to
+  // `most_whole` bytes of payload becomes one segment for good.
+  void finish(VnetHeader* out, uint32_t most_whole = 0) noexcept;
 
  private:
   uint8_t* first_ = nullptr;

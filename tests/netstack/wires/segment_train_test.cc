@@ -97,6 +97,22 @@ TEST(SegmentTrain, ConsecutiveSegmentsBecomeOneFrame) {
   EXPECT_EQ(first[47], kAck | kPsh);
 }
 
+TEST(SegmentTrain, IsOneSegmentForAPeerThatTakesIt) {
+  for (const uint32_t most : {1559u, 1560u}) {
+    Frame first = frame_of({});
+    const Frame last = frame_of({.sequence = 2460, .payload = 100});
+    SegmentTrain train;
+    VnetHeader header;
+    train.begin(first.data(), static_cast<uint32_t>(first.size()));
+    ASSERT_TRUE(train.join(last.data(), static_cast<uint32_t>(last.size())));
+    train.finish(&header, most);
+    EXPECT_EQ(header.gso_type, most == 1560 ? 0 : VnetHeader::kTcp4);
+    EXPECT_EQ(header.gso_size, most == 1560 ? 0 : 1460);
+    EXPECT_EQ(half(first, 16), 40 + 1560);
+    EXPECT_EQ(half(first, 50), pseudo_sum(first, 20 + 1560));
+  }
+}
+
 TEST(SegmentTrain, WhatDiffersStaysAlone) {
   const Segment follows{.sequence = 2460};
   EXPECT_TRUE(joins({}, follows));

@@ -262,8 +262,8 @@ void run_handler(ThreadState& thread, int number, const Action& action, siginfo_
   *mask &= ~kNeverBlocked;
   ThreadState& now = this_thread();
   if (now.held & ~hidden) {  // what is held comes when this handler's frame is gone, however many follow each other: sigreturn unblocks it
-    const uint64_t held = kNeverBlocked;
-    (void)base::kernel_call(SYS_rt_sigprocmask, SIG_BLOCK, base::as_arg(&held), 0, sizeof held);
+    const uint64_t all = ~uint64_t{0};  // no other handler may find those two blocked
+    (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), 0, sizeof all);
   }
   believe(now, hidden);
 }

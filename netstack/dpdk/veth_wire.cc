@@ -41,7 +41,6 @@ constexpr uint32_t kPageMtuFromMb = 32;
 // values set with four clients 1.8 times as many of them with this (20 000 requests), 1.4 times in the first 25 ms (1000).
 constexpr uint32_t kLinkMtu = 65500;
 
-
 uint32_t default_mtu(const StackConfig& config) noexcept {
   return config.memory_mb == 0 || config.memory_mb >= kPageMtuFromMb ? kPageMtu : kEthernetMtu;
 }

@@ -29,6 +29,9 @@
 // Rejected: running handlers later on a copied context (masks, alternate stacks and sigreturn with an edited context come
 // out wrong); blocking signals around every hooked call (two kernel calls each).
 //
+// SIGSEGV and SIGSYS are blocked while on_signal() looks at one of them, as for any handler, and only there: a fault or a trapped call of
+// the program's handler would be a kill.
+//
 // SIGSYS is either the kernel's dispatch, or the engine's word to a thread to arm itself (trap.cc), or the program's own business: seccomp, kill().
 //
 // Known limits: what a jump (not a call) through a small pointer
@@ -99,10 +102,10 @@ Action kernel_view(int number, const Action& action) noexcept {
   if (has_handler(action)) {
     seen.flags = (action.flags | SA_SIGINFO) & ~kResetHand;
     seen.mask = action.mask & ~kNeverBlocked;
-    if (signal_bit(number) & kNeverBlocked) seen.flags |= SA_NODEFER;
+    if (signal_bit(number) & kNeverBlocked) seen.flags &= ~uint64_t{SA_NODEFER};  // else their frames nest if they come fast
     if (number == SIGSYS) seen.flags |= SA_ONSTACK;  // most of them are calls; they need no room on the program's stack
   } else {
-    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;
+    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
     seen.mask = 0;
   }
   // The program's own way back would be a call that traps, perhaps from within the handler of traps.
@@ -121,11 +124,15 @@ void send_again(int number, siginfo_t* info) noexcept {
 
 uint64_t* mask_of(ucontext_t* context) noexcept { return reinterpret_cast<uint64_t*>(&context->uc_sigmask); }
 
+void change_mask(int how, uint64_t set) noexcept {
+  (void)base::kernel_call(SYS_rt_sigprocmask, how, base::as_arg(&set), 0, sizeof set);
+}
+
 void put_off(ThreadState& thread, int number, siginfo_t* info, ucontext_t* context) noexcept {
-  const uint64_t program_mask = *mask_of(context);
+  const uint64_t program_mask = *mask_of(context) & ~kNeverBlocked;  // blocked only if an on_signal() of theirs was interrupted
   // Blocked first: sent to a thread that does not block it, it would come back at once.
   const uint64_t all = ~kFaults | 1ull << (number - 1);
-  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), 0, sizeof all);
+  change_mask(SIG_SETMASK, all);
   send_again(number, info);
   *mask_of(context) = all;
   thread.mask_to_restore = program_mask;
@@ -201,6 +208,7 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
   const bool in_landing_zone = (rip >= ZPS_NR_COUNT && rip < kPageBytes) || (rip >= kFreeNumbersBegin && rip < kFreeNumbersEnd);
   if (!in_null_call && !in_landing_zone && rip != static_cast<uint64_t>(registers[REG_RAX])) return Fault::not_ours;
   uint64_t return_address = 0;
+  change_mask(SIG_UNBLOCK, signal_bit(SIGSEGV));  // looking at the program's memory may fault in turn
   const bool readable = peek(rsp, &return_address, sizeof return_address);
   if (!in_null_call && readable && is_return_address(return_address)) {
     if (rip != static_cast<uint64_t>(registers[REG_RAX])) registers[REG_RAX] = ZPS_NR_COUNT;  // an exit's inner byte ate it
@@ -255,16 +263,17 @@ Action take_action(int number) noexcept {
 void run_handler(ThreadState& thread, int number, const Action& action, siginfo_t* info, ucontext_t* context) noexcept {
   const auto handler = reinterpret_cast<Handler>(action.handler);
   uint64_t* mask = mask_of(context);
-  *mask |= thread.hidden_mask;
+  const uint64_t blocked = *mask & kNeverBlocked;  // by the kernel: this interrupted an on_signal() of theirs
+  *mask = (*mask & ~kNeverBlocked) | thread.hidden_mask;
   thread.hidden_mask |= (action.mask | (action.flags & SA_NODEFER ? 0 : signal_bit(number))) & kNeverBlocked;
+  const bool one_of_them = (signal_bit(number) & kNeverBlocked) != 0;
+  if (one_of_them || blocked != 0) change_mask(SIG_UNBLOCK, kNeverBlocked);  // the handler's own calls may trap
   handler(number, info, context);
   const uint64_t hidden = *mask & kNeverBlocked;
-  *mask &= ~kNeverBlocked;
+  *mask = (*mask & ~kNeverBlocked) | blocked;
   ThreadState& now = this_thread();
-  if (now.held & ~hidden) {  // what is held comes when this handler's frame is gone, however many follow each other: sigreturn unblocks it
-    const uint64_t all = ~uint64_t{0};  // no other handler may find those two blocked
-    (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), 0, sizeof all);
-  }
+  // What is held or comes now is delivered when this handler's frame is gone: sigreturn unblocks it.
+  if (one_of_them || now.held & ~hidden) change_mask(SIG_SETMASK, ~uint64_t{0});
   believe(now, hidden);
 }
 
@@ -295,7 +304,10 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   const Action action = take_action(number);
   if (action.handler == kIgnore && !own_fault) return;
   if (!has_handler(action)) return die_of(number, info, own_fault && !edited);
-  if (guest) return reinterpret_cast<Handler>(action.handler)(number, info, opaque);
+  if (guest) {
+    change_mask(SIG_UNBLOCK, signal_bit(number) & kNeverBlocked);
+    return reinterpret_cast<Handler>(action.handler)(number, info, opaque);
+  }
   if (!(action.flags & SA_RESTART)) thread.words.ran_no_restart = 1;
   run_handler(thread, number, action, info, context);
 }
@@ -362,8 +374,7 @@ void take_signals_again() noexcept {
     const Action seen = kernel_view(number, actions[number]);
     (void)kernel_sigaction(number, &seen, nullptr);
   }
-  const uint64_t unblocked = kNeverBlocked;
-  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_UNBLOCK, base::as_arg(&unblocked), 0, sizeof unblocked);
+  change_mask(SIG_UNBLOCK, kNeverBlocked);
 }
 
 int64_t program_sigaction(zps_call* call) noexcept {
@@ -393,5 +404,5 @@ extern "C" void zps_leave() noexcept {
   if (thread.words.signals_pending == 0) return;
   const uint64_t mask = thread.mask_to_restore;
   thread.words.signals_pending = 0;
-  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&mask), 0, sizeof mask);
+  zpoline::change_mask(SIG_SETMASK, mask);
 }

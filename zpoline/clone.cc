@@ -94,6 +94,7 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   zpoline::ThreadState& thread = zpoline::this_thread();
   frame->vfork_child = thread.words.vfork_child;
   frame->hidden_mask = thread.hidden_mask;
+  frame->held = thread.held;
   frame->armed = thread.armed;
   if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
   // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
@@ -121,6 +122,7 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
     // The child may have ended inside a hooked call (exit_group is one), or with a signal put off; these words are ours again.
     thread.words.vfork_child = frame->vfork_child;
     thread.hidden_mask = frame->hidden_mask;
+    thread.held = frame->held;
     thread.armed = frame->armed;  // of the parent's own dispatch, not the child's
     zpoline::leave_hook(thread);
     thread.words.signals_pending = 0;
@@ -144,6 +146,7 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
   const bool by_guest = frame->by_guest;
   if (!by_guest && !zpoline::makes_guest(flags)) {
     thread.hidden_mask = frame->hidden_mask;
+    thread.held = 0;  // no signal waits for who has just begun
     thread.of_program = 1;
     zpoline::arm_thread();  // guests' calls are the kernel's
   }

@@ -1,6 +1,7 @@
 // What the parts of the engine share: per-thread words, the tables that the entry assembly reads, and its entry points.
 #pragma once
 
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 
@@ -18,7 +19,8 @@ struct ThreadState {
   uint32_t shared;           // a child was made that has this TLS as well (a guest, see clone.cc)
   uint32_t owner;            // then: whose words these are (a thread id); 0 if nobody's, everybody is a guest
   uint64_t hidden_mask;       // signals that the program believes blocked and that are not (masks.cc)
-  uint64_t held;              // of these, those that came meanwhile
+  uint64_t held;              // of SIGSEGV and SIGSYS those that came meanwhile, or inside a hook
+  siginfo_t held_info[2];     // theirs
   uint32_t of_program;        // a thread that the program made: not one of the hook's
   uint32_t armed;             // the generation of the free range that this thread is armed with (trap.cc)
 };
@@ -36,6 +38,7 @@ struct CloneFrame {
   uint64_t flags;
   uint64_t mask;         // the program's signal mask
   uint64_t hidden_mask;  // the parent's own
+  uint64_t held;         // the parent's own
   uint32_t vfork_child;  // the parent's own words.vfork_child
   uint32_t used;         // taken from the pool
   uint32_t by_guest;     // who cloned was a guest

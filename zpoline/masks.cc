@@ -7,7 +7,7 @@
 // program reads, in handlers too (signals.cc). A signal of these that someone sends meanwhile is held and sent again when the
 // program unblocks it; a fault of the thread itself that the program believes blocked ends it, as the kernel would have.
 //
-// Known limits: sigwait() and signalfd() do not see the two; a held one loses its sender's story.
+// Known limits: sigwait() and signalfd() do not see the two.
 #include "zpoline/masks.h"
 
 #include <sys/syscall.h>
@@ -73,6 +73,13 @@ void change_kernel_mask(int how, uint64_t set) noexcept {
   (void)base::kernel_call(SYS_rt_sigprocmask, how, base::as_arg(&set), 0, sizeof set);
 }
 
+void send_held(ThreadState& thread, uint64_t due) noexcept {
+  thread.held &= ~due;
+  for (int number : {SIGSEGV, SIGSYS}) {
+    if (due & signal_bit(number)) send_again(number, &thread.held_info[number == SIGSYS]);
+  }
+}
+
 }  // namespace
 
 void take_over_mask() noexcept {
@@ -83,20 +90,29 @@ void take_over_mask() noexcept {
 }
 
 void give_mask_back() noexcept {
-  const uint64_t hidden = this_thread().hidden_mask;
-  if (hidden != 0) change_kernel_mask(SIG_BLOCK, hidden);
+  ThreadState& thread = this_thread();
+  if (thread.hidden_mask == 0) return;
+  change_kernel_mask(SIG_BLOCK, thread.hidden_mask);
+  send_held(thread, thread.held);  // an exec keeps them
 }
 
-void hold(ThreadState& thread, int number) noexcept { thread.held |= signal_bit(number); }
+void send_again(int number, const siginfo_t* info) noexcept {
+  const long process = base::kernel_call(SYS_getpid);
+  const long thread = base::kernel_call(SYS_gettid);
+  if (base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, number, base::as_arg(info)) < 0) {
+    (void)base::kernel_call(SYS_tgkill, process, thread, number);  // the queue is full: the signal without its story
+  }
+}
+
+void hold(ThreadState& thread, int number, const siginfo_t* info) noexcept {
+  if (thread.held & signal_bit(number)) return;  // as the kernel: the first story counts
+  thread.held_info[number == SIGSYS] = *info;
+  thread.held |= signal_bit(number);
+}
 
 void believe(ThreadState& thread, uint64_t hidden_mask) noexcept {
   thread.hidden_mask = hidden_mask;
-  const uint64_t due = thread.held & ~hidden_mask;
-  if (due == 0) return;
-  thread.held &= hidden_mask;
-  for (int number : {SIGSEGV, SIGSYS}) {
-    if (due & signal_bit(number)) (void)base::kernel_call(SYS_tgkill, base::kernel_call(SYS_getpid), base::kernel_call(SYS_gettid), number);
-  }
+  send_held(thread, thread.held & ~hidden_mask);
 }
 
 int64_t program_sigprocmask(zps_call* call) noexcept {

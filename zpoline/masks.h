@@ -24,8 +24,10 @@ void give_mask_back() noexcept;
 // engine->sleep: the same for a hook's wait.
 int64_t sleep_unmasked(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) noexcept;
 
-// A signal came that the program believes blocked: kept until it is not.
-void hold(ThreadState& thread, int number) noexcept;
+// Sends the signal to this thread, with the story that it came with.
+void send_again(int number, const siginfo_t* info) noexcept;
+// One of the two came that the program believes blocked, or inside a hook: kept until it is not, or the hook has ended.
+void hold(ThreadState& thread, int number, const siginfo_t* info) noexcept;
 // The program's belief changed.
 void believe(ThreadState& thread, uint64_t hidden_mask) noexcept;
 

@@ -9,7 +9,8 @@
 //   - outside a hook: the program's handler is called with the same arguments;
 //   - inside (ThreadState::inside is 1): the signal is sent again to this thread with its siginfo, all signals are blocked in
 //     the context that sigreturn restores, and `signals_pending` is set. When the hook has ended zps_leave() puts the mask back;
-//     the kernel then delivers the signal with the mask, the stack and the flags of its sigaction, as it would have;
+//     the kernel then delivers the signal with the mask, the stack and the flags of its sigaction, as it would have. SIGSEGV and SIGSYS
+//     are not sent again before zps_leave() but held (masks.cc);
 //   - inside a sleep (engine->sleep()): `inside` is 0 there, the handler runs at once. If the kernel call had not begun, the context
 //     is sent to zps_sleep_interrupted, which gives -EINTR: no signal is lost between the look and the sleep. If the handler
 //     leaves by siglongjmp, `inside` is 0 already and the words are as outside.
@@ -114,14 +115,6 @@ Action kernel_view(int number, const Action& action) noexcept {
   return seen;
 }
 
-void send_again(int number, siginfo_t* info) noexcept {
-  const long process = base::kernel_call(SYS_getpid);
-  const long thread = base::kernel_call(SYS_gettid);
-  if (base::kernel_call(SYS_rt_tgsigqueueinfo, process, thread, number, base::as_arg(info)) < 0) {
-    (void)base::kernel_call(SYS_tgkill, process, thread, number);  // the queue is full: the signal without its story
-  }
-}
-
 uint64_t* mask_of(ucontext_t* context) noexcept { return reinterpret_cast<uint64_t*>(&context->uc_sigmask); }
 
 void change_mask(int how, uint64_t set) noexcept {
@@ -130,11 +123,16 @@ void change_mask(int how, uint64_t set) noexcept {
 
 void put_off(ThreadState& thread, int number, siginfo_t* info, ucontext_t* context) noexcept {
   const uint64_t program_mask = *mask_of(context) & ~kNeverBlocked;  // blocked only if an on_signal() of theirs was interrupted
-  // Blocked first: sent to a thread that does not block it, it would come back at once.
-  const uint64_t all = ~kFaults | 1ull << (number - 1);
-  change_mask(SIG_SETMASK, all);
-  send_again(number, info);
-  *mask_of(context) = all;
+  if (signal_bit(number) & kNeverBlocked) {  // not even here: the hook's copies may fault
+    hold(thread, number, info);
+    if (thread.words.signals_pending || thread.hidden_mask & signal_bit(number)) return;
+  } else {
+    // Blocked first: sent to a thread that does not block it, it would come back at once.
+    const uint64_t all = ~kFaults | signal_bit(number);
+    change_mask(SIG_SETMASK, all);
+    send_again(number, info);
+    *mask_of(context) = all;
+  }
   thread.mask_to_restore = program_mask;
   thread.words.signals_pending = 1;
 }
@@ -300,7 +298,7 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   }
   const bool blocked = (thread.hidden_mask & signal_bit(number)) != 0;
   if (blocked && own_fault) return die_of(number, info, !edited);
-  if (blocked) return hold(thread, number);
+  if (blocked) return hold(thread, number, info);
   const Action action = take_action(number);
   if (action.handler == kIgnore && !own_fault) return;
   if (!has_handler(action)) return die_of(number, info, own_fault && !edited);
@@ -404,5 +402,9 @@ extern "C" void zps_leave() noexcept {
   if (thread.words.signals_pending == 0) return;
   const uint64_t mask = thread.mask_to_restore;
   thread.words.signals_pending = 0;
+  if (thread.held & ~thread.hidden_mask) {  // sent again now, delivered with the program's mask
+    zpoline::change_mask(SIG_BLOCK, zpoline::kNeverBlocked);
+    zpoline::believe(thread, thread.hidden_mask);
+  }
   zpoline::change_mask(SIG_SETMASK, mask);
 }

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -216,6 +217,47 @@ TEST_F(Signals, AlternateStack) {
   EXPECT_TRUE(on_it);
   stack.ss_flags = SS_DISABLE;
   sigaltstack(&stack, nullptr);
+}
+
+// Those whose signals the engine needs itself are put off as any other, and its own faults are told from them.
+TEST_F(Signals, PutOffWithItsStory) {
+  SKIP_UNLESS_HOOKED();
+  for (const int number : {SIGSEGV, SIGSYS, SIGBUS}) {
+    install(number, count, 0);
+    ran = 0;
+    volatile int begun = 0;
+    std::thread thread = sender(pthread_self(), number, &begun);
+    EXPECT_EQ(hooked::call(kProbeSpin, hooked::word(&begun), hooked::word(&ran)), 0);
+    thread.join();
+    EXPECT_EQ(ran, 1) << number;
+    EXPECT_EQ(value, 77) << number;
+    signal(number, SIG_DFL);
+  }
+}
+
+TEST_F(Signals, BlockedOnesKeepTheirStory) {
+  for (const int number : {SIGSEGV, SIGSYS, SIGUSR1}) {
+    install(number, count, 0);
+    ran = 0;
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    sigprocmask(SIG_BLOCK, &one, nullptr);
+    for (const int story : {5, 6}) sigqueue(getpid(), number, sigval{.sival_int = story});
+    EXPECT_EQ(ran, 0) << number;
+    const pid_t child = fork();
+    if (child == 0) {
+      sigprocmask(SIG_UNBLOCK, &one, nullptr);
+      _exit(ran);  // what waits for the parent does not for the child
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0) << number;
+    sigprocmask(SIG_UNBLOCK, &one, nullptr);
+    EXPECT_EQ(ran, 1) << number;
+    EXPECT_EQ(value, 5) << number;
+    signal(number, SIG_DFL);
+  }
 }
 
 // Frames of one signal do not lie on each other, however fast it is sent: nobody's stack is that large.

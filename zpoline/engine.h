@@ -19,8 +19,8 @@ struct ThreadState {
   uint32_t shared;           // a child was made that has this TLS as well (a guest, see clone.cc)
   uint32_t owner;            // then: whose words these are (a thread id); 0 if nobody's, everybody is a guest
   uint64_t hidden_mask;       // signals that the program believes blocked and that are not (masks.cc)
-  uint64_t held;              // of SIGSEGV and SIGSYS those that came meanwhile, or inside a hook
-  siginfo_t held_info[2];     // theirs
+  uint64_t held;              // of kHeldSignals (masks.h) those that came meanwhile, or inside a hook
+  siginfo_t held_info[6];     // theirs
   uint32_t of_program;        // a thread that the program made: not one of the hook's
   uint32_t armed;             // the generation of the free range that this thread is armed with (trap.cc)
 };

@@ -82,21 +82,28 @@ int64_t on_mprotect(zps_call* call) noexcept {
   return result;
 }
 
-// One thread has one dispatch; if it is in use, Linux' answer where it has none. What a seccomp filter forbids may be a kill.
+// What a seccomp filter forbids may be a kill.
+void before_seccomp() noexcept {
+  stop_arming();
+  if (!this_thread().words.vfork_child) expect_seccomp();
+}
+
+// One thread has one dispatch; if it is in use, Linux' answer where it has none.
 int64_t on_prctl(zps_call* call) noexcept {
   constexpr int64_t kSetSeccomp = 22;
   constexpr int64_t kStrict = 1;
   constexpr int64_t kSetDispatch = 59;
   if (call->arg[0] == kSetDispatch && is_dispatching()) return -EINVAL;
   const bool seccomp = call->arg[0] == kSetSeccomp && (call->arg[1] == kStrict || call->arg[2] != 0);  // not a mere question
-  if ((call->arg[0] == kSetDispatch && call->arg[1] != 0) || seccomp) stop_arming();
+  if (call->arg[0] == kSetDispatch && call->arg[1] != 0) stop_arming();
+  if (seccomp) before_seccomp();
   return ZPS_PASS;
 }
 
 int64_t on_seccomp(zps_call* call) noexcept {
   constexpr int64_t kSetStrict = 0;
   constexpr int64_t kSetFilter = 1;
-  if (call->arg[0] == kSetStrict || (call->arg[0] == kSetFilter && call->arg[2] != 0)) stop_arming();
+  if (call->arg[0] == kSetStrict || (call->arg[0] == kSetFilter && call->arg[2] != 0)) before_seccomp();
   return ZPS_PASS;
 }
 

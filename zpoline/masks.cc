@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 
 #include <cerrno>
-#include <initializer_list>
+#include <iterator>
 
 #include "base/syscall.h"
 #include "zpoline/copy.h"
@@ -69,18 +69,21 @@ uint64_t hidden_after(uint64_t hidden, int how, uint64_t set) noexcept {
   }
 }
 
-void change_kernel_mask(int how, uint64_t set) noexcept {
-  (void)base::kernel_call(SYS_rt_sigprocmask, how, base::as_arg(&set), 0, sizeof set);
-}
-
 void send_held(ThreadState& thread, uint64_t due) noexcept {
-  thread.held &= ~due;
-  for (int number : {SIGSEGV, SIGSYS}) {
-    if (due & signal_bit(number)) send_again(number, &thread.held_info[number == SIGSYS]);
+  if (due == 0) return;
+  for (size_t i = 0; i < std::size(kHeldSignals); i++) {
+    const uint64_t bit = signal_bit(kHeldSignals[i]);
+    if (!(due & bit)) continue;
+    thread.held &= ~bit;
+    send_again(kHeldSignals[i], &thread.held_info[i]);
   }
 }
 
 }  // namespace
+
+void change_kernel_mask(int how, uint64_t set) noexcept {
+  (void)base::kernel_call(SYS_rt_sigprocmask, how, base::as_arg(&set), 0, sizeof set);
+}
 
 void take_over_mask() noexcept {
   uint64_t mask = 0;
@@ -106,7 +109,9 @@ void send_again(int number, const siginfo_t* info) noexcept {
 
 void hold(ThreadState& thread, int number, const siginfo_t* info) noexcept {
   if (thread.held & signal_bit(number)) return;  // as the kernel: the first story counts
-  thread.held_info[number == SIGSYS] = *info;
+  for (size_t i = 0; i < std::size(kHeldSignals); i++) {
+    if (kHeldSignals[i] == number) thread.held_info[i] = *info;
+  }
   thread.held |= signal_bit(number);
 }
 

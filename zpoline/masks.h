@@ -11,6 +11,12 @@ namespace zpoline {
 constexpr uint64_t signal_bit(int number) noexcept { return uint64_t{1} << (number - 1); }
 // The engine's own: blocked, they would be a kill.
 inline constexpr uint64_t kNeverBlocked = signal_bit(SIGSEGV) | signal_bit(SIGSYS);
+// What a thread's own instructions raise. Blocked, a fault that the hook survives would be a kill: inside a hook they are held, not blocked.
+inline constexpr int kHeldSignals[] = {SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
+inline constexpr uint64_t kFaults =
+    kNeverBlocked | signal_bit(SIGILL) | signal_bit(SIGTRAP) | signal_bit(SIGBUS) | signal_bit(SIGFPE);
+
+void change_kernel_mask(int how, uint64_t set) noexcept;
 
 // At start: unblocks them if the process inherited them blocked.
 void take_over_mask() noexcept;
@@ -26,7 +32,7 @@ int64_t sleep_unmasked(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, i
 
 // Sends the signal to this thread, with the story that it came with.
 void send_again(int number, const siginfo_t* info) noexcept;
-// One of the two came that the program believes blocked, or inside a hook: kept until it is not, or the hook has ended.
+// One of kHeldSignals came that the program believes blocked, or inside a hook: kept until it is not, or the hook has ended.
 void hold(ThreadState& thread, int number, const siginfo_t* info) noexcept;
 // The program's belief changed.
 void believe(ThreadState& thread, uint64_t hidden_mask) noexcept;

@@ -73,14 +73,13 @@ constexpr uint64_t kKnownFlags =
     SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER | 0x80000000ull | 0x800 | kRestorer;
 constexpr uint64_t kResetHand = 0x80000000ull;
 constexpr uint64_t kUnblockable = 1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1);
-// Raised by the thread's own instructions; blocking them would turn a fault that the hook survives into a kill.
-constexpr uint64_t kFaults = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1) |
-                             1ull << (SIGTRAP - 1) | 1ull << (SIGSYS - 1);
 constexpr uint64_t kDefault = 0;
 constexpr uint64_t kIgnore = 1;
 
 Action actions[kSignals + 1];  // the program's view, by signal number
 std::atomic<uint32_t> lock{0};
+// A seccomp filter may make a kill of each call that on_signal() makes: those two then are not blocked at all, and frames may nest.
+std::atomic<bool> boxed{false};
 
 using Handler = void (*)(int, siginfo_t*, void*);
 void on_signal(int number, siginfo_t* info, void* context) noexcept;
@@ -92,7 +91,19 @@ long kernel_sigaction(int number, const Action* action, Action* old) noexcept {
 }
 
 // Traps and faults that the engine answers itself, whatever the program thinks of the signal.
-[[nodiscard]] bool is_needed(int number) noexcept { return number == SIGSEGV || number == SIGBUS || number == SIGSYS; }
+[[nodiscard]] bool is_needed(int number) noexcept {
+  if (number == SIGSYS) return !boxed || is_dispatching();  // in a box nobody is armed any more
+  return number == SIGSEGV || number == SIGBUS;
+}
+
+// Those that the kernel blocks while on_signal() looks at one.
+[[nodiscard]] uint64_t blocked_by_kernel() noexcept { return boxed.load(std::memory_order_relaxed) ? 0 : kNeverBlocked; }
+
+// Before a handler of the program, whose calls may trap, and before looks at its memory: in on_signal() for `number`, which interrupted
+// code that had `mask`.
+void let_trap(int number, uint64_t mask) noexcept {
+  if ((signal_bit(number) | mask) & blocked_by_kernel()) change_kernel_mask(SIG_UNBLOCK, kNeverBlocked);
+}
 
 // What the kernel is told when the program wants `action`.
 Action kernel_view(int number, const Action& action) noexcept {
@@ -103,10 +114,11 @@ Action kernel_view(int number, const Action& action) noexcept {
   if (has_handler(action)) {
     seen.flags = (action.flags | SA_SIGINFO) & ~kResetHand;
     seen.mask = action.mask & ~kNeverBlocked;
-    if (signal_bit(number) & kNeverBlocked) seen.flags &= ~uint64_t{SA_NODEFER};  // else their frames nest if they come fast
+    // Else their frames nest if they come fast.
+    if (signal_bit(number) & kNeverBlocked) seen.flags = boxed ? seen.flags | SA_NODEFER : seen.flags & ~uint64_t{SA_NODEFER};
     if (number == SIGSYS) seen.flags |= SA_ONSTACK;  // most of them are calls; they need no room on the program's stack
   } else {
-    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    seen.flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | (boxed ? SA_NODEFER : 0);
     seen.mask = 0;
   }
   // The program's own way back would be a call that traps, perhaps from within the handler of traps.
@@ -117,22 +129,22 @@ Action kernel_view(int number, const Action& action) noexcept {
 
 uint64_t* mask_of(ucontext_t* context) noexcept { return reinterpret_cast<uint64_t*>(&context->uc_sigmask); }
 
-void change_mask(int how, uint64_t set) noexcept {
-  (void)base::kernel_call(SYS_rt_sigprocmask, how, base::as_arg(&set), 0, sizeof set);
-}
+// While a hook's pending signals wait, nothing else comes.
+[[nodiscard]] bool blocks_all(uint64_t mask) noexcept { return (~mask & ~kFaults & ~kUnblockable) == 0; }
 
 void put_off(ThreadState& thread, int number, siginfo_t* info, ucontext_t* context) noexcept {
   const uint64_t program_mask = *mask_of(context) & ~kNeverBlocked;  // blocked only if an on_signal() of theirs was interrupted
-  if (signal_bit(number) & kNeverBlocked) {  // not even here: the hook's copies may fault
+  const uint64_t all = ~kFaults;
+  if (signal_bit(number) & kFaults) {
     hold(thread, number, info);
-    if (thread.words.signals_pending || thread.hidden_mask & signal_bit(number)) return;
+    if (thread.hidden_mask & signal_bit(number)) return;
   } else {
     // Blocked first: sent to a thread that does not block it, it would come back at once.
-    const uint64_t all = ~kFaults | signal_bit(number);
-    change_mask(SIG_SETMASK, all);
+    change_kernel_mask(SIG_SETMASK, all);
     send_again(number, info);
-    *mask_of(context) = all;
   }
+  if (thread.words.signals_pending && blocks_all(program_mask)) return;  // that is `all`, of the one before
+  *mask_of(context) = all;
   thread.mask_to_restore = program_mask;
   thread.words.signals_pending = 1;
 }
@@ -191,7 +203,8 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
   greg_t* registers = context->uc_mcontext.gregs;
   const uint64_t rip = static_cast<uint64_t>(registers[REG_RIP]);
   const uint64_t rsp = static_cast<uint64_t>(registers[REG_RSP]);
-  if (const int bytes = trap_bytes(rip); bytes != 0) {
+  const bool fetched = info->si_code == SI_KERNEL;  // its bytes, then, can be looked at
+  if (const int bytes = fetched ? trap_bytes(rip) : 0; bytes != 0) {
     enter_trapped(context, rip + static_cast<uint64_t>(bytes));
     return Fault::answered;
   }
@@ -206,7 +219,7 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
   const bool in_landing_zone = (rip >= ZPS_NR_COUNT && rip < kPageBytes) || (rip >= kFreeNumbersBegin && rip < kFreeNumbersEnd);
   if (!in_null_call && !in_landing_zone && rip != static_cast<uint64_t>(registers[REG_RAX])) return Fault::not_ours;
   uint64_t return_address = 0;
-  change_mask(SIG_UNBLOCK, signal_bit(SIGSEGV));  // looking at the program's memory may fault in turn
+  let_trap(SIGSEGV, 0);
   const bool readable = peek(rsp, &return_address, sizeof return_address);
   if (!in_null_call && readable && is_return_address(return_address)) {
     if (rip != static_cast<uint64_t>(registers[REG_RAX])) registers[REG_RAX] = ZPS_NR_COUNT;  // an exit's inner byte ate it
@@ -233,15 +246,18 @@ void leave_stub(ucontext_t* context) noexcept {
 }
 
 // A bad pointer in the hook's or the engine's copy to or from the program's memory: the copy ends with -EFAULT.
-bool resume_copy(const ThreadState& thread, ucontext_t* context) noexcept {
+bool resume_copy(ThreadState& thread, ucontext_t* context) noexcept {
   greg_t& rip = context->uc_mcontext.gregs[REG_RIP];
   const uint64_t at = static_cast<uint64_t>(rip);
   if (at >= reinterpret_cast<uint64_t>(zps_engine_copy_begin) && at < reinterpret_cast<uint64_t>(zps_engine_copy_end)) {
     rip = reinterpret_cast<greg_t>(zps_engine_copy_fault);
-    return true;
+  } else if (thread.words.inside != 0 && at >= hook.fault_begin && at < hook.fault_end) {
+    rip = static_cast<greg_t>(hook.fault_resume);
+  } else {
+    return false;
   }
-  if (thread.words.inside == 0 || at < hook.fault_begin || at >= hook.fault_end) return false;
-  rip = static_cast<greg_t>(hook.fault_resume);
+  // What interrupted this very handler took its mask for the program's.
+  if (thread.words.signals_pending && !blocks_all(*mask_of(context))) thread.mask_to_restore = *mask_of(context) & ~kNeverBlocked;
   return true;
 }
 
@@ -264,14 +280,13 @@ void run_handler(ThreadState& thread, int number, const Action& action, siginfo_
   const uint64_t blocked = *mask & kNeverBlocked;  // by the kernel: this interrupted an on_signal() of theirs
   *mask = (*mask & ~kNeverBlocked) | thread.hidden_mask;
   thread.hidden_mask |= (action.mask | (action.flags & SA_NODEFER ? 0 : signal_bit(number))) & kNeverBlocked;
-  const bool one_of_them = (signal_bit(number) & kNeverBlocked) != 0;
-  if (one_of_them || blocked != 0) change_mask(SIG_UNBLOCK, kNeverBlocked);  // the handler's own calls may trap
+  let_trap(number, blocked);
   handler(number, info, context);
   const uint64_t hidden = *mask & kNeverBlocked;
   *mask = (*mask & ~kNeverBlocked) | blocked;
   ThreadState& now = this_thread();
   // What is held or comes now is delivered when this handler's frame is gone: sigreturn unblocks it.
-  if (one_of_them || now.held & ~hidden) change_mask(SIG_SETMASK, ~uint64_t{0});
+  if (signal_bit(number) & blocked_by_kernel() || now.held & ~hidden) change_kernel_mask(SIG_SETMASK, ~uint64_t{0});
   believe(now, hidden);
 }
 
@@ -290,20 +305,21 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
     edited = fault == Fault::edited;
   }
   const bool guest = is_guest(thread);
-  if (thread.words.inside != 0 && !own_fault && !guest) return put_off(thread, number, info, context);
+  const bool in_hook = thread.words.inside != 0 || thread.words.signals_pending != 0;  // or on the last steps out of it
+  if (in_hook && !own_fault && !guest) return put_off(thread, number, info, context);
 
   const uint64_t rip = static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]);
   if (rip > reinterpret_cast<uint64_t>(zps_sleep_begin) && rip < reinterpret_cast<uint64_t>(zps_sleep_end)) {
     context->uc_mcontext.gregs[REG_RIP] = reinterpret_cast<greg_t>(zps_sleep_interrupted);
   }
-  const bool blocked = (thread.hidden_mask & signal_bit(number)) != 0;
+  const bool blocked = !guest && (thread.hidden_mask & signal_bit(number)) != 0;
   if (blocked && own_fault) return die_of(number, info, !edited);
   if (blocked) return hold(thread, number, info);
   const Action action = take_action(number);
   if (action.handler == kIgnore && !own_fault) return;
-  if (!has_handler(action)) return die_of(number, info, own_fault && !edited);
+  if (!has_handler(action)) return die_of(number, info, own_fault && !edited && number != SIGSYS);
   if (guest) {
-    change_mask(SIG_UNBLOCK, signal_bit(number) & kNeverBlocked);
+    let_trap(number, *mask_of(context));
     return reinterpret_cast<Handler>(action.handler)(number, info, opaque);
   }
   if (!(action.flags & SA_RESTART)) thread.words.ran_no_restart = 1;
@@ -348,7 +364,6 @@ int64_t vfork_child_sigaction(zps_call* call) noexcept {
 void reset_signal_lock() noexcept { lock.store(0, std::memory_order_release); }
 
 void take_over_signals() noexcept {
-  take_over_mask();
   for (int number = 1; number <= kSignals; number++) {
     if (number == SIGKILL || number == SIGSTOP) continue;
     (void)kernel_sigaction(number, nullptr, &actions[number]);
@@ -356,6 +371,16 @@ void take_over_signals() noexcept {
       const Action seen = kernel_view(number, actions[number]);
       (void)kernel_sigaction(number, &seen, nullptr);
     }
+  }
+  take_over_mask();  // what waits behind it comes now
+}
+
+void expect_seccomp() noexcept {
+  Locked locked;
+  boxed = true;
+  for (const int number : {SIGSEGV, SIGSYS}) {
+    const Action seen = kernel_view(number, actions[number]);
+    (void)kernel_sigaction(number, &seen, nullptr);
   }
 }
 
@@ -372,7 +397,7 @@ void take_signals_again() noexcept {
     const Action seen = kernel_view(number, actions[number]);
     (void)kernel_sigaction(number, &seen, nullptr);
   }
-  change_mask(SIG_UNBLOCK, kNeverBlocked);
+  change_kernel_mask(SIG_UNBLOCK, kNeverBlocked);
 }
 
 int64_t program_sigaction(zps_call* call) noexcept {
@@ -403,8 +428,8 @@ extern "C" void zps_leave() noexcept {
   const uint64_t mask = thread.mask_to_restore;
   thread.words.signals_pending = 0;
   if (thread.held & ~thread.hidden_mask) {  // sent again now, delivered with the program's mask
-    zpoline::change_mask(SIG_BLOCK, zpoline::kNeverBlocked);
+    zpoline::change_kernel_mask(SIG_SETMASK, ~uint64_t{0});
     zpoline::believe(thread, thread.hidden_mask);
   }
-  zpoline::change_mask(SIG_SETMASK, mask);
+  zpoline::change_kernel_mask(SIG_SETMASK, mask);
 }

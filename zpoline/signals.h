@@ -15,6 +15,9 @@ void take_over_signals() noexcept;
 void give_signals_back() noexcept;
 void take_signals_again() noexcept;
 
+// The program is about to install a seccomp filter.
+void expect_seccomp() noexcept;
+
 // rt_sigaction as the program sees it: its own handlers, flags and masks. 0 or a negative errno.
 [[nodiscard]] int64_t program_sigaction(zps_call* call) noexcept;
 

@@ -52,6 +52,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/masks.h"
 #include "zpoline/rewriter.h"
 
 namespace zpoline {
@@ -298,8 +299,12 @@ bool answer_word(int number, const siginfo_t* info) noexcept {
 bool answer_dispatch(int number, const siginfo_t* info, ucontext_t* context) noexcept {
   if (number != SIGSYS || info->si_code != kByDispatch) return false;
   __atomic_add_fetch(&counts.dispatched, 1, __ATOMIC_RELAXED);
-  if (info->si_arch == kArchI386) make_i386_call(context->uc_mcontext.gregs);
-  else enter_trapped(context, static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]));
+  if (info->si_arch == kArchI386) {
+    change_kernel_mask(SIG_UNBLOCK, signal_bit(SIGSYS));  // the call may be refused by a SIGSYS in turn, or be an exec
+    make_i386_call(context->uc_mcontext.gregs);
+  } else {
+    enter_trapped(context, static_cast<uint64_t>(context->uc_mcontext.gregs[REG_RIP]));
+  }
   return true;
 }
 

@@ -93,6 +93,64 @@ TEST_F(OwnSigsys, HearsOfSeccomp) {
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
+// Installs a filter that allows exit_group and rt_sigreturn alone, and does `refusal` with the rest.
+void allow_almost_nothing(uint32_t refusal) {
+  sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 2, 0),
+                          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 1, 0),
+                          BPF_STMT(BPF_RET | BPF_K, refusal),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  sock_fprog program{sizeof filter / sizeof filter[0], filter};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(1);
+}
+
+int status_of(void (*body)()) {
+  const pid_t child = fork();
+  if (child == 0) {
+    body();
+    _exit(2);
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return status;
+}
+
+// The engine makes no call of its own on the way to a handler.
+TEST(ShortLists, FaultsAndRefusalsAreHeardOf) {
+  static constexpr auto leave = [](int number) { (void)hooked::call(SYS_exit_group, 40 + number); };
+  static volatile int* volatile nowhere = reinterpret_cast<int*>(8);
+  int status = status_of([] {
+    signal(SIGSEGV, leave);
+    allow_almost_nothing(SECCOMP_RET_KILL_PROCESS);
+    *nowhere = 1;
+  });
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 40 + SIGSEGV) << status;
+  status = status_of([] {
+    signal(SIGSYS, leave);
+    allow_almost_nothing(SECCOMP_RET_TRAP);
+    (void)hooked::call(SYS_getppid);
+  });
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 40 + SIGSYS) << status;
+  status = status_of([] {
+    allow_almost_nothing(SECCOMP_RET_TRAP);
+    (void)hooked::call(SYS_getppid);
+  });
+  // Where calls trap by SIGSYS its disposition cannot be changed any more: the end is another.
+  EXPECT_TRUE(WIFSIGNALED(status) && (WTERMSIG(status) == SIGSYS || hooked::mode() == "sud")) << status;
+}
+
+// What waits behind the mask goes through an exec.
+TEST(FullMasks, WhatWaitsDoesNotEndTheNextProgram) {
+  const int status = status_of([] {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, nullptr);
+    for (const int number : {SIGSEGV, SIGSYS, SIGUSR1}) (void)kill(getpid(), number);
+    (void)execl("/bin/true", "true", nullptr);
+  });
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
 void handler_that_calls(int, siginfo_t*, void*) {
   ran = ran + 1;
   value_seen = hooked::call(SYS_getpid);

@@ -163,6 +163,15 @@ void print_fallback(const Config& config, char* out, size_t capacity) noexcept {
   print(out, capacity, "%s", config.fallback == Fallback::kernel ? "kernel" : "fail");
 }
 
+bool parse_cpu_sleep(Config& config, const char* text) noexcept {
+  if (strcmp(text, "light") != 0 && strcmp(text, "any") != 0) return false;
+  config.cpu_sleep = text[0] == 'l' ? CpuSleep::light : CpuSleep::any;
+  return true;
+}
+void print_cpu_sleep(const Config& config, char* out, size_t capacity) noexcept {
+  print(out, capacity, "%s", config.cpu_sleep == CpuSleep::light ? "light" : "any");
+}
+
 bool parse_log(Config& config, const char* text) noexcept { return parse_log_level(text, &config.log); }
 void print_log(const Config& config, char* out, size_t capacity) noexcept {
   constexpr const char* kNames[] = {"error", "warn", "info", "debug"};
@@ -231,6 +240,10 @@ constexpr Row kRows[] = {
     {{"spin_us", "ZPS_SPIN_US", "number from 0 to 1000000", "how long a wait polls before it sleeps, in microseconds"},
      parse_number<&Config::spin_us, 0, 1000000, false>,
      print_number<&Config::spin_us, false>},
+    {{"cpu_sleep", "ZPS_CPU_SLEEP", "light or any",
+      "how idle processors sleep while a peer on this machine is answered at once: lightly, by a request to the kernel, or as it likes"},
+     parse_cpu_sleep,
+     print_cpu_sleep},
     {{"hugepages", "ZPS_HUGEPAGES", "0 or 1", "use huge pages when there are some"},
      parse_flag<&Config::hugepages>,
      print_flag<&Config::hugepages>},

@@ -42,6 +42,7 @@ struct WireFacts {
   bool finishes_tcp = false;  // but not of what goes through send_tcp(), nor the sum over its IP header
   uint16_t takes_in = 0;      // IP bytes in a frame that comes, if that may be more than in one that goes; else 0. Only where no software fills TCP checksums
   uint32_t host_be = 0;       // the kernel's address at the other end, on a wire that leads to one on this machine: it takes frames of takes_in bytes
+  bool ends_here = false;     // at this machine's kernel
   uint32_t peers = 0;       // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
 

@@ -16,6 +16,7 @@
 #include "shim/epoll_file.h"
 #include "shim/fd_table.h"
 #include "shim/pool.h"
+#include "shim/processors.h"
 #include "shim/waiter.h"
 #include "zpoline/hook.h"
 
@@ -40,6 +41,7 @@ struct Family {
   std::atomic<uint64_t> service_ns;   // when the service last looked
   uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them
   netstack::PoolLevels told;
+  Processors processors;
   int life_fd;                        // memfd whose bytes are locked: byte 0 by the service on duty, byte 1 + i by the process of slot i
 
   Pool<Socket, 131072> sockets;

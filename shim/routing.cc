@@ -102,6 +102,7 @@ netstack::Stack* make_it() noexcept {
     return nullptr;
   }
   measure_spinning();
+  prepare_processors((*made)->wire());
   const netstack::StackPlace& place = family->place;
   if (place.reach[0] != '\0') base::log(base::LogLevel::info, "%s: %s", place.wire, place.reach);
   return *made;

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "shim/family.h"
+#include "shim/processors.h"
 
 namespace shim {
 namespace {
@@ -140,6 +141,7 @@ void run_control_if_due(const pollfd& control) noexcept {
       reaped_ns = now;
     }
     tell_levels(now);
+    mind_processors(now);
     if (family->wakes_due.load(std::memory_order_relaxed)) deliver_wakes();  // whoever brought them up may have died before
     control.revents = 0;
     busy.store(false);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/syscall.h"
 #include "shim/family.h"
+#include "shim/processors.h"
 #include "shim/test_hook.h"
 
 namespace shim {
@@ -42,7 +43,8 @@ long poll_and_check(Condition& condition, uint64_t now) noexcept {
 // Step 1. -EAGAIN if nothing came in time.
 long spin(Condition& condition, const WaitOptions& options) noexcept {
   const zps_thread* thread = engine->thread();
-  uint64_t now = base::monotonic_ns();
+  const uint64_t begin = base::monotonic_ns();
+  uint64_t now = begin;
   uint64_t end = now + (options.spin ? spin_budget_ns() : 0);
   if (end > options.deadline_ns) end = options.deadline_ns;
   uint64_t probe = now;
@@ -50,6 +52,7 @@ long spin(Condition& condition, const WaitOptions& options) noexcept {
     long result = poll_and_check(condition, now);
     if (result != -EAGAIN) {
       vain_spins = 0;
+      if (now != begin) count_answered_spin();
       return result;
     }
     now = base::monotonic_ns();

@@ -21,6 +21,7 @@ std::vector<Finding> examine(const base::Config& config) {
       probe_libraries(), probe_versions(),     probe_processor(),      probe_page_zero(needs), probe_selinux(needs),   probe_dispatch(needs),
       probe_memfd(),     probe_memory(config), probe_hugepages(),      probe_memlock(),        probe_net_admin(needs), probe_net_raw(needs),
       probe_namespace(), probe_veth(needs),    probe_af_packet(needs), probe_af_xdp(),         probe_tap(needs),
+      probe_cpu_sleep(),
   };
 }
 

@@ -41,6 +41,7 @@ Finding probe_dispatch(const Needs& needs);
 Finding probe_memfd();
 Finding probe_memory(const base::Config& config);
 Finding probe_hugepages();
+Finding probe_cpu_sleep();
 Finding probe_memlock();
 
 // network_probes.cc

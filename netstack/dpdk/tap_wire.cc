@@ -63,6 +63,7 @@ base::Result<Wire*> open_tap(const Opening& opening) noexcept {
   auto* wire = new (memory->object) TapWire(*port, *pool, nullptr, last_dpdk_fd(), memory->queue, memory->queue_capacity);
   WireFacts& facts = wire->mutable_facts();
   memcpy(facts.name, "tap", 4);
+  facts.ends_here = true;
   random_mac(facts.mac);
   facts.mtu = static_cast<uint16_t>(mtu);
   facts.link_needs_checksum = true;

@@ -150,6 +150,7 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   }
   WireFacts& facts = (*wire)->mutable_facts();
   memcpy(facts.name, "veth", 5);
+  facts.ends_here = true;
   if (link_mtu != mtu) {
     facts.takes_in = static_cast<uint16_t>(link_mtu);
     facts.host_be = kernel_be;

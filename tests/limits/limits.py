@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What the library may cost, and what happens when something it needs is taken away.
 
-  limits.py --build build/release startup | memory | idle | prerequisites
+  limits.py --build build/release startup | memory | idle | processors | prerequisites
 
 Budgets: start-up of /bin/true + 15 ms and of python3 + 30 ms; 48 MB on redis-server's resident memory; under 1 % of a CPU for an idle
-redis-server with 10 connections. A missing prerequisite: one line on stderr and exit status 127, or with ZPS_FALLBACK=kernel a
+redis-server with 10 connections. Idle processors sleep lightly while a client is answered at once, and not a second longer. A missing prerequisite: one line on stderr and exit status 127, or with ZPS_FALLBACK=kernel a
 program that runs on the kernel as if nothing was there.
 """
 import argparse
@@ -14,6 +14,7 @@ import re
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -134,6 +135,50 @@ def idle(bed):
     return failures
 
 
+QOS = pathlib.Path("/dev/cpu_dma_latency")
+ANY_SLEEP = 2_000_000_000  # the kernel's PM_QOS_CPU_LATENCY_DEFAULT_VALUE
+
+
+def wake_up_time():
+    """How fast idle processors have to be awake again, in microseconds, by all requests together."""
+    with QOS.open("rb", buffering=0) as device:
+        return struct.unpack("i", device.read(4))[0]
+
+
+def wake_up_times(server, seconds):
+    """The wake-up times that are in force while one client asks again and again."""
+    client, seen, end = server.clients[0], set(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        for _ in range(200):
+            client.sendall(b"PING\r\n")
+            client.recv(7)
+        seen.add(wake_up_time())
+    return seen
+
+
+def processors(bed):
+    if not QOS.exists() or not os.access(QOS, os.W_OK) or wake_up_time() != ANY_SLEEP:
+        print("this machine has no /dev/cpu_dma_latency, or somebody else uses it")
+        return []
+    bed.sut_space.enter()
+    failures = []
+    cases = ((6391, "default", {}, signal.SIGTERM), (6392, "any", {"ZPS_CPU_SLEEP": "any"}, signal.SIGTERM), (6393, "killed", {}, signal.SIGKILL))
+    for port, name, extra, end in cases:
+        server = RedisServer(bed, bed.sut_environment(**extra), port, 1)
+        idle = wake_up_time()
+        seen = wake_up_times(server, 1)
+        light = any(wake_up <= 2 for wake_up in seen)
+        if end == signal.SIGTERM:
+            beds.wait_until(lambda: wake_up_time() == ANY_SLEEP, 1, "the end of the request")
+        server.process.send_signal(end)
+        server.process.wait(30)
+        server.close()
+        print(f"{name}: {idle} us when idle, {sorted(seen)} with a client, {wake_up_time()} after the end")
+        if idle != ANY_SLEEP or light != (name != "any") or wake_up_time() != ANY_SLEEP:
+            failures.append(f"{name}: {idle} us when idle, {sorted(seen)} with a client, {wake_up_time()} after the end")
+    return failures
+
+
 # Listens on all addresses and serves itself over loopback: works wherever the kernel does. A number that is no prerequisite's.
 PROGRAM = """
 import socket
@@ -217,7 +262,7 @@ def absent_peer(bed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("startup", "memory", "idle", "prerequisites"))
+    parser.add_argument("what", choices=("startup", "memory", "idle", "processors", "prerequisites"))
     parser.add_argument("--build", type=pathlib.Path, required=True)
     options = parser.parse_args()
     with beds.Bed("zpstack-veth", options.build, options.build / "test-traces" / f"limits-{options.what}") as bed:

@@ -43,6 +43,7 @@ TEST(Config, defaults_are_those_of_the_structure) {
   EXPECT_STREQ(config->wire, "veth");
   EXPECT_EQ(config->memory_mb, 48u);
   EXPECT_EQ(config->fallback, Fallback::fail);
+  EXPECT_EQ(config->cpu_sleep, CpuSleep::light);
   EXPECT_TRUE(config->hugepages);
   EXPECT_EQ(value_of(*config, "ip"), "");
 }
@@ -58,6 +59,7 @@ TEST(Config, every_key_takes_a_value_and_prints_it_back) {
                                                          {"memory_mb", "16"},
                                                          {"time_wait_ms", "1"},
                                                          {"spin_us", "0"},
+                                                         {"cpu_sleep", "any"},
                                                          {"hugepages", "0"},
                                                          {"fallback", "kernel"},
                                                          {"log", "debug"},

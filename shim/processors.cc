@@ -56,10 +56,11 @@ void prepare_processors(const netstack::Wire& wire) noexcept {
 
 void count_answered_spin() noexcept {
   Processors& processors = family->processors;
+  if (processors.request_fd < 0) return;
   // Two threads may write the same number, or ask both: it is a measure, not an account.
   const uint64_t spins = processors.answered_spins.load(std::memory_order_relaxed) + 1;
   processors.answered_spins.store(spins, std::memory_order_relaxed);
-  if (processors.light.load(std::memory_order_relaxed) || processors.request_fd < 0) return;
+  if (processors.light.load(std::memory_order_relaxed)) return;
   if (spins - processors.judged_spins.load(std::memory_order_relaxed) >= kManyAnswers) let_sleep(processors, true);
 }
 

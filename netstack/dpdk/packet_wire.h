@@ -6,8 +6,8 @@
 // about a received frame's checksum (valid, or not finished because the frame never left the machine) spares the stack the sum.
 //
 // Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a frame the
-// kernel refuses for want of memory stays queued; one that it refuses for any other reason, or again and again, is dropped; 3 what is
-// queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with).
+// kernel refuses for want of memory stays queued; one that it refuses for any other reason is dropped, and all are once it takes none for long;
+// 3 what is queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with).
 #pragma once
 
 #include <sys/socket.h>

@@ -39,6 +39,8 @@ class Bed {
   Bed(const Bed&) = delete;
   Bed& operator=(const Bed&) = delete;
 
+  // The socket that frames leave by; what is put in its place gets them, each behind its virtio header.
+  [[nodiscard]] int sending() const { return sockets_.sending(); }
   [[nodiscard]] tpacket2_hdr& slot(uint32_t index) const { return *reinterpret_cast<tpacket2_hdr*>(memory + index * kSlotBytes); }
   // Receives all there is, and touches every byte.
   void receive() {

@@ -1,0 +1,106 @@
+// Frames that the kernel refuses for want of memory: they go later, whole, or are dropped if it takes none for long.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "netstack/dpdk/segment_train.h"
+#include "packet_bed.h"
+
+namespace {
+
+constexpr uint32_t kHeaders = netstack::SegmentTrain::kHeaderBytes;
+
+// A wire whose kernel takes a few frames and refuses the rest until read() made room.
+class RefusedFrames : public testing::Test {
+ protected:
+  // The pool is the process's.
+  static void SetUpTestSuite() {
+    if (unshare(CLONE_NEWNET) == 0) bed_ = new packet_bed::Bed;
+  }
+
+  static constexpr uint32_t kPayload = 1000, kWhole = sizeof(netstack::VnetHeader) + kHeaders + kPayload;
+
+  void SetUp() override {
+    if (bed_ == nullptr) GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace";
+    int pair[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair), 0);
+    const int room = 1;  // the least there is
+    ASSERT_EQ(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+    ASSERT_EQ(dup2(pair[0], bed_->sending()), bed_->sending());
+    close(pair[0]);
+    kernel_ = pair[1];
+    free_before_ = bed_->wire->free_frames();
+  }
+  void TearDown() override { close(kernel_); }
+  // So many frames whose payload is in `elsewhere_`, each with another byte; the first is `first`.
+  void queue(uint8_t first, uint8_t count) {
+    elsewhere_.assign(count, std::vector<uint8_t>(kPayload));
+    for (uint8_t i = 0; i < count; i++) {
+      elsewhere_[i].assign(kPayload, static_cast<uint8_t>(first + i));
+      netstack::TxFrame frame;
+      ASSERT_TRUE(bed_->wire->allocate(&frame));
+      memset(frame.data, 0, kHeaders);
+      bed_->wire->send_tcp_with(frame.handle, kHeaders, elsewhere_[i].data(), kPayload);
+    }
+  }
+  // The promise of a sender with payload elsewhere ends with the flush.
+  void flush_and_forget() {
+    bed_->wire->flush();
+    for (auto& payload : elsewhere_) payload.assign(kPayload, 0xff);
+  }
+  // What frame arrived: its payload's byte, -1 if none did, -2 if it is not what was sent.
+  int read() const {
+    uint8_t frame[kWhole + 1];
+    const ssize_t length = recv(kernel_, frame, sizeof frame, 0);
+    if (length < 0) return -1;
+    const uint8_t* payload = frame + kWhole - kPayload;
+    for (uint32_t i = 0; i < kPayload; i++) {
+      if (payload[i] != payload[0]) return -2;
+    }
+    return length == kWhole ? payload[0] : -2;
+  }
+
+  static inline packet_bed::Bed* bed_ = nullptr;
+  std::vector<std::vector<uint8_t>> elsewhere_;
+  int kernel_ = -1, free_before_ = 0;
+};
+
+TEST_F(RefusedFrames, GoWholeLater) {
+  constexpr uint8_t kCount = 40;
+  ASSERT_NO_FATAL_FAILURE(queue(1, kCount));
+  flush_and_forget();
+  EXPECT_GT(bed_->wire->backlog(), 0);
+  for (int i = 1; i <= kCount; i++) {
+    int frame = read();
+    if (frame == -1) {
+      bed_->wire->flush();
+      frame = read();
+    }
+    ASSERT_EQ(frame, i);
+  }
+  EXPECT_EQ(read(), -1);
+  EXPECT_EQ(bed_->wire->backlog(), 0);
+  EXPECT_EQ(bed_->wire->free_frames(), free_before_);
+}
+
+TEST_F(RefusedFrames, AreDroppedIfTheKernelNeverTakesThem) {
+  constexpr int kCount = 14;
+  ASSERT_NO_FATAL_FAILURE(queue(1, kCount));
+  flush_and_forget();
+  const int refused = bed_->wire->backlog();
+  ASSERT_GT(refused, 1);
+  int flushes = 0;
+  while (bed_->wire->backlog() == refused && flushes < 50) bed_->wire->flush(), flushes++;
+  EXPECT_GT(flushes, 10) << "memory may lack for a moment";
+  EXPECT_EQ(bed_->wire->backlog(), 0);
+  EXPECT_EQ(bed_->wire->free_frames(), free_before_);
+  for (int i = 1; i <= kCount - refused; i++) ASSERT_EQ(read(), i);
+  EXPECT_EQ(read(), -1);
+  ASSERT_NO_FATAL_FAILURE(queue(100, 1));
+  flush_and_forget();
+  EXPECT_EQ(read(), 100) << "and what comes later goes again";
+}
+
+}  // namespace

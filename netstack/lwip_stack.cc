@@ -126,6 +126,28 @@ void LwipStack::flush() noexcept {
   while (DirtyLink* link = dirty_.pop_front()) (void)static_cast<LwipStream*>(link)->output();
   setup_.wire->flush();
   flushing_ = false;
+  while (kept_ != nullptr) {
+    pbuf* const p = kept_;
+    kept_ = p->next;
+    p->next = nullptr;
+    (void)pbuf_free(p);
+  }
+}
+
+void LwipStack::keep_until_flushed(pbuf* p) noexcept {
+  p->next = kept_;
+  kept_ = p;
+}
+
+void LwipStack::put_off(const uint8_t* headers) noexcept {
+  const auto field = [&](size_t at, auto value) {
+    memcpy(&value, headers + at, sizeof value);
+    return value;
+  };
+  tcp_pcb* const pcb = demux().find(field(26, uint32_t{}), field(30, uint32_t{}), lwip_ntohs(field(34, uint16_t{})), lwip_ntohs(field(36, uint16_t{})));
+  if (pcb == nullptr || pcb->errf == nullptr) return;
+  auto& stream = *static_cast<LwipStream*>(pcb->callback_arg);
+  if (!static_cast<DirtyLink&>(stream).linked()) add_dirty(stream);
 }
 
 // The wire had no frame for something. What was refused is marked in its connection, and all that wait are armed.
@@ -309,6 +331,7 @@ void LwipStack::recover() noexcept {
   repair = {};
   ticking_ = nullptr;
   in_poll_ = starved_ = flushing_ = false;
+  kept_ = nullptr;
   next_tick_ns_ = next_parked_ns_ = kNever;
   housekeeping_until_ns_ = 0;
   region.demux.reset();

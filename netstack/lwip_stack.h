@@ -74,6 +74,10 @@ class LwipStack final : public Stack {
 
   // For the wire's glue and lwIP's hooks.
   void output_starved() noexcept { starved_ = true; }
+  // The connection of this frame, which is not sent, has something to send in the next flush.
+  void put_off(const uint8_t* headers) noexcept;
+  // Frees `p`, to which frames refer, after the flush that goes on.
+  void keep_until_flushed(pbuf* p) noexcept;
   [[nodiscard]] bool wire_finishes_tcp() const noexcept { return wire_finishes_tcp_; }
   // Whether what is sent now is flushed before anything else happens.
   [[nodiscard]] bool flushing() const noexcept { return flushing_; }
@@ -85,6 +89,14 @@ class LwipStack final : public Stack {
   void pay_ack(tcp_pcb* pcb) noexcept;
   // IP bytes in a frame that comes, if that may be more than in one that goes; else 0.
   [[nodiscard]] uint32_t takes_in() const noexcept { return wire_facts_.takes_in; }
+  // IP bytes in a TCP segment that is sent, if that may be more than in a frame, else 0; and in a frame.
+  [[nodiscard]] uint32_t sends_long() const noexcept { return wire_facts_.sends_long; }
+  [[nodiscard]] uint16_t frame_mtu() const noexcept { return wire_facts_.mtu; }
+  // What counts as a segment of what comes: the connection's, or what a frame holds.
+  [[nodiscard]] uint32_t counted_segment(const tcp_pcb& pcb) const noexcept {
+    constexpr uint32_t kIpAndTcp = 40;
+    return pcb.mss + kIpAndTcp < wire_facts_.mtu ? pcb.mss : wire_facts_.mtu - kIpAndTcp;
+  }
   // How many bytes the segment has that lwIP is about to process.
   uint32_t segment_bytes = 0;
   // Undoes what the guard changed for the segment that lwIP has now processed, and goes on with a recovery that lwIP ends too early.
@@ -158,6 +170,7 @@ class LwipStack final : public Stack {
   bool starved_ = false;
   bool in_poll_ = false;
   bool flushing_ = false;
+  pbuf* kept_ = nullptr;  // until flushed, chained
 };
 
 // What the region holds. Laid over zero-filled memory; only the stack object is constructed, the rest is valid as zeros.

@@ -144,7 +144,7 @@ u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* 
 // RFC 5681, 4.2: no more than two full segments stay unacknowledged. Where a frame costs little the acknowledgement leaves at once: a sender
 // that is lwIP opens its window by two segments for each at most.
 void zps_tcp_ack(tcp_pcb* pcb) {
-  if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && the_stack->segment_bytes < 2u * pcb->mss) {
+  if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && the_stack->segment_bytes < 2 * the_stack->counted_segment(*pcb)) {
     tcp_set_flags(pcb, TF_ACK_DELAY);
   } else if (the_stack->wire_finishes_tcp()) {
     the_stack->owe_ack(pcb);

@@ -21,6 +21,12 @@ constexpr s16_t kInitialRto = 1000 / TCP_SLOW_INTERVAL;
 
 constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
 
+// A sequence number that the peer takes from a reset: a probe of its shut window went beyond it.
+uint32_t acceptable_sequence(const tcp_pcb& pcb) noexcept {
+  const uint32_t edge = pcb.lastack + pcb.snd_wnd;
+  return TCP_SEQ_LT(edge, pcb.snd_nxt) ? edge : pcb.snd_nxt;
+}
+
 }  // namespace
 
 LwipStream::LwipStream(LwipStack& stack) noexcept : stack_(stack) {}
@@ -164,6 +170,7 @@ void LwipStream::abort(int error) noexcept {
   if (pcb_ != nullptr) {
     tcp_pcb* const pcb = pcb_;
     detach();
+    pcb->snd_nxt = acceptable_sequence(*pcb);
     tcp_abort(pcb);
   }
   if (error != 0) fail(error);
@@ -234,7 +241,7 @@ bool LwipStream::ask_peer(uint32_t peer) noexcept {
 void LwipStream::note_sequence() noexcept {
   owes_reset_ = pcb_ != nullptr && phase_ == Phase::connected;
   if (!owes_reset_) return;
-  last_sequence_ = pcb_->snd_nxt;
+  last_sequence_ = acceptable_sequence(*pcb_);
   last_acknowledgement_ = pcb_->rcv_nxt;
 }
 
@@ -362,7 +369,7 @@ void LwipStream::open_window(size_t bytes) noexcept {
   const uint32_t inflation = tcp_update_rcv_ann_wnd(pcb_);
   // Whoever has read everything says the same window each time: segments that change nothing else are what Linux's TCP takes quickest.
   if (received_bytes_ == 0) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;
-  const uint32_t two_segments = 2u * pcb_->mss;
+  const uint32_t two_segments = 2 * stack_.counted_segment(*pcb_);
   if (inflation >= kWindowUpdateBytes || (announced < two_segments && inflation >= two_segments)) {
     tcp_ack_now(pcb_);
     mark_dirty();

@@ -10,7 +10,8 @@ namespace netstack {
 namespace {
 
 constexpr size_t kCopyAtOnce = 32 * 1024;        // what one tcp_write copies
-constexpr uint32_t kEagerSegments = 44;          // this much unsent (64 KB) leaves without waiting for flush()
+constexpr uint32_t kEagerSegments = 44;          // this much unsent (at most 176 KB) leaves without waiting for flush()
+constexpr uint32_t kEagerBytes = 176 * 1024;
 constexpr uint32_t kInitialSegments = 10;
 constexpr uint32_t kHeaderBytes = 40;            // of IPv4 and TCP, without options
 constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
@@ -98,9 +99,10 @@ size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
       if (n == 0 || tcp_write(pcb_, data + done, static_cast<u16_t>(n), TCP_WRITE_FLAG_COPY) != ERR_OK) break;
       fed_ += n;
       done += n;
-      if (waiting_in_lwip() >= kEagerSegments * pcb_->mss) {
-        stack_.arm(pcb_);
-        if (tcp_output(pcb_) != ERR_OK) break;
+      if (waiting_in_lwip() >= least(size_t{kEagerSegments} * pcb_->mss, kEagerBytes)) {
+        mark_dirty();
+        stack_.flush();
+        if (pcb_ == nullptr) break;
       }
     }
   }

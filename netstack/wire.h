@@ -33,6 +33,14 @@ struct TxFrame {
   void* handle;
 };
 
+// Bytes that stay where they are.
+struct Piece {
+  const void* data;
+  uint32_t bytes;
+};
+// So many of them may follow a frame's headers.
+inline constexpr int kMostPieces = 4;
+
 struct WireFacts {
   char name[16];            // "veth", "memif", "tap" ...
   uint8_t mac[6];           // the stack's own address on this wire
@@ -41,6 +49,7 @@ struct WireFacts {
   bool link_needs_checksum; // software must fill and check checksums
   bool finishes_tcp = false;  // but not of what goes through send_tcp(), nor the sum over its IP header
   uint16_t takes_in = 0;      // IP bytes in a frame that comes, if that may be more than in one that goes; else 0. Only where no software fills TCP checksums
+  uint16_t sends_long = 0;    // IP bytes in a TCP segment that is sent, if that may be more than mtu (send_tcp_with() then takes it); else 0
   uint32_t host_be = 0;       // the kernel's address at the other end, on a wire that leads to one on this machine: it takes frames of takes_in bytes
   bool ends_here = false;     // at this machine's kernel
   uint32_t peers = 0;       // how many came so far, on wires that know: each may be a new one, without a memory of connections
@@ -66,10 +75,10 @@ class Wire {
   // The same for a TCP segment over IPv4 without options, which the wire may join with others of its connection. If facts().finishes_tcp, its
   // TCP checksum is the wire's business.
   virtual void send_tcp(void* handle, uint32_t length) noexcept { send(handle, length); }
-  // The same for a frame that holds the first `length` bytes, the headers, and has room for what follows: `bytes` at `payload`, which stay as
+  // The same for a frame that holds the first `length` bytes, the headers. What follows is in `count` pieces (1 to kMostPieces), which stay as
   // they are until the next flush() has returned. Only if facts().finishes_tcp.
-  virtual void send_tcp_with(void* handle, uint32_t length, const void* payload, uint32_t bytes) noexcept {
-    (void)handle, (void)length, (void)payload, (void)bytes;
+  virtual void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept {
+    (void)handle, (void)length, (void)pieces, (void)count;
     __builtin_trap();
   }
   virtual void flush() noexcept = 0;

@@ -123,7 +123,8 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
 
 void input_one(netif& interface, const RxFrame& frame, const Headers& headers, pbuf* p) noexcept {
   if (headers.fragment) the_stack->keep_house();
-  const u16_t checks = interface.chksum_flags;
+  const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
+  if (!headers.tcp && mtu == the_stack->sends_long()) interface.mtu = the_stack->frame_mtu();  // what else is answered must fit a frame
   if (the_stack->wire_finishes_tcp()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;  // but not what loops back, whose sum nobody fills in
   if (!frame.checked || headers.fragment) interface.chksum_flags |= the_stack->checks_of_unchecked();
   if (headers.plain_ip) {
@@ -136,6 +137,7 @@ void input_one(netif& interface, const RxFrame& frame, const Headers& headers, p
     pbuf_free(p);
   }
   interface.chksum_flags = checks;
+  interface.mtu = mtu;
   the_stack->finish_input();
 }
 
@@ -156,16 +158,32 @@ void announce_segments(uint8_t* frame, uint32_t length, uint32_t takes_in) noexc
   memcpy(frame + kMssAt + 2, &mss, sizeof mss);
 }
 
-// A segment whose payload lies in one piece stays where it is until the wire has sent it: nothing that lwIP holds goes away within a flush.
+// A segment whose payload lies in few pieces stays where it is until the wire has sent it: nothing that lwIP holds goes away within a flush.
 // False: it is not such a segment.
 bool send_by_reference(Wire& wire, const TxFrame& frame, const pbuf& p) noexcept {
-  const bool together = p.len == p.tot_len;
-  if (!together && (p.len != kPlainHeaders || p.next->len != p.next->tot_len)) return false;
-  memcpy(frame.data, p.payload, kPlainHeaders);
-  if (!the_stack->wire_finishes_tcp() || !is_tcp(frame.data, p.tot_len) || frame.data[kOffsetAt] != kNoOptions) return false;
-  const auto* payload = static_cast<const uint8_t*>(together ? p.payload : p.next->payload) + (together ? kPlainHeaders : 0);
-  wire.send_tcp_with(frame.handle, kPlainHeaders, payload, p.tot_len - static_cast<uint32_t>(kPlainHeaders));
+  if (!the_stack->wire_finishes_tcp() || p.len < kPlainHeaders) return false;
+  const auto* headers = static_cast<const uint8_t*>(p.payload);
+  if (!is_tcp(headers, p.tot_len) || headers[kOffsetAt] != kNoOptions) return false;
+  Piece pieces[kMostPieces];
+  int count = 0;
+  if (p.len > kPlainHeaders) pieces[count++] = {headers + kPlainHeaders, p.len - static_cast<uint32_t>(kPlainHeaders)};
+  for (const pbuf* q = &p; q->len != q->tot_len;) {
+    q = q->next;
+    if (count == kMostPieces) return false;
+    pieces[count++] = {q->payload, q->len};
+  }
+  memcpy(frame.data, headers, kPlainHeaders);
+  wire.send_tcp_with(frame.handle, kPlainHeaders, pieces, count);
   return true;
+}
+
+// One that is longer than a frame: only within a flush, and copied before if it lies in many pieces.
+bool send_long(Wire& wire, const TxFrame& frame, pbuf* p) noexcept {
+  if (send_by_reference(wire, frame, *p)) return true;
+  pbuf* const whole = pbuf_clone(PBUF_RAW, PBUF_RAM, p);
+  if (whole == nullptr) return false;
+  the_stack->keep_until_flushed(whole);
+  return send_by_reference(wire, frame, *whole);
 }
 
 // What lwIP leaves out because the wire does it for TCP.
@@ -182,11 +200,21 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
   Wire& wire = wire_of(interface);
   TxFrame frame;
   if (p->tot_len > interface->mtu + kEthernetHeader) return ERR_IF;
+  const bool is_long = p->tot_len > the_stack->frame_mtu() + kEthernetHeader;
+  if (is_long && !the_stack->flushing()) {
+    the_stack->put_off(static_cast<const uint8_t*>(p->payload));
+    return ERR_MEM;
+  }
   if (wire.backlog() > 4 * kBurst || !wire.allocate(&frame)) {
     the_stack->output_starved();
     return ERR_MEM;
   }
   if (asks_for_neighbour(*p)) the_stack->keep_house();
+  if (is_long) {
+    if (send_long(wire, frame, p)) return ERR_OK;
+    wire.release(frame.handle);
+    return ERR_MEM;
+  }
   if (the_stack->flushing() && p->tot_len >= kWorthReferring && send_by_reference(wire, frame, *p)) return ERR_OK;
   uint8_t* to = frame.data;
   const uint32_t length = p->tot_len;
@@ -219,7 +247,7 @@ err_t wire_netif_init(netif* interface) noexcept {
   interface->hwaddr_len = 6;
   memcpy(interface->hwaddr, facts.mac, 6);
   const uint16_t wanted = the_stack->setup().mtu;
-  interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.mtu;
+  interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.sends_long != 0 ? facts.sends_long : facts.mtu;
   interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
   u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
   if (facts.finishes_tcp) checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | the_stack->checks_of_unchecked()));

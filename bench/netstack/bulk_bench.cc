@@ -38,7 +38,7 @@ Stack* stack_on(netstack_test::MemoryWire& wire, const char* ip) {
 
 int main(int argc, char** argv) {
   const double seconds = argc > 1 ? atof(argv[1]) : 2;
-  auto* link = netstack_test::MemoryLink::make(argc > 2);
+  auto* link = netstack_test::MemoryLink::make(argc > 2 ? netstack_test::Segments::checked : netstack_test::Segments::unchecked);
   Stack* client = stack_on(link->ends[0], "198.18.0.1");
   Stack* server = stack_on(link->ends[1], "198.18.0.2");
   long error = 0;

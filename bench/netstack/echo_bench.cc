@@ -83,7 +83,7 @@ Stack* stack_on(netstack_test::MemoryWire& wire, const char* ip) {
 int main(int argc, char** argv) {
   const int connections = argc > 1 ? atoi(argv[1]) : 50;
   const double seconds = argc > 2 ? atof(argv[2]) : 2;
-  auto* link = netstack_test::MemoryLink::make(false);
+  auto* link = netstack_test::MemoryLink::make(netstack_test::Segments::unchecked);
   Side client(connections), server(connections);
   client.stack = stack_on(link->ends[0], "198.18.0.1");
   server.stack = stack_on(link->ends[1], "198.18.0.2");

@@ -55,8 +55,20 @@ class DpdkWire : public Wire {
   virtual void pushed() noexcept {}
   // Hands frames to the device, which owns those it takes: the first so many.
   [[nodiscard]] virtual uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept;
-  // What waits, oldest first.
-  [[nodiscard]] rte_mbuf* queued(uint32_t index) const noexcept { return queue_[(queued_begin_ + index) & queue_mask_]; }
+  // Drops of what waits the frames for which `keep` returns false.
+  template <class Keep>
+  void keep_queued(Keep keep) noexcept {
+    uint32_t kept = queued_begin_;
+    for (uint32_t i = queued_begin_; i != queued_end_; i++) {
+      rte_mbuf* const frame = queue_[i & queue_mask_];
+      if (keep(frame)) {
+        queue_[kept++ & queue_mask_] = frame;
+      } else {
+        release(frame);
+      }
+    }
+    queued_end_ = kept;
+  }
   // Drops the oldest queued frames until `kept` are left.
   void drop_queued(uint32_t kept) noexcept;
   // Hands queued frames to the driver.

@@ -20,10 +20,9 @@ static_assert(sizeof(VnetHeader) <= RTE_PKTMBUF_HEADROOM);
 constexpr uint32_t kVlanId = 0xfff;
 constexpr uint32_t kIpDestinationAt = SegmentTrain::kEthernetBytes + 16;
 
-// Where the payload of a frame lies that holds its headers only: then pkt_len says more than data_len.
+// Where the payload of a frame lies that holds its headers only: then pkt_len says more than data_len, and the pieces are as many as that takes.
 struct Elsewhere {
-  const void* payload;
-  uint32_t bytes;
+  Piece pieces[kMostPieces];
 };
 static_assert(sizeof(Elsewhere) <= kFramePrivateBytes);
 
@@ -136,22 +135,28 @@ void PacketWire::send_tcp(void* handle, uint32_t length) noexcept {
   send(handle, length);
 }
 
-void PacketWire::send_tcp_with(void* handle, uint32_t length, const void* payload, uint32_t bytes) noexcept {
+void PacketWire::send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept {
   auto* frame = static_cast<rte_mbuf*>(handle);
   send_tcp(handle, length);
-  elsewhere(frame) = {payload, bytes};
-  frame->pkt_len = length + bytes;
+  for (int i = 0; i < count; i++) {
+    elsewhere(frame).pieces[i] = pieces[i];
+    frame->pkt_len += pieces[i].bytes;
+  }
 }
 
-// What the kernel has not taken now outlives the promise of its sender.
+// What the kernel has not taken now outlives the promise of its sender. A segment that is too long for its frame is lost.
 void PacketWire::pushed() noexcept {
-  for (uint32_t i = 0; i < static_cast<uint32_t>(backlog()); i++) {
-    rte_mbuf* const frame = queued(i);
-    if (!is_headers_only(frame)) continue;
-    const Elsewhere& rest = elsewhere(frame);
-    memcpy(rte_pktmbuf_mtod_offset(frame, void*, frame->data_len), rest.payload, rest.bytes);
-    frame->data_len = static_cast<uint16_t>(frame->pkt_len);
-  }
+  if (backlog() == 0) return;
+  keep_queued([](rte_mbuf* frame) {
+    if (!is_headers_only(frame)) return true;
+    if (frame->pkt_len - frame->data_len > rte_pktmbuf_tailroom(frame)) return false;
+    const Piece* piece = elsewhere(frame).pieces;
+    for (; frame->data_len != frame->pkt_len; piece++) {
+      memcpy(rte_pktmbuf_mtod_offset(frame, void*, frame->data_len), piece->data, piece->bytes);
+      frame->data_len = static_cast<uint16_t>(frame->data_len + piece->bytes);
+    }
+    return true;
+  });
 }
 
 // How much payload may go as one segment: as much as a frame of the link holds, to the kernel at its other end, if that takes segments
@@ -159,7 +164,7 @@ void PacketWire::pushed() noexcept {
 uint32_t PacketWire::most_whole(rte_mbuf* first) const noexcept {
   uint32_t to_be;
   memcpy(&to_be, rte_pktmbuf_mtod_offset(first, uint8_t*, kIpDestinationAt), sizeof to_be);
-  const bool full = first->pkt_len == facts_.mtu + SegmentTrain::kEthernetBytes;
+  const bool full = first->pkt_len == (facts_.sends_long != 0 ? facts_.sends_long : facts_.mtu) + SegmentTrain::kEthernetBytes;
   return full && to_be == facts_.host_be ? facts_.takes_in + SegmentTrain::kEthernetBytes - SegmentTrain::kHeaderBytes : 0;
 }
 
@@ -171,7 +176,10 @@ uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* mes
   uint16_t joined = 1;
   size_t used = 0;
   pieces[used++] = {start, frames[0]->data_len + sizeof header};
-  const auto add_elsewhere = [&](rte_mbuf* of) { pieces[used++] = {const_cast<void*>(elsewhere(of).payload), elsewhere(of).bytes}; };
+  const auto add_elsewhere = [&](rte_mbuf* of) {
+    const Piece* piece = elsewhere(of).pieces;
+    for (uint32_t at = of->data_len; at != of->pkt_len; at += piece++->bytes) pieces[used++] = {const_cast<void*>(piece->data), piece->bytes};
+  };
   if (is_headers_only(frames[0])) add_elsewhere(frames[0]);
   if (is_tcp(frames[0])) {
     SegmentTrain train;

@@ -26,7 +26,7 @@ class PacketWire final : public DpdkWire {
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
   void arm() noexcept override;
   void send_tcp(void* handle, uint32_t length) noexcept override;
-  void send_tcp_with(void* handle, uint32_t length, const void* payload, uint32_t bytes) noexcept override;
+  void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
   void recover() noexcept override;
 
  private:
@@ -47,7 +47,7 @@ class PacketWire final : public DpdkWire {
   PacketRing ring_;
   uint32_t refusals_ = 0;
   mmsghdr messages_[kBurst] = {};
-  iovec pieces_[2 * kBurst] = {};
+  iovec pieces_[(1 + kMostPieces) * kBurst] = {};
   uint16_t frames_of_[kBurst] = {};
 };
 

@@ -84,7 +84,7 @@ void zps_lwip_release(void* piece);
 
 /* TCP. */
 #define TCP_TMR_INTERVAL 40
-#define TCP_MSS 8960
+#define TCP_MSS 16280
 #define TCP_CALCULATE_EFF_SEND_MSS 1
 #define LWIP_WND_SCALE 1
 #define TCP_RCV_SCALE 6

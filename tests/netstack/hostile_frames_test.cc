@@ -101,7 +101,7 @@ TEST_F(Hostile, RandomBytes) {
 }
 
 TEST_F(Hostile, MutatedFrames) {
-  pair_ = Pair::get(false);  // without checksums every mutation reaches TCP
+  pair_ = Pair::get(Segments::unchecked);  // without checksums every mutation reaches TCP
   SetUp();
   std::mt19937 random(2);
   pair_.client_wire().tap = record;

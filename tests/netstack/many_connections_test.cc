@@ -78,7 +78,7 @@ class ManyConnections : public StackTest {
 };
 
 TEST_F(ManyConnections, ARequestCostsTheSame) {
-  pair_ = Pair::get(false);
+  pair_ = Pair::get(Segments::unchecked);
   SetUp();
   Crowd few = open(50);
   const double cost_of_few = cost(few);

@@ -23,14 +23,24 @@ struct Impairment {
   uint64_t seed = 1;
 };
 
+// What a wire has its stacks do: nothing, sum up every segment, or leave sums to the wire and send segments that are longer than a frame by reference.
+enum class Segments { unchecked, checked, by_reference };
+
 class MemoryWire final : public netstack::Wire {
  public:
   static constexpr int kFrames = 2048;
   static constexpr int kMtu = 1500;
+  static constexpr uint16_t kSendsLong = 9000, kTakesIn = 65500;
 
-  void join(MemoryWire& peer, uint8_t last_mac_byte, bool checksums) {
+  void join(MemoryWire& peer, uint8_t last_mac_byte, Segments segments) {
     peer_ = &peer;
+    const bool checksums = segments != Segments::unchecked;
     facts_ = {"memory", {2, 0, 0, 0, 0, last_mac_byte}, kMtu, !checksums, checksums};
+    if (segments == Segments::by_reference) {
+      facts_.finishes_tcp = true;
+      facts_.sends_long = kSendsLong;
+      facts_.takes_in = kTakesIn;
+    }
     for (int i = 0; i < kFrames; i++) free_[i] = i;
     free_count_ = kFrames;
   }
@@ -44,9 +54,14 @@ class MemoryWire final : public netstack::Wire {
   const netstack::WireFacts& facts() const noexcept override { return facts_; }
   int receive(netstack::RxFrame* out, int capacity) noexcept override {
     int count = 0;
-    for (; count < capacity && head_ != tail_; count++) {
-      Frame& frame = frames_[inbox_[head_++ % kFrames]];
-      out[count] = {frame.data, frame.length, &frame, frame.scratch};
+    while (head_ != tail_) {
+      unsigned end = head_ + 1;
+      while (end != tail_ && frames_[inbox_[end % kFrames]].continues) end++;
+      if (count + static_cast<int>(end - head_) > capacity) break;
+      for (; head_ != end; head_++, count++) {
+        Frame& frame = frames_[inbox_[head_ % kFrames]];
+        out[count] = {frame.data, frame.length, &frame, frame.scratch, facts_.finishes_tcp, frame.continues};
+      }
     }
     return count;
   }
@@ -63,25 +78,40 @@ class MemoryWire final : public netstack::Wire {
   }
   void send(void* handle, uint32_t length) noexcept override {
     auto* frame = static_cast<Frame*>(handle);
-    sent++;
-    if (tap != nullptr) tap(frame->data, length);
-    if (!(chance(impairment.loss))) {
-      if (chance(impairment.reorder) && !held_) {
-        held_ = true;
-        held_length_ = length;
-        memcpy(held_frame_, frame->data, length);
-      } else {
-        peer_->deliver(frame->data, length);
-        if (chance(impairment.duplicate)) peer_->deliver(frame->data, length);
-        if (held_) {
-          held_ = false;
-          peer_->deliver(held_frame_, held_length_);
-        }
-      }
+    if (facts_.finishes_tcp) {
+      frame->length = length;
+      frame->piece_count = 0;
+      waiting_[waiting_count_++] = frame;
+    } else {
+      transmit(frame->data, length);
+      give_back(frame);
     }
-    give_back(frame);
   }
-  void flush() noexcept override {}
+  void send_tcp_with(void* handle, uint32_t length, const netstack::Piece* pieces, int count) noexcept override {
+    CHECK(count > 0 && count <= netstack::kMostPieces);
+    send(handle, length);
+    auto* frame = static_cast<Frame*>(handle);
+    frame->piece_count = count;
+    for (int i = 0; i < count; i++) frame->pieces[i] = pieces[i];
+  }
+  void flush() noexcept override {
+    for (int i = 0; i < waiting_count_; i++) {
+      Frame* const frame = waiting_[i];
+      uint8_t whole[kTakesIn + 14];
+      uint32_t length = frame->length;
+      memcpy(whole, frame->data, length);
+      for (int k = 0; k < frame->piece_count; k++) {
+        CHECK(length + frame->pieces[k].bytes <= sizeof whole);
+        memcpy(whole + length, frame->pieces[k].data, frame->pieces[k].bytes);
+        length += frame->pieces[k].bytes;
+      }
+      if (whole[12] == 8 && whole[13] == 0) finish_ip(whole + 14);
+      longest_sent = length > longest_sent ? length : longest_sent;
+      transmit(whole, length);
+      give_back(frame);
+    }
+    waiting_count_ = 0;
+  }
   // A full ring is no reason to drop: the stack is told to hold back while there is still room for what it has begun.
   int backlog() const noexcept override { return peer_->free_count_ < kFrames / 4 ? 1 << 20 : 0; }
   int sleep_fd() noexcept override { return -1; }
@@ -98,16 +128,21 @@ class MemoryWire final : public netstack::Wire {
     }
     free_count_ = kFrames;
     head_ = tail_ = 0;
+    waiting_count_ = 0;
     held_ = false;
   }
 
   // Puts a frame into this wire's inbox, as if the peer had sent it.
   void deliver(const uint8_t* data, uint32_t length) noexcept {
-    if (cut || free_count_ == 0 || length > sizeof frames_[0].data) return;
-    Frame& frame = take();
-    memcpy(frame.data, data, length);
-    frame.length = length;
-    inbox_[tail_++ % kFrames] = static_cast<int>(&frame - frames_);
+    constexpr uint32_t kRoom = sizeof frames_[0].data;
+    if (cut || static_cast<uint32_t>(free_count_) * kRoom < length || (length > kRoom && facts_.takes_in == 0)) return;
+    for (uint32_t at = 0; at < length; at += kRoom) {
+      Frame& frame = take();
+      frame.length = length - at < kRoom ? length - at : kRoom;
+      frame.continues = at > 0;
+      memcpy(frame.data, data + at, frame.length);
+      inbox_[tail_++ % kFrames] = static_cast<int>(&frame - frames_);
+    }
   }
   bool idle() const noexcept { return head_ == tail_ && !held_; }
 
@@ -116,6 +151,7 @@ class MemoryWire final : public netstack::Wire {
   bool refuse = false;  // no frame to send with
   int reserve = 64;     // frames kept for receiving
   uint64_t sent = 0;
+  uint32_t longest_sent = 0;
   void (*tap)(const uint8_t* data, uint32_t length) = nullptr;  // sees every frame sent
   void (*hook)(void*) = nullptr;                                 // called in the middle of the stack's work
   void* hook_argument = nullptr;
@@ -125,8 +161,37 @@ class MemoryWire final : public netstack::Wire {
     alignas(64) unsigned char scratch[netstack::kFramePrivateBytes];
     uint8_t data[1600];
     uint32_t length;
-    bool taken;
+    bool taken, continues;
+    int piece_count;
+    netstack::Piece pieces[netstack::kMostPieces];
   };
+
+  // The sum over an IPv4 header.
+  static void finish_ip(uint8_t* header) noexcept {
+    header[10] = header[11] = 0;
+    uint32_t sum = 0;
+    for (int i = 0; i < (header[0] & 15) * 4; i += 2) sum += static_cast<uint32_t>(header[i] << 8 | header[i + 1]);
+    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+    header[10] = static_cast<uint8_t>(~sum >> 8);
+    header[11] = static_cast<uint8_t>(~sum);
+  }
+  void transmit(const uint8_t* data, uint32_t length) noexcept {
+    sent++;
+    if (tap != nullptr) tap(data, length);
+    if (chance(impairment.loss)) return;
+    if (chance(impairment.reorder) && !held_) {
+      held_ = true;
+      held_length_ = length;
+      memcpy(held_frame_, data, length);
+      return;
+    }
+    peer_->deliver(data, length);
+    if (chance(impairment.duplicate)) peer_->deliver(data, length);
+    if (held_) {
+      held_ = false;
+      peer_->deliver(held_frame_, held_length_);
+    }
+  }
 
   Frame& take() noexcept {
     CHECK(free_count_ > 0 && free_count_ <= kFrames);
@@ -153,7 +218,9 @@ class MemoryWire final : public netstack::Wire {
   unsigned head_ = 0, tail_ = 0;
   bool held_ = false;
   uint32_t held_length_ = 0;
-  uint8_t held_frame_[1600];
+  uint8_t held_frame_[kTakesIn + 14];
+  int waiting_count_ = 0;
+  Frame* waiting_[kFrames];
   int free_[kFrames];
   int inbox_[kFrames];
   Frame frames_[kFrames];
@@ -162,10 +229,10 @@ class MemoryWire final : public netstack::Wire {
 struct MemoryLink {
   MemoryWire ends[2];
 
-  static MemoryLink* make(bool checksums) {
+  static MemoryLink* make(Segments segments) {
     auto* link = new (map_shared(sizeof(MemoryLink))) MemoryLink();
-    link->ends[0].join(link->ends[1], 1, checksums);
-    link->ends[1].join(link->ends[0], 2, checksums);
+    link->ends[0].join(link->ends[1], 1, segments);
+    link->ends[1].join(link->ends[0], 2, segments);
     return link;
   }
 };

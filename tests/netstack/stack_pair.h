@@ -42,14 +42,14 @@ struct Pair {
   Stack* client;
   Stack* server;
 
-  static Pair& get(bool checksums = true) {
-    static Pair pairs[2] = {make(false), make(true)};
-    return pairs[checksums ? 1 : 0];
+  static Pair& get(Segments segments = Segments::checked) {
+    static Pair pairs[3] = {make(Segments::unchecked), make(Segments::checked), make(Segments::by_reference)};
+    return pairs[static_cast<int>(segments)];
   }
 
-  static Pair make(bool checksums) {
+  static Pair make(Segments segments) {
     Pair pair{};
-    pair.link = MemoryLink::make(checksums);
+    pair.link = MemoryLink::make(segments);
     Stack** stacks[2] = {&pair.client, &pair.server};
     const char* ips[2] = {kClientIp, kServerIp};
     for (int i = 0; i < 2; i++) {

@@ -12,7 +12,7 @@ struct Scenario {
   int loss, duplicate, reorder;
   size_t bytes;
   int largest_write, largest_read;
-  bool checksums;
+  Segments segments;
 };
 
 void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
@@ -20,7 +20,7 @@ void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.nam
 class StreamProperty : public StackTest, public testing::WithParamInterface<Scenario> {
  protected:
   void SetUp() override {
-    pair_ = Pair::get(GetParam().checksums);
+    pair_ = Pair::get(GetParam().segments);
     StackTest::SetUp();
   }
 };
@@ -82,6 +82,7 @@ TEST_P(StreamProperty, BytesArriveOnceAndInOrder) {
       if (random() % 2 == 0) pair_.server->poll(test_clock->now_ns);
       if (flows[0].written == scenario.bytes && flows[1].written == scenario.bytes) test_clock->now_ns += 10 * kMs;
     }
+    EXPECT_EQ(scenario.segments == Segments::by_reference, pair_.client_wire().longest_sent > MemoryWire::kMtu + 14);
     EXPECT_EQ(scenario.bytes, flows[0].read);
     EXPECT_EQ(scenario.bytes, flows[1].read);
     for (int i = 0; i < 2; i++) pair_.link->ends[i].impairment = {};
@@ -92,11 +93,17 @@ TEST_P(StreamProperty, BytesArriveOnceAndInOrder) {
   }
 }
 
-class StandStill : public StackTest {};
+class StandStill : public StackTest, public testing::WithParamInterface<Segments> {
+ protected:
+  void SetUp() override {
+    pair_ = Pair::get(GetParam());
+    StackTest::SetUp();
+  }
+};
 
 // Processes that get no CPU for longer than a retransmission timeout, and readers that leave their window shut: both ends then have
 // old segments on the way that carry new acknowledgements. Once both work again the rest arrives at the pace of a working connection.
-TEST_F(StandStill, ConnectionsGoOnAfterwards) {
+TEST_P(StandStill, ConnectionsGoOnAfterwards) {
   constexpr size_t kBytes = 12'000'000;
   for (unsigned seed = 1; seed <= 40; seed++) {
     std::mt19937 random(seed);
@@ -132,17 +139,21 @@ TEST_F(StandStill, ConnectionsGoOnAfterwards) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(Wires, StandStill, testing::Values(Segments::checked, Segments::by_reference));
 INSTANTIATE_TEST_SUITE_P(Wires, StreamProperty,
-                         testing::Values(Scenario{"clean", 0, 0, 0, 2'000'000, 3000, 3000, false},
-                                         Scenario{"checksums", 0, 0, 0, 2'000'000, 20000, 9000, true},
-                                         Scenario{"tiny", 0, 0, 0, 30'000, 7, 5, true},
-                                         Scenario{"large_writes", 0, 0, 0, 8'000'000, 300'000, 30'000, false},
-                                         Scenario{"slow_reader", 0, 0, 0, 3'000'000, 300'000, 400, false},
-                                         Scenario{"loss", 20, 0, 0, 500'000, 5000, 5000, true},
-                                         Scenario{"heavy_loss", 150, 0, 0, 60'000, 5000, 5000, true},
-                                         Scenario{"reorder", 0, 0, 100, 1'000'000, 5000, 5000, true},
-                                         Scenario{"duplicate", 0, 100, 0, 1'000'000, 5000, 5000, true},
-                                         Scenario{"everything", 30, 30, 60, 300'000, 9000, 4000, true}),
+                         testing::Values(Scenario{"clean", 0, 0, 0, 2'000'000, 3000, 3000, Segments::unchecked},
+                                         Scenario{"checksums", 0, 0, 0, 2'000'000, 20000, 9000, Segments::checked},
+                                         Scenario{"tiny", 0, 0, 0, 30'000, 7, 5, Segments::checked},
+                                         Scenario{"large_writes", 0, 0, 0, 8'000'000, 300'000, 30'000, Segments::unchecked},
+                                         Scenario{"slow_reader", 0, 0, 0, 3'000'000, 300'000, 400, Segments::unchecked},
+                                         Scenario{"loss", 20, 0, 0, 500'000, 5000, 5000, Segments::checked},
+                                         Scenario{"heavy_loss", 150, 0, 0, 60'000, 5000, 5000, Segments::checked},
+                                         Scenario{"reorder", 0, 0, 100, 1'000'000, 5000, 5000, Segments::checked},
+                                         Scenario{"duplicate", 0, 100, 0, 1'000'000, 5000, 5000, Segments::checked},
+                                         Scenario{"everything", 30, 30, 60, 300'000, 9000, 4000, Segments::checked},
+                                         Scenario{"long_segments", 0, 0, 0, 8'000'000, 100'000, 30'000, Segments::by_reference},
+                                         Scenario{"long_of_many_writes", 0, 0, 0, 2'000'000, 900, 30'000, Segments::by_reference},
+                                         Scenario{"long_with_everything", 30, 30, 60, 2'000'000, 60'000, 20'000, Segments::by_reference}),
                          [](const auto& scenario) { return std::string(scenario.param.name); });
 
 }  // namespace

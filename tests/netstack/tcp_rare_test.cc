@@ -41,7 +41,7 @@ uint32_t announced_segment() { return syn_frame.size() >= 58 && syn_frame[54] ==
 // A link that brings larger frames than the stack sends: the peer is told, and both ends start with ten of its segments.
 TEST_F(TcpRare, LargerFramesInThanOutAreAnnounced) {
   constexpr uint16_t kTakesIn = 9040;
-  pair_ = Pair::get(false);
+  pair_ = Pair::get(Segments::unchecked);
   SetUp();
   const auto keep_syn = [](const uint8_t* data, uint32_t length) {
     if (length > 54 && data[23] == IPPROTO_TCP && (data[47] & 2) != 0) syn_frame.assign(data, data + length);
@@ -75,6 +75,22 @@ TEST_F(TcpRare, LargerFramesInThanOutAreAnnounced) {
   again_server->release();
 }
 
+// What probes a shut window lies beyond it, and a reset there would be ignored.
+TEST_F(TcpRare, AResetFitsAShutWindow) {
+  pair_ = Pair::get(Segments::by_reference);
+  make_contact();
+  auto [client, server] = connected();
+  (void)send_text(*client, std::string(900'000, 'w'));
+  (void)send_text(*server, "unread");
+  const uint64_t sent_before = (pair_.pass(1000), pair_.client_wire().sent);
+  pair_.pass(20'000);
+  EXPECT_GT(pair_.client_wire().sent, sent_before) << "probes";
+  client->release();
+  pair_.pass(100);
+  EXPECT_EQ(ECONNRESET, server->take_error());
+  server->release();
+}
+
 TEST_F(TcpRare, ANewPeerIsAskedForItsConnections) {
   auto [client, server] = connected(80);
   EXPECT_EQ(4, send_text(*client, "half"));
@@ -98,7 +114,7 @@ TEST_F(TcpRare, ANewPeerIsAskedForItsConnections) {
 }
 
 TEST_F(TcpRare, FullArenaStopsWritersUntilThereIsRoom) {
-  auto small_link = MemoryLink::make(false);
+  auto small_link = MemoryLink::make(Segments::unchecked);
   Stack* stacks[2];
   for (int i = 0; i < 2; i++) {
     netstack::StackPlan plan;

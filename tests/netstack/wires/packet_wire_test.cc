@@ -81,7 +81,8 @@ class PacketWireTest : public testing::Test {
     frame.data[46] = 5 << 4, frame.data[47] = 0x10;
     memset(elsewhere != nullptr ? elsewhere : frame.data + kHeaders, fill, 1000);
     if (elsewhere != nullptr) {
-      wire.send_tcp_with(frame.handle, kHeaders, elsewhere, 1000);
+      const netstack::Piece payload{elsewhere, 1000};
+      wire.send_tcp_with(frame.handle, kHeaders, &payload, 1);
     } else {
       wire.send_tcp(frame.handle, kHeaders + 1000);
     }

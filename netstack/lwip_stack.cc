@@ -52,7 +52,7 @@ void LwipStack::finish_input() noexcept {
   tcp_pcb& pcb = *repair.pcb;
   repair.pcb = nullptr;
   if (repair.dupacks > 0 && pcb.dupacks == 0) pcb.dupacks = static_cast<u8_t>(repair.dupacks);
-  if (repair.close_window && pcb.rcv_wnd > 0) pcb.rcv_wnd--;
+  pcb.rcv_wnd -= repair.lent_window < pcb.rcv_wnd ? repair.lent_window : pcb.rcv_wnd;
   if (pcb.errf == nullptr) return;
   auto& stream = *static_cast<LwipStream*>(pcb.callback_arg);
   const bool recovering = tcp_is_flag_set(&pcb, TF_INFR);
@@ -69,7 +69,7 @@ void LwipStack::finish_input() noexcept {
 }
 
 int LwipStack::poll(uint64_t now_ns) noexcept {
-  in_poll_ = true;
+  in_poll_ = puts_off = true;
   set_clock(now_ns);
   pay_acks();
   RxFrame frames[kBurst];
@@ -85,6 +85,7 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   if (peers_asked_ != wire_facts_.peers) [[unlikely]] ask_peers();
   if (starved_) retry_output();
   run_timers();
+  puts_off = false;
   flush();
   in_poll_ = false;
   return taken;
@@ -139,15 +140,17 @@ void LwipStack::keep_until_flushed(pbuf* p) noexcept {
   kept_ = p;
 }
 
-void LwipStack::put_off(const uint8_t* headers) noexcept {
+bool LwipStack::put_off(const uint8_t* headers) noexcept {
+  if (!puts_off) return false;
   const auto field = [&](size_t at, auto value) {
     memcpy(&value, headers + at, sizeof value);
     return value;
   };
   tcp_pcb* const pcb = demux().find(field(26, uint32_t{}), field(30, uint32_t{}), lwip_ntohs(field(34, uint16_t{})), lwip_ntohs(field(36, uint16_t{})));
-  if (pcb == nullptr || pcb->errf == nullptr) return;
+  if (pcb == nullptr || pcb->errf == nullptr) return false;
   auto& stream = *static_cast<LwipStream*>(pcb->callback_arg);
   if (!static_cast<DirtyLink&>(stream).linked()) add_dirty(stream);
+  return true;
 }
 
 // The wire had no frame for something. What was refused is marked in its connection, and all that wait are armed.
@@ -330,7 +333,7 @@ void LwipStack::recover() noexcept {
   new (&owed_acks_) base::List<OwedAck>();
   repair = {};
   ticking_ = nullptr;
-  in_poll_ = starved_ = flushing_ = false;
+  in_poll_ = puts_off = starved_ = flushing_ = false;
   kept_ = nullptr;
   next_tick_ns_ = next_parked_ns_ = kNever;
   housekeeping_until_ns_ = 0;

@@ -74,9 +74,11 @@ class LwipStack final : public Stack {
 
   // For the wire's glue and lwIP's hooks.
   void output_starved() noexcept { starved_ = true; }
-  // The connection of this frame, which is not sent, has something to send in the next flush.
-  void put_off(const uint8_t* headers) noexcept;
-  // Frees `p`, to which frames refer, after the flush that goes on.
+  // Has the connection of this frame, which is not sent then, send it in this poll's flush. False if it has no stream, or if there will be none.
+  [[nodiscard]] bool put_off(const uint8_t* headers) noexcept;
+  // Whether what is sent now comes from a connection that would notice if it were not.
+  bool puts_off = false;
+  // Frees `p`, to which frames refer, after the next flush.
   void keep_until_flushed(pbuf* p) noexcept;
   [[nodiscard]] bool wire_finishes_tcp() const noexcept { return wire_finishes_tcp_; }
   // Whether what is sent now is flushed before anything else happens.
@@ -108,7 +110,7 @@ class LwipStack final : public Stack {
   struct Repair {
     tcp_pcb* pcb;
     int dupacks;         // to put back after input, or -1
-    bool close_window;   // the window was opened by one byte for this segment
+    uint32_t lent_window;  // by so many bytes the window was opened for this segment
     bool recovering;     // the connection was in fast recovery
     uint32_t lastack;    // what was acknowledged before this segment
   };

@@ -75,6 +75,7 @@ void LwipStack::run_tick() noexcept {
         if (tcp_is_flag_set(pcb, TF_ACK_DELAY) && !starved_) {
           tcp_ack_now(pcb);
           (void)tcp_output(pcb);
+          if (tcp_is_flag_set(pcb, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb);
         }
       } else {
         const bool keepalive = ip_get_option(pcb, SOF_KEEPALIVE) != 0;

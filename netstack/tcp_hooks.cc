@@ -75,13 +75,14 @@ err_t guard_synchronised(LwipStack& stack, tcp_pcb* pcb, const tcp_hdr& header, 
   if (end != header.seqno && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);
   if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt)) pcb->snd_wl1 = header.seqno;
   const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
-  if (recovering || pcb->dupacks > 0) stack.repair = {pcb, -1, false, recovering, pcb->lastack};
+  if (recovering || pcb->dupacks > 0) stack.repair = {pcb, -1, 0, recovering, pcb->lastack};
   if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // the peer lives: do not give up on what it has still to acknowledge
   if (p.tot_len > 0) {
     if (header.ackno == pcb->lastack && pcb->dupacks > 0) stack.repair.dupacks = pcb->dupacks;
-  } else if (pcb->rcv_wnd == 0 && header.seqno == pcb->rcv_nxt && (flags & TCP_FIN) == 0) {
-    pcb->rcv_wnd = 1;
-    stack.repair = {pcb, stack.repair.pcb == pcb ? stack.repair.dupacks : -1, true, recovering, pcb->lastack};
+  } else if (pcb->rcv_wnd == 0 && header.seqno - pcb->rcv_nxt <= 1 && (flags & TCP_FIN) == 0) {
+    // A mere ACK at a shut window, or one behind it from a peer whose probe counts as sent. Two such would answer each other without an end.
+    pcb->rcv_wnd = header.seqno - pcb->rcv_nxt + 1;
+    stack.repair = {pcb, stack.repair.pcb == pcb ? stack.repair.dupacks : -1, pcb->rcv_wnd, recovering, pcb->lastack};
   }
   return ERR_OK;
 }
@@ -142,11 +143,11 @@ u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* 
 }
 
 // RFC 5681, 4.2: no more than two full segments stay unacknowledged. Where a frame costs little the acknowledgement leaves at once: a sender
-// that is lwIP opens its window by two segments for each at most.
+// that is lwIP opens its window by two segments for each at most. (But not if something is unsent: LwipStream::output() sees to it.)
 void zps_tcp_ack(tcp_pcb* pcb) {
   if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && the_stack->segment_bytes < 2 * the_stack->counted_segment(*pcb)) {
     tcp_set_flags(pcb, TF_ACK_DELAY);
-  } else if (the_stack->wire_finishes_tcp()) {
+  } else if (the_stack->wire_finishes_tcp() || pcb->unsent != nullptr) {
     the_stack->owe_ack(pcb);
   } else {
     tcp_clear_flags(pcb, TF_ACK_DELAY);

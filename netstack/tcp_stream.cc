@@ -357,7 +357,7 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
 }
 
 // The window grows by what was read. An update of its own is sent when the peer may be waiting for it: after 64 KB, or
-// after two segments if it saw less than that; otherwise the next segment that leaves carries it.
+// after two segments or half the buffer if it saw less than that; otherwise the next segment that leaves carries it.
 void LwipStream::open_window(size_t bytes) noexcept {
   if (pcb_ == nullptr || pcb_->state < ESTABLISHED || pcb_->state > FIN_WAIT_2) return;
   const size_t hold_back = withheld_ < bytes ? withheld_ : bytes;
@@ -366,11 +366,14 @@ void LwipStream::open_window(size_t bytes) noexcept {
   const size_t growth = bytes - hold_back;
   pcb_->rcv_wnd += static_cast<tcpwnd_size_t>(growth < room ? growth : room);
   const uint32_t announced = pcb_->rcv_ann_right_edge - pcb_->rcv_nxt;
-  const uint32_t inflation = tcp_update_rcv_ann_wnd(pcb_);
+  (void)tcp_update_rcv_ann_wnd(pcb_);
+  const uint32_t edge = pcb_->rcv_nxt + pcb_->rcv_wnd;
+  const uint32_t inflation = TCP_SEQ_GT(edge, pcb_->rcv_ann_right_edge) ? edge - pcb_->rcv_ann_right_edge : 0;
+  const uint32_t two_segments = 2 * stack_.counted_segment(*pcb_), half = static_cast<uint32_t>(options_.receive_buffer) / 2;
+  const uint32_t much = two_segments < half ? two_segments : half;
   // Whoever has read everything says the same window each time: segments that change nothing else are what Linux's TCP takes quickest.
-  if (received_bytes_ == 0) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;
-  const uint32_t two_segments = 2 * stack_.counted_segment(*pcb_);
-  if (inflation >= kWindowUpdateBytes || (announced < two_segments && inflation >= two_segments)) {
+  if (received_bytes_ == 0 || inflation >= much) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;
+  if (inflation >= kWindowUpdateBytes || (announced < much && inflation >= much)) {
     tcp_ack_now(pcb_);
     mark_dirty();
   }

@@ -130,7 +130,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] size_t append_chunks(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }
-  [[nodiscard]] uint32_t feed_budget(size_t wanted) const noexcept;
+  [[nodiscard]] uint32_t feed_budget(size_t wanted) noexcept;
+  void shorten_segments() noexcept;
   void feed() noexcept;
   void raise_window() noexcept;
   [[nodiscard]] bool finish_sending() noexcept;

@@ -37,7 +37,8 @@ void LwipStream::apply_options() noexcept {
   pcb_->keep_cnt = static_cast<u32_t>(options_.keepcnt);
   pcb_->tos = options_.tos;
   pcb_->ttl = options_.ttl;
-  if (options_.max_segment != 0 && pcb_->mss > options_.max_segment) pcb_->mss = static_cast<u16_t>(options_.max_segment);
+  const bool queues = pcb_->unsent != nullptr || pcb_->unacked != nullptr;  // lwIP trusts that none of these is longer
+  if (options_.max_segment != 0 && pcb_->mss > options_.max_segment && !queues) pcb_->mss = static_cast<u16_t>(options_.max_segment);
 }
 
 long LwipStream::set_option(TcpOption option, int value) noexcept {

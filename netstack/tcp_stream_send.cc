@@ -10,9 +10,11 @@ namespace netstack {
 namespace {
 
 constexpr size_t kCopyAtOnce = 32 * 1024;        // what one tcp_write copies
-constexpr uint32_t kEagerSegments = 44;          // this much unsent (at most 176 KB) leaves without waiting for flush()
-constexpr uint32_t kEagerBytes = 176 * 1024;
+constexpr size_t kEagerSegments = 44;            // this much unsent is flushed in the middle of a write
+constexpr size_t kEagerBytes = 176 * 1024;       // or this much, if it is less
 constexpr uint32_t kInitialSegments = 10;
+constexpr uint32_t kWindowSegments = 4;          // long segments are for windows that hold so many
+constexpr uint32_t kLeastSegment = 536;          // a window smaller than this is probed
 constexpr uint32_t kHeaderBytes = 40;            // of IPv4 and TCP, without options
 constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
 constexpr uint32_t kLargeChunk = 64 * 1024 - 64;
@@ -69,21 +71,33 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
 }
 
 // What lwIP may be given now of `wanted` bytes, or more than these: whole segments that the window lets out at once, because every
-// tcp_output with something unsent walks to the end of the unacknowledged queue. With nothing in flight one segment goes in whatever the
-// window, so that lwIP's persist timer has something to probe with.
-uint32_t LwipStream::feed_budget(size_t wanted) const noexcept {
+// tcp_output with something unsent walks to the end of the unacknowledged queue. lwIP cuts them so that two fit the largest window there was:
+// Linux acknowledges two at once, one may wait for its timer. A window that became smaller than a long segment has short ones from then on.
+// With nothing in flight something goes in whatever the window, so that lwIP's persist timer has something to probe with.
+uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
   if (pcb_->snd_queuelen > TCP_SND_QUEUELEN / 2) return 0;
   const uint32_t window = pcb_->snd_wnd < pcb_->cwnd ? pcb_->snd_wnd : pcb_->cwnd;
   const uint32_t taken = pcb_->snd_lbb - pcb_->lastack;  // in flight and unsent
-  if (taken == 0 && window < pcb_->mss) return pcb_->mss;
+  if (taken == 0 && window != 0 && window < pcb_->mss) shorten_segments();
+  const uint32_t half = pcb_->snd_wnd_max / 2;
+  const uint32_t segment = half != 0 && half < pcb_->mss ? half : pcb_->mss;
+  if (taken == 0 && window < segment) return window < kLeastSegment ? segment : window;
   const uint32_t room = window > taken ? window - taken : 0;
-  if (room < pcb_->mss) return 0;
-  return wanted <= pcb_->mss ? pcb_->mss : room - room % pcb_->mss;
+  if (room < segment) return wanted <= room ? room : 0;
+  return wanted <= segment ? segment : room - room % segment;
 }
 
+// To what fits a frame. Nothing may be queued: lwIP trusts that no segment is longer than they all may be.
+void LwipStream::shorten_segments() noexcept {
+  const uint32_t segment = stack_.counted_segment(*pcb_);
+  if (segment < pcb_->mss) pcb_->mss = static_cast<u16_t>(segment);
+}
+
+// A peer with a small window gets short segments: in long ones each would be half of it, and wait for the acknowledgement of the one before.
 // RFC 6928: ten segments at the start. On a link that brings larger frames than we send the peer starts with ten of those, and so do we.
 void LwipStream::raise_window() noexcept {
   window_raised_ = true;
+  if (pcb_->snd_wnd_max < kWindowSegments * pcb_->mss) shorten_segments();
   const uint32_t segment = stack_.takes_in() > kHeaderBytes + pcb_->mss ? stack_.takes_in() - kHeaderBytes : pcb_->mss;
   if (pcb_->cwnd < kInitialSegments * segment) pcb_->cwnd = kInitialSegments * segment;
 }
@@ -99,10 +113,11 @@ size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
       if (n == 0 || tcp_write(pcb_, data + done, static_cast<u16_t>(n), TCP_WRITE_FLAG_COPY) != ERR_OK) break;
       fed_ += n;
       done += n;
-      if (waiting_in_lwip() >= least(size_t{kEagerSegments} * pcb_->mss, kEagerBytes)) {
+      const size_t eager = least(kEagerSegments * pcb_->mss, kEagerBytes);
+      if (waiting_in_lwip() >= eager) {
         mark_dirty();
         stack_.flush();
-        if (pcb_ == nullptr) break;
+        if (waiting_in_lwip() >= eager) break;
       }
     }
   }
@@ -180,7 +195,10 @@ bool LwipStream::output() noexcept {
   stack_.arm(pcb_);
   feed();
   if (write_closed_ && !finish_sending()) return true;
-  return tcp_output(pcb_) == ERR_OK;
+  if (tcp_output(pcb_) != ERR_OK) return false;
+  // lwIP leaves out what is to be acknowledged at once while Nagle holds data back: two such peers would wait for each other.
+  if (tcp_is_flag_set(pcb_, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb_);
+  return true;
 }
 
 err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {

@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "base/check.h"
 #include "lwip/etharp.h"
 #include "lwip/inet_chksum.h"
 #include "lwip/ip4.h"
@@ -30,7 +31,7 @@ constexpr size_t kFlagsAt = kEthernetHeader + kIpHeader + 13;
 constexpr size_t kOffsetAt = kEthernetHeader + kIpHeader + 12;
 constexpr uint8_t kNoOptions = 5 << 4;
 constexpr size_t kPlainHeaders = kEthernetHeader + kIpHeader + kTcpHeader;
-constexpr uint32_t kWorthReferring = 1024;  // two pieces cost more than a copy of less
+constexpr uint32_t kWorthReferring = 1024;  // pieces cost more than a copy of less
 constexpr size_t kMssAt = kEthernetHeader + kIpHeader + kTcpHeader;  // lwIP's first option
 constexpr uint32_t kCopyBreakBytes = 128;  // shorter frames are mostly ACKs, released before input returns
 
@@ -98,6 +99,7 @@ struct Headers {
   bool plain_ip;  // IPv4 to our own MAC, complete header
   bool fragment;
   bool tcp;
+  bool other_ip;    // IPv4, but not TCP
   uint32_t bucket;  // of the connection table, if tcp
 };
 
@@ -112,6 +114,7 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
   Headers headers{};
   const uint8_t* d = frame.data;
   if (frame.length < kEthernetHeader + kIpHeader || field<uint16_t>(d + 12) != PP_HTONS(ETHTYPE_IP)) return headers;
+  headers.other_ip = d[23] != IP_PROTO_TCP;
   headers.plain_ip = memcmp(d, interface.hwaddr, 6) == 0;
   headers.fragment = (field<uint16_t>(d + 20) & PP_HTONS(0x3fff)) != 0;
   if (d[14] != 0x45 || d[23] != IP_PROTO_TCP || frame.length < kEthernetHeader + kIpHeader + 4) return headers;
@@ -124,7 +127,8 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
 void input_one(netif& interface, const RxFrame& frame, const Headers& headers, pbuf* p) noexcept {
   if (headers.fragment) the_stack->keep_house();
   const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
-  if (!headers.tcp && mtu == the_stack->sends_long()) interface.mtu = the_stack->frame_mtu();  // what else is answered must fit a frame
+  if (headers.other_ip && mtu == the_stack->sends_long()) interface.mtu = the_stack->frame_mtu();  // what answers it must fit a frame
+  the_stack->puts_off = headers.tcp;  // and not what waited for a neighbour's address
   if (the_stack->wire_finishes_tcp()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;  // but not what loops back, whose sum nobody fills in
   if (!frame.checked || headers.fragment) interface.chksum_flags |= the_stack->checks_of_unchecked();
   if (headers.plain_ip) {
@@ -138,6 +142,7 @@ void input_one(netif& interface, const RxFrame& frame, const Headers& headers, p
   }
   interface.chksum_flags = checks;
   interface.mtu = mtu;
+  the_stack->puts_off = true;
   the_stack->finish_input();
 }
 
@@ -177,9 +182,9 @@ bool send_by_reference(Wire& wire, const TxFrame& frame, const pbuf& p) noexcept
   return true;
 }
 
-// One that is longer than a frame: only within a flush, and copied before if it lies in many pieces.
+// One that is longer than a frame. It is copied if it lies in many pieces, or if it may be gone before the next flush.
 bool send_long(Wire& wire, const TxFrame& frame, pbuf* p) noexcept {
-  if (send_by_reference(wire, frame, *p)) return true;
+  if (the_stack->flushing() && send_by_reference(wire, frame, *p)) return true;
   pbuf* const whole = pbuf_clone(PBUF_RAW, PBUF_RAM, p);
   if (whole == nullptr) return false;
   the_stack->keep_until_flushed(whole);
@@ -201,10 +206,7 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
   TxFrame frame;
   if (p->tot_len > interface->mtu + kEthernetHeader) return ERR_IF;
   const bool is_long = p->tot_len > the_stack->frame_mtu() + kEthernetHeader;
-  if (is_long && !the_stack->flushing()) {
-    the_stack->put_off(static_cast<const uint8_t*>(p->payload));
-    return ERR_MEM;
-  }
+  if (is_long && the_stack->put_off(static_cast<const uint8_t*>(p->payload))) return ERR_MEM;
   if (wire.backlog() > 4 * kBurst || !wire.allocate(&frame)) {
     the_stack->output_starved();
     return ERR_MEM;
@@ -213,6 +215,7 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
   if (is_long) {
     if (send_long(wire, frame, p)) return ERR_OK;
     wire.release(frame.handle);
+    the_stack->output_starved();
     return ERR_MEM;
   }
   if (the_stack->flushing() && p->tot_len >= kWorthReferring && send_by_reference(wire, frame, *p)) return ERR_OK;
@@ -240,6 +243,7 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
 
 err_t wire_netif_init(netif* interface) noexcept {
   const WireFacts& facts = wire_of(interface).facts();
+  CHECK(facts.sends_long <= TCP_MSS + kIpHeader + kTcpHeader);
   interface->name[0] = 'z';
   interface->name[1] = 'p';
   interface->output = etharp_output;

@@ -145,7 +145,8 @@ void PacketWire::send_tcp_with(void* handle, uint32_t length, const Piece* piece
 }
 
 // What the kernel has not taken now outlives the promise of its sender. A segment that is too long for its frame is lost.
-void PacketWire::pushed() noexcept {
+void PacketWire::flush() noexcept {
+  DpdkWire::flush();
   if (backlog() == 0) return;
   keep_queued([](rte_mbuf* frame) {
     if (!is_headers_only(frame)) return true;

@@ -6,7 +6,7 @@
 // about a received frame's checksum (valid, or not finished because the frame never left the machine) spares the stack the sum.
 //
 // Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a frame the
-// kernel refuses for want of memory stays queued; one that it refuses for any other reason is dropped, and all are once it takes none for long;
+// kernel refuses for want of memory stays queued, if it fits its mbuf; one that it refuses for any other reason is dropped, and all are once it takes none for long;
 // 3 what is queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with).
 #pragma once
 
@@ -27,6 +27,7 @@ class PacketWire final : public DpdkWire {
   void arm() noexcept override;
   void send_tcp(void* handle, uint32_t length) noexcept override;
   void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
+  void flush() noexcept override;
   void recover() noexcept override;
 
  private:
@@ -34,7 +35,6 @@ class PacketWire final : public DpdkWire {
   static constexpr uint32_t kMostDropped = 4096;
 
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
-  void pushed() noexcept override;
   [[nodiscard]] uint32_t most_whole(rte_mbuf* first) const noexcept;
   uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
   [[nodiscard]] long transmit(uint32_t messages) noexcept;

@@ -42,7 +42,7 @@ constexpr uint32_t kPageMtuFromMb = 32;
 constexpr uint32_t kLinkMtu = 65500;
 
 // What is sent there needs no frame as long as it is (send_tcp_with()). A quarter of the link's, so that four travel together, and so that a peer's
-// window is not one segment.
+// window is not one segment. What lwIP may send is bounded by TCP_MSS, which says the same.
 constexpr uint16_t kLongSegment = 16320;
 
 uint32_t default_mtu(const StackConfig& config) noexcept {

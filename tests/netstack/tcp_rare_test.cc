@@ -75,6 +75,73 @@ TEST_F(TcpRare, LargerFramesInThanOutAreAnnounced) {
   again_server->release();
 }
 
+// Both ends hold a partial segment back until what they sent is acknowledged, and each has something to acknowledge.
+TEST_F(TcpRare, NagleOnBothSidesDoesNotHoldAcknowledgements) {
+  auto [client, server] = connected();
+  for (TcpStream* stream : {client, server}) (void)send_text(*stream, std::string(2000, 'n'));
+  pair_.client->flush();
+  pair_.server->flush();
+  pair_.pass(100);
+  for (TcpStream* stream : {client, server}) {
+    EXPECT_EQ(2000u, stream->readable_bytes());
+    (void)text_of(*stream);
+    stream->release();
+  }
+}
+
+// A probe counts as sent, so the numbers of both are behind the other's window from then on.
+TEST_F(TcpRare, TwoShutWindowsDoNotAnswerEachOther) {
+  pair_ = Pair::get(Segments::by_reference);
+  make_contact();
+  auto [client, server] = connected();
+  for (TcpStream* stream : {client, server}) (void)send_text(*stream, std::string(900'000, 's'));
+  pair_.pass(5000);
+  const uint64_t before = pair_.client_wire().sent + pair_.server_wire().sent;
+  pair_.pass(60'000);
+  EXPECT_GT(pair_.client_wire().sent + pair_.server_wire().sent, before);
+  EXPECT_LT(pair_.client_wire().sent + pair_.server_wire().sent, before + 200);
+  for (TcpStream* stream : {client, server}) stream->release();
+}
+
+// The last segment waits for an acknowledgement when its stream goes; it may have to be sent again, too.
+TEST_F(TcpRare, WhatCloseLeavesIsSent) {
+  pair_ = Pair::get(Segments::by_reference);
+  make_contact();
+  for (const int loss : {0, 400}) {
+    auto [client, server] = connected();
+    (void)send_text(*client, std::string(15'000, 'c'));
+    pair_.link->ends[0].impairment.loss = loss;
+    client->release();
+    pair_.client->flush();
+    EXPECT_TRUE(pair_.until([&, s = server] { return s->readable_bytes() == 15'000; })) << loss;
+    pair_.link->ends[0].impairment.loss = 0;
+    EXPECT_EQ(15'000u, text_of(*server).size());
+    EXPECT_TRUE(pair_.until([&, s = server] { return read_some(*s) == 0; }));
+    server->release();
+    pair_.pass(3000);
+  }
+}
+
+TEST_F(TcpRare, LongSegmentsWaitForANeighbour) {
+  pair_ = Pair::get(Segments::by_reference);
+  make_contact();
+  auto [client, server] = connected();
+  pair_.pass(900'000, 1000);
+  int requests = 0;
+  static int* asked;
+  asked = &requests;
+  pair_.client_wire().tap = [](const uint8_t* data, uint32_t) { *asked += data[12] == 8 && data[13] == 6 && data[21] == 1; };
+  (void)send_text(*client, std::string(8000, 'a'));
+  pair_.client->flush();
+  pair_.settle();
+  pair_.client_wire().tap = nullptr;
+  EXPECT_EQ(1, requests) << "the neighbour was not forgotten";
+  EXPECT_EQ(8000u, text_of(*server).size());
+  client->release();
+  EXPECT_TRUE(pair_.until([&, s = server] { return read_some(*s) == 0; }));
+  server->release();
+}
+
 // What probes a shut window lies beyond it, and a reset there would be ignored.
 TEST_F(TcpRare, AResetFitsAShutWindow) {
   pair_ = Pair::get(Segments::by_reference);

@@ -21,6 +21,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -158,7 +159,32 @@ def unseen_programs(case, base):
     return [name for name in directive(case, "hooked") if not any(re.fullmatch(name, program) for program in seen)]
 
 
+# In the place of /etc, for this process and its children alone.
+COPY_OF_ETC = """
+set -e
+copy=$(mktemp -d)
+mount -t tmpfs etc "$copy"
+cp -a /etc/. "$copy"
+echo "127.0.0.1 localhost" >>"$copy/hosts"
+mount --bind "$copy" /etc
+umount "$copy"
+rmdir "$copy"
+exec "$@"
+"""
+
+
+def name_localhost():
+    """A system that nobody has configured has no /etc/hosts, and python's tests then wait for a name server until they are ended: gives it one."""
+    try:
+        socket.getaddrinfo("localhost", None, socket.AF_INET)
+    except OSError:
+        if "PROGRAMS_ETC" not in os.environ:
+            os.environ["PROGRAMS_ETC"] = "a copy"
+            os.execvp("unshare", ["unshare", "--mount", "sh", "-c", COPY_OF_ETC, "sh", sys.executable, *sys.argv])
+
+
 def main():
+    name_localhost()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", type=pathlib.Path)
     parser.add_argument("arguments", nargs="*", help="of the case")

@@ -52,7 +52,7 @@ void LwipStack::finish_input() noexcept {
   tcp_pcb& pcb = *repair.pcb;
   repair.pcb = nullptr;
   if (repair.dupacks > 0 && pcb.dupacks == 0) pcb.dupacks = static_cast<u8_t>(repair.dupacks);
-  pcb.rcv_wnd -= repair.lent_window < pcb.rcv_wnd ? repair.lent_window : pcb.rcv_wnd;
+  if (repair.close_window && pcb.rcv_wnd > 0) pcb.rcv_wnd--;
   if (pcb.errf == nullptr) return;
   auto& stream = *static_cast<LwipStream*>(pcb.callback_arg);
   const bool recovering = tcp_is_flag_set(&pcb, TF_INFR);

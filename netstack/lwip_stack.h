@@ -110,7 +110,7 @@ class LwipStack final : public Stack {
   struct Repair {
     tcp_pcb* pcb;
     int dupacks;         // to put back after input, or -1
-    uint32_t lent_window;  // by so many bytes the window was opened for this segment
+    bool close_window;   // the window was opened by one byte for this segment
     bool recovering;     // the connection was in fast recovery
     uint32_t lastack;    // what was acknowledged before this segment
   };

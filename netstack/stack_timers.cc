@@ -7,6 +7,7 @@
 #include "lwip/etharp.h"
 #include "lwip/ip4_frag.h"
 #include "netstack/lwip_stack.h"
+#include "netstack/tcp_hooks.h"
 
 namespace netstack {
 namespace {
@@ -95,6 +96,7 @@ void LwipStack::run_tick() noexcept {
   for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr;) {
     tcp_pcb* const next = pcb->next;
     pcb->next = nullptr;
+    if (pcb->persist_backoff > 0) pcb->snd_nxt = acceptable_sequence(*pcb);  // what it probed with does not count as sent
     pcb = next;
   }
   tcp_active_pcbs = nullptr;

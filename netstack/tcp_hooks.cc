@@ -74,15 +74,15 @@ err_t guard_synchronised(LwipStack& stack, tcp_pcb* pcb, const tcp_hdr& header, 
   if (p.tot_len > 0 && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt)) stack.pay_ack(pcb);  // or the duplicate that this brings about would not be one
   if (end != header.seqno && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);
   if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt)) pcb->snd_wl1 = header.seqno;
+  if (pcb->persist_backoff > 0 && pcb->unsent != nullptr && header.ackno == pcb->snd_nxt + 1) pcb->snd_nxt++;  // a probe, which run_tick() does not count, was taken
   const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
-  if (recovering || pcb->dupacks > 0) stack.repair = {pcb, -1, 0, recovering, pcb->lastack};
+  if (recovering || pcb->dupacks > 0) stack.repair = {pcb, -1, false, recovering, pcb->lastack};
   if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // the peer lives: do not give up on what it has still to acknowledge
   if (p.tot_len > 0) {
     if (header.ackno == pcb->lastack && pcb->dupacks > 0) stack.repair.dupacks = pcb->dupacks;
-  } else if (pcb->rcv_wnd == 0 && header.seqno - pcb->rcv_nxt <= 1 && (flags & TCP_FIN) == 0) {
-    // A mere ACK at a shut window, or one behind it from a peer whose probe counts as sent. Two such would answer each other without an end.
-    pcb->rcv_wnd = header.seqno - pcb->rcv_nxt + 1;
-    stack.repair = {pcb, stack.repair.pcb == pcb ? stack.repair.dupacks : -1, pcb->rcv_wnd, recovering, pcb->lastack};
+  } else if (pcb->rcv_wnd == 0 && header.seqno == pcb->rcv_nxt && (flags & TCP_FIN) == 0) {
+    pcb->rcv_wnd = 1;
+    stack.repair = {pcb, stack.repair.pcb == pcb ? stack.repair.dupacks : -1, true, recovering, pcb->lastack};
   }
   return ERR_OK;
 }

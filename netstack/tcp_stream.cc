@@ -21,12 +21,6 @@ constexpr s16_t kInitialRto = 1000 / TCP_SLOW_INTERVAL;
 
 constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
 
-// A sequence number that the peer takes from a reset: a probe of its shut window went beyond it.
-uint32_t acceptable_sequence(const tcp_pcb& pcb) noexcept {
-  const uint32_t edge = pcb.lastack + pcb.snd_wnd;
-  return TCP_SEQ_LT(edge, pcb.snd_nxt) ? edge : pcb.snd_nxt;
-}
-
 }  // namespace
 
 LwipStream::LwipStream(LwipStack& stack) noexcept : stack_(stack) {}

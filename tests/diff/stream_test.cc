@@ -121,6 +121,29 @@ TEST_P(Stream, BothDirectionsAtOnce) {
   EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(total));
 }
 
+// A peer that does not read yet may still write: what it sends is acknowledged, also after its window has been probed.
+TEST_P(Stream, AShutWindowLeavesTheOtherDirectionOpen) {
+  Connection c = connect_pair();
+  std::vector<uint8_t> out(65536);
+  size_t sent = 0;
+  for (pollfd one{c.mine, POLLOUT, 0}; poll(&one, 1, 100) == 1;) {
+    fill_pattern(3, sent, out.data(), out.size());
+    ssize_t count = send(c.mine, out.data(), out.size(), MSG_DONTWAIT);
+    ASSERT_TRUE(count > 0 || errno == EAGAIN) << strerror(errno);
+    if (count > 0) sent += static_cast<size_t>(count);
+  }
+  usleep(900000);
+  timeval limit{10, 0};
+  ASSERT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+  const size_t total = 16000000;
+  int job = peer.start(PeerOp::send_pattern, c.theirs, 4, static_cast<int64_t>(total), 60000);
+  ASSERT_NO_FATAL_FAILURE(receive_randomly(c.mine, 4, total));
+  EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(total));
+  job = peer.start(PeerOp::check_pattern, c.theirs, 3, static_cast<int64_t>(sent), 60000);
+  EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(sent));
+  close(c.mine);
+}
+
 TEST_P(Stream, PartialReadsGoOnWhereTheLastOneEnded) {
   Connection c = connect_pair();
   peer.send(c.theirs, "abcdefghij");

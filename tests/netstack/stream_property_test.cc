@@ -139,7 +139,8 @@ TEST_P(StandStill, ConnectionsGoOnAfterwards) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Wires, StandStill, testing::Values(Segments::checked, Segments::by_reference));
+INSTANTIATE_TEST_SUITE_P(Wires, StandStill, testing::Values(Segments::checked, Segments::by_reference),
+                         [](const auto& segments) { return segments.param == Segments::checked ? "checked" : "by_reference"; });
 INSTANTIATE_TEST_SUITE_P(Wires, StreamProperty,
                          testing::Values(Scenario{"clean", 0, 0, 0, 2'000'000, 3000, 3000, Segments::unchecked},
                                          Scenario{"checksums", 0, 0, 0, 2'000'000, 20000, 9000, Segments::checked},

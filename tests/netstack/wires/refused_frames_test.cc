@@ -74,6 +74,18 @@ class RefusedFrames : public testing::Test {
     }
     return length == kWhole ? payload[0] : -2;
   }
+  // Frames 1 to `last` in order, and nothing else, with a flush wherever there is room again.
+  void read_all(int last) const {
+    for (int i = 1; i <= last; i++) {
+      int frame = read();
+      if (frame == -1) {
+        bed_->wire->flush();
+        frame = read();
+      }
+      ASSERT_EQ(frame, i);
+    }
+    EXPECT_EQ(read(), -1);
+  }
 
   static inline packet_bed::Bed* bed_ = nullptr;
   std::vector<std::vector<uint8_t>> elsewhere_;
@@ -86,15 +98,7 @@ TEST_F(RefusedFrames, GoWholeLater) {
   ASSERT_NO_FATAL_FAILURE(queue(1, kCount));
   flush_and_forget();
   EXPECT_GT(bed_->wire->backlog(), 0);
-  for (int i = 1; i <= kCount; i++) {
-    int frame = read();
-    if (frame == -1) {
-      bed_->wire->flush();
-      frame = read();
-    }
-    ASSERT_EQ(frame, i);
-  }
-  EXPECT_EQ(read(), -1);
+  ASSERT_NO_FATAL_FAILURE(read_all(kCount));
   EXPECT_EQ(bed_->wire->backlog(), 0);
   EXPECT_EQ(bed_->wire->free_frames(), free_before_);
 }
@@ -112,15 +116,7 @@ TEST_F(RefusedFrames, AreLostIfTooLongToKeep) {
   ASSERT_NO_FATAL_FAILURE(queue(21, 2));
   flush_and_forget();
   EXPECT_GT(bed_->wire->backlog(), 2);
-  for (int i = 1; i <= 22; i++) {
-    int arrived = read();
-    if (arrived == -1) {
-      bed_->wire->flush();
-      arrived = read();
-    }
-    ASSERT_EQ(arrived, i);
-  }
-  EXPECT_EQ(read(), -1);
+  ASSERT_NO_FATAL_FAILURE(read_all(22));
   EXPECT_EQ(bed_->wire->free_frames(), free_before_);
 }
 

@@ -85,7 +85,6 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   if (peers_asked_ != wire_facts_.peers) [[unlikely]] ask_peers();
   if (starved_) retry_output();
   run_timers();
-  puts_off = false;
   flush();
   in_poll_ = false;
   return taken;
@@ -123,6 +122,7 @@ void LwipStack::pay_acks() noexcept {
 void LwipStack::flush() noexcept {
   dirty_count_ = 0;
   unflushed_bytes_ = 0;
+  puts_off = false;
   flushing_ = true;
   while (DirtyLink* link = dirty_.pop_front()) (void)static_cast<LwipStream*>(link)->output();
   setup_.wire->flush();
@@ -150,6 +150,7 @@ bool LwipStack::put_off(const uint8_t* headers) noexcept {
   if (pcb == nullptr || pcb->errf == nullptr) return false;
   auto& stream = *static_cast<LwipStream*>(pcb->callback_arg);
   if (!static_cast<DirtyLink&>(stream).linked()) add_dirty(stream);
+  stream.was_put_off = true;
   return true;
 }
 

@@ -7,7 +7,6 @@
 #include "lwip/etharp.h"
 #include "lwip/ip4_frag.h"
 #include "netstack/lwip_stack.h"
-#include "netstack/tcp_hooks.h"
 
 namespace netstack {
 namespace {
@@ -15,6 +14,12 @@ namespace {
 constexpr uint64_t kSecondNs = 1'000'000'000;
 constexpr uint64_t kHousekeepingNs = (IP_REASS_MAXAGE + 2) * kSecondNs;
 constexpr uint64_t kStarvedRetryNs = 1'000'000;
+
+// The byte that a shut window was probed with does not count as sent: behind the window Linux would take no ACK of ours.
+void take_probe_back(tcp_pcb& pcb) noexcept {
+  if (pcb.persist_backoff == 0 || pcb.snd_wnd != 0 || pcb.snd_nxt != pcb.lastack + 1) return;
+  if (pcb.unsent != nullptr && lwip_ntohl(pcb.unsent->tcphdr->seqno) == pcb.lastack) pcb.snd_nxt = pcb.lastack;
+}
 
 }  // namespace
 
@@ -73,7 +78,7 @@ void LwipStack::run_tick() noexcept {
         pcb->next = chain;
         chain = pcb;
         close_pending |= tcp_is_flag_set(pcb, TF_CLOSEPEND);
-        if (tcp_is_flag_set(pcb, TF_ACK_DELAY) && !starved_) {
+        if (tcp_is_flag_set(pcb, TF_ACK_DELAY | TF_ACK_NOW) && !starved_) {
           tcp_ack_now(pcb);
           (void)tcp_output(pcb);
           if (tcp_is_flag_set(pcb, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb);
@@ -96,7 +101,7 @@ void LwipStack::run_tick() noexcept {
   for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr;) {
     tcp_pcb* const next = pcb->next;
     pcb->next = nullptr;
-    if (pcb->persist_backoff > 0) pcb->snd_nxt = acceptable_sequence(*pcb);  // what it probed with does not count as sent
+    take_probe_back(*pcb);
     pcb = next;
   }
   tcp_active_pcbs = nullptr;

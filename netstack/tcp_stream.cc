@@ -164,7 +164,6 @@ void LwipStream::abort(int error) noexcept {
   if (pcb_ != nullptr) {
     tcp_pcb* const pcb = pcb_;
     detach();
-    pcb->snd_nxt = acceptable_sequence(*pcb);
     tcp_abort(pcb);
   }
   if (error != 0) fail(error);
@@ -235,7 +234,7 @@ bool LwipStream::ask_peer(uint32_t peer) noexcept {
 void LwipStream::note_sequence() noexcept {
   owes_reset_ = pcb_ != nullptr && phase_ == Phase::connected;
   if (!owes_reset_) return;
-  last_sequence_ = acceptable_sequence(*pcb_);
+  last_sequence_ = pcb_->snd_nxt;
   last_acknowledgement_ = pcb_->rcv_nxt;
 }
 
@@ -354,6 +353,9 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
 // after two segments or half the buffer if it saw less than that; otherwise the next segment that leaves carries it.
 void LwipStream::open_window(size_t bytes) noexcept {
   if (pcb_ == nullptr || pcb_->state < ESTABLISHED || pcb_->state > FIN_WAIT_2) return;
+  const auto buffer = static_cast<uint32_t>(options_.receive_buffer);
+  const uint32_t most_withheld = TCP_WND_MAX(pcb_) > buffer ? TCP_WND_MAX(pcb_) - buffer : 0;
+  if (withheld_ > most_withheld) withheld_ = most_withheld;
   const size_t hold_back = withheld_ < bytes ? withheld_ : bytes;
   withheld_ -= static_cast<uint32_t>(hold_back);
   const tcpwnd_size_t room = TCP_WND_MAX(pcb_) - pcb_->rcv_wnd;
@@ -363,7 +365,7 @@ void LwipStream::open_window(size_t bytes) noexcept {
   (void)tcp_update_rcv_ann_wnd(pcb_);
   const uint32_t edge = pcb_->rcv_nxt + pcb_->rcv_wnd;
   const uint32_t inflation = TCP_SEQ_GT(edge, pcb_->rcv_ann_right_edge) ? edge - pcb_->rcv_ann_right_edge : 0;
-  const uint32_t two_segments = 2 * stack_.counted_segment(*pcb_), half = static_cast<uint32_t>(options_.receive_buffer) / 2;
+  const uint32_t two_segments = 2 * stack_.counted_segment(*pcb_), half = buffer / 2;
   const uint32_t much = two_segments < half ? two_segments : half;
   // Whoever has read everything says the same window each time: segments that change nothing else are what Linux's TCP takes quickest.
   if (received_bytes_ == 0 || inflation >= much) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;

@@ -84,6 +84,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void hold() noexcept { held_ = true; }
   void announce(uint32_t events) noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
+  bool was_put_off = false;     // it had something to send while nothing is (LwipStack::put_off)
   uint32_t recovery_point = 0;  // what had been sent when fast recovery began (RFC 6582)
 
  private:

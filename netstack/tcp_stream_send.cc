@@ -87,10 +87,11 @@ uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
   return wanted <= segment ? segment : room - room % segment;
 }
 
-// To what fits a frame. Nothing may be queued: lwIP trusts that no segment is longer than they all may be.
+// To what fits a frame. But not while something is queued: lwIP trusts that no segment is longer than they all may be.
 void LwipStream::shorten_segments() noexcept {
   const uint32_t segment = stack_.counted_segment(*pcb_);
-  if (segment < pcb_->mss) pcb_->mss = static_cast<u16_t>(segment);
+  const bool queues = pcb_->unsent != nullptr || pcb_->unacked != nullptr;
+  if (segment < pcb_->mss && !queues) pcb_->mss = static_cast<u16_t>(segment);
 }
 
 // A peer with a small window gets short segments: in long ones each would be half of it, and wait for the acknowledgement of the one before.
@@ -172,9 +173,9 @@ void LwipStream::feed() noexcept {
   held_since_ns_ = 0;
 }
 
-// FIN, once everything is with lwIP. A released stream that holds no memory of lwIP's any more ends here: false, and it is gone.
+// FIN, once everything is with lwIP, and fits the peer's window: of a segment that has to be split for a window lwIP lets both parts carry it. A released stream that holds no memory of lwIP's any more ends here: false, and it is gone.
 bool LwipStream::finish_sending() noexcept {
-  if (write_closed_ && !fin_sent_ && fed_ == written_ &&
+  if (write_closed_ && !fin_sent_ && fed_ == written_ && pcb_->snd_lbb - pcb_->lastack <= pcb_->snd_wnd &&
       (pcb_->state == ESTABLISHED || pcb_->state == CLOSE_WAIT || pcb_->state == SYN_RCVD)) {
     fin_sent_ = true;
     (void)tcp_shutdown(pcb_, 0, 1);
@@ -195,6 +196,8 @@ bool LwipStream::output() noexcept {
   stack_.arm(pcb_);
   feed();
   if (write_closed_ && !finish_sending()) return true;
+  if (was_put_off) tcp_clear_flags(pcb_, TF_NAGLEMEMERR);  // it was no lack of memory
+  was_put_off = false;
   if (tcp_output(pcb_) != ERR_OK) return false;
   // lwIP leaves out what is to be acknowledged at once while Nagle holds data back: two such peers would wait for each other.
   if (tcp_is_flag_set(pcb_, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb_);

@@ -122,6 +122,48 @@ TEST_F(TcpRare, WhatCloseLeavesIsSent) {
   }
 }
 
+// What waits behind a shut window is cut as it opens, and the end of the stream is behind its last byte.
+TEST_F(TcpRare, TheEndComesLastThroughASmallWindow) {
+  pair_ = Pair::get(Segments::by_reference);
+  make_contact();
+  for (const int buffer : {2304, 5000, 9000, 20'000}) {
+    for (const size_t step : {400u, 3000u}) {
+      auto [client, server] = connected();
+      ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, buffer));
+      (void)send_text(*client, std::string(600'000, 'e'));
+      pair_.pass(1000);
+      client->release();
+      pair_.client->flush();
+      size_t seen = 0;
+      long n = -EAGAIN;
+      for (int turn = 0; turn < 4000 && n != 0; turn++) {
+        n = read_some(*server, step * (seen < 560'000 ? 20 : 1));
+        if (n > 0) seen += static_cast<size_t>(n);
+        if (n == -EAGAIN) pair_.pass(300, 20);
+      }
+      EXPECT_EQ(600'000u, seen) << buffer << " " << step;
+      server->release();
+      pair_.pass(3000);
+    }
+  }
+}
+
+TEST_F(TcpRare, AReceiveBufferMayChangeOften) {
+  auto [client, server] = connected();
+  for (int i = 0; i < 10; i++) ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, i % 2 == 0 ? 2304 : 400'000));
+  size_t written = 0, seen = 0;
+  for (int turn = 0; turn < 2000 && seen < 2'000'000; turn++) {
+    const long n = send_text(*client, std::string(std::min<size_t>(2'000'000 - written, 50'000), 'b'));
+    if (n > 0) written += static_cast<size_t>(n);
+    pair_.pass(10);
+    seen += text_of(*server).size();
+  }
+  EXPECT_EQ(2'000'000u, seen);
+  client->release();
+  EXPECT_TRUE(pair_.until([&, s = server] { return read_some(*s) == 0; }));
+  server->release();
+}
+
 TEST_F(TcpRare, LongSegmentsWaitForANeighbour) {
   pair_ = Pair::get(Segments::by_reference);
   make_contact();

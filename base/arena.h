@@ -32,6 +32,12 @@ class Arena {
   // The usable size of a piece: at least what was asked for.
   [[nodiscard]] static size_t size_of(const void* piece) noexcept;
 
+  // Whether these `bytes` lie in the block, handed out or not.
+  [[nodiscard]] bool contains(const void* piece, size_t bytes) const noexcept {
+    const size_t at = reinterpret_cast<uintptr_t>(piece) - reinterpret_cast<uintptr_t>(this);
+    return at < capacity_ && bytes <= capacity_ - at;
+  }
+
   // Bytes handed out and not given back, rounded up to classes, headers included.
   [[nodiscard]] size_t used() const noexcept { return used_; }
   [[nodiscard]] size_t capacity() const noexcept { return capacity_; }

@@ -1,4 +1,4 @@
-// The stack's outer face: polling, endpoints, listeners, recovery.
+// The stack's outer face: polling, endpoints, listeners.
 #include "netstack/lwip_stack.h"
 
 #include <cerrno>
@@ -157,6 +157,7 @@ bool LwipStack::put_off(const uint8_t* headers) noexcept {
 // The wire had no frame for something. What was refused is marked in its connection, and all that wait are armed.
 void LwipStack::retry_output() noexcept {
   starved_ = false;
+  pay_resets();
   for (tcp_pcb* pcb = demux().armed().front(); pcb != nullptr && !starved_;) {
     tcp_pcb* const next = PcbList::after(pcb);
     if (pcb->unsent != nullptr || tcp_is_flag_set(pcb, TF_ACK_NOW)) (void)tcp_output(pcb);
@@ -303,61 +304,6 @@ PoolLevels LwipStack::levels() const noexcept {
 uint32_t LwipStack::random() noexcept {
   random_state_[1]++;
   return static_cast<uint32_t>(siphash(random_state_, &random_state_[1], 1));
-}
-
-// ---------------------------------------------------------------- recovery
-
-// What waits on the wire belongs to connections that are gone. Answering it would only push the resets of reset_peer() out of the queue
-// in which they wait for the neighbour's address.
-void LwipStack::drop_waiting_frames() noexcept {
-  constexpr int kMostBursts = 64;
-  RxFrame frames[kBurst];
-  for (int burst = 0; burst < kMostBursts; burst++) {
-    const int taken = setup_.wire->receive(frames, kBurst);
-    for (int i = 0; i < taken; i++) setup_.wire->release(frames[i].handle);
-    if (taken == 0) return;
-  }
-}
-
-// lwIP's state and the arena are taken as lost at any point of any operation. What survives is what lies in the region and
-// is only read here: which slots are in use, the listeners' addresses and options, the streams' options and observers.
-void LwipStack::recover() noexcept {
-  StackRegion& region = region_of(*this);
-  region.streams.rebuild();
-  region.streams.for_each([](LwipStream& stream) { stream.note_sequence(); });
-  memcpy(setup_.image_data, setup_.image_pristine, setup_.image_bytes);
-  the_stack = this;
-  setup_.arena->reset();
-  setup_.wire->recover();
-  drop_waiting_frames();
-  new (&dirty_) base::List<DirtyLink>();
-  new (&owed_acks_) base::List<OwedAck>();
-  repair = {};
-  ticking_ = nullptr;
-  in_poll_ = puts_off = starved_ = flushing_ = false;
-  kept_ = nullptr;
-  next_tick_ns_ = next_parked_ns_ = kNever;
-  housekeeping_until_ns_ = 0;
-  region.demux.reset();
-  region.ports.reset();
-  region.listeners.rebuild();
-  for (LwipListener*& bucket : listeners_) bucket = nullptr;
-  listener_count_ = 0;
-  region.listeners.for_each([&](LwipListener& listener) {
-    listener.rebuild();
-    file_listener(listener);
-  });
-  start_lwip();
-  region.streams.for_each([&](LwipStream& stream) {
-    stream.forget_everything();
-    stream.reset_peer();
-    if (!stream.held() || stream.released()) {
-      region.streams.free(&stream);
-    } else {
-      stream.announce(stream.ready());
-    }
-  });
-  setup_.wire->flush();
 }
 
 }  // namespace netstack

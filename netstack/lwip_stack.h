@@ -37,7 +37,6 @@ class LwipStack final : public Stack {
 
   // Starts lwIP and brings the interface up. Once, and again by recover().
   void start_lwip() noexcept;
-  void drop_waiting_frames() noexcept;
 
   // For streams and listeners.
   [[nodiscard]] const StackSetup& setup() const noexcept { return setup_; }
@@ -139,6 +138,10 @@ class LwipStack final : public Stack {
   void retry_output() noexcept;
   void ask_peers() noexcept;
   void pay_acks() noexcept;
+  // Notes, while the arena still holds what it held, where each connection stood.
+  void note_resets() noexcept;
+  // Tells the peers of these connections, who may have nothing to send and would wait for ever; as many as the wire takes.
+  void pay_resets() noexcept;
   [[nodiscard]] bool needs_tick(tcp_pcb* pcb) noexcept;
   [[nodiscard]] uint64_t keepalive_due_ns(const tcp_pcb* pcb) const noexcept;
   [[nodiscard]] uint64_t ns_of_tick(uint32_t tick) const noexcept;
@@ -169,10 +172,18 @@ class LwipStack final : public Stack {
   uint32_t last_slow_tick_ = 0;
   uint64_t assertions_ = 0;
   tcp_pcb* ticking_ = nullptr;  // the connection the tick asks about; null again if that ended it
+  uint32_t noted_resets_ = 0, paid_resets_ = 0;  // of StackRegion::resets
   bool starved_ = false;
   bool in_poll_ = false;
   bool flushing_ = false;
   pbuf* kept_ = nullptr;  // until flushed, chained
+};
+
+// A connection that a member's death inside the lock has ended, as far as its peer must be told of it.
+struct OwedReset {
+  uint32_t local_be, peer_be;
+  uint32_t sequence, acknowledgement;
+  uint16_t local_port, peer_port;
 };
 
 // What the region holds. Laid over zero-filled memory; only the stack object is constructed, the rest is valid as zeros.
@@ -185,6 +196,7 @@ struct StackRegion {
   alignas(64) PortTable ports;
   alignas(64) Slab<LwipStream, kMaxStreams> streams;
   alignas(64) Slab<LwipListener, kMaxListeners> listeners;
+  OwedReset resets[kMaxStreams];
 };
 
 // The stack of this copy of the image, and where it keeps its endpoints.

@@ -18,6 +18,7 @@
 
 #include <cstdint>
 
+#include "base/arena.h"
 #include "lwip/priv/tcp_priv.h"
 
 namespace netstack {
@@ -43,6 +44,13 @@ class TcpDemux {
   void start(const uint64_t seed[2]) noexcept;
   // Empties the table without looking at what it held: by recover().
   void reset() noexcept;
+  // The connections of a table that its owner may have died in: `visit` gets what lies in `arena`, and each may be half changed.
+  template <class Visit>
+  void for_each_left(const base::Arena& arena, Visit visit) const noexcept {
+    for (const tcp_pcb* pcb : buckets_) {
+      for (int hops = 0; hops < kBuckets && arena.contains(pcb, sizeof *pcb); hops++, pcb = static_cast<const tcp_pcb*>(pcb->ext_args[1].data)) visit(*pcb);
+    }
+  }
 
   // Files a PCB by its state: any synchronising or synchronised state is armed, TIME-WAIT waits.
   void add(tcp_pcb* pcb) noexcept;

@@ -230,21 +230,6 @@ bool LwipStream::ask_peer(uint32_t peer) noexcept {
   return true;
 }
 
-// The PCB may be half changed: a number that is off is answered by the peer with its own, and that again by an exact reset.
-void LwipStream::note_sequence() noexcept {
-  owes_reset_ = pcb_ != nullptr && phase_ == Phase::connected;
-  if (!owes_reset_) return;
-  last_sequence_ = pcb_->snd_nxt;
-  last_acknowledgement_ = pcb_->rcv_nxt;
-}
-
-void LwipStream::reset_peer() noexcept {
-  if (!owes_reset_) return;
-  owes_reset_ = false;
-  const ip_addr_t local{local_.address_be}, peer{peer_.address_be};
-  tcp_rst(nullptr, last_sequence_, last_acknowledgement_, &local, &peer, lwip_ntohs(local_.port_be), lwip_ntohs(peer_.port_be));
-}
-
 void LwipStream::forget_everything() noexcept {
   pcb_ = nullptr;
   received_head_ = received_tail_ = nullptr;

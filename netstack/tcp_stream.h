@@ -70,12 +70,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   // Sends a segment of keepalive, once for each number of the peer: whoever does not know the connection answers with a reset.
   // False if the wire does not take it now.
   [[nodiscard]] bool ask_peer(uint32_t peer) noexcept;
-  // After a member died inside the lock. First, while the arena still holds what it held: notes where the connection stood.
-  void note_sequence() noexcept;
-  // Then: nothing of lwIP or the arena exists any more.
+  // After a member died inside the lock: nothing of lwIP or the arena exists any more.
   void forget_everything() noexcept;
-  // Last, with lwIP started anew: tells the peer, who may have nothing to send and would wait forever.
-  void reset_peer() noexcept;
   // Gives back what the stream holds, before its slot is freed.
   void dispose() noexcept;
   [[nodiscard]] bool released() const noexcept { return released_; }
@@ -165,8 +161,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   uint32_t rtt_us_ = 0, rtt_variance_us_ = 0;
 
   SocketAddress local_{}, peer_{};
-  uint32_t last_sequence_ = 0, last_acknowledgement_ = 0;  // for reset_peer() alone
-  bool owes_reset_ = false;
   Options options_;
   int error_ = 0;
   Phase phase_ = Phase::fresh;

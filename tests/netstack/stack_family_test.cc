@@ -125,6 +125,98 @@ TEST_F(Family, DeathInsideTheLockResetsAndGoesOn) {
   listener->release();
 }
 
+// What peers go on sending while the family recovers is answered too: by then more than the neighbour's queue holds.
+TEST_F(Family, ResetsAreNotLostAmongAnswers) {
+  constexpr int kConnections = 20, kSegments = 400;
+  TcpListener* listener = listen(80);
+  std::vector<TcpStream*> clients, servers;
+  for (int i = 0; i < kConnections; i++) {
+    clients.push_back(connect(80));
+    pair_.settle();
+    servers.push_back(accept(*listener));
+    ASSERT_NE(nullptr, servers.back());
+  }
+  static std::vector<uint8_t> segment;
+  pair_.client_wire().tap = [](const uint8_t* data, uint32_t length) { segment.assign(data, data + length); };
+  send_text(*clients.back(), "a segment");
+  pair_.settle();
+  pair_.client_wire().tap = nullptr;
+
+  pair_.server->recover();
+  for (int i = 0; i < kSegments; i++) pair_.server_wire().deliver(segment.data(), static_cast<uint32_t>(segment.size()));
+  pair_.pass(2000);
+  for (TcpStream* client : clients) {
+    EXPECT_EQ(ECONNRESET, client->take_error());
+    client->release();
+  }
+  for (TcpStream* server : servers) server->release();
+  listener->release();
+}
+
+// More connections than the wire takes frames at a time.
+TEST_F(Family, EveryPeerOfManyIsTold) {
+  constexpr int kConnections = 3000;
+  TcpListener* listener = listen(80, 4096);
+  std::vector<TcpStream*> clients;
+  for (int i = 0; i < kConnections; i++) {
+    clients.push_back(connect(80));
+    if (i % 100 == 99) pair_.settle();
+  }
+  pair_.pass(1000);
+  for (TcpStream* client : clients) ASSERT_TRUE(client->connected());
+  pair_.server->recover();
+  pair_.pass(3000);
+  int told = 0;
+  for (TcpStream* client : clients) {
+    told += client->take_error() == ECONNRESET ? 1 : 0;
+    client->release();
+  }
+  EXPECT_EQ(kConnections, told);
+  listener->release();
+}
+
+// The program has closed, and what it had sent last is lost with the stack: the peer, who only waits for it, must hear of that.
+TEST_F(Family, AReleasedConnectionsPeerIsTold) {
+  auto [client, server] = connected();
+  pair_.client_wire().cut = true;
+  send_text(*server, "last words");
+  server->release();
+  pair_.settle();
+  pair_.client_wire().cut = false;
+  pair_.server->recover();
+  EXPECT_TRUE(pair_.until([&] { return !client->connected(); }, 5000));
+  EXPECT_EQ(ECONNRESET, client->take_error());
+  client->release();
+}
+
+// The peer believes itself connected, and waits for a greeting; the ACK that says so went down with the stack.
+TEST_F(Family, AHalfOpenConnectionsPeerIsTold) {
+  TcpListener* listener = listen(80);
+  TcpStream* knows = connect(80);
+  (void)pair_.client->poll(test_clock->now_ns);
+  (void)pair_.server->poll(test_clock->now_ns);
+  pair_.server_wire().cut = true;
+  (void)pair_.client->poll(test_clock->now_ns);
+  ASSERT_TRUE(knows->connected());
+  pair_.client_wire().cut = true;
+  pair_.server_wire().cut = false;
+  TcpStream* knows_not = connect(80);
+  pair_.settle();
+  pair_.server->poll(test_clock->now_ns);
+  ASSERT_TRUE(knows_not->connecting());
+  pair_.client_wire().cut = false;
+
+  pair_.server->recover();
+  EXPECT_TRUE(pair_.until([&] { return !knows->connected(); }, 500));
+  EXPECT_EQ(ECONNRESET, knows->take_error());
+  EXPECT_TRUE(knows_not->connecting()) << "it asks again";
+  EXPECT_TRUE(pair_.until([&] { return knows_not->connected(); }, 5000));
+  TcpStream* served = accept(*listener);
+  ASSERT_NE(nullptr, served);
+  for (TcpStream* stream : {knows, knows_not, served}) stream->release();
+  listener->release();
+}
+
 TEST_F(Family, DeathAtEachPointOfAConversation) {
   // The child dies at its nth frame; the parent recovers and serves a new connection each time.
   static int countdown;

@@ -1,0 +1,124 @@
+// What is left of a stack when a member of its family has died inside the lock, and how the others go on.
+//
+// lwIP's state and the arena are taken as lost at any point of any operation, and start anew. What survives is what lies in the region and
+// is only read here: which slots are in use, the listeners' addresses and options, the streams' options and observers.
+//
+// The peers are told by resets, whose numbers are read from what is left of the PCBs. One that is off is answered by the peer with
+// its own, and that again by an exact reset. They would wait in the neighbour's queue while its address is asked for, and the answers to what peers go
+// on sending would push them out of it; so the neighbour table is carried over.
+#include <cstring>
+
+#include "lwip/etharp.h"
+#include "lwip/prot/etharp.h"
+#include "lwip/prot/iana.h"
+#include "netstack/lwip_stack.h"
+
+namespace netstack {
+namespace {
+
+struct Neighbour {
+  ip4_addr_t address;
+  eth_addr mac;
+};
+
+int read_neighbours(Neighbour* out) noexcept {
+  int count = 0;
+  for (int i = 0; i < ARP_TABLE_SIZE; i++) {
+    ip4_addr_t* address;
+    netif* interface;
+    eth_addr* mac;
+    if (etharp_get_entry(static_cast<size_t>(i), &address, &interface, &mac) != 0) out[count++] = {*address, *mac};
+  }
+  return count;
+}
+
+// As if each had said so itself. They are asked as well: an address may have been half written.
+void learn_neighbours(netif& interface, const Neighbour* neighbours, int count) noexcept {
+  for (int i = 0; i < count; i++) {
+    pbuf* const p = pbuf_alloc(PBUF_RAW, SIZEOF_ETHARP_HDR, PBUF_RAM);
+    if (p == nullptr) return;
+    auto& told = *static_cast<etharp_hdr*>(p->payload);
+    told.hwtype = PP_HTONS(LWIP_IANA_HWTYPE_ETHERNET);
+    told.proto = PP_HTONS(ETHTYPE_IP);
+    told.hwlen = ETH_HWADDR_LEN;
+    told.protolen = sizeof(ip4_addr_t);
+    told.opcode = PP_HTONS(ARP_REPLY);
+    told.shwaddr = neighbours[i].mac;
+    memcpy(&told.dhwaddr, interface.hwaddr, ETH_HWADDR_LEN);
+    memcpy(&told.sipaddr, &neighbours[i].address, sizeof(ip4_addr_t));
+    memcpy(&told.dipaddr, netif_ip4_addr(&interface), sizeof(ip4_addr_t));
+    etharp_input(p, &interface);
+    (void)etharp_request(&interface, &neighbours[i].address);
+  }
+}
+
+}  // namespace
+
+// A peer whose SYN was answered may know that it is connected, or not. If not it shall ask again: its SYN is not what the reset acknowledges.
+// What was sent may lie behind a window that has shrunk or was probed; a reset there would not be looked at.
+void LwipStack::note_resets() noexcept {
+  StackRegion& region = region_of(*this);
+  if (paid_resets_ >= noted_resets_) paid_resets_ = noted_resets_ = 0;
+  region.demux.for_each_left(*setup_.arena, [&](const tcp_pcb& pcb) {
+    if (pcb.state < SYN_RCVD || pcb.state == TIME_WAIT || noted_resets_ >= StackRegion::kMaxStreams) return;
+    const bool half_open = pcb.state == SYN_RCVD;
+    const uint32_t edge = pcb.lastack + pcb.snd_wnd;
+    const uint32_t sequence = !half_open && TCP_SEQ_LT(edge, pcb.snd_nxt) ? edge : pcb.snd_nxt;
+    const uint32_t acknowledgement = half_open ? pcb.rcv_nxt - 1 : pcb.rcv_nxt;
+    region.resets[noted_resets_] = {pcb.local_ip.addr, pcb.remote_ip.addr, sequence, acknowledgement, pcb.local_port, pcb.remote_port};
+    noted_resets_++;
+  });
+}
+
+void LwipStack::pay_resets() noexcept {
+  while (paid_resets_ < noted_resets_) {
+    const OwedReset& owed = region_of(*this).resets[paid_resets_];
+    const ip_addr_t local{owed.local_be}, peer{owed.peer_be};
+    tcp_rst(nullptr, owed.sequence, owed.acknowledgement, &local, &peer, owed.local_port, owed.peer_port);
+    if (starved_) return;
+    paid_resets_++;
+  }
+}
+
+void LwipStack::recover() noexcept {
+  StackRegion& region = region_of(*this);
+  region.streams.rebuild();
+  note_resets();
+  Neighbour neighbours[ARP_TABLE_SIZE];
+  const int neighbour_count = read_neighbours(neighbours);
+  memcpy(setup_.image_data, setup_.image_pristine, setup_.image_bytes);
+  the_stack = this;
+  setup_.arena->reset();
+  setup_.wire->recover();
+  new (&dirty_) base::List<DirtyLink>();
+  new (&owed_acks_) base::List<OwedAck>();
+  repair = {};
+  ticking_ = nullptr;
+  in_poll_ = puts_off = starved_ = flushing_ = false;
+  kept_ = nullptr;
+  next_tick_ns_ = next_parked_ns_ = kNever;
+  housekeeping_until_ns_ = 0;
+  region.demux.reset();
+  region.ports.reset();
+  region.listeners.rebuild();
+  for (LwipListener*& bucket : listeners_) bucket = nullptr;
+  listener_count_ = 0;
+  region.listeners.for_each([&](LwipListener& listener) {
+    listener.rebuild();
+    file_listener(listener);
+  });
+  start_lwip();
+  learn_neighbours(netif_, neighbours, neighbour_count);
+  pay_resets();
+  region.streams.for_each([&](LwipStream& stream) {
+    stream.forget_everything();
+    if (!stream.held() || stream.released()) {
+      region.streams.free(&stream);
+    } else {
+      stream.announce(stream.ready());
+    }
+  });
+  setup_.wire->flush();
+}
+
+}  // namespace netstack

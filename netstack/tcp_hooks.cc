@@ -75,6 +75,7 @@ err_t guard_synchronised(LwipStack& stack, tcp_pcb* pcb, const tcp_hdr& header, 
   if (end != header.seqno && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);
   if (pcb->persist_backoff > 0 && pcb->unsent != nullptr && header.ackno == pcb->snd_nxt + 1) pcb->snd_nxt++;  // a probe, which run_tick() does not count, was taken
   if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt)) pcb->snd_wl1 = header.seqno;
+  if (header.ackno == pcb->lastack && pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->window_may_open();
   const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
   if (recovering || pcb->dupacks > 0) stack.repair = {pcb, -1, false, recovering, pcb->lastack};
   if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // the peer lives: do not give up on what it has still to acknowledge

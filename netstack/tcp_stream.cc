@@ -56,7 +56,7 @@ void LwipStream::detach() noexcept {
 
 void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
   options_ = listener.options_;
-  withheld_ = static_cast<uint32_t>(kDefaultReceiveBuffer - options_.receive_buffer);
+  withheld_ = kDefaultReceiveBuffer - receive_window();
   local_ = {pcb->local_ip.addr, lwip_htons(pcb->local_port)};
   peer_ = {pcb->remote_ip.addr, lwip_htons(pcb->remote_port)};
   phase_ = Phase::connected;
@@ -334,11 +334,19 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
   return static_cast<long>(copied);
 }
 
+// As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for room
+// for a whole one, and sends less only when its timer says so.
+uint32_t LwipStream::receive_window() const noexcept {
+  const uint32_t frame = stack_.takes_in() != 0 ? stack_.takes_in() : stack_.frame_mtu();
+  const auto asked = static_cast<uint32_t>(options_.receive_buffer);
+  return asked < 2 * frame ? 2 * frame : asked;
+}
+
 // The window grows by what was read. An update of its own is sent when the peer may be waiting for it: after 64 KB, or
 // after two segments or half the buffer if it saw less than that; otherwise the next segment that leaves carries it.
 void LwipStream::open_window(size_t bytes) noexcept {
   if (pcb_ == nullptr || pcb_->state < ESTABLISHED || pcb_->state > FIN_WAIT_2) return;
-  const auto buffer = static_cast<uint32_t>(options_.receive_buffer);
+  const uint32_t buffer = receive_window();
   const uint32_t most_withheld = TCP_WND_MAX(pcb_) > buffer ? TCP_WND_MAX(pcb_) - buffer : 0;
   if (withheld_ > most_withheld) withheld_ = most_withheld;
   const size_t hold_back = withheld_ < bytes ? withheld_ : bytes;

@@ -80,6 +80,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void hold() noexcept { held_ = true; }
   void announce(uint32_t events) noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
+  // A segment comes that acknowledges nothing new, but may open the window.
+  void window_may_open() noexcept {
+    if (feeding_ != nullptr) mark_dirty();
+  }
   bool was_put_off = false;     // it had something to send while nothing is (LwipStack::put_off)
   uint32_t recovery_point = 0;  // what had been sent when fast recovery began (RFC 6582)
 
@@ -120,6 +124,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void queue_received(pbuf* p) noexcept;
   void drop_received() noexcept;
   void open_window(size_t bytes) noexcept;
+  [[nodiscard]] uint32_t receive_window() const noexcept;
   void mark_dirty() noexcept;
   [[nodiscard]] size_t write_room() const noexcept;
   [[nodiscard]] bool writable() const noexcept;

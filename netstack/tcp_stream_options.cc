@@ -73,9 +73,9 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
     case TcpOption::receive_buffer_bytes: {
       const int wanted = clamp(value, kSmallestBuffer, TCP_WND);
       // A window that was offered is not taken back: a smaller one comes about as data arrives and is read.
-      const int more = o.receive_buffer - wanted;
-      if (more > 0) withheld_ += static_cast<uint32_t>(more);
+      const uint32_t before = receive_window();
       o.receive_buffer = wanted;
+      if (receive_window() < before) withheld_ += before - receive_window();
       break;
     }
     case TcpOption::max_segment:

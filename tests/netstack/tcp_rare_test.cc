@@ -129,6 +129,7 @@ TEST_F(TcpRare, TheEndComesLastThroughASmallWindow) {
   for (const int buffer : {2304, 5000, 9000, 20'000}) {
     for (const size_t step : {400u, 3000u}) {
       auto [client, server] = connected();
+      pair_.server_wire().take_in(MemoryWire::kMtu);  // so that the buffer may be less than two segments
       ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, buffer));
       (void)send_text(*client, std::string(600'000, 'e'));
       pair_.pass(1000);
@@ -144,8 +145,53 @@ TEST_F(TcpRare, TheEndComesLastThroughASmallWindow) {
       EXPECT_EQ(600'000u, seen) << buffer << " " << step;
       server->release();
       pair_.pass(3000);
+      pair_.server_wire().take_in(MemoryWire::kTakesIn);
     }
   }
+}
+
+// What a program asks for may be less than a segment; its peer would wait for room for a whole one.
+TEST_F(TcpRare, AReceiveBufferHoldsTwoSegments) {
+  pair_ = Pair::get(Segments::by_reference);
+  make_contact();
+  auto [client, server] = connected();
+  ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, 20'000));
+  int value = 0;
+  EXPECT_EQ(0, server->get_option(TcpOption::receive_buffer_bytes, &value));
+  EXPECT_EQ(20'000, value);
+  const long written = send_text(*client, std::string(900'000, 'w'));
+  ASSERT_GT(written, 600'000);
+  size_t most = 0, seen = 0;
+  while (seen < static_cast<size_t>(written)) {
+    pair_.pass(5);
+    if (seen > 600'000) most = std::max(most, server->readable_bytes());
+    const long n = read_some(*server, 65'536);
+    ASSERT_GT(n, 0) << seen;
+    seen += static_cast<size_t>(n);
+  }
+  EXPECT_GT(most, size_t{MemoryWire::kTakesIn});
+  EXPECT_LE(most, size_t{2 * MemoryWire::kTakesIn});
+  client->release();
+  server->release();
+}
+
+// No acknowledgement comes with it, and no timer is needed.
+TEST_F(TcpRare, AWindowThatOpensIsUsedAtOnce) {
+  auto [client, server] = connected();
+  ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, 20'000));
+  const long written = send_text(*client, std::string(2'000'000, 'w'));
+  ASSERT_GT(written, 800'000);
+  for (size_t seen = 0, total = static_cast<size_t>(written); seen < total;) {
+    pair_.pass(200);  // for the acknowledgement of the last segment
+    const bool shut = server->readable_bytes() <= 20'000;
+    seen += text_of(*server).size();
+    pair_.settle();
+    if (shut) {
+      ASSERT_GE(server->readable_bytes(), std::min<size_t>(10'000, total - seen)) << seen;
+    }
+  }
+  client->release();
+  server->release();
 }
 
 TEST_F(TcpRare, AReceiveBufferMayChangeOften) {

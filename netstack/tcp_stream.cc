@@ -169,7 +169,21 @@ void LwipStream::abort(int error) noexcept {
   if (error != 0) fail(error);
 }
 
+void LwipStream::give_up_connecting() noexcept {
+  tcp_pcb* const pcb = pcb_;
+  detach();
+  (void)tcp_close(pcb);  // silent in SYN-SENT
+}
+
 long LwipStream::shutdown(int how) noexcept {
+  if (phase_ == Phase::connecting) {  // Linux gives the attempt up, whatever is to be shut
+    give_up_connecting();
+    phase_ = Phase::fresh;
+    if (!bound_) local_ = {};
+    error_ = ECONNRESET;
+    announce(ready());
+    return 0;
+  }
   if (phase_ != Phase::connected) return -ENOTCONN;
   if (how == SHUT_RD || how == SHUT_RDWR) read_closed_ = true;
   if ((how == SHUT_WR || how == SHUT_RDWR) && !write_closed_) {
@@ -194,9 +208,7 @@ void LwipStream::release() noexcept {
   if (bound_) stack_.ports().unuse(lwip_ntohs(local_.port_be));
   bound_ = false;
   if (pcb_ != nullptr && pcb_->state == SYN_SENT) {
-    tcp_pcb* const pcb = pcb_;
-    detach();
-    (void)tcp_close(pcb);  // silent in this state
+    give_up_connecting();
   } else if (pcb_ != nullptr && (unread || options_.linger_s == 0)) {
     abort(0);
   }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "tests/lib/peer.h"
 
 using namespace testing_lib;
@@ -124,6 +126,47 @@ TEST_F(Connect, UnreachableNeighbour) {
   ASSERT_EQ(errno, EINPROGRESS);
   EXPECT_TRUE(wait_for(fd, POLLOUT, 20000) & POLLERR);
   EXPECT_EQ(take_error(fd), EHOSTUNREACH);
+}
+
+// Whatever is to be shut, the attempt ends, and the socket is as if it had never tried.
+TEST_F(Connect, ShutdownEndsTheAttempt) {
+  sockaddr_in nobody = peer_address(htons(9));
+  nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~0xffu) | 80);
+  for (const int how : {SHUT_RD, SHUT_WR, SHUT_RDWR}) {
+    int fd = make(SOCK_NONBLOCK);
+    EXPECT_EQ(go(fd, nobody), -1);
+    EXPECT_EQ(errno, EINPROGRESS);
+    EXPECT_EQ(shutdown(fd, how), 0);
+    constexpr int kAll = POLLIN | POLLOUT | POLLRDHUP;
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLERR | POLLHUP);
+    EXPECT_EQ(take_error(fd), ECONNRESET);
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLHUP);
+    char byte;
+    EXPECT_EQ(read(fd, &byte, 1), -1);
+    EXPECT_EQ(errno, ENOTCONN);
+    EXPECT_EQ(send(fd, &byte, 1, MSG_NOSIGNAL), -1);
+    EXPECT_EQ(errno, EPIPE);
+    EXPECT_EQ(shutdown(fd, how), -1);
+    EXPECT_EQ(errno, ENOTCONN);
+    EXPECT_EQ(go(fd, nobody), -1);
+    EXPECT_EQ(errno, EINPROGRESS) << "it may try again";
+    EXPECT_EQ(close(fd), 0);
+  }
+}
+
+TEST_F(Connect, ShutdownWakesABlockingConnect) {
+  sockaddr_in nobody = peer_address(htons(9));
+  nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~0xffu) | 81);
+  int fd = make();
+  std::thread other([fd] {
+    while (shutdown(fd, SHUT_RDWR) != 0) usleep(1000);  // until the attempt has begun
+  });
+  const uint64_t start = now_ms();
+  EXPECT_EQ(go(fd, nobody), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  EXPECT_LT(now_ms() - start, 2000u);
+  other.join();
+  EXPECT_EQ(take_error(fd), 0);
 }
 
 TEST_F(Connect, BlockingConnectWithSendTimeout) {

@@ -125,6 +125,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void drop_received() noexcept;
   void open_window(size_t bytes) noexcept;
   void give_up_connecting() noexcept;
+  [[nodiscard]] bool keep_alive() noexcept;
   [[nodiscard]] uint32_t receive_window() const noexcept;
   void mark_dirty() noexcept;
   [[nodiscard]] size_t write_room() const noexcept;

@@ -257,6 +257,17 @@ void LwipStream::give_up(int error) noexcept {
   if (released_) stack_.free_stream(*this);
 }
 
+// lwIP's keepalive stops when this side has said its FIN, but the peer may have much to say still. False: it did not answer, and is given up.
+bool LwipStream::keep_alive() noexcept {
+  const uint32_t idle_ms = (tcp_ticks - pcb_->tmr) * TCP_SLOW_INTERVAL;
+  if (idle_ms > pcb_->keep_idle + pcb_->keep_cnt * pcb_->keep_intvl) {
+    give_up(ETIMEDOUT);
+    return false;
+  }
+  if (idle_ms > pcb_->keep_idle + pcb_->keep_cnt_sent * pcb_->keep_intvl && tcp_keepalive(pcb_) == ERR_OK) pcb_->keep_cnt_sent++;
+  return true;
+}
+
 bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   if (phase_ == Phase::connecting) {
     const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
@@ -273,6 +284,7 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     give_up(0);
     return false;
   }
+  if (pcb_->state == FIN_WAIT_2 && !released_ && ip_get_option(pcb_, SOF_KEEPALIVE) && !keep_alive()) return false;
   if (holding() && held_since_ns_ != 0 && now_ns - held_since_ns_ > kHoldLimitNs) {
     const bool cork = options_.cork;
     options_.cork = more_ = false;

@@ -340,6 +340,33 @@ TEST_F(TcpSemantics, KeepaliveFindsADeadPeer) {
   server->release();
 }
 
+// One direction is shut, and the answer never comes.
+TEST_F(TcpSemantics, KeepaliveWorksAfterTheFin) {
+  auto [client, server] = connected();
+  for (const auto& [option, value] : {std::pair{TcpOption::keepalive, 1}, {TcpOption::keepidle_s, 5}, {TcpOption::keepintvl_s, 2}, {TcpOption::keepcnt, 3}}) {
+    ASSERT_EQ(0, client->set_option(option, value));
+  }
+  ASSERT_EQ(0, client->shutdown(SHUT_WR));
+  pair_.client->flush();
+  pair_.pass(1000);
+  const uint64_t sent = pair_.client_wire().sent;
+  pair_.pass(60'000, 50);
+  EXPECT_TRUE(client->connected()) << "a living peer answers";
+  EXPECT_GE(pair_.client_wire().sent, sent + 8);
+  EXPECT_LE(pair_.client_wire().sent, sent + 14);
+  EXPECT_EQ(0, client->take_error());
+  pair_.server_wire().cut = true;
+  const uint64_t start = test_clock->now_ns;
+  int error = 0;
+  EXPECT_TRUE(pair_.until([&, c = client] { return (error = c->take_error()) != 0; }, 30'000));
+  EXPECT_EQ(ETIMEDOUT, error);
+  EXPECT_LE(test_clock->now_ns - start, 12'500 * kMs);
+  pair_.server_wire().cut = false;
+  client->release();
+  (void)server->set_option(TcpOption::linger_s, 0);
+  server->release();
+}
+
 TEST_F(TcpSemantics, IdleStacksHaveNoTimer) {
   auto [client, server] = connected();
   send_text(*client, "x");

@@ -4,12 +4,14 @@
 #include <linux/close_range.h>
 #include <linux/sockios.h>
 #include <sched.h>
+#include <sys/socket.h>
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
 #include "shim/calls.h"
 #include "shim/family.h"
 #include "shim/process.h"
+#include "shim/service.h"
 #include "shim/user_memory.h"
 #include "shim/wait.h"
 
@@ -107,6 +109,40 @@ long stream_figure(const zps_call& call) noexcept {
   return copy_out(reinterpret_cast<void*>(call.arg[2]), &value, sizeof value);
 }
 
+// Everything that was written has been acknowledged, or never will be.
+class Delivered final : public Condition {
+ public:
+  explicit Delivered(netstack::TcpStream* stream) noexcept : stream_(stream) {}
+  long check() noexcept override { return stream_->unsent_bytes() == 0 ? 0 : -EAGAIN; }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, stream_); }
+
+ private:
+  netstack::TcpStream* stream_;
+};
+
+// SO_LINGER: the last close() of a connection that still has something to deliver waits for that, blocking or not. Begins the wait with the lock
+// held; nullptr if there is none.
+Socket* begin_lingering(File* file, uint64_t* linger_ns) noexcept {
+  if (file == nullptr || file->kind != FileKind::socket || file->refs != 1) return nullptr;
+  auto* socket = static_cast<Socket*>(file);
+  if (socket->state != SocketState::stream || socket->stream->unsent_bytes() == 0 || socket->stream->readable_bytes() > 0) return nullptr;
+  int seconds = -1;
+  (void)socket->stream->get_option(netstack::TcpOption::linger_s, &seconds);
+  if (seconds <= 0 || !begin_wait(socket)) return nullptr;
+  drop_registrations(socket);
+  (void)socket->stream->shutdown(SHUT_WR);
+  *linger_ns = static_cast<uint64_t>(seconds) * 1'000'000'000;
+  return socket;
+}
+
+void linger(Socket* socket, uint64_t linger_ns) noexcept {
+  service_ensure();
+  Delivered condition(socket->stream);
+  WaitOptions options;
+  options.deadline_ns = deadline_after(linger_ns);
+  (void)wait_for(condition, options);
+}
+
 // Clears what a closed range held of ours.
 void clear_range(unsigned first, unsigned last) noexcept {
   Guard guard;
@@ -121,11 +157,17 @@ void clear_range(unsigned first, unsigned last) noexcept {
 long shim_close(const zps_call& call) noexcept {
   if (peek(call.arg[0]) == nullptr) return hidden(call.arg[0]) ? -EBADF : kPass;
   if (numbers_are_the_kernels()) return kPass;
+  Socket* lingering;
+  uint64_t linger_ns = 0;
   {
     Guard guard;
+    lingering = begin_lingering(file_at(call.arg[0]), &linger_ns);
     table_clear(number(call.arg[0]));
+    if (lingering != nullptr) guard.stack()->flush();
   }
-  return kernel_call(SYS_close, call.arg[0]);
+  const long result = kernel_call(SYS_close, call.arg[0]);
+  if (lingering != nullptr) linger(lingering, linger_ns);
+  return result;
 }
 
 long shim_close_range(const zps_call& call) noexcept {

@@ -32,10 +32,14 @@ void close_epoll(EpollFile* set) noexcept {
 
 void file_ref(File* file) noexcept { file->refs++; }
 
+void drop_registrations(File* file) noexcept {
+  while (FileLink* link = file->registrations.front()) drop_item(static_cast<EpollItem*>(link));
+}
+
 void file_unref(File* file) noexcept {
   CHECK(file->refs > 0);
   if (--file->refs > 0) return;
-  while (FileLink* link = file->registrations.front()) drop_item(static_cast<EpollItem*>(link));
+  drop_registrations(file);
   if (file->kind == FileKind::socket) {
     close_socket(static_cast<Socket*>(file));
   } else {

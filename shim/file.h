@@ -34,6 +34,8 @@ class File {
 // Adds and drops one reference. The last drop closes the file: its registrations vanish, its connection ends.
 void file_ref(File* file) noexcept;
 void file_unref(File* file) noexcept;
+// No epoll set reports the file any more.
+void drop_registrations(File* file) noexcept;
 
 // A pollable's level with the bits that always come in pairs: data to read is also RDNORM, room to write also WRNORM.
 [[nodiscard]] inline uint32_t full_level(const netstack::Pollable* source) noexcept {

@@ -24,7 +24,7 @@ constexpr OptionRow kRows[] = {
     ROW(SOL_SOCKET, SO_REUSEADDR, stored, kNone, "kept; bind() on the kernel's side honours it"),
     ROW(SOL_SOCKET, SO_REUSEPORT, stored, kNone, "honoured by listen() on both sides"),
     ROW(SOL_SOCKET, SO_KEEPALIVE, integer, TcpOption::keepalive, ""),
-    ROW(SOL_SOCKET, SO_LINGER, linger, TcpOption::linger_s, "0 seconds: close() resets; otherwise close() does not wait"),
+    ROW(SOL_SOCKET, SO_LINGER, linger, TcpOption::linger_s, "close() waits; dup2(), close_range() and exit() do not"),
     ROW(SOL_SOCKET, SO_RCVBUF, half, TcpOption::receive_buffer_bytes, "reported doubled; the window has room for two incoming segments at least"),
     ROW(SOL_SOCKET, SO_SNDBUF, half, TcpOption::send_buffer_bytes, "reported doubled"),
     ROW(SOL_SOCKET, SO_RCVTIMEO, receive_timeout, kNone, ""),

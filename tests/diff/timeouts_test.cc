@@ -57,6 +57,50 @@ TEST_P(Timeouts, OfReading) {
   EXPECT_TOOK(start);
 }
 
+// The last close() waits, whatever the mode of the descriptor.
+TEST_P(Timeouts, OfLingering) {
+  for (const bool nonblocking : {true, false}) {
+    Connection c = connect_pair();
+    ASSERT_EQ(fcntl(c.mine, F_SETFL, O_NONBLOCK), 0);
+    const std::vector<char> much(100000, 'l');
+    while (send(c.mine, much.data(), much.size(), MSG_NOSIGNAL) > 0) {
+    }
+    ASSERT_EQ(errno, EAGAIN);
+    ASSERT_EQ(fcntl(c.mine, F_SETFL, nonblocking ? O_NONBLOCK : 0), 0);
+    linger one{1, 1};
+    ASSERT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_LINGER, &one, sizeof one), 0);
+    const int copy = dup(c.mine);
+    uint64_t start = now_ms();
+    EXPECT_EQ(close(copy), 0);
+    EXPECT_LT(now_ms() - start, 900u) << "it was not the last";
+    start = now_ms();
+    EXPECT_EQ(close(c.mine), 0);
+    EXPECT_GE(now_ms() - start + 1, 1000u);
+    EXPECT_LT(now_ms() - start, 3000u);
+    peer.close(c.theirs);
+  }
+}
+
+TEST_P(Timeouts, LingeringEndsWithTheDelivery) {
+  Connection c = connect_pair();
+  const int set = epoll_create1(0);
+  epoll_event event{EPOLLOUT | EPOLLIN | EPOLLRDHUP, {}};
+  ASSERT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, c.mine, &event), 0);
+  ASSERT_EQ(fcntl(c.mine, F_SETFL, O_NONBLOCK), 0);
+  const std::vector<char> much(100000, 'l');
+  int64_t written = 0;
+  for (ssize_t n; (n = send(c.mine, much.data(), much.size(), MSG_NOSIGNAL)) > 0;) written += n;
+  linger wait{1, 60};
+  ASSERT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_LINGER, &wait, sizeof wait), 0);
+  const int job = peer.start(PeerOp::drain, c.theirs);
+  const uint64_t start = now_ms();
+  EXPECT_EQ(close(c.mine), 0);
+  EXPECT_LT(now_ms() - start, 30000u);
+  EXPECT_EQ(peer.finish(job).result, written);
+  EXPECT_EQ(epoll_wait(set, &event, 1, 0), 0) << "a closed descriptor reports nothing";
+  EXPECT_EQ(close(set), 0);
+}
+
 TEST_P(Timeouts, OfWriting) {
   Connection c = connect_pair();
   limit(c.mine, SO_SNDTIMEO);

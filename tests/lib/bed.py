@@ -18,7 +18,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+
+import loss
 
 MODES = ("kernel", "zpstack-veth", "zpstack-memif")
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
@@ -96,6 +99,7 @@ class Bed:
         self.pcap = pcap
         self.processes = []
         self._namespaces = []
+        self._loss = None
         memif = mode == "zpstack-memif"
         self.sut_address = "198.18.9.1" if memif else "198.18.0.2"
         self.peer_address = "198.18.9.2" if memif else "198.18.0.1"
@@ -174,6 +178,24 @@ class Bed:
         """Starts tcpdump on every device of the peer's namespace (a memif has none: its frames are not seen)."""
         return self.spawn_peer(["tcpdump", "-i", "any", "-U", "-w", self.traces / "wire.pcap"], name="tcpdump", environment=dict(os.environ))
 
+    def lose(self, per_mille):
+        """From now on so many frames of a thousand get lost in each direction between the two sides (not on a memif). OSError where the kernel cannot do it."""
+        made = []
+
+        def inside():  # a thread has a network namespace of its own
+            self.peer_space.enter()
+            try:
+                made.append(loss.Loss("zps0", per_mille))
+            except OSError as error:
+                made.append(error)
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        if isinstance(made[0], OSError):
+            raise made[0]
+        self._loss = made[0]
+
     def output(self, name):
         text = ""
         for suffix in ("out", "err"):
@@ -199,6 +221,8 @@ class Bed:
             space.close()
         for process in self.processes:
             process.wait()
+        if self._loss:
+            self._loss.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
         return False
 

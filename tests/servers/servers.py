@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Runs one shape of the echo server in one mode: 1000 connections byte-exact, children killed, the listener still serving after.
 
-  servers.py --build build/release --mode zpstack-veth fork|prefork|daemon [--connections 1000] [--step serve|kill|die-locked]
+  servers.py --build build/release --mode zpstack-veth fork|prefork|daemon [--connections 1000] [--step serve|kill|die-locked] [--loss 10]
 """
 import argparse
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import bed as beds  # noqa: E402
 
 PORT = 7007
+SKIPPED = 77  # CTest's SKIP_RETURN_CODE
 
 
 def run(options, traces):
@@ -29,6 +31,13 @@ def run(options, traces):
         if options.shape == "daemon" and server.wait(30) != 0:
             return "the process that started the daemon failed"
         at_start = pools(bed)
+        if options.loss:
+            try:
+                bed.lose(options.loss)
+            except OSError as error:
+                print(f"SKIP this kernel cannot lose frames on demand: {error}")
+                shutil.rmtree(traces)
+                sys.exit(SKIPPED)
         for step in options.step or steps_of(options):
             start = time.monotonic()
             extra = {"serve": [options.connections, 8 if options.shape != "prefork" else 4], "kill": ["strict"] if options.mode == "kernel" else [], "die-locked": [trigger]}[step]
@@ -75,6 +84,7 @@ def main():
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--step", action="append", choices=("serve", "kill", "die-locked"))
     parser.add_argument("--timeout", type=float, default=180)
+    parser.add_argument("--loss", type=int, default=0, help="so many frames of a thousand, in each direction")
     parser.add_argument("--pcap", action="store_true")
     options = parser.parse_args()
     traces = options.build / "test-traces" / f"servers-{options.shape}-{options.mode}"

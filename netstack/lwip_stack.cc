@@ -170,7 +170,9 @@ void LwipStack::retry_output() noexcept {
 // As many at a time as the wire takes.
 void LwipStack::ask_peers() noexcept {
   const uint32_t peers = wire_facts_.peers;
-  bool refused = false;
+  if (now_ns_ < resets_wait_until_ns_) paid_resets_ = 0;  // a recovery had the wire begin anew, and nobody was there to be told
+  pay_resets();
+  bool refused = starved_;
   region_of(*this).streams.for_each([&](LwipStream& stream) { refused = refused || !stream.ask_peer(peers); });
   if (!refused) peers_asked_ = peers;
 }
@@ -287,10 +289,14 @@ bool LwipStack::routes(uint32_t address_be) const noexcept {
   return near || setup_.gateway_be != 0;
 }
 
+uint32_t LwipStack::hop_to(uint32_t address_be) const noexcept {
+  const bool near = ((address_be ^ setup_.address_be) & mask_be(setup_.prefix)) == 0;
+  return near ? address_be : setup_.gateway_be;
+}
+
 bool LwipStack::neighbour_known(uint32_t address_be) noexcept {
   if (owns(address_be)) return true;
-  const bool near = ((address_be ^ setup_.address_be) & mask_be(setup_.prefix)) == 0;
-  const ip4_addr_t hop{near ? address_be : setup_.gateway_be};
+  const ip4_addr_t hop{hop_to(address_be)};
   eth_addr* mac;
   const ip4_addr_t* found;
   return etharp_find_addr(&netif_, &hop, &mac, &found) >= 0;

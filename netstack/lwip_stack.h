@@ -70,6 +70,8 @@ class LwipStack final : public Stack {
   [[nodiscard]] LwipListener* find_listener(const SocketAddress& local, uint32_t spread) noexcept;
   [[nodiscard]] bool port_taken_by_listener(const SocketAddress& local, bool reuse_port) noexcept;
   [[nodiscard]] bool neighbour_known(uint32_t address_be) noexcept;
+  // The neighbour that packets to this address go to.
+  [[nodiscard]] uint32_t hop_to(uint32_t address_be) const noexcept;
 
   // For the wire's glue and lwIP's hooks.
   void output_starved() noexcept { starved_ = true; }
@@ -173,6 +175,8 @@ class LwipStack final : public Stack {
   uint64_t assertions_ = 0;
   tcp_pcb* ticking_ = nullptr;  // the connection the tick asks about; null again if that ended it
   uint32_t noted_resets_ = 0, paid_resets_ = 0;  // of StackRegion::resets
+  uint32_t asked_resets_ = 0;                    // as far as neighbours were asked for
+  uint64_t resets_wait_until_ns_ = 0;
   bool starved_ = false;
   bool in_poll_ = false;
   bool flushing_ = false;
@@ -186,17 +190,26 @@ struct OwedReset {
   uint16_t local_port, peer_port;
 };
 
+// An entry of lwIP's neighbour table.
+struct Neighbour {
+  ip4_addr_t address;
+  uint8_t mac[6];
+};
+
 // What the region holds. Laid over zero-filled memory; only the stack object is constructed, the rest is valid as zeros.
 struct StackRegion {
   static constexpr int kMaxStreams = 65536;
   static constexpr int kMaxListeners = 1024;
+  static constexpr uint32_t kMostResets = 2 * kMaxStreams;
 
   alignas(64) unsigned char stack_storage[sizeof(LwipStack)];
   alignas(64) TcpDemux demux;
   alignas(64) PortTable ports;
   alignas(64) Slab<LwipStream, kMaxStreams> streams;
   alignas(64) Slab<LwipListener, kMaxListeners> listeners;
-  OwedReset resets[kMaxStreams];
+  OwedReset resets[kMostResets];
+  Neighbour neighbours[ARP_TABLE_SIZE];
+  int neighbour_count;
 };
 
 // The stack of this copy of the image, and where it keeps its endpoints.

@@ -172,7 +172,11 @@ void LwipStream::abort(int error) noexcept {
 void LwipStream::give_up_connecting() noexcept {
   tcp_pcb* const pcb = pcb_;
   detach();
-  (void)tcp_close(pcb);  // silent in SYN-SENT
+  if (pcb->state == SYN_SENT) {
+    (void)tcp_close(pcb);  // silent
+  } else {
+    tcp_abort(pcb);
+  }
 }
 
 long LwipStream::shutdown(int how) noexcept {

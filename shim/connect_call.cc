@@ -53,6 +53,10 @@ void forget_failed_stream(Socket* socket) noexcept {
 // Another connect() on a socket of the stack. kPass: start anew.
 long connect_again(Socket* socket) noexcept {
   if (socket->stream->connecting()) return -EALREADY;
+  if (socket->attempt_ended) {  // by the program itself: nothing is to be told
+    forget_failed_stream(socket);
+    return kPass;
+  }
   const bool reported = socket->connect_reported;
   const long result = connect_result(socket);
   if (socket->stream->connected()) return reported && result == 0 ? -EISCONN : result;
@@ -73,7 +77,7 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   }
   socket->stream = stream;
   socket->state = SocketState::stream;
-  socket->connect_reported = false;
+  socket->connect_reported = socket->attempt_ended = false;
   registrations_follow(socket, false);
   stack->flush();
   return 0;
@@ -84,6 +88,7 @@ long await_connection(int fd, Socket* socket) noexcept {
   {
     Guard guard;
     if (file_at(fd) != socket) return -EBADF;
+    if (socket->stream == nullptr) return -EINPROGRESS;  // another thread has ended the attempt
     if (socket->nonblocking) {
       if (socket->stream->connecting()) return -EINPROGRESS;
       const long result = connect_result(socket);

@@ -11,13 +11,13 @@ void close_socket(Socket* socket) noexcept {
   if (socket->stream != nullptr) {
     while (netstack::Observer* observer = socket->stream->observers.pop_front()) (void)observer;
     socket->stream->release();
-    // FIN or RST goes out with the next flush; nobody may be about to wait.
-    if (netstack::Stack* stack = the_stack()) stack->flush();
   }
   if (socket->listener != nullptr) {
     while (netstack::Observer* observer = socket->listener->observers.pop_front()) (void)observer;
     socket->listener->release();
   }
+  // FIN or RST goes out with the next flush; nobody may be about to wait.
+  if (netstack::Stack* stack = the_stack()) stack->flush();
   socket->state = SocketState::kernel;
   family->sockets.release(socket);
 }

@@ -61,6 +61,7 @@ class Socket : public File {
   uint8_t domain;                 // AF_INET or AF_INET6
   bool stack_bound = false;       // bind() named an address of the stack; the kernel knows nothing of it
   bool dual = false;              // the kernel listens too
+  bool attempt_ended = false;     // shutdown() came before the connection was there
   bool connect_reported = false;  // a connect() has told the program that the connection is there
   netstack::TcpStream* stream = nullptr;
   netstack::TcpListener* listener = nullptr;

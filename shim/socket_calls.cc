@@ -302,7 +302,9 @@ long shim_shutdown(const zps_call& call) noexcept {
   if (socket == nullptr) return kPass;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   if (socket->state == SocketState::stream) {
+    const bool connecting = socket->stream->connecting();
     const long result = socket->stream->shutdown(how);
+    if (connecting && result == 0) socket->attempt_ended = true;
     guard.stack()->flush();
     return result;
   }

@@ -150,6 +150,10 @@ TEST_F(Connect, ShutdownEndsTheAttempt) {
     EXPECT_EQ(errno, ENOTCONN);
     EXPECT_EQ(go(fd, nobody), -1);
     EXPECT_EQ(errno, EINPROGRESS) << "it may try again";
+    EXPECT_EQ(shutdown(fd, how), 0);
+    EXPECT_EQ(go(fd, nobody), -1);
+    EXPECT_EQ(errno, EINPROGRESS) << "what ended the last attempt is not told";
+    EXPECT_EQ(take_error(fd), 0);
     EXPECT_EQ(close(fd), 0);
   }
 }

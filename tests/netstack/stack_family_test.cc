@@ -175,6 +175,70 @@ TEST_F(Family, EveryPeerOfManyIsTold) {
   listener->release();
 }
 
+// So long that the neighbour tables forget; they notice when something is sent.
+void forget_neighbours(const Pair& pair) {
+  pair.pass(400'000, 1000);
+  TcpStream* probe = pair.server->make_stream();
+  EXPECT_EQ(0, probe->connect(address("198.18.0.77", 1)));
+  pair.pass(2000);
+  probe->release();
+}
+
+// The peer has not been heard of for long: its address is asked for, and more is owed to it than may wait for the answer.
+TEST_F(Family, EveryPeerIsToldThatIsNotKnownAnyMore) {
+  constexpr int kConnections = 500;
+  TcpListener* listener = listen(80, 4096);
+  std::vector<TcpStream*> clients, servers;
+  for (int i = 0; i < kConnections; i++) {
+    clients.push_back(connect(80));
+    if (i % 100 == 99) pair_.settle();
+  }
+  pair_.pass(1000);
+  while (TcpStream* server = accept(*listener)) servers.push_back(server);
+  ASSERT_EQ(size_t{kConnections}, servers.size());
+  forget_neighbours(pair_);
+  pair_.server->recover();
+  pair_.pass(1000);
+  int told = 0;
+  for (TcpStream* client : clients) {
+    told += client->take_error() == ECONNRESET ? 1 : 0;
+    client->release();
+  }
+  EXPECT_EQ(kConnections, told);
+  for (TcpStream* server : servers) server->release();
+  listener->release();
+}
+
+TEST_F(Family, ANeighbourThatIsGoneIsNotWaitedForLong) {
+  auto [client, server] = connected();
+  forget_neighbours(pair_);
+  pair_.client_wire().cut = true;
+  pair_.server->recover();
+  pair_.pass(20'000);
+  EXPECT_GT(pair_.server->next_timer_ns(), test_clock->now_ns + 500 * kMs);
+  pair_.client_wire().cut = false;
+  EXPECT_TRUE(client->connected());
+  send_text(*client, "who is there?");
+  EXPECT_TRUE(pair_.until([&, c = client] { return !c->connected(); }, 10'000));
+  client->release();
+  server->release();
+}
+
+// The wire had to begin anew as well, and nobody was at its other end when the resets were sent.
+TEST_F(Family, WhoeverComesToTheWireAfterwardsIsTold) {
+  auto [client, server] = connected();
+  pair_.client_wire().cut = true;
+  pair_.server->recover();
+  pair_.pass(100);
+  pair_.client_wire().cut = false;
+  EXPECT_TRUE(client->connected());
+  pair_.server_wire().new_peer();
+  pair_.pass(100);
+  EXPECT_EQ(ECONNRESET, client->take_error());
+  client->release();
+  server->release();
+}
+
 // The program has closed, and what it had sent last is lost with the stack: the peer, who only waits for it, must hear of that.
 TEST_F(Family, AReleasedConnectionsPeerIsTold) {
   auto [client, server] = connected();

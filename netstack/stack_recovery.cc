@@ -82,6 +82,7 @@ void LwipStack::note_resets() noexcept {
 
 // A neighbour that nobody knows any more is asked for first: fewer packets wait for it than there may be resets. Paid is what the wire has shown.
 void LwipStack::pay_resets() noexcept {
+  const bool starved_before = starved_;
   uint32_t next = paid_resets_;
   for (starved_ = false; next < noted_resets_ && !starved_;) {
     const OwedReset& owed = region_of(*this).resets[next];
@@ -96,6 +97,7 @@ void LwipStack::pay_resets() noexcept {
     tcp_rst(nullptr, owed.sequence, owed.acknowledgement, &local, &peer, owed.local_port, owed.peer_port);
     if (!starved_) next++;
   }
+  starved_ |= starved_before;
   if (next == paid_resets_) return;
   setup_.wire->flush();
   paid_resets_ = next;

@@ -66,6 +66,7 @@ enum class TcpOption {
   user_timeout_ms,   // 0: off
   send_buffer_bytes, // usable bytes, as the program asked (not doubled)
   receive_buffer_bytes,
+  receive_low_water, // SO_RCVLOWAT: readable from so many bytes on
   max_segment,       // TCP_MAXSEG
   linger_s,          // -1: off; 0: close() resets; > 0: seconds
   reuse_address,     // 0/1

@@ -57,6 +57,7 @@ void LwipStream::detach() noexcept {
 void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
   options_ = listener.options_;
   withheld_ = kDefaultReceiveBuffer - receive_window();
+  set_low_water();
   local_ = {pcb->local_ip.addr, lwip_htons(pcb->local_port)};
   peer_ = {pcb->remote_ip.addr, lwip_htons(pcb->remote_port)};
   phase_ = Phase::connected;
@@ -274,7 +275,7 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
   }
   stream->queue_received(p);
   stream->stack_.note_arrival();
-  stream->announce(kReadable);
+  if (stream->received_bytes_ >= stream->low_water_) stream->announce(kReadable);
   return ERR_OK;
 }
 
@@ -356,6 +357,11 @@ uint32_t LwipStream::receive_window() const noexcept {
   const uint32_t frame = stack_.takes_in() != 0 ? stack_.takes_in() : stack_.frame_mtu();
   const auto asked = static_cast<uint32_t>(options_.receive_buffer);
   return asked < 2 * frame ? 2 * frame : asked;
+}
+
+void LwipStream::set_low_water() noexcept {
+  const auto asked = static_cast<uint32_t>(options_.receive_low_water);
+  low_water_ = asked < receive_window() / 2 ? asked : receive_window() / 2;
 }
 
 // The window grows by what was read. An update of its own is sent when the peer may be waiting for it: after 64 KB, or

@@ -101,7 +101,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   struct Options {
     int keepidle_s = 7200, keepintvl_s = 75, keepcnt = 9;
     int user_timeout_ms = 0;
-    int send_buffer = kDefaultSendBuffer, receive_buffer = kDefaultReceiveBuffer;
+    int send_buffer = kDefaultSendBuffer, receive_buffer = kDefaultReceiveBuffer, receive_low_water = 1;
     int max_segment = 0;
     int linger_s = -1;
     uint8_t tos = 0, ttl = 64;
@@ -124,6 +124,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void queue_received(pbuf* p) noexcept;
   void drop_received() noexcept;
   void open_window(size_t bytes) noexcept;
+  void set_low_water() noexcept;
   void give_up_connecting() noexcept;
   [[nodiscard]] bool keep_alive() noexcept;
   [[nodiscard]] uint32_t receive_window() const noexcept;
@@ -159,6 +160,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   uint64_t held_since_ns_ = 0;
   uint64_t progress_ns_ = 0;  // when data was last acknowledged or first became outstanding
   uint64_t read_total_ = 0;
+  uint32_t low_water_ = 1;  // what the program asked for, but no more than half of a window
   uint32_t withheld_ = 0;  // window bytes that stay closed because the program asked for a small receive buffer
   uint64_t connect_ns_ = 0;  // when the attempt under way (or the failed one) began; 0 once connected
 

@@ -76,8 +76,14 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       const uint32_t before = receive_window();
       o.receive_buffer = wanted;
       if (receive_window() < before) withheld_ += before - receive_window();
+      set_low_water();
       break;
     }
+    case TcpOption::receive_low_water:
+      o.receive_low_water = value < 1 ? 1 : value;
+      set_low_water();
+      announce(ready());
+      break;
     case TcpOption::max_segment:
       if (value != 0 && (value < 88 || value > 32767)) return -EINVAL;
       o.max_segment = value;
@@ -114,6 +120,7 @@ long LwipStream::get_option(TcpOption option, int* value) const noexcept {
     case TcpOption::user_timeout_ms: *value = o.user_timeout_ms; break;
     case TcpOption::send_buffer_bytes: *value = o.send_buffer; break;
     case TcpOption::receive_buffer_bytes: *value = o.receive_buffer; break;
+    case TcpOption::receive_low_water: *value = o.receive_low_water; break;
     case TcpOption::max_segment: *value = pcb_ != nullptr && connected() ? pcb_->mss : o.max_segment != 0 ? o.max_segment : 536; break;
     case TcpOption::linger_s: *value = o.linger_s; break;
     case TcpOption::reuse_address: *value = o.reuse_address; break;

@@ -18,7 +18,7 @@ constexpr uint32_t kWritable = EPOLLOUT | EPOLLWRNORM;
 uint32_t LwipStream::ready() const noexcept {
   const int unusual = error_ | int{peer_closed_} | int{read_closed_} | int{write_closed_} | (static_cast<int>(phase_) ^ static_cast<int>(Phase::connected));
   if (unusual == 0) [[likely]] {
-    const uint32_t readable = received_bytes_ > 0 ? kReadable : 0;
+    const uint32_t readable = received_bytes_ >= low_water_ ? kReadable : 0;
     if (writable()) [[likely]] return readable | kWritable;
     no_space_ = true;
     return readable;
@@ -28,7 +28,7 @@ uint32_t LwipStream::ready() const noexcept {
   if (phase_ == Phase::fresh || phase_ == Phase::closed || (write_closed_ && no_more_reading)) events |= EPOLLHUP;
   if (no_more_reading) events |= kReadable | EPOLLRDHUP;
   if (phase_ != Phase::connecting) {
-    if (received_bytes_ > 0) events |= kReadable;
+    if (received_bytes_ >= low_water_) events |= kReadable;
     if (write_closed_ || writable()) {
       events |= kWritable;
     } else {

@@ -68,6 +68,7 @@ class Socket : public File {
   netstack::SocketAddress bound;
   uint64_t receive_timeout_ns = 0;  // SO_RCVTIMEO; 0: none
   uint64_t send_timeout_ns = 0;     // SO_SNDTIMEO
+  uint32_t receive_low_water = 1;   // a blocking read waits for so many bytes, or for what it asks for if that is less
   uint64_t options_set = 0;         // a bit per row of the option table: what accepted sockets inherit
 };
 

@@ -60,6 +60,7 @@ long follow(int fd, const OptionRow& row, int index) noexcept {
   socket->options_set |= uint64_t{1} << index;
   if (row.kind == OptionKind::receive_timeout) socket->receive_timeout_ns = timeout_ns;
   if (row.kind == OptionKind::send_timeout) socket->send_timeout_ns = timeout_ns;
+  if (row.option == netstack::TcpOption::receive_low_water) socket->receive_low_water = static_cast<uint32_t>(value);
   if (!for_stack) return 0;
   if (socket->stream != nullptr) return socket->stream->set_option(row.option, value);
   if (socket->listener != nullptr) return socket->listener->set_option(row.option, value);

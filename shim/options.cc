@@ -38,7 +38,7 @@ constexpr OptionRow kRows[] = {
     ROW(SOL_SOCKET, SO_OOBINLINE, stored, kNone, "urgent data is not received"),
     ROW(SOL_SOCKET, SO_PRIORITY, stored, kNone, "kept, not used"),
     ROW(SOL_SOCKET, SO_MARK, stored, kNone, "kept, not used"),
-    ROW(SOL_SOCKET, SO_RCVLOWAT, stored, kNone, "kept, not used: one byte is enough to be readable"),
+    ROW(SOL_SOCKET, SO_RCVLOWAT, integer, TcpOption::receive_low_water, "at most half of the window"),
     ROW(SOL_SOCKET, SO_BUSY_POLL, stored, kNone, "kept, not used: waits poll by themselves"),
     ROW(SOL_SOCKET, SO_INCOMING_CPU, stored, kNone, "kept, not used"),
     ROW(SOL_SOCKET, SO_COOKIE, stored, kNone, "the placeholder's"),

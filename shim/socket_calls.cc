@@ -106,6 +106,7 @@ long accept_from_stack(int fd, int flags, SocketAddress* peer, int* domain) noex
       socket->receive_timeout_ns = listening->receive_timeout_ns;
       socket->send_timeout_ns = listening->send_timeout_ns;
       socket->options_set = inherited = listening->options_set;
+      socket->receive_low_water = listening->receive_low_water;
       error = table_set(static_cast<int>(made), socket);
       if (error != 0) {
         socket->refs = 1;

@@ -64,14 +64,14 @@ void raise_sigpipe() noexcept {
   (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), kernel_call(SYS_gettid), SIGPIPE);
 }
 
-// Reads until `wanted` bytes came (MSG_WAITALL) or something came at all.
+// Reads until `wanted` bytes came.
 class ReadCondition final : public Condition {
  public:
-  ReadCondition(Socket* socket, const iovec* parts, int count, bool peek_only, bool all) noexcept
-      : socket_(socket), parts_(parts), count_(count), peek_(peek_only), all_(all), wanted_(total_bytes(parts, count)) {}
+  ReadCondition(Socket* socket, const iovec* parts, int count, bool peek_only, size_t wanted) noexcept
+      : socket_(socket), parts_(parts), count_(count), peek_(peek_only), wanted_(wanted) {}
 
   long check() noexcept override {
-    if (peek_ && all_ && socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & kNoMoreWillCome) == 0) return -EAGAIN;
+    if (peek_ && socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & kNoMoreWillCome) == 0) return -EAGAIN;
     while (true) {
       long result;
       if (done_ == 0) {
@@ -82,7 +82,7 @@ class ReadCondition final : public Condition {
       }
       if (result <= 0) return done_ > 0 && result != -EAGAIN ? static_cast<long>(done_) : result;
       done_ += static_cast<size_t>(result);
-      if (!all_ || peek_ || done_ >= wanted_) return static_cast<long>(done_);
+      if (peek_ || done_ >= wanted_) return static_cast<long>(done_);
     }
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
@@ -92,7 +92,7 @@ class ReadCondition final : public Condition {
   Socket* socket_;
   const iovec* parts_;
   int count_;
-  bool peek_, all_;
+  bool peek_;
   size_t wanted_;
   size_t done_ = 0;
 };
@@ -160,7 +160,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   const bool all = (flags & MSG_WAITALL) != 0;
   Socket* socket;
   uint64_t timeout_ns;
-  size_t started = 0;
+  size_t wanted, started = 0;
   {
     Guard guard;
     socket = socket_at(fd);
@@ -168,22 +168,23 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (socket->state != SocketState::stream) return -ENOTCONN;
     if (total_bytes(parts, count) == 0) return 0;
     const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
-    long result = wait && peek_only && all ? -EAGAIN : read_stream(socket->stream, parts, count, peek_only);
+    const size_t wanted_at_once = total_bytes(parts, count);
+    wanted = all || wanted_at_once < socket->receive_low_water ? wanted_at_once : socket->receive_low_water;
+    long result = wait && peek_only && wanted > 1 ? -EAGAIN : read_stream(socket->stream, parts, count, peek_only);
     if (result == -EAGAIN && !wait) {
       // A program that asks without waiting still drives the wire.
       (void)guard.stack()->poll(base::monotonic_ns());
       result = read_stream(socket->stream, parts, count, peek_only);
     }
-    if (!wait || (result != -EAGAIN && (!all || peek_only || result <= 0))) return result;
+    if (!wait || (result != -EAGAIN && (peek_only || result <= 0 || static_cast<size_t>(result) >= wanted))) return result;
     if (result > 0) started = static_cast<size_t>(result);
-    if (started >= total_bytes(parts, count)) return static_cast<long>(started);
     timeout_ns = socket->receive_timeout_ns;
     if (!begin_wait(socket)) return -ENOMEM;
   }
   service_ensure();
   const Remainder rest(parts, count, started);
   const bool whole = started == 0;
-  ReadCondition condition(socket, whole ? parts : rest.parts(), whole ? count : rest.count(), peek_only, all);
+  ReadCondition condition(socket, whole ? parts : rest.parts(), whole ? count : rest.count(), peek_only, wanted - started);
   const long result = wait_for(condition, wait_options(timeout_ns));
   if (result >= 0) return static_cast<long>(started) + result;
   const size_t moved = started + condition.done();

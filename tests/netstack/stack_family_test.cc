@@ -23,6 +23,24 @@ class Family : public StackTest {
     EXPECT_EQ(child, waitpid(child, &status, 0));
     return status;
   }
+  std::vector<TcpStream*> connect_many(int count) {
+    std::vector<TcpStream*> clients;
+    for (int i = 0; i < count; i++) {
+      clients.push_back(connect(80));
+      if (i % 100 == 99) pair_.settle();
+    }
+    pair_.pass(1000);
+    return clients;
+  }
+  // How many of them were reset; all are released.
+  static int release_reset(const std::vector<TcpStream*>& clients) {
+    int reset = 0;
+    for (TcpStream* client : clients) {
+      reset += client->take_error() == ECONNRESET ? 1 : 0;
+      client->release();
+    }
+    return reset;
+  }
 };
 
 struct Recorder final : netstack::Observer {
@@ -157,21 +175,11 @@ TEST_F(Family, ResetsAreNotLostAmongAnswers) {
 TEST_F(Family, EveryPeerOfManyIsTold) {
   constexpr int kConnections = 3000;
   TcpListener* listener = listen(80, 4096);
-  std::vector<TcpStream*> clients;
-  for (int i = 0; i < kConnections; i++) {
-    clients.push_back(connect(80));
-    if (i % 100 == 99) pair_.settle();
-  }
-  pair_.pass(1000);
+  const std::vector<TcpStream*> clients = connect_many(kConnections);
   for (TcpStream* client : clients) ASSERT_TRUE(client->connected());
   pair_.server->recover();
   pair_.pass(3000);
-  int told = 0;
-  for (TcpStream* client : clients) {
-    told += client->take_error() == ECONNRESET ? 1 : 0;
-    client->release();
-  }
-  EXPECT_EQ(kConnections, told);
+  EXPECT_EQ(kConnections, release_reset(clients));
   listener->release();
 }
 
@@ -188,23 +196,14 @@ void forget_neighbours(const Pair& pair) {
 TEST_F(Family, EveryPeerIsToldThatIsNotKnownAnyMore) {
   constexpr int kConnections = 500;
   TcpListener* listener = listen(80, 4096);
-  std::vector<TcpStream*> clients, servers;
-  for (int i = 0; i < kConnections; i++) {
-    clients.push_back(connect(80));
-    if (i % 100 == 99) pair_.settle();
-  }
-  pair_.pass(1000);
+  const std::vector<TcpStream*> clients = connect_many(kConnections);
+  std::vector<TcpStream*> servers;
   while (TcpStream* server = accept(*listener)) servers.push_back(server);
   ASSERT_EQ(size_t{kConnections}, servers.size());
   forget_neighbours(pair_);
   pair_.server->recover();
   pair_.pass(1000);
-  int told = 0;
-  for (TcpStream* client : clients) {
-    told += client->take_error() == ECONNRESET ? 1 : 0;
-    client->release();
-  }
-  EXPECT_EQ(kConnections, told);
+  EXPECT_EQ(kConnections, release_reset(clients));
   for (TcpStream* server : servers) server->release();
   listener->release();
 }

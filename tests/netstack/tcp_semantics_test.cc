@@ -321,31 +321,40 @@ TEST_F(TcpSemantics, OrphanWhosePeerTakesNothingEnds) {
   server->release();
 }
 
-TEST_F(TcpSemantics, KeepaliveFindsADeadPeer) {
-  auto [client, server] = connected();
-  for (const auto& [option, value] : {std::pair{TcpOption::keepalive, 1}, {TcpOption::keepidle_s, 5}, {TcpOption::keepintvl_s, 2}, {TcpOption::keepcnt, 3}}) {
-    ASSERT_EQ(0, client->set_option(option, value));
+class Keepalive : public StackTest {
+ protected:
+  static void set(TcpStream& stream) {
+    for (const auto& [option, value] : {std::pair{TcpOption::keepalive, 1}, {TcpOption::keepidle_s, 5}, {TcpOption::keepintvl_s, 2}, {TcpOption::keepcnt, 3}}) {
+      ASSERT_EQ(0, stream.set_option(option, value));
+    }
   }
+  // The server goes silent, and its client finds out in time.
+  void expect_death_noticed(TcpStream* client) {
+    pair_.server_wire().cut = true;
+    const uint64_t start = test_clock->now_ns;
+    int error = 0;
+    EXPECT_TRUE(pair_.until([&] { return (error = client->take_error()) != 0; }, 30'000));
+    EXPECT_EQ(ETIMEDOUT, error);
+    EXPECT_LE(test_clock->now_ns - start, 12'500 * kMs);
+    pair_.server_wire().cut = false;
+  }
+};
+
+TEST_F(Keepalive, FindsADeadPeer) {
+  auto [client, server] = connected();
+  set(*client);
   pair_.pass(60'000, 50);
   EXPECT_TRUE(client->connected()) << "a living peer answers";
-  pair_.server_wire().cut = true;
-  const uint64_t start = test_clock->now_ns;
-  int error = 0;
-  EXPECT_TRUE(pair_.until([&, c = client] { return (error = c->take_error()) != 0; }, 30'000));
-  EXPECT_EQ(ETIMEDOUT, error);
-  EXPECT_LE(test_clock->now_ns - start, 12'500 * kMs);
-  pair_.server_wire().cut = false;
+  expect_death_noticed(client);
   client->release();
   (void)server->set_option(TcpOption::linger_s, 0);
   server->release();
 }
 
 // One direction is shut, and the answer never comes.
-TEST_F(TcpSemantics, KeepaliveWorksAfterTheFin) {
+TEST_F(Keepalive, WorksAfterTheFin) {
   auto [client, server] = connected();
-  for (const auto& [option, value] : {std::pair{TcpOption::keepalive, 1}, {TcpOption::keepidle_s, 5}, {TcpOption::keepintvl_s, 2}, {TcpOption::keepcnt, 3}}) {
-    ASSERT_EQ(0, client->set_option(option, value));
-  }
+  set(*client);
   ASSERT_EQ(0, client->shutdown(SHUT_WR));
   pair_.client->flush();
   pair_.pass(1000);
@@ -355,13 +364,7 @@ TEST_F(TcpSemantics, KeepaliveWorksAfterTheFin) {
   EXPECT_GE(pair_.client_wire().sent, sent + 8);
   EXPECT_LE(pair_.client_wire().sent, sent + 14);
   EXPECT_EQ(0, client->take_error());
-  pair_.server_wire().cut = true;
-  const uint64_t start = test_clock->now_ns;
-  int error = 0;
-  EXPECT_TRUE(pair_.until([&, c = client] { return (error = c->take_error()) != 0; }, 30'000));
-  EXPECT_EQ(ETIMEDOUT, error);
-  EXPECT_LE(test_clock->now_ns - start, 12'500 * kMs);
-  pair_.server_wire().cut = false;
+  expect_death_noticed(client);
   client->release();
   (void)server->set_option(TcpOption::linger_s, 0);
   server->release();

@@ -25,7 +25,8 @@ LwipStack::LwipStack(const StackSetup& setup) noexcept
       checks_of_unchecked_(setup.wire->facts().link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0),
       random_state_{setup.seed[0], setup.seed[1]},
       wire_facts_(setup.wire->facts()),
-      peers_asked_(wire_facts_.peers) {
+      peers_asked_(wire_facts_.peers),
+      peers_told_(wire_facts_.peers) {
   now_ns_ = clock_origin_ns_ = setup.now_ns();
   const uint64_t ticks = uint64_t{setup.time_wait_ms} * 1'000'000 / kSlowTickNs;
   time_wait_ticks_ = static_cast<uint32_t>(ticks == 0 ? 1 : ticks);
@@ -84,6 +85,7 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   }
   if (peers_asked_ != wire_facts_.peers) [[unlikely]] ask_peers();
   if (starved_) retry_output();
+  if (owes_resets_) [[unlikely]] pay_resets();
   run_timers();
   flush();
   in_poll_ = false;
@@ -157,7 +159,6 @@ bool LwipStack::put_off(const uint8_t* headers) noexcept {
 // The wire had no frame for something. What was refused is marked in its connection, and all that wait are armed.
 void LwipStack::retry_output() noexcept {
   starved_ = false;
-  pay_resets();
   for (tcp_pcb* pcb = demux().armed().front(); pcb != nullptr && !starved_;) {
     tcp_pcb* const next = PcbList::after(pcb);
     if (pcb->unsent != nullptr || tcp_is_flag_set(pcb, TF_ACK_NOW)) (void)tcp_output(pcb);
@@ -170,9 +171,12 @@ void LwipStack::retry_output() noexcept {
 // As many at a time as the wire takes.
 void LwipStack::ask_peers() noexcept {
   const uint32_t peers = wire_facts_.peers;
-  if (now_ns_ < resets_wait_until_ns_) paid_resets_ = 0;  // a recovery had the wire begin anew, and nobody was there to be told
-  pay_resets();
-  bool refused = starved_;
+  if (peers_told_ != peers) {
+    peers_told_ = peers;
+    if (now_ns_ < resets_wait_until_ns_) paid_resets_ = asked_resets_ = 0;  // a recovery had the wire begin anew, and nobody was there to be told
+    owes_resets_ = paid_resets_ < noted_resets_;
+  }
+  bool refused = false;
   region_of(*this).streams.for_each([&](LwipStream& stream) { refused = refused || !stream.ask_peer(peers); });
   if (!refused) peers_asked_ = peers;
 }

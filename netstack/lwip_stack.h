@@ -177,6 +177,8 @@ class LwipStack final : public Stack {
   uint32_t noted_resets_ = 0, paid_resets_ = 0;  // of StackRegion::resets
   uint32_t asked_resets_ = 0;                    // as far as neighbours were asked for
   uint64_t resets_wait_until_ns_ = 0;
+  uint32_t peers_told_;  // wire_facts_.peers, when resets were last begun anew for somebody
+  bool owes_resets_ = false;
   bool starved_ = false;
   bool in_poll_ = false;
   bool flushing_ = false;

@@ -84,23 +84,23 @@ void LwipStack::note_resets() noexcept {
 void LwipStack::pay_resets() noexcept {
   const bool starved_before = starved_;
   uint32_t next = paid_resets_;
-  for (starved_ = false; next < noted_resets_ && !starved_;) {
+  for (starved_ = false; next < noted_resets_; next++) {
     const OwedReset& owed = region_of(*this).resets[next];
     if (now_ns_ < resets_wait_until_ns_ && !neighbour_known(owed.peer_be)) {
       const ip4_addr_t hop{hop_to(owed.peer_be)};
-      if (asked_resets_ <= next) (void)etharp_query(&netif_, &hop, nullptr);
-      asked_resets_ = next + 1;
-      starved_ = true;
+      if (asked_resets_ <= next && etharp_query(&netif_, &hop, nullptr) == ERR_OK) asked_resets_ = next + 1;
       break;
     }
     const ip_addr_t local{owed.local_be}, peer{owed.peer_be};
     tcp_rst(nullptr, owed.sequence, owed.acknowledgement, &local, &peer, owed.local_port, owed.peer_port);
-    if (!starved_) next++;
+    if (starved_) break;
   }
   starved_ |= starved_before;
-  if (next == paid_resets_) return;
-  setup_.wire->flush();
-  paid_resets_ = next;
+  if (next != paid_resets_) {
+    setup_.wire->flush();
+    paid_resets_ = next;
+  }
+  owes_resets_ = paid_resets_ < noted_resets_;
 }
 
 void LwipStack::recover() noexcept {

@@ -152,7 +152,7 @@ uint64_t LwipStack::next_timer_ns() const noexcept {
   const auto sooner = [&](uint64_t when) {
     if (when < due) due = when;
   };
-  if (starved_ || peers_asked_ != wire_facts_.peers) sooner(now_ns_ + kStarvedRetryNs);
+  if (starved_ || owes_resets_ || peers_asked_ != wire_facts_.peers) sooner(now_ns_ + kStarvedRetryNs);
   if (now_ns_ < housekeeping_until_ns_) sooner(next_second_ns_);
   const tcp_pcb* oldest = static_cast<StackRegion*>(setup_.region)->demux.waiting().front();
   if (oldest != nullptr) sooner(ns_of_tick(oldest->tmr + time_wait_ticks_));

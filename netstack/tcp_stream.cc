@@ -252,6 +252,7 @@ void LwipStream::forget_everything() noexcept {
   received_head_ = received_tail_ = nullptr;
   received_bytes_ = 0;
   chunks_ = last_chunk_ = feeding_ = nullptr;
+  acknowledged_ = fed_ = written_;
   DirtyLink::prev = DirtyLink::next = nullptr;
   OwedAck::prev = OwedAck::next = nullptr;
   AcceptLink::prev = AcceptLink::next = nullptr;

@@ -131,7 +131,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void mark_dirty() noexcept;
   [[nodiscard]] size_t write_room() const noexcept;
   [[nodiscard]] bool writable() const noexcept;
-  [[nodiscard]] bool holding() const noexcept { return options_.cork || more_; }
+  [[nodiscard]] bool holding() const noexcept { return (options_.cork || more_) && !write_closed_; }
   [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] size_t append_chunks(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }

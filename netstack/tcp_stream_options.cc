@@ -1,6 +1,7 @@
 // Options and figures of a stream.
 #include <cerrno>
 #include <cstring>
+#include <sys/epoll.h>
 #include <linux/tcp.h>
 
 #include "netstack/lwip_stack.h"
@@ -75,14 +76,20 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       // A window that was offered is not taken back: a smaller one comes about as data arrives and is read.
       const uint32_t before = receive_window();
       o.receive_buffer = wanted;
-      if (receive_window() < before) withheld_ += before - receive_window();
       set_low_water();
+      if (receive_window() < before) {
+        withheld_ += before - receive_window();
+      } else {
+        const uint32_t more = receive_window() - before, kept = withheld_ < more ? withheld_ : more;
+        withheld_ -= kept;
+        open_window(more - kept);
+      }
       break;
     }
     case TcpOption::receive_low_water:
       o.receive_low_water = value < 1 ? 1 : value;
       set_low_water();
-      announce(ready());
+      if ((ready() & EPOLLIN) != 0) announce(EPOLLIN | EPOLLRDNORM);
       break;
     case TcpOption::max_segment:
       if (value != 0 && (value < 88 || value > 32767)) return -EINVAL;

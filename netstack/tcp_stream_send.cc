@@ -222,7 +222,10 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
     stream->no_space_ = false;
     stream->announce(EPOLLOUT | EPOLLWRNORM);
   }
-  if (stream->write_closed_) (void)stream->finish_sending();
+  if (stream->write_closed_) {
+    if (stream->acknowledged_ == stream->written_) stream->announce(0);  // for who lingers
+    (void)stream->finish_sending();
+  }
   return ERR_OK;
 }
 

@@ -109,11 +109,11 @@ long stream_figure(const zps_call& call) noexcept {
   return copy_out(reinterpret_cast<void*>(call.arg[2]), &value, sizeof value);
 }
 
-// Everything that was written has been acknowledged, or never will be.
+// Everything that was written has been acknowledged, or never will be; what comes now brings about a reset, as it does on Linux.
 class Delivered final : public Condition {
  public:
   explicit Delivered(netstack::TcpStream* stream) noexcept : stream_(stream) {}
-  long check() noexcept override { return stream_->unsent_bytes() == 0 ? 0 : -EAGAIN; }
+  long check() noexcept override { return stream_->unsent_bytes() == 0 || stream_->readable_bytes() > 0 ? 0 : -EAGAIN; }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, stream_); }
 
  private:

@@ -64,25 +64,25 @@ void raise_sigpipe() noexcept {
   (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), kernel_call(SYS_gettid), SIGPIPE);
 }
 
-// Reads until `wanted` bytes came.
+// Reads until `wanted` bytes came, of which `done` are there. What came before an error is told first, and the error by the next read.
 class ReadCondition final : public Condition {
  public:
-  ReadCondition(Socket* socket, const iovec* parts, int count, bool peek_only, size_t wanted) noexcept
-      : socket_(socket), parts_(parts), count_(count), peek_(peek_only), wanted_(wanted) {}
+  ReadCondition(Socket* socket, const iovec* parts, int count, size_t wanted, size_t done) noexcept
+      : socket_(socket), parts_(parts), count_(count), wanted_(wanted), done_(done) {}
 
   long check() noexcept override {
-    if (peek_ && socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & kNoMoreWillCome) == 0) return -EAGAIN;
     while (true) {
       long result;
       if (done_ == 0) {
-        result = read_stream(socket_->stream, parts_, count_, peek_);
+        result = read_stream(socket_->stream, parts_, count_, false);
       } else {
+        if (socket_->stream->readable_bytes() == 0) return (socket_->stream->ready() & kNoMoreWillCome) != 0 ? static_cast<long>(done_) : -EAGAIN;
         const Remainder rest(parts_, count_, done_);
-        result = read_stream(socket_->stream, rest.parts(), rest.count(), peek_);
+        result = read_stream(socket_->stream, rest.parts(), rest.count(), false);
       }
       if (result <= 0) return done_ > 0 && result != -EAGAIN ? static_cast<long>(done_) : result;
       done_ += static_cast<size_t>(result);
-      if (peek_ || done_ >= wanted_) return static_cast<long>(done_);
+      if (done_ >= wanted_) return static_cast<long>(done_);
     }
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
@@ -92,9 +92,27 @@ class ReadCondition final : public Condition {
   Socket* socket_;
   const iovec* parts_;
   int count_;
-  bool peek_;
+  size_t wanted_, done_;
+};
+
+// Looks until `wanted` bytes are there; without MSG_WAITALL until the stream calls itself readable.
+class PeekCondition final : public Condition {
+ public:
+  PeekCondition(Socket* socket, const iovec* parts, int count, size_t wanted, bool all) noexcept
+      : socket_(socket), parts_(parts), count_(count), wanted_(wanted), enough_(all ? kNoMoreWillCome : kNoMoreWillCome | EPOLLIN) {}
+
+  long check() noexcept override {
+    if (socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
+    return read_stream(socket_->stream, parts_, count_, true);
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+
+ private:
+  Socket* socket_;
+  const iovec* parts_;
+  int count_;
   size_t wanted_;
-  size_t done_ = 0;
+  uint32_t enough_;
 };
 
 // Writes until everything is in the send queue.
@@ -105,6 +123,7 @@ class WriteCondition final : public Condition {
 
   long check() noexcept override {
     while (done_ < wanted_) {
+      if (done_ > 0 && (socket_->stream->ready() & EPOLLERR) != 0) return static_cast<long>(done_);
       const Remainder rest(parts_, count_, done_);
       const long result = write_stream(socket_->stream, rest.parts(), rest.count(), more_);
       if (result == -EAGAIN) return result;
@@ -182,13 +201,17 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (!begin_wait(socket)) return -ENOMEM;
   }
   service_ensure();
-  const Remainder rest(parts, count, started);
-  const bool whole = started == 0;
-  ReadCondition condition(socket, whole ? parts : rest.parts(), whole ? count : rest.count(), peek_only, wanted - started);
+  if (peek_only) {
+    PeekCondition condition(socket, parts, count, wanted, all);
+    const long result = wait_for(condition, wait_options(timeout_ns));
+    if (result != -EAGAIN && result != -EINTR) return result;
+    Guard guard;
+    const bool there = socket_at(fd) == socket && socket->state == SocketState::stream && socket->stream->readable_bytes() > 0;
+    return there ? read_stream(socket->stream, parts, count, true) : result;
+  }
+  ReadCondition condition(socket, parts, count, wanted, started);
   const long result = wait_for(condition, wait_options(timeout_ns));
-  if (result >= 0) return static_cast<long>(started) + result;
-  const size_t moved = started + condition.done();
-  return moved > 0 ? static_cast<long>(moved) : result;
+  return result < 0 && condition.done() > 0 ? static_cast<long>(condition.done()) : result;
 }
 
 long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept {

@@ -95,6 +95,8 @@ bool begin_wait(File* pin) noexcept {
   return true;
 }
 
+const File* pinned_file() noexcept { return current_waiter != nullptr ? current_waiter->pinned : nullptr; }
+
 void end_wait() noexcept {
   if (current_waiter == nullptr) return;
   settle_waiter(current_waiter);

@@ -48,6 +48,8 @@ void notify(Waiter* waiter) noexcept;
 // False when the pool is empty.
 [[nodiscard]] bool begin_wait(File* pin) noexcept;
 void end_wait() noexcept;
+// What the wait of this thread keeps alive; null if it needs nothing or there is none.
+[[nodiscard]] const File* pinned_file() noexcept;
 // Undoes what one sleep set up.
 void settle_waiter(Waiter* waiter) noexcept;
 // Frees a waiter for good: its thread ends, or its process died.

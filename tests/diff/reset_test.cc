@@ -7,6 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <thread>
+#include <vector>
+
 #include <vector>
 
 #include "tests/lib/peer.h"
@@ -141,6 +144,40 @@ TEST_P(Reset, CloseWithUnreadDataResetsThePeer) {
   Reply seen = peer.recv(c.theirs, 1);
   EXPECT_EQ(seen.result, -1);
   EXPECT_EQ(seen.error, ECONNRESET);
+}
+
+// What came before is told first, and then the error: a transfer that was cut short does not look complete.
+TEST_P(Reset, AfterAPartOfAWaitAll) {
+  Connection c = connect_pair();
+  peer.send(c.theirs, "part");
+  ASSERT_TRUE(wait_for(c.mine, POLLIN));
+  std::thread killer([&] {
+    usleep(100000);  // the reader sleeps by then, or finds both at once
+    peer.reset(c.theirs);
+  });
+  char bytes[100];
+  EXPECT_EQ(recv(c.mine, bytes, sizeof bytes, MSG_WAITALL), 4);
+  killer.join();
+  EXPECT_EQ(recv(c.mine, bytes, sizeof bytes, 0), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  EXPECT_EQ(recv(c.mine, bytes, sizeof bytes, 0), 0);
+}
+
+TEST_P(Reset, AfterAPartOfAWrite) {
+  Connection c = connect_pair();
+  std::thread killer([&] {
+    usleep(200000);
+    peer.reset(c.theirs);
+  });
+  const std::vector<char> much(64 << 20, 'w');
+  const ssize_t n = send(c.mine, much.data(), much.size(), MSG_NOSIGNAL);
+  killer.join();
+  EXPECT_GT(n, 0);
+  EXPECT_LT(n, static_cast<ssize_t>(much.size()));
+  EXPECT_EQ(send(c.mine, much.data(), 1, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  EXPECT_EQ(send(c.mine, much.data(), 1, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, EPIPE);
 }
 
 TEST_P(Reset, LingerWaitsForDelivery) {

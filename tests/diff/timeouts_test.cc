@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -79,6 +80,18 @@ TEST_P(Timeouts, OfLingering) {
     EXPECT_LT(now_ms() - start, 3000u);
     peer.close(c.theirs);
   }
+}
+
+// shutdown() sends what a cork holds.
+TEST_P(Timeouts, ACorkDoesNotOutlastTheEnd) {
+  Connection c = connect_pair();
+  const int on = 1;
+  ASSERT_EQ(setsockopt(c.mine, IPPROTO_TCP, TCP_CORK, &on, sizeof on), 0);
+  ASSERT_EQ(write(c.mine, "held", 4), 4);
+  const uint64_t start = now_ms();
+  ASSERT_EQ(shutdown(c.mine, SHUT_WR), 0);
+  EXPECT_EQ(peer.recv_all(c.theirs, 10), "held");
+  EXPECT_LT(now_ms() - start, 150u);
 }
 
 TEST_P(Timeouts, LingeringEndsWithTheDelivery) {

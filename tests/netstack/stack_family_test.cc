@@ -239,6 +239,20 @@ TEST_F(Family, WhoeverComesToTheWireAfterwardsIsTold) {
 }
 
 // The program has closed, and what it had sent last is lost with the stack: the peer, who only waits for it, must hear of that.
+TEST_F(Family, NothingIsToBeDeliveredAfterwards) {
+  auto [client, server] = connected();
+  pair_.client_wire().cut = true;
+  send_text(*server, "last words");
+  pair_.settle();
+  EXPECT_EQ(10u, server->unsent_bytes());
+  pair_.client_wire().cut = false;
+  pair_.server->recover();
+  EXPECT_EQ(0u, server->unsent_bytes());
+  pair_.pass(1000);
+  client->release();
+  server->release();
+}
+
 TEST_F(Family, AReleasedConnectionsPeerIsTold) {
   auto [client, server] = connected();
   pair_.client_wire().cut = true;

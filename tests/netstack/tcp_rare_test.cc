@@ -194,6 +194,30 @@ TEST_F(TcpRare, AWindowThatOpensIsUsedAtOnce) {
   server->release();
 }
 
+// A window that has shrunk with the buffer grows with it again.
+TEST_F(TcpRare, AReceiveBufferGrowsAgain) {
+  auto [client, server] = connected();
+  ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, 20'000));
+  ASSERT_EQ(800'000, send_text(*client, std::string(800'000, 'w')));
+  size_t seen = 0;
+  while (seen < 700'000) {
+    pair_.pass(5);
+    const std::string part = text_of(*server);
+    ASSERT_FALSE(part.empty()) << seen;
+    seen += part.size();
+  }
+  pair_.pass(500);
+  EXPECT_LE(server->readable_bytes(), 20'000u);
+  ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, 400'000));
+  (void)send_text(*client, std::string(800'000, 'w'));
+  pair_.pass(1000);
+  EXPECT_GT(server->readable_bytes(), 380'000u);
+  EXPECT_LE(server->readable_bytes(), 400'000u);
+  (void)client->set_option(TcpOption::linger_s, 0);
+  client->release();
+  server->release();
+}
+
 TEST_F(TcpRare, AReceiveBufferMayChangeOften) {
   auto [client, server] = connected();
   for (int i = 0; i < 10; i++) ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, i % 2 == 0 ? 2304 : 400'000));

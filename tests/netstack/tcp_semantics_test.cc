@@ -321,6 +321,29 @@ TEST_F(TcpSemantics, OrphanWhosePeerTakesNothingEnds) {
   server->release();
 }
 
+struct CallCounter final : netstack::Observer {
+  void on_ready(netstack::Pollable&, uint32_t) noexcept override { calls++; }
+  int calls = 0;
+};
+
+// Somebody may be waiting for just that, while others drive the wire.
+TEST_F(TcpSemantics, DeliveryAfterTheEndIsAnnounced) {
+  auto [client, server] = connected();
+  CallCounter counter;
+  client->observers.push_back(&counter);
+  send_text(*client, "last words");
+  ASSERT_EQ(0, client->shutdown(SHUT_WR));
+  const int before = counter.calls;
+  EXPECT_EQ(10u, client->unsent_bytes());
+  pair_.pass(500);
+  EXPECT_EQ(0u, client->unsent_bytes());
+  EXPECT_GT(counter.calls, before);
+  counter.unlink();
+  client->release();
+  text_of(*server);
+  server->release();
+}
+
 class Keepalive : public StackTest {
  protected:
   static void set(TcpStream& stream) {

@@ -276,7 +276,11 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
   }
   stream->queue_received(p);
   stream->stack_.note_arrival();
-  if (stream->received_bytes_ >= stream->low_water_) stream->announce(kReadable);
+  if (stream->received_bytes_ >= stream->low_water_) {
+    stream->announce(kReadable);
+  } else if (stream->write_closed_) {
+    stream->announce(0);  // for who lingers
+  }
   return ERR_OK;
 }
 

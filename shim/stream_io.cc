@@ -71,6 +71,7 @@ class ReadCondition final : public Condition {
       : socket_(socket), parts_(parts), count_(count), wanted_(wanted), done_(done) {}
 
   long check() noexcept override {
+    if (socket_->stream == nullptr) return done_ > 0 ? static_cast<long>(done_) : -ENOTCONN;
     while (true) {
       long result;
       if (done_ == 0) {
@@ -86,6 +87,7 @@ class ReadCondition final : public Condition {
     }
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
   [[nodiscard]] size_t done() const noexcept { return done_; }
 
  private:
@@ -102,6 +104,7 @@ class PeekCondition final : public Condition {
       : socket_(socket), parts_(parts), count_(count), wanted_(wanted), enough_(all ? kNoMoreWillCome : kNoMoreWillCome | EPOLLIN) {}
 
   long check() noexcept override {
+    if (socket_->stream == nullptr) return -ENOTCONN;
     if (socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
     return read_stream(socket_->stream, parts_, count_, true);
   }
@@ -122,6 +125,7 @@ class WriteCondition final : public Condition {
       : socket_(socket), parts_(parts), count_(count), more_(more), wanted_(total_bytes(parts, count)), done_(done) {}
 
   long check() noexcept override {
+    if (socket_->stream == nullptr) return done_ > 0 ? static_cast<long>(done_) : -EPIPE;
     while (done_ < wanted_) {
       if (done_ > 0 && (socket_->stream->ready() & EPOLLERR) != 0) return static_cast<long>(done_);
       const Remainder rest(parts_, count_, done_);
@@ -134,6 +138,7 @@ class WriteCondition final : public Condition {
     return static_cast<long>(done_);
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
   [[nodiscard]] size_t done() const noexcept { return done_; }
 
  private:
@@ -198,7 +203,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (!wait || (result != -EAGAIN && (peek_only || result <= 0 || static_cast<size_t>(result) >= wanted))) return result;
     if (result > 0) started = static_cast<size_t>(result);
     timeout_ns = socket->receive_timeout_ns;
-    if (!begin_wait(socket)) return -ENOMEM;
+    if (!begin_wait(socket)) return started > 0 ? static_cast<long>(started) : -ENOMEM;
   }
   service_ensure();
   if (peek_only) {

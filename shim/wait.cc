@@ -152,7 +152,7 @@ long sleep_once(Condition& condition, const WaitOptions& options) noexcept {
   const long slept = sleep_in_kernel(options, &sleep);
   {
     Guard guard;
-    settle_waiter(waiter);
+    if (is_this_waiter(waiter)) settle_waiter(waiter);  // not the parent's, in a child that a handler has forked
   }
   return slept < 0 ? slept : -EAGAIN;
 }
@@ -168,7 +168,7 @@ long wait_until_done(Condition& condition, const WaitOptions& options) noexcept 
     result = sleep_once(condition, options);
     if (pinned_file() != pinned) return -EINTR;  // a handler has waited for something itself: what this wait stands on may be gone
     if (result == -EINTR) {
-      if (!options.restartable || thread->ran_no_restart != 0) return -EINTR;
+      if (!options.restartable || thread->ran_no_restart != 0 || condition.has_moved()) return -EINTR;
       continue;
     }
     if (result != -EAGAIN) return result;

@@ -12,7 +12,8 @@
 // Signals: the program's handlers run in step 3 only (engine->sleep). If a handler leaves by siglongjmp nothing is held: lists and
 // counts hang on the waiter in shared memory and are undone by the thread's next wait.
 //
-// Known limit: a thread that never waits again after such a jump keeps its file alive until it ends.
+// Known limits: a thread that never waits again after such a jump keeps its file alive until it ends; a wait whose handler has waited for a file of
+// ours itself ends with EINTR, with SA_RESTART too.
 #pragma once
 
 #include <poll.h>
@@ -37,6 +38,8 @@ class Condition {
   // Without the lock: looks at the kernel's side, if there is one. -EAGAIN to go on.
   [[nodiscard]] virtual long check_kernel() noexcept { return -EAGAIN; }
   [[nodiscard]] virtual bool has_kernel_side() const noexcept { return false; }
+  // Something was moved already: a signal ends the wait, whatever its handler's SA_RESTART.
+  [[nodiscard]] virtual bool has_moved() const noexcept { return false; }
 
  protected:
   ~Condition() = default;

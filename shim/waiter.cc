@@ -45,6 +45,8 @@ Waiter* this_waiter() noexcept {
   return current_waiter;
 }
 
+bool is_this_waiter(const Waiter* waiter) noexcept { return waiter == current_waiter; }
+
 bool watch(Waiter* waiter, netstack::Pollable* source) noexcept {
   WaitNode* node = family->nodes.allocate(waiter);
   if (node == nullptr) return false;

@@ -38,6 +38,7 @@ struct Waiter {
 
 // This thread's waiter, made at first use; nullptr when the pool is empty. With the lock held, like all of these.
 [[nodiscard]] Waiter* this_waiter() noexcept;
+[[nodiscard]] bool is_this_waiter(const Waiter* waiter) noexcept;
 // The eventfd that wakes it, or -1 when none is left: it then has to look around by itself now and then.
 [[nodiscard]] int wake_fd_of(Waiter* waiter) noexcept;
 // Watches `source`. False when no node is left: the sleeper then has to look around by itself.

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <thread>
-#include <vector>
 
 #include <vector>
 

@@ -83,6 +83,21 @@ TEST_P(Signals, InterruptAFullWrite) {
   EXPECT_LT(count, static_cast<ssize_t>(block.size()));
 }
 
+// SA_RESTART is for calls that have moved nothing yet.
+TEST_P(Signals, WhatWasMovedEndsTheCall) {
+  Connection c = connect_pair();
+  handle(SA_RESTART);
+  peer.send(c.theirs, "part");
+  ASSERT_TRUE(wait_for(c.mine, POLLIN));
+  start_alarms(50000);
+  char bytes[100];
+  EXPECT_EQ(recv(c.mine, bytes, sizeof bytes, MSG_WAITALL), 4);
+  const std::vector<char> block(64 << 20);
+  const ssize_t count = write(c.mine, block.data(), block.size());
+  EXPECT_GT(count, 0);
+  EXPECT_LT(count, static_cast<ssize_t>(block.size()));
+}
+
 // With SA_RESTART reads and accepts go on; waits for readiness are interrupted all the same.
 TEST_P(Signals, Restart) {
   Connection c = connect_pair();

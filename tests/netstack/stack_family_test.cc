@@ -238,7 +238,6 @@ TEST_F(Family, WhoeverComesToTheWireAfterwardsIsTold) {
   server->release();
 }
 
-// The program has closed, and what it had sent last is lost with the stack: the peer, who only waits for it, must hear of that.
 TEST_F(Family, NothingIsToBeDeliveredAfterwards) {
   auto [client, server] = connected();
   pair_.client_wire().cut = true;
@@ -253,6 +252,7 @@ TEST_F(Family, NothingIsToBeDeliveredAfterwards) {
   server->release();
 }
 
+// The program has closed, and what it had sent last is lost with the stack: the peer, who only waits for it, must hear of that.
 TEST_F(Family, AReleasedConnectionsPeerIsTold) {
   auto [client, server] = connected();
   pair_.client_wire().cut = true;

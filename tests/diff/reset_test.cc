@@ -165,7 +165,7 @@ TEST_P(Reset, AfterAPartOfAWaitAll) {
 TEST_P(Reset, AfterAPartOfAWrite) {
   Connection c = connect_pair();
   std::thread killer([&] {
-    usleep(200000);
+    EXPECT_EQ(peer.call(PeerOp::poll, c.theirs, POLLIN, 60000).result, POLLIN) << "the write has begun";
     peer.reset(c.theirs);
   });
   const std::vector<char> much(64 << 20, 'w');

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "base/arena.h"
-#include "netstack/build_stack.h"
-#include "netstack/dpdk/open_wire.h"
+#include "netstack/lwip/build_stack.h"
+#include "netstack/wires/open_wire.h"
 
 namespace netstack {
 namespace {

@@ -1,11 +1,11 @@
 // The shim's entry: what libzpstack.so calls after it has loaded this library, and the dispatch of every claimed call.
 #include "base/log.h"
 #include "base/user_copy.h"
-#include "shim/family.h"
-#include "shim/ledger.h"
-#include "shim/process.h"
-#include "shim/syscall_table.h"
-#include "shim/test_hook.h"
+#include "shim/family/family.h"
+#include "shim/calls/ledger.h"
+#include "shim/family/process.h"
+#include "shim/calls/syscall_table.h"
+#include "shim/family/test_hook.h"
 
 namespace shim {
 namespace {

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
-#include "zpoline/trap.h"
+#include "zpoline/life/trap.h"
 
 namespace zpoline {
 namespace {

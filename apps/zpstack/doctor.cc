@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/zpstack/commands.h"
-#include "apps/zpstack/probes.h"
+#include "apps/zpstack/probes/probes.h"
 
 namespace tool {
 namespace {

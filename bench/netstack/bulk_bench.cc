@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "netstack/build_stack.h"
+#include "netstack/lwip/build_stack.h"
 #include "tests/netstack/memory_wire.h"
 
 namespace {

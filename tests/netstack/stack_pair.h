@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "memory_wire.h"
-#include "netstack/build_stack.h"
+#include "netstack/lwip/build_stack.h"
 
 namespace netstack_test {
 

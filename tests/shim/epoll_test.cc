@@ -4,8 +4,8 @@
 
 #include <thread>
 
-#include "shim/epoll_file.h"
-#include "shim/family.h"
+#include "shim/files/epoll_file.h"
+#include "shim/family/family.h"
 #include "shim_bed.h"
 
 namespace shim_test {

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/high_fd.h"
-#include "shim/family.h"
+#include "shim/family/family.h"
 #include "shim_bed.h"
 
 namespace shim_test {

@@ -1,8 +1,8 @@
 // What sleeps already when the first stack is made. One test per process: a stack is made once.
 #include <thread>
 
-#include "shim/epoll_file.h"
-#include "shim/family.h"
+#include "shim/files/epoll_file.h"
+#include "shim/family/family.h"
 #include "shim_bed.h"
 
 namespace shim_test {

@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
-#include "shim/options.h"
-#include "shim/syscall_table.h"
+#include "shim/files/options.h"
+#include "shim/calls/syscall_table.h"
 
 namespace {
 
@@ -13,7 +13,7 @@ const char* claim_text(zps_claim claim) { return claim == ZPS_CLAIM_FULL ? "all"
 
 void print_syscalls() {
   printf("# System calls that the stack serves\n\n"
-         "Made from the table in shim/syscall_table.cc. A call on a descriptor that is not the stack's goes to the kernel; so does every call that is not\n"
+         "Made from the table in shim/calls/syscall_table.cc. A call on a descriptor that is not the stack's goes to the kernel; so does every call that is not\n"
          "listed. \"Kept\" are the vector registers that are saved around the call.\n\n"
          "| number | call | kept | what is served |\n|---|---|---|---|\n");
   for (const shim::SyscallRow& row : shim::syscall_rows()) printf("| %d | %s | %s | %s |\n", row.nr, row.name, claim_text(row.claim), row.note);
@@ -31,7 +31,7 @@ const char* kind_text(shim::OptionKind kind) {
 
 void print_options() {
   printf("# Socket options of the stack's sockets\n\n"
-         "Made from the table in shim/options.cc. \"In force\" means that the stack acts on it, \"kept\" that the value is checked and reported as\n"
+         "Made from the table in shim/files/options.cc. \"In force\" means that the stack acts on it, \"kept\" that the value is checked and reported as\n"
          "Linux does and has no other effect, \"read\" that it can only be read. An option that is not listed is refused with ENOPROTOOPT, logged once and\n"
          "counted in the ledger. Before connect() or listen() a socket is still the kernel's, and takes what Linux takes.\n\n"
          "| option | effect | note |\n|---|---|---|\n");

@@ -8,7 +8,7 @@
 #include <csignal>
 
 #include "base/syscall.h"
-#include "shim/family.h"
+#include "shim/family/family.h"
 
 namespace shim_test {
 namespace {

@@ -10,7 +10,7 @@
 
 #include <thread>
 
-#include "shim/family.h"
+#include "shim/family/family.h"
 #include "shim_bed.h"
 
 namespace shim_test {

@@ -1,5 +1,5 @@
 // The decoder and the proof of sites, checked against two disassemblers over whole programs and libraries.
-#include "zpoline/scanner.h"
+#include "zpoline/sites/scanner.h"
 
 #include <bfd.h>
 #include <capstone/capstone.h>
@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "tests/zpoline/mapped_elf.h"
-#include "zpoline/decoder.h"
-#include "zpoline/functions.h"
+#include "zpoline/sites/decoder.h"
+#include "zpoline/sites/functions.h"
 
 namespace {
 

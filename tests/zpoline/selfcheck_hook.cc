@@ -66,7 +66,7 @@ bool is_code(uint64_t address, size_t bytes, const char* name) {
 
 constexpr const char* kCompare = "\x48\x3d\0\xf0\xff\xff";
 
-// A stub as zpoline/stubs.cc describes it, for the site at `site` whose system call ends at `next`.
+// A stub as zpoline/sites/stubs.cc describes it, for the site at `site` whose system call ends at `next`.
 bool is_stub_of(const uint8_t* site, uint32_t number, uint64_t next, bool compares) {
   const auto* stub = reinterpret_cast<const uint8_t*>(target(site + 5));
   constexpr size_t kStubBytes = 48;

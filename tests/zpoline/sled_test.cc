@@ -4,8 +4,8 @@
 #include <array>
 #include <set>
 
-#include "zpoline/decoder.h"
-#include "zpoline/page_zero.h"
+#include "zpoline/sites/decoder.h"
+#include "zpoline/sites/page_zero.h"
 
 namespace {
 

@@ -13,7 +13,7 @@
 
 #include "base/arena.h"
 #include "base/high_fd.h"
-#include "netstack/dpdk/control.h"
+#include "netstack/wires/control.h"
 
 namespace {
 

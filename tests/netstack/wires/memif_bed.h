@@ -12,11 +12,11 @@
 #include <cstring>
 
 #include "base/arena.h"
-#include "netstack/dpdk/control.h"
-#include "netstack/dpdk/eal.h"
-#include "netstack/dpdk/frame_pool.h"
-#include "netstack/dpdk/memif_peer.h"
-#include "netstack/dpdk/memif_rings.h"
+#include "netstack/wires/control.h"
+#include "netstack/wires/eal.h"
+#include "netstack/wires/frame_pool.h"
+#include "netstack/wires/memif/memif_peer.h"
+#include "netstack/wires/memif/memif_rings.h"
 
 namespace memif_bed {
 

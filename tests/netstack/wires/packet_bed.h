@@ -10,10 +10,10 @@
 #include <cstring>
 #include <new>
 
-#include "netstack/dpdk/eal.h"
-#include "netstack/dpdk/frame_pool.h"
-#include "netstack/dpdk/packet_ring.h"
-#include "netstack/dpdk/packet_wire.h"
+#include "netstack/wires/eal.h"
+#include "netstack/wires/frame_pool.h"
+#include "netstack/wires/kernel/packet_ring.h"
+#include "netstack/wires/kernel/packet_wire.h"
 
 namespace packet_bed {
 

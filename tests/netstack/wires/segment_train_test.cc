@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "netstack/dpdk/segment_train.h"
+#include "netstack/wires/kernel/segment_train.h"
 
 namespace {
 

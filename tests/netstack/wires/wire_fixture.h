@@ -24,7 +24,7 @@
 #include "base/clock.h"
 #include "base/high_fd.h"
 #include "base/result.h"
-#include "netstack/dpdk/open_wire.h"
+#include "netstack/wires/open_wire.h"
 #include "netstack/wire.h"
 
 namespace wires {

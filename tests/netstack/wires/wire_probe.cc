@@ -3,7 +3,7 @@
 
 #include "base/arena.h"
 #include "base/log.h"
-#include "netstack/dpdk/open_wire.h"
+#include "netstack/wires/open_wire.h"
 
 extern "C" [[gnu::visibility("default")]] netstack::Wire* probe_open_wire(const netstack::StackConfig* config, netstack::WireAddress* address,
                                                                           base::Error* error) {

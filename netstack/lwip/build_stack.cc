@@ -1,0 +1,43 @@
+// Maps a stack's memory, loads its image, seeds it and makes it.
+#include "netstack/lwip/build_stack.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/syscall.h"
+#include "netstack/lwip/image_loader.h"
+
+namespace netstack {
+
+base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
+  base::Result<StackImage> image = load_stack_image();
+  if (!image) return image.error();
+
+  StackSetup setup{};
+  setup.region_bytes = image->region_bytes();
+  const long region = base::kernel_call(SYS_mmap, 0, static_cast<long>(setup.region_bytes), PROT_READ | PROT_WRITE,
+                                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  setup.arena = base::Arena::map_shared(plan.arena_bytes);
+  if ((region < 0 && region > -4096) || setup.arena == nullptr) return base::make_error("no memory for a stack of %zu bytes", plan.arena_bytes);
+  setup.region = reinterpret_cast<void*>(region);
+  setup.wire = plan.wire;
+  setup.address_be = plan.address_be;
+  setup.gateway_be = plan.gateway_be;
+  setup.prefix = plan.prefix;
+  setup.mtu = plan.mtu;
+  setup.time_wait_ms = plan.time_wait_ms;
+  setup.now_ns = plan.now_ns != nullptr ? plan.now_ns : base::monotonic_ns;
+  setup.image_data = image->data;
+  setup.image_pristine = image->pristine;
+  setup.image_bytes = image->bytes;
+  if (base::kernel_call(SYS_getrandom, base::as_arg(setup.seed), sizeof setup.seed, 0) != sizeof setup.seed) {
+    return base::make_error("getrandom(2) gives no random numbers");
+  }
+  Stack* stack = image->make(&setup);
+  if (stack == nullptr) return base::make_error("the stack image refused its memory");
+  return stack;
+}
+
+}  // namespace netstack

@@ -1,0 +1,164 @@
+// The connection table and its three lists.
+#include "netstack/tcp/tcp_demux.h"
+
+#include <cstring>
+
+namespace netstack {
+namespace {
+
+tcp_pcb* hash_next(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[1].data); }
+void set_hash_next(tcp_pcb* pcb, tcp_pcb* next) noexcept { pcb->ext_args[1].data = next; }
+tcp_pcb* list_prev(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[2].data); }
+void set_list_prev(tcp_pcb* pcb, tcp_pcb* prev) noexcept { pcb->ext_args[2].data = prev; }
+void set_list_next(tcp_pcb* pcb, tcp_pcb* next) noexcept { pcb->ext_args[3].data = next; }
+
+}  // namespace
+
+void PcbList::push_back(tcp_pcb* pcb) noexcept {
+  set_list_prev(pcb, tail_);
+  set_list_next(pcb, nullptr);
+  if (tail_ != nullptr) {
+    set_list_next(tail_, pcb);
+  } else {
+    head_ = pcb;
+  }
+  tail_ = pcb;
+}
+
+void PcbList::remove(tcp_pcb* pcb) noexcept {
+  tcp_pcb* const prev = list_prev(pcb);
+  tcp_pcb* const next = after(pcb);
+  if (prev != nullptr) {
+    set_list_next(prev, next);
+  } else {
+    head_ = next;
+  }
+  if (next != nullptr) {
+    set_list_prev(next, prev);
+  } else {
+    tail_ = prev;
+  }
+}
+
+void TcpDemux::start(const uint64_t seed[2]) noexcept {
+  secret_[0] = seed[0];
+  secret_[1] = seed[1] | 1;
+}
+
+void TcpDemux::reset() noexcept {
+  armed_.clear();
+  waiting_.clear();
+  parked_.clear();
+  hashed_ = 0;
+  waiting_count_ = 0;
+  for (tcp_pcb*& bucket : buckets_) {
+    if (bucket != nullptr) bucket = nullptr;
+  }
+}
+
+// A multiply by a secret odd number spreads the tuple over the upper bits; the secret keeps a peer from choosing one bucket.
+uint32_t TcpDemux::bucket_of(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {
+  uint64_t h = (uint64_t{remote_be} << 32 | local_be) ^ secret_[0];
+  h *= secret_[1];
+  h ^= h >> 29;
+  h += uint64_t{remote_port} << 16 | local_port;
+  h *= secret_[1];
+  return static_cast<uint32_t>(h >> 48) % kBuckets;
+}
+
+uint32_t TcpDemux::bucket_of(const tcp_pcb* pcb) const noexcept {
+  return bucket_of(pcb->local_ip.addr, pcb->remote_ip.addr, pcb->local_port, pcb->remote_port);
+}
+
+void TcpDemux::add(tcp_pcb* pcb) noexcept {
+  if ((marks(pcb) & kHashed) != 0) return;
+  tcp_pcb** bucket = &buckets_[bucket_of(pcb)];
+  set_hash_next(pcb, *bucket);
+  *bucket = pcb;
+  hashed_++;
+  pcb->next = nullptr;
+  set_marks(pcb, kHashed);
+  if (pcb->state == TIME_WAIT) {
+    waiting_.push_back(pcb);
+    waiting_count_++;
+    set_marks(pcb, kHashed | kWaiting);
+  } else {
+    arm_slowly(pcb);
+  }
+}
+
+void TcpDemux::unlist(tcp_pcb* pcb) noexcept {
+  const uintptr_t mark = marks(pcb);
+  if ((mark & kArmed) != 0) armed_.remove(pcb);
+  if ((mark & kParked) != 0) parked_.remove(pcb);
+  if ((mark & kWaiting) != 0) {
+    waiting_.remove(pcb);
+    waiting_count_--;
+  }
+  set_marks(pcb, mark & kHashed);
+}
+
+bool TcpDemux::remove(tcp_pcb* pcb) noexcept {
+  if ((marks(pcb) & kHashed) == 0) return false;
+  unlist(pcb);
+  tcp_pcb** bucket = &buckets_[bucket_of(pcb)];
+  if (*bucket == pcb) {
+    *bucket = hash_next(pcb);
+  } else {
+    tcp_pcb* previous = *bucket;
+    while (hash_next(previous) != pcb) previous = hash_next(previous);
+    set_hash_next(previous, hash_next(pcb));
+  }
+  set_marks(pcb, 0);
+  hashed_--;
+  return true;
+}
+
+tcp_pcb* TcpDemux::find(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {
+  tcp_pcb* pcb = buckets_[bucket_of(local_be, remote_be, local_port, remote_port)];
+  while (pcb != nullptr && (pcb->remote_port != remote_port || pcb->local_port != local_port || pcb->remote_ip.addr != remote_be ||
+                            pcb->local_ip.addr != local_be)) {
+    pcb = hash_next(pcb);
+  }
+  return pcb;
+}
+
+uint32_t TcpDemux::locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {
+  const uint32_t bucket = bucket_of(local_be, remote_be, local_port, remote_port);
+  __builtin_prefetch(&buckets_[bucket]);
+  return bucket;
+}
+
+void TcpDemux::prefetch_pcb(uint32_t bucket) const noexcept {
+  const auto* pcb = reinterpret_cast<const char*>(buckets_[bucket]);
+  if (pcb == nullptr) return;
+  for (size_t i = 0; i < sizeof(tcp_pcb); i += 64) __builtin_prefetch(pcb + i, 1);
+}
+
+void TcpDemux::prefetch_owner(uint32_t bucket, size_t owner_bytes) const noexcept {
+  const tcp_pcb* pcb = buckets_[bucket];
+  if (pcb == nullptr) return;
+  const auto* owner = static_cast<const char*>(pcb->callback_arg);
+  for (size_t i = 0; i < owner_bytes; i += 64) __builtin_prefetch(owner + i, 1);
+}
+
+void TcpDemux::arm_slowly(tcp_pcb* pcb) noexcept {
+  if ((marks(pcb) & kHashed) == 0 || (marks(pcb) & kWaiting) != 0) return;
+  unlist(pcb);
+  armed_.push_back(pcb);
+  set_marks(pcb, kHashed | kArmed);
+}
+
+void TcpDemux::disarm(tcp_pcb* pcb, bool keepalive) noexcept {
+  unlist(pcb);
+  if (!keepalive) return;
+  parked_.push_back(pcb);
+  set_marks(pcb, kHashed | kParked);
+}
+
+void TcpDemux::requeue_waiting(tcp_pcb* pcb) noexcept {
+  waiting_.remove(pcb);
+  waiting_.push_back(pcb);
+}
+
+}  // namespace netstack

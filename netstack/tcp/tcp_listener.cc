@@ -1,0 +1,95 @@
+// Accept queue and listener life.
+#include "netstack/tcp/tcp_listener.h"
+
+#include <cerrno>
+#include <cstring>
+#include <sys/epoll.h>
+
+#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp_hooks.h"
+
+namespace netstack {
+
+LwipListener::LwipListener(LwipStack& stack, const SocketAddress& local, int backlog, bool reuse_port) noexcept
+    : stack_(stack), local_(local), backlog_(backlog < 0 ? 0 : backlog), reuse_port_(reuse_port) {
+  rebuild();
+}
+
+void LwipListener::rebuild() noexcept {
+  new (&queue_) base::List<AcceptLink>();
+  queued_ = half_open_ = 0;
+  memset(static_cast<void*>(&pcb_), 0, sizeof pcb_);
+  pcb_.local_ip.addr = local_.address_be;
+  pcb_.local_port = lwip_ntohs(local_.port_be);
+  pcb_.state = LISTEN;
+  pcb_.prio = TCP_PRIO_NORMAL;
+  pcb_.ttl = options_.ttl;
+  pcb_.tos = options_.tos;
+  pcb_.callback_arg = this;
+  pcb_.accept = on_accept;
+  pcb_.ext_args[0].callbacks = &kPcbCallbacks;
+}
+
+uint32_t LwipListener::ready() const noexcept { return queued_ > 0 ? EPOLLIN | EPOLLRDNORM : 0; }
+
+err_t LwipListener::on_accept(void* self, tcp_pcb* pcb, err_t) noexcept {
+  if (pcb == nullptr) return ERR_OK;  // a SYN met an empty arena: the peer tries again
+  auto& listener = *static_cast<LwipListener*>(self);
+  LwipStream* stream = listener.stack_.take_stream();
+  if (stream == nullptr) return ERR_MEM;
+  listener.half_open_--;
+  stream->adopt(pcb, listener);
+  listener.queue_.push_back(stream);
+  listener.queued_++;
+  for (Observer* observer = listener.observers.front(); observer != nullptr; observer = listener.observers.after(observer)) {
+    observer->on_ready(listener, EPOLLIN | EPOLLRDNORM);
+  }
+  return ERR_OK;
+}
+
+TcpStream* LwipListener::accept(SocketAddress* peer, long* error) noexcept {
+  AcceptLink* link = queue_.pop_front();
+  if (link == nullptr) {
+    *error = -EAGAIN;
+    return nullptr;
+  }
+  queued_--;
+  auto* stream = static_cast<LwipStream*>(link);
+  stream->hold();
+  *peer = stream->peer();
+  *error = 0;
+  return stream;
+}
+
+// The options are kept in a stream's own form, so that accepted streams copy them whole.
+long LwipListener::set_option(TcpOption option, int value) noexcept {
+  LwipStream carrier(stack_);
+  carrier.options_ = options_;
+  const long result = carrier.set_option(option, value);
+  carrier.DirtyLink::unlink();
+  if (result == 0) {
+    options_ = carrier.options_;
+    pcb_.ttl = options_.ttl;
+    pcb_.tos = options_.tos;
+  }
+  return result;
+}
+
+void LwipListener::release() noexcept {
+  while (AcceptLink* link = queue_.pop_front()) {
+    auto* stream = static_cast<LwipStream*>(link);
+    stream->abort(0);
+    stream->release();
+  }
+  queued_ = 0;
+  // Half-open connections are always armed.
+  const PcbList& armed = stack_.demux().armed();
+  for (tcp_pcb* pcb = armed.front(); pcb != nullptr;) {
+    tcp_pcb* const next = PcbList::after(pcb);
+    if (pcb->state == SYN_RCVD && pcb->listener == &pcb_) tcp_abort(pcb);
+    pcb = next;
+  }
+  stack_.free_listener(*this);
+}
+
+}  // namespace netstack

@@ -1,0 +1,398 @@
+// Life, readiness and receive side of a stream.
+#include "netstack/tcp/tcp_stream.h"
+
+#include <cerrno>
+#include <cstring>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "netstack/lwip/lwip_errno.h"
+#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp_hooks.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint32_t kReadable = EPOLLIN | EPOLLRDNORM;
+constexpr uint32_t kWritable = EPOLLOUT | EPOLLWRNORM;
+
+// RFC 6298: one second until there is a sample, in slow ticks.
+constexpr s16_t kInitialRto = 1000 / TCP_SLOW_INTERVAL;
+
+constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
+
+}  // namespace
+
+LwipStream::LwipStream(LwipStack& stack) noexcept : stack_(stack) {}
+
+void LwipStream::announce(uint32_t events) noexcept {
+  if (released_) return;
+  for (Observer* observer = observers.front(); observer != nullptr; observer = observers.after(observer)) {
+    observer->on_ready(*this, events);
+  }
+}
+
+// ---------------------------------------------------------------- life
+
+void LwipStream::attach(tcp_pcb* pcb) noexcept {
+  pcb_ = pcb;
+  tcp_arg(pcb, this);
+  tcp_recv(pcb, on_receive);
+  tcp_sent(pcb, on_sent);
+  tcp_err(pcb, on_error);
+  pcb->ext_args[0] = {&kPcbCallbacks, pcb};
+  pcb->rto = pcb->sv = kInitialRto;
+  apply_options();
+}
+
+// From here on lwIP finishes the connection alone.
+void LwipStream::detach() noexcept {
+  tcp_arg(pcb_, nullptr);
+  tcp_recv(pcb_, nullptr);
+  tcp_sent(pcb_, nullptr);
+  tcp_err(pcb_, nullptr);
+  pcb_ = nullptr;
+}
+
+void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
+  options_ = listener.options_;
+  withheld_ = kDefaultReceiveBuffer - receive_window();
+  set_low_water();
+  local_ = {pcb->local_ip.addr, lwip_htons(pcb->local_port)};
+  peer_ = {pcb->remote_ip.addr, lwip_htons(pcb->remote_port)};
+  phase_ = Phase::connected;
+  attach(pcb);
+}
+
+long LwipStream::bind(const SocketAddress& local) noexcept {
+  if (phase_ != Phase::fresh || bound_) return -EINVAL;
+  if (local.address_be != 0 && !stack_.owns(local.address_be)) return -EADDRNOTAVAIL;
+  const uint16_t port = lwip_ntohs(local.port_be);
+  if (port != 0) {
+    if (!options_.reuse_address && stack_.ports().users(port) != 0) return -EADDRINUSE;
+    if (stack_.port_taken_by_listener(local, false)) return -EADDRINUSE;
+    stack_.ports().use(port);
+    bound_ = true;
+  }
+  local_ = local;
+  return 0;
+}
+
+uint16_t LwipStream::choose_port(const SocketAddress& peer) noexcept {
+  const uint32_t own = stack_.setup().address_be;
+  const uint16_t peer_port = lwip_ntohs(peer.port_be);
+  return stack_.ports().choose(stack_.random(), [&](uint16_t port) {
+    return stack_.demux().find(own, peer.address_be, port, peer_port) == nullptr && !stack_.port_taken_by_listener({0, lwip_htons(port)}, false);
+  });
+}
+
+long LwipStream::connect(const SocketAddress& peer) noexcept {
+  if (phase_ == Phase::connecting) return -EALREADY;
+  if (phase_ == Phase::connected || (phase_ == Phase::closed && connect_ns_ == 0)) return -EISCONN;
+  if (phase_ == Phase::closed) {  // an earlier attempt failed: Linux tells once, then a new one may start
+    phase_ = Phase::fresh;
+    read_closed_ = write_closed_ = peer_closed_ = false;
+    if (error_ != 0) return -take_error();
+  }
+  if (!stack_.routes(peer.address_be) || peer.port_be == 0) return peer.port_be == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
+  const uint32_t own = stack_.setup().address_be;
+  uint16_t port = lwip_ntohs(local_.port_be);
+  if (port == 0) {
+    port = choose_port(peer);
+  } else if (stack_.demux().find(own, peer.address_be, port, lwip_ntohs(peer.port_be)) != nullptr) {
+    port = 0;
+  }
+  if (port == 0) return -EADDRNOTAVAIL;
+
+  tcp_pcb* pcb = tcp_new();
+  if (pcb == nullptr) return -ENOBUFS;
+  pcb->local_ip.addr = own;
+  pcb->local_port = port;
+  attach(pcb);
+  const ip_addr_t peer_ip{peer.address_be};
+  const err_t error = tcp_connect(pcb, &peer_ip, lwip_ntohs(peer.port_be), on_connected);
+  if (error != ERR_OK) {
+    detach();
+    pcb->local_port = 0;  // it is in no list
+    tcp_abort(pcb);
+    return -errno_of_lwip(error);
+  }
+  local_ = {own, lwip_htons(port)};
+  peer_ = peer;
+  phase_ = Phase::connecting;
+  connect_ns_ = stack_.fresh_now_ns() | 1;
+  return 0;
+}
+
+err_t LwipStream::on_connected(void* self, tcp_pcb* pcb, err_t) noexcept {
+  auto* stream = static_cast<LwipStream*>(self);
+  stream->phase_ = Phase::connected;
+  stream->connect_ns_ = 0;
+  pcb->nrtx = 0;
+  pcb->rto = pcb->sv = kInitialRto;
+  stream->announce(kWritable);
+  return ERR_OK;
+}
+
+void LwipStream::pcb_gone() noexcept {
+  pcb_ = nullptr;
+  if (peer_closed_ && fin_sent_) phase_ = Phase::closed;
+  if (released_) stack_.free_stream(*this);
+}
+
+void LwipStream::fail(int error) noexcept {
+  if (error != 0) error_ = error;
+  phase_ = Phase::closed;
+  read_closed_ = write_closed_ = true;
+  free_chunks();
+  announce(ready() | EPOLLHUP);
+}
+
+// lwIP calls this before or after the PCB is freed, depending on the reason.
+void LwipStream::on_error(void* self, err_t error) noexcept {
+  auto* stream = static_cast<LwipStream*>(self);
+  if (stream->released_) return;
+  int number = 0;
+  if (error == ERR_RST) {
+    number = stream->connecting() ? ECONNREFUSED : stream->peer_closed_ ? EPIPE : ECONNRESET;
+  } else if (error != ERR_CLSD) {
+    number = ETIMEDOUT;
+  }
+  stream->fail(number);
+}
+
+void LwipStream::abort(int error) noexcept {
+  if (pcb_ != nullptr) {
+    tcp_pcb* const pcb = pcb_;
+    detach();
+    tcp_abort(pcb);
+  }
+  if (error != 0) fail(error);
+}
+
+void LwipStream::give_up_connecting() noexcept {
+  tcp_pcb* const pcb = pcb_;
+  detach();
+  if (pcb->state == SYN_SENT) {
+    (void)tcp_close(pcb);  // silent
+  } else {
+    tcp_abort(pcb);
+  }
+}
+
+long LwipStream::shutdown(int how) noexcept {
+  if (phase_ == Phase::connecting) {  // Linux gives the attempt up, whatever is to be shut
+    give_up_connecting();
+    phase_ = Phase::fresh;
+    if (!bound_) local_ = {};
+    error_ = ECONNRESET;
+    announce(ready());
+    return 0;
+  }
+  if (phase_ != Phase::connected) return -ENOTCONN;
+  if (how == SHUT_RD || how == SHUT_RDWR) read_closed_ = true;
+  if ((how == SHUT_WR || how == SHUT_RDWR) && !write_closed_) {
+    write_closed_ = true;
+    more_ = false;
+    mark_dirty();
+  }
+  announce(ready());
+  return 0;
+}
+
+int LwipStream::take_error() noexcept {
+  const int error = error_;
+  error_ = 0;
+  return error;
+}
+
+void LwipStream::release() noexcept {
+  const bool unread = received_bytes_ > 0;
+  released_ = true;
+  drop_received();
+  if (bound_) stack_.ports().unuse(lwip_ntohs(local_.port_be));
+  bound_ = false;
+  if (pcb_ != nullptr && pcb_->state == SYN_SENT) {
+    give_up_connecting();
+  } else if (pcb_ != nullptr && (unread || options_.linger_s == 0)) {
+    abort(0);
+  }
+  if (pcb_ != nullptr && pcb_->state == TIME_WAIT) detach();
+  if (pcb_ == nullptr) {
+    stack_.free_stream(*this);
+    return;
+  }
+  tcp_set_flags(pcb_, TF_RXCLOSED);
+  options_.cork = more_ = false;
+  write_closed_ = true;
+  if (fin_sent_) {
+    pcb_->tmr = tcp_ticks;  // FIN-WAIT-2 is bounded from here on
+    stack_.arm(pcb_);
+  }
+  (void)output();
+}
+
+void LwipStream::dispose() noexcept {
+  free_chunks();
+  drop_received();
+  DirtyLink::unlink();
+  OwedAck::unlink();
+  AcceptLink::unlink();
+}
+
+bool LwipStream::ask_peer(uint32_t peer) noexcept {
+  if (pcb_ == nullptr || phase_ != Phase::connected || asked_peer_ == peer) return true;
+  if (tcp_keepalive(pcb_) != ERR_OK) return false;
+  asked_peer_ = peer;
+  return true;
+}
+
+void LwipStream::forget_everything() noexcept {
+  pcb_ = nullptr;
+  received_head_ = received_tail_ = nullptr;
+  received_bytes_ = 0;
+  chunks_ = last_chunk_ = feeding_ = nullptr;
+  acknowledged_ = fed_ = written_;
+  DirtyLink::prev = DirtyLink::next = nullptr;
+  OwedAck::prev = OwedAck::next = nullptr;
+  AcceptLink::prev = AcceptLink::next = nullptr;
+  if (bound_) stack_.ports().use(lwip_ntohs(local_.port_be));
+  const bool alive = phase_ == Phase::connected || phase_ == Phase::connecting;
+  if (alive && !(peer_closed_ && fin_sent_)) error_ = ECONNRESET;
+  if (phase_ != Phase::fresh) {
+    phase_ = Phase::closed;
+    read_closed_ = write_closed_ = true;
+  }
+}
+
+// ---------------------------------------------------------------- receiving
+
+err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
+  auto* stream = static_cast<LwipStream*>(self);
+  if (p == nullptr) {
+    stream->peer_closed_ = true;
+    if (!stream->released_) stream->announce(stream->ready());
+    return ERR_OK;
+  }
+  stream->queue_received(p);
+  stream->stack_.note_arrival();
+  if (stream->received_bytes_ >= stream->low_water_) {
+    stream->announce(kReadable);
+  } else if (stream->write_closed_) {
+    stream->announce(0);  // for who lingers
+  }
+  return ERR_OK;
+}
+
+void LwipStream::queue_received(pbuf* p) noexcept {
+  if (received_tail_ != nullptr) {
+    received_tail_->next = p;
+  } else {
+    received_head_ = p;
+  }
+  while (true) {
+    received_bytes_ += p->len;
+    if (p->next == nullptr) break;
+    p = p->next;
+  }
+  received_tail_ = p;
+}
+
+void LwipStream::drop_received() noexcept {
+  while (received_head_ != nullptr) {
+    pbuf* const p = received_head_;
+    received_head_ = p->next;
+    p->next = nullptr;
+    pbuf_free(p);
+  }
+  received_tail_ = nullptr;
+  received_bytes_ = 0;
+}
+
+long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
+  if (received_bytes_ == 0) {
+    if (peer_closed_) return 0;
+    if (error_ != 0) return -take_error();
+    if (read_closed_) return 0;
+    return phase_ == Phase::connected || phase_ == Phase::connecting ? -EAGAIN : -ENOTCONN;
+  }
+  size_t copied = 0;
+  pbuf* p = received_head_;
+  size_t offset = 0;  // within p; stays 0 unless peeking
+  for (int i = 0; i < count; i++) {
+    auto* to = static_cast<uint8_t*>(parts[i].iov_base);
+    size_t left = parts[i].iov_len;
+    while (left > 0 && p != nullptr) {
+      const size_t n = p->len - offset < left ? p->len - offset : left;
+      memcpy(to, static_cast<uint8_t*>(p->payload) + offset, n);
+      to += n;
+      left -= n;
+      copied += n;
+      offset += n;
+      const bool finished = offset == p->len;
+      pbuf* const next = p->next;
+      if (!peek) {
+        p->payload = static_cast<uint8_t*>(p->payload) + n;
+        p->len = static_cast<u16_t>(p->len - n);
+        offset = 0;
+        if (finished) {
+          received_head_ = next;
+          p->next = nullptr;
+          pbuf_free(p);
+        }
+      }
+      if (finished) {
+        p = next;
+        offset = 0;
+      }
+    }
+  }
+  if (!peek) {
+    if (received_head_ == nullptr) received_tail_ = nullptr;
+    received_bytes_ -= copied;
+    read_total_ += copied;
+    open_window(copied);
+  }
+  return static_cast<long>(copied);
+}
+
+// As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for room
+// for a whole one, and sends less only when its timer says so.
+uint32_t LwipStream::receive_window() const noexcept {
+  const uint32_t frame = stack_.takes_in() != 0 ? stack_.takes_in() : stack_.frame_mtu();
+  const auto asked = static_cast<uint32_t>(options_.receive_buffer);
+  return asked < 2 * frame ? 2 * frame : asked;
+}
+
+void LwipStream::set_low_water() noexcept {
+  const auto asked = static_cast<uint32_t>(options_.receive_low_water);
+  low_water_ = asked < receive_window() / 2 ? asked : receive_window() / 2;
+}
+
+// The window grows by what was read. An update of its own is sent when the peer may be waiting for it: after 64 KB, or
+// after two segments or half the buffer if it saw less than that; otherwise the next segment that leaves carries it.
+void LwipStream::open_window(size_t bytes) noexcept {
+  if (pcb_ == nullptr || pcb_->state < ESTABLISHED || pcb_->state > FIN_WAIT_2) return;
+  const uint32_t buffer = receive_window();
+  const uint32_t most_withheld = TCP_WND_MAX(pcb_) > buffer ? TCP_WND_MAX(pcb_) - buffer : 0;
+  if (withheld_ > most_withheld) withheld_ = most_withheld;
+  const size_t hold_back = withheld_ < bytes ? withheld_ : bytes;
+  withheld_ -= static_cast<uint32_t>(hold_back);
+  const tcpwnd_size_t room = TCP_WND_MAX(pcb_) - pcb_->rcv_wnd;
+  const size_t growth = bytes - hold_back;
+  pcb_->rcv_wnd += static_cast<tcpwnd_size_t>(growth < room ? growth : room);
+  const uint32_t announced = pcb_->rcv_ann_right_edge - pcb_->rcv_nxt;
+  (void)tcp_update_rcv_ann_wnd(pcb_);
+  const uint32_t edge = pcb_->rcv_nxt + pcb_->rcv_wnd;
+  const uint32_t inflation = TCP_SEQ_GT(edge, pcb_->rcv_ann_right_edge) ? edge - pcb_->rcv_ann_right_edge : 0;
+  const uint32_t two_segments = 2 * stack_.counted_segment(*pcb_), half = buffer / 2;
+  const uint32_t much = two_segments < half ? two_segments : half;
+  // Whoever has read everything says the same window each time: segments that change nothing else are what Linux's TCP takes quickest.
+  if (received_bytes_ == 0 || inflation >= much) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;
+  if (inflation >= kWindowUpdateBytes || (announced < much && inflation >= much)) {
+    tcp_ack_now(pcb_);
+    mark_dirty();
+  }
+}
+
+}  // namespace netstack

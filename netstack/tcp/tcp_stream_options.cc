@@ -1,0 +1,174 @@
+// Options and figures of a stream.
+#include <cerrno>
+#include <cstring>
+#include <sys/epoll.h>
+#include <linux/tcp.h>
+
+#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp_stream.h"
+
+namespace netstack {
+namespace {
+
+// Linux's tcpi_state numbers, by lwIP's.
+constexpr uint8_t kLinuxState[] = {7, 10, 2, 3, 1, 4, 5, 8, 11, 9, 6};
+
+constexpr int kSmallestBuffer = 2304;  // Linux: SOCK_MIN_RCVBUF and SOCK_MIN_SNDBUF are of this size
+constexpr int kLargestSendBuffer = 4 << 20;
+
+constexpr int clamp(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
+
+}  // namespace
+
+void LwipStream::apply_options() noexcept {
+  if (pcb_ == nullptr) return;
+  if (options_.nodelay) {
+    tcp_nagle_disable(pcb_);
+  } else {
+    tcp_nagle_enable(pcb_);
+  }
+  if (options_.keepalive) {
+    ip_set_option(pcb_, SOF_KEEPALIVE);
+    stack_.arm(pcb_);  // so that it is filed under keepalive when it goes idle
+  } else {
+    ip_reset_option(pcb_, SOF_KEEPALIVE);
+  }
+  pcb_->keep_idle = static_cast<u32_t>(options_.keepidle_s) * 1000;
+  pcb_->keep_intvl = static_cast<u32_t>(options_.keepintvl_s) * 1000;
+  pcb_->keep_cnt = static_cast<u32_t>(options_.keepcnt);
+  pcb_->tos = options_.tos;
+  pcb_->ttl = options_.ttl;
+  const bool queues = pcb_->unsent != nullptr || pcb_->unacked != nullptr;  // lwIP trusts that none of these is longer
+  if (options_.max_segment != 0 && pcb_->mss > options_.max_segment && !queues) pcb_->mss = static_cast<u16_t>(options_.max_segment);
+}
+
+long LwipStream::set_option(TcpOption option, int value) noexcept {
+  Options& o = options_;
+  switch (option) {
+    case TcpOption::nodelay:
+      o.nodelay = value != 0;
+      if (o.nodelay) mark_dirty();
+      break;
+    case TcpOption::cork:
+      o.cork = value != 0;
+      if (!o.cork) mark_dirty();
+      break;
+    case TcpOption::keepalive: o.keepalive = value != 0; break;
+    case TcpOption::keepidle_s:
+      if (value < 1 || value > 32767) return -EINVAL;
+      o.keepidle_s = value;
+      break;
+    case TcpOption::keepintvl_s:
+      if (value < 1 || value > 32767) return -EINVAL;
+      o.keepintvl_s = value;
+      break;
+    case TcpOption::keepcnt:
+      if (value < 1 || value > 127) return -EINVAL;
+      o.keepcnt = value;
+      break;
+    case TcpOption::user_timeout_ms:
+      if (value < 0) return -EINVAL;
+      o.user_timeout_ms = value;
+      break;
+    case TcpOption::send_buffer_bytes: o.send_buffer = clamp(value, kSmallestBuffer, kLargestSendBuffer); break;
+    case TcpOption::receive_buffer_bytes: {
+      const int wanted = clamp(value, kSmallestBuffer, TCP_WND);
+      // A window that was offered is not taken back: a smaller one comes about as data arrives and is read.
+      const uint32_t before = receive_window();
+      o.receive_buffer = wanted;
+      set_low_water();
+      if (receive_window() < before) {
+        withheld_ += before - receive_window();
+      } else {
+        const uint32_t more = receive_window() - before, kept = withheld_ < more ? withheld_ : more;
+        withheld_ -= kept;
+        open_window(more - kept);
+      }
+      break;
+    }
+    case TcpOption::receive_low_water:
+      o.receive_low_water = value < 1 ? 1 : value;
+      set_low_water();
+      if ((ready() & EPOLLIN) != 0) announce(EPOLLIN | EPOLLRDNORM);
+      break;
+    case TcpOption::max_segment:
+      if (value != 0 && (value < 88 || value > 32767)) return -EINVAL;
+      o.max_segment = value;
+      break;
+    case TcpOption::linger_s: o.linger_s = value < 0 ? -1 : value; break;
+    case TcpOption::reuse_address: o.reuse_address = value != 0; break;
+    case TcpOption::quickack:
+      o.quickack = value != 0;
+      if (o.quickack && pcb_ != nullptr && tcp_is_flag_set(pcb_, TF_ACK_DELAY)) {
+        tcp_ack_now(pcb_);
+        mark_dirty();
+      }
+      break;
+    case TcpOption::tos: o.tos = static_cast<uint8_t>(value); break;
+    case TcpOption::ttl:
+      if (value != -1 && (value < 1 || value > 255)) return -EINVAL;
+      o.ttl = value == -1 ? 64 : static_cast<uint8_t>(value);
+      break;
+    default: return -ENOPROTOOPT;
+  }
+  apply_options();
+  return 0;
+}
+
+long LwipStream::get_option(TcpOption option, int* value) const noexcept {
+  const Options& o = options_;
+  switch (option) {
+    case TcpOption::nodelay: *value = o.nodelay; break;
+    case TcpOption::cork: *value = o.cork; break;
+    case TcpOption::keepalive: *value = o.keepalive; break;
+    case TcpOption::keepidle_s: *value = o.keepidle_s; break;
+    case TcpOption::keepintvl_s: *value = o.keepintvl_s; break;
+    case TcpOption::keepcnt: *value = o.keepcnt; break;
+    case TcpOption::user_timeout_ms: *value = o.user_timeout_ms; break;
+    case TcpOption::send_buffer_bytes: *value = o.send_buffer; break;
+    case TcpOption::receive_buffer_bytes: *value = o.receive_buffer; break;
+    case TcpOption::receive_low_water: *value = o.receive_low_water; break;
+    case TcpOption::max_segment: *value = pcb_ != nullptr && connected() ? pcb_->mss : o.max_segment != 0 ? o.max_segment : 536; break;
+    case TcpOption::linger_s: *value = o.linger_s; break;
+    case TcpOption::reuse_address: *value = o.reuse_address; break;
+    case TcpOption::quickack: *value = o.quickack; break;
+    case TcpOption::tos: *value = o.tos; break;
+    case TcpOption::ttl: *value = o.ttl; break;
+    default: return -ENOPROTOOPT;
+  }
+  return 0;
+}
+
+void LwipStream::info(tcp_info* out) const noexcept {
+  memset(out, 0, sizeof *out);
+  out->tcpi_state = kLinuxState[CLOSED];
+  out->tcpi_bytes_acked = acknowledged_;
+  out->tcpi_bytes_received = read_total_ + received_bytes_;
+  out->tcpi_notsent_bytes = static_cast<uint32_t>(written_ - acknowledged_);
+  if (pcb_ == nullptr) return;
+  const tcp_pcb& p = *pcb_;
+  const uint32_t in_flight = p.snd_nxt - p.lastack;
+  constexpr uint32_t kTickUs = TCP_SLOW_INTERVAL * 1000;
+  out->tcpi_state = kLinuxState[p.state];
+  out->tcpi_retransmits = p.nrtx;
+  out->tcpi_probes = p.persist_probe;
+  out->tcpi_backoff = p.persist_backoff;
+  out->tcpi_options = static_cast<uint8_t>(((p.flags & TF_SACK) != 0 ? TCPI_OPT_SACK : 0) | ((p.flags & TF_WND_SCALE) != 0 ? TCPI_OPT_WSCALE : 0));
+  out->tcpi_snd_wscale = p.snd_scale & 15;
+  out->tcpi_rcv_wscale = p.rcv_scale & 15;
+  out->tcpi_rto = static_cast<uint32_t>(p.rto) * kTickUs;
+  out->tcpi_ato = TCP_TMR_INTERVAL * 1000;
+  out->tcpi_snd_mss = out->tcpi_rcv_mss = out->tcpi_advmss = p.mss;
+  out->tcpi_unacked = (in_flight + p.mss - 1) / p.mss;
+  out->tcpi_rtt = rtt_us_;
+  out->tcpi_rttvar = rtt_variance_us_;
+  out->tcpi_snd_ssthresh = p.ssthresh / p.mss;
+  out->tcpi_snd_cwnd = p.cwnd / p.mss;
+  out->tcpi_rcv_space = p.rcv_wnd;
+  out->tcpi_pmtu = p.mss + 40u;
+  const uint64_t outstanding = written_ - acknowledged_;
+  out->tcpi_notsent_bytes = static_cast<uint32_t>(outstanding > in_flight ? outstanding - in_flight : 0);
+  out->tcpi_last_data_recv = (tcp_ticks - p.tmr) * TCP_SLOW_INTERVAL;
+}
+
+}  // namespace netstack

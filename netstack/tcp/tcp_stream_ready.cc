@@ -1,0 +1,58 @@
+// A stream's readiness: what every wait and every change of an epoll registration asks.
+//
+// Compiled without vector instructions, as stack.h promises.
+#include <sys/epoll.h>
+
+#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp_stream.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint32_t kReadable = EPOLLIN | EPOLLRDNORM;
+constexpr uint32_t kWritable = EPOLLOUT | EPOLLWRNORM;
+
+}  // namespace
+
+// tcp_poll() of Linux, bit by bit; but first a connection to which nothing has happened, as nearly all are.
+uint32_t LwipStream::ready() const noexcept {
+  const int unusual = error_ | int{peer_closed_} | int{read_closed_} | int{write_closed_} | (static_cast<int>(phase_) ^ static_cast<int>(Phase::connected));
+  if (unusual == 0) [[likely]] {
+    const uint32_t readable = received_bytes_ >= low_water_ ? kReadable : 0;
+    if (writable()) [[likely]] return readable | kWritable;
+    no_space_ = true;
+    return readable;
+  }
+  uint32_t events = 0;
+  const bool no_more_reading = peer_closed_ || read_closed_;
+  if (phase_ == Phase::fresh || phase_ == Phase::closed || (write_closed_ && no_more_reading)) events |= EPOLLHUP;
+  if (no_more_reading) events |= kReadable | EPOLLRDHUP;
+  if (phase_ != Phase::connecting) {
+    if (received_bytes_ >= low_water_) events |= kReadable;
+    if (write_closed_ || writable()) {
+      events |= kWritable;
+    } else {
+      no_space_ = true;
+    }
+  }
+  if (error_ != 0) events |= EPOLLERR;
+  return events;
+}
+
+// What the send buffer still takes. When the arena is nearly full, streams that already hold some get no more.
+size_t LwipStream::write_room() const noexcept {
+  const auto limit = static_cast<size_t>(options_.send_buffer);
+  const size_t used = unsent_bytes();
+  if (used >= limit) return 0;
+  const base::Arena& arena = *stack_.setup().arena;
+  if (used > 0 && arena.used() > arena.capacity() / 8 * 7) return 0;
+  return limit - used;
+}
+
+// Linux: free space of at least half of what is queued, that is a third of the buffer. Nobody can write into a full arena.
+bool LwipStream::writable() const noexcept {
+  const base::Arena& arena = *stack_.setup().arena;
+  return write_room() * 3 >= static_cast<size_t>(options_.send_buffer) && arena.used() < arena.capacity() / 16 * 15;
+}
+
+}  // namespace netstack

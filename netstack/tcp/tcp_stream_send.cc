@@ -1,0 +1,307 @@
+// Send side of a stream: from write() over lwIP's short queue and our chunks to tcp_output.
+#include <cerrno>
+#include <cstring>
+#include <sys/epoll.h>
+
+#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp_stream.h"
+
+namespace netstack {
+namespace {
+
+constexpr size_t kCopyAtOnce = 32 * 1024;        // what one tcp_write copies
+constexpr size_t kEagerSegments = 44;            // this much unsent is flushed in the middle of a write
+constexpr size_t kEagerBytes = 176 * 1024;       // or this much, if it is less
+constexpr uint32_t kInitialSegments = 10;
+constexpr uint32_t kWindowSegments = 4;          // long segments are for windows that hold so many
+constexpr uint32_t kLeastSegment = 536;          // a window smaller than this is probed
+constexpr uint32_t kHeaderBytes = 40;            // of IPv4 and TCP, without options
+constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
+constexpr uint32_t kLargeChunk = 64 * 1024 - 64;
+constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
+constexpr uint64_t kOrphanNs = 100'000'000'000;  // Linux gives up on a closed socket whose peer takes nothing after about as long
+constexpr uint64_t kUnreachableNs = 3'000'000'000;
+constexpr int kInitialRtoTicks = 1000 / TCP_SLOW_INTERVAL;
+
+constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+}  // namespace
+
+void LwipStream::mark_dirty() noexcept {
+  if (!DirtyLink::linked()) stack_.add_dirty(*this);
+}
+
+long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
+  if (error_ != 0) return -take_error();
+  if (write_closed_ || phase_ == Phase::fresh || phase_ == Phase::closed || pcb_ == nullptr) return -EPIPE;
+  if (phase_ == Phase::connecting) {
+    no_space_ = true;
+    return -EAGAIN;
+  }
+  const bool was_empty = written_ == acknowledged_;
+  const uint64_t now_ns = was_empty ? stack_.fresh_now_ns() : stack_.now_ns();
+  more_ = more;
+  size_t room = write_room();
+  size_t done = 0, wanted = 0;
+  for (int i = 0; i < count; i++) {
+    const size_t bytes = parts[i].iov_len;
+    wanted += bytes;
+    const size_t accepted = least(bytes, room);
+    if (accepted == 0) continue;
+    const size_t n = append(static_cast<const uint8_t*>(parts[i].iov_base), accepted);
+    written_ += n;
+    done += n;
+    room -= n;
+    if (n < accepted) room = 0;
+  }
+  if (done < wanted) {
+    no_space_ = true;
+    stack_.arm(pcb_);  // if it is memory that lacks, no ACK may come to tell that there is some again
+  }
+  if (done == 0) return wanted == 0 ? 0 : -EAGAIN;
+  if (was_empty) progress_ns_ = now_ns;
+  if (rtt_sent_ns_ == 0) {
+    rtt_sent_ns_ = now_ns;
+    rtt_offset_ = written_;
+  }
+  if (holding() && held_since_ns_ == 0) held_since_ns_ = now_ns | 1;
+  mark_dirty();
+  stack_.wrote(done);
+  return static_cast<long>(done);
+}
+
+// What lwIP may be given now of `wanted` bytes, or more than these: whole segments that the window lets out at once, because every
+// tcp_output with something unsent walks to the end of the unacknowledged queue. lwIP cuts them so that two fit the largest window there was:
+// Linux acknowledges two at once, one may wait for its timer. A window that became smaller than a long segment has short ones from then on.
+// With nothing in flight something goes in whatever the window, so that lwIP's persist timer has something to probe with.
+uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
+  if (pcb_->snd_queuelen > TCP_SND_QUEUELEN / 2) return 0;
+  const uint32_t window = pcb_->snd_wnd < pcb_->cwnd ? pcb_->snd_wnd : pcb_->cwnd;
+  const uint32_t taken = pcb_->snd_lbb - pcb_->lastack;  // in flight and unsent
+  if (taken == 0 && window != 0 && window < pcb_->mss) shorten_segments();
+  const uint32_t half = pcb_->snd_wnd_max / 2;
+  const uint32_t segment = half != 0 && half < pcb_->mss ? half : pcb_->mss;
+  if (taken == 0 && window < segment) return window < kLeastSegment ? segment : window;
+  const uint32_t room = window > taken ? window - taken : 0;
+  if (room < segment) return wanted <= room ? room : 0;
+  return wanted <= segment ? segment : room - room % segment;
+}
+
+// To what fits a frame. But not while something is queued: lwIP trusts that no segment is longer than they all may be.
+void LwipStream::shorten_segments() noexcept {
+  const uint32_t segment = stack_.counted_segment(*pcb_);
+  const bool queues = pcb_->unsent != nullptr || pcb_->unacked != nullptr;
+  if (segment < pcb_->mss && !queues) pcb_->mss = static_cast<u16_t>(segment);
+}
+
+// A peer with a small window gets short segments: in long ones each would be half of it, and wait for the acknowledgement of the one before.
+// RFC 6928: ten segments at the start. On a link that brings larger frames than we send the peer starts with ten of those, and so do we.
+void LwipStream::raise_window() noexcept {
+  window_raised_ = true;
+  if (pcb_->snd_wnd_max < kWindowSegments * pcb_->mss) shorten_segments();
+  const uint32_t segment = stack_.takes_in() > kHeaderBytes + pcb_->mss ? stack_.takes_in() - kHeaderBytes : pcb_->mss;
+  if (pcb_->cwnd < kInitialSegments * segment) pcb_->cwnd = kInitialSegments * segment;
+}
+
+size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
+  size_t done = 0;
+  if (feeding_ == nullptr && !holding()) {
+    if (!window_raised_) {
+      raise_window();
+    }
+    while (done < bytes) {
+      const size_t n = least(least(bytes - done, feed_budget(bytes - done)), kCopyAtOnce);
+      if (n == 0 || tcp_write(pcb_, data + done, static_cast<u16_t>(n), TCP_WRITE_FLAG_COPY) != ERR_OK) break;
+      fed_ += n;
+      done += n;
+      const size_t eager = least(kEagerSegments * pcb_->mss, kEagerBytes);
+      if (waiting_in_lwip() >= eager) {
+        mark_dirty();
+        stack_.flush();
+        if (waiting_in_lwip() >= eager) break;
+      }
+    }
+  }
+  return done < bytes ? done + append_chunks(data + done, bytes - done) : done;
+}
+
+size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
+  size_t done = 0;
+  while (done < bytes) {
+    Chunk* chunk = last_chunk_;
+    if (chunk == nullptr || chunk->filled == chunk->capacity) {
+      uint32_t capacity = bytes - done > kSmallChunk ? kLargeChunk : kSmallChunk;
+      auto* memory = stack_.arena().allocate(sizeof(Chunk) + capacity);
+      if (memory == nullptr) break;
+      chunk = static_cast<Chunk*>(memory);
+      *chunk = {nullptr, 0, capacity, 0, 0};
+      if (last_chunk_ != nullptr) {
+        last_chunk_->next = chunk;
+      } else {
+        chunks_ = chunk;
+      }
+      last_chunk_ = chunk;
+    }
+    const size_t n = least(bytes - done, chunk->capacity - chunk->filled);
+    memcpy(chunk->bytes() + chunk->filled, data + done, n);
+    chunk->filled += static_cast<uint32_t>(n);
+    done += n;
+    if (feeding_ == nullptr) feeding_ = chunk;
+  }
+  return done;
+}
+
+// Gives chunk bytes to lwIP by reference, as far as its queue may grow; whole segments only while a partial one is held back.
+void LwipStream::feed() noexcept {
+  while (feeding_ != nullptr) {
+    Chunk& chunk = *feeding_;
+    const size_t available = chunk.filled - chunk.fed;
+    if (available == 0) {
+      feeding_ = chunk.next;
+      continue;
+    }
+    size_t n = least(least(available, feed_budget(available)), kCopyAtOnce);
+    const size_t unfed = static_cast<size_t>(written_ - fed_);
+    if (holding()) n = least(n, unfed - unfed % pcb_->mss);
+    if (n == 0) return;
+    const u8_t flags = unfed > n ? u8_t{TCP_WRITE_FLAG_MORE} : u8_t{0};
+    if (tcp_write(pcb_, chunk.bytes() + chunk.fed, static_cast<u16_t>(n), flags) != ERR_OK) return;
+    chunk.fed += static_cast<uint32_t>(n);
+    fed_ += n;
+    chunk.end_offset = fed_;
+  }
+  held_since_ns_ = 0;
+}
+
+// FIN, once everything is with lwIP, and fits the peer's window: of a segment that has to be split for a window lwIP lets both parts carry it. A released stream that holds no memory of lwIP's any more ends here: false, and it is gone.
+bool LwipStream::finish_sending() noexcept {
+  if (write_closed_ && !fin_sent_ && fed_ == written_ && pcb_->snd_lbb - pcb_->lastack <= pcb_->snd_wnd &&
+      (pcb_->state == ESTABLISHED || pcb_->state == CLOSE_WAIT || pcb_->state == SYN_RCVD)) {
+    fin_sent_ = true;
+    (void)tcp_shutdown(pcb_, 0, 1);
+  }
+  if (released_ && fin_sent_ && chunks_ == nullptr) {
+    detach();
+    stack_.free_stream(*this);
+    return false;
+  }
+  return true;
+}
+
+bool LwipStream::output() noexcept {
+  if (pcb_ == nullptr) return true;
+  if (!window_raised_ && phase_ == Phase::connected) {
+    raise_window();
+  }
+  stack_.arm(pcb_);
+  feed();
+  if (write_closed_ && !finish_sending()) return true;
+  if (was_put_off) tcp_clear_flags(pcb_, TF_NAGLEMEMERR);  // it was no lack of memory
+  was_put_off = false;
+  if (tcp_output(pcb_) != ERR_OK) return false;
+  // lwIP leaves out what is to be acknowledged at once while Nagle holds data back: two such peers would wait for each other.
+  if (tcp_is_flag_set(pcb_, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb_);
+  return true;
+}
+
+err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
+  auto* stream = static_cast<LwipStream*>(self);
+  stream->acknowledged_ += bytes;
+  stream->progress_ns_ = stream->stack_.now_ns();
+  if (stream->rtt_sent_ns_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
+  while (stream->chunks_ != nullptr && stream->chunks_->fed == stream->chunks_->filled &&
+         stream->chunks_->end_offset <= stream->acknowledged_) {
+    Chunk* const chunk = stream->chunks_;
+    stream->chunks_ = chunk->next;
+    if (stream->feeding_ == chunk) stream->feeding_ = chunk->next;
+    if (stream->last_chunk_ == chunk) stream->last_chunk_ = nullptr;
+    stream->stack_.arena().release(chunk);
+  }
+  if (stream->feeding_ != nullptr) stream->mark_dirty();  // fed once, when all ACKs of this turn are in
+  if (stream->no_space_ && stream->writable()) {
+    stream->no_space_ = false;
+    stream->announce(EPOLLOUT | EPOLLWRNORM);
+  }
+  if (stream->write_closed_) {
+    if (stream->acknowledged_ == stream->written_) stream->announce(0);  // for who lingers
+    (void)stream->finish_sending();
+  }
+  return ERR_OK;
+}
+
+// RFC 6298's smoothing over the time from write() to its acknowledgement; retransmitted data gives no sample (Karn).
+void LwipStream::sample_round_trip() noexcept {
+  const auto sample = static_cast<uint32_t>((stack_.now_ns() - rtt_sent_ns_) / 1000);
+  rtt_sent_ns_ = 0;
+  if (pcb_ == nullptr || pcb_->nrtx != 0) return;
+  if (rtt_us_ == 0) {
+    rtt_us_ = sample;
+    rtt_variance_us_ = sample / 2;
+    return;
+  }
+  const uint32_t deviation = sample > rtt_us_ ? sample - rtt_us_ : rtt_us_ - sample;
+  rtt_variance_us_ += (deviation >> 2) - (rtt_variance_us_ >> 2);
+  rtt_us_ += (sample >> 3) - (rtt_us_ >> 3);
+}
+
+void LwipStream::free_chunks() noexcept {
+  while (chunks_ != nullptr) {
+    Chunk* const chunk = chunks_;
+    chunks_ = chunk->next;
+    stack_.arena().release(chunk);
+  }
+  last_chunk_ = feeding_ = nullptr;
+  acknowledged_ = fed_ = written_;
+}
+
+// Resets a connection whose time is up; a released stream ends with it.
+void LwipStream::give_up(int error) noexcept {
+  abort(released_ ? 0 : error);
+  if (released_) stack_.free_stream(*this);
+}
+
+// lwIP's keepalive stops when this side has said its FIN, but the peer may have much to say still. False: it did not answer, and is given up.
+bool LwipStream::keep_alive() noexcept {
+  const uint32_t idle_ms = (tcp_ticks - pcb_->tmr) * TCP_SLOW_INTERVAL;
+  if (idle_ms > pcb_->keep_idle + pcb_->keep_cnt * pcb_->keep_intvl) {
+    give_up(ETIMEDOUT);
+    return false;
+  }
+  if (idle_ms > pcb_->keep_idle + pcb_->keep_cnt_sent * pcb_->keep_intvl && tcp_keepalive(pcb_) == ERR_OK) pcb_->keep_cnt_sent++;
+  return true;
+}
+
+bool LwipStream::before_tick(uint64_t now_ns) noexcept {
+  if (phase_ == Phase::connecting) {
+    const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
+    pcb_->rto = static_cast<s16_t>(kInitialRtoTicks << doublings);  // lwIP itself never backs off a SYN
+    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !stack_.neighbour_known(peer_.address_be)) abort(EHOSTUNREACH);
+    return true;
+  }
+  const bool outstanding = written_ != acknowledged_;
+  if (outstanding && options_.user_timeout_ms > 0 && now_ns - progress_ns_ > static_cast<uint64_t>(options_.user_timeout_ms) * 1'000'000) {
+    give_up(ETIMEDOUT);
+    return false;
+  }
+  if (released_ && outstanding && now_ns - progress_ns_ > kOrphanNs) {
+    give_up(0);
+    return false;
+  }
+  if (pcb_->state == FIN_WAIT_2 && !released_ && ip_get_option(pcb_, SOF_KEEPALIVE) && !keep_alive()) return false;
+  if (holding() && held_since_ns_ != 0 && now_ns - held_since_ns_ > kHoldLimitNs) {
+    const bool cork = options_.cork;
+    options_.cork = more_ = false;
+    feed();
+    options_.cork = cork;
+    (void)tcp_output(pcb_);
+  }
+  if (no_space_ && writable()) {
+    no_space_ = false;
+    announce(EPOLLOUT | EPOLLWRNORM);
+  }
+  const bool unfinished = feeding_ != nullptr || (write_closed_ && !fin_sent_);
+  if (unfinished) mark_dirty();  // feeding may have failed for lack of memory, with no ACK outstanding that would try again
+  return unfinished || no_space_;
+}
+
+}  // namespace netstack

@@ -1,0 +1,87 @@
+// Bursts in and out of a DPDK port.
+#include "netstack/wires/dpdk_wire.h"
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+#include "base/check.h"
+
+namespace netstack {
+
+static_assert(sizeof(rte_mbuf) % 64 == 0, "the private area behind an mbuf is 64-byte aligned");
+
+DpdkWire::DpdkWire(uint16_t port, FramePool* pool, Control* control, int sleep_fd, rte_mbuf** queue, uint32_t queue_capacity) noexcept
+    : control_(control), pool_(pool), port_(port), sleep_fd_(sleep_fd), queue_(queue), queue_mask_(queue_capacity - 1) {
+  CHECK((queue_capacity & queue_mask_) == 0 && queue_capacity >= pool->total());
+}
+
+int DpdkWire::receive(RxFrame* out, int capacity) noexcept {
+  if (control_ != nullptr) control_->catch_up();
+  rte_mbuf* frames[kBurst];
+  const int wanted = capacity < kBurst ? capacity : kBurst;
+  const int count = rte_eth_rx_burst(port_, 0, frames, static_cast<uint16_t>(wanted));
+  int taken = 0;
+  for (int i = 0; i < count; i++) {
+    rte_mbuf* frame = frames[i];
+    // Every frame that fits the wire's MTU is one piece; a peer that sends more is not obeyed.
+    if (frame->nb_segs != 1) [[unlikely]] {
+      rte_pktmbuf_free(frame);
+      continue;
+    }
+    out[taken++] = RxFrame{rte_pktmbuf_mtod(frame, uint8_t*), frame->data_len, frame, rte_mbuf_to_priv(frame)};
+  }
+  return taken;
+}
+
+void DpdkWire::release(void* handle) noexcept { pool_->give(&handle, 1); }
+
+bool DpdkWire::allocate(TxFrame* out) noexcept {
+  void* piece;
+  if (!pool_->take(&piece, 1)) return false;
+  auto* frame = static_cast<rte_mbuf*>(piece);
+  rte_pktmbuf_reset(frame);
+  *out = TxFrame{rte_pktmbuf_mtod(frame, uint8_t*), rte_pktmbuf_tailroom(frame), frame};
+  return true;
+}
+
+void DpdkWire::send(void* handle, uint32_t length) noexcept {
+  if (queued_end_ != queued_begin_ && (queued_end_ - queued_begin_) % kBurst == 0) push_out();
+  auto* frame = static_cast<rte_mbuf*>(handle);
+  frame->data_len = static_cast<uint16_t>(length);
+  frame->pkt_len = length;
+  queue_[queued_end_++ & queue_mask_] = frame;
+}
+
+void DpdkWire::flush() noexcept {
+  if (queued_begin_ != queued_end_) push_out();
+}
+
+void DpdkWire::push_out() noexcept {
+  if (control_ != nullptr) control_->catch_up();
+  while (queued_begin_ != queued_end_) {
+    const uint32_t first = queued_begin_ & queue_mask_;
+    uint32_t count = queued_end_ - queued_begin_;
+    if (count > kBurst) count = kBurst;
+    if (count > queue_mask_ + 1 - first) count = queue_mask_ + 1 - first;
+    const uint16_t sent = give_burst(queue_ + first, static_cast<uint16_t>(count));
+    queued_begin_ += sent;
+    if (sent == 0 && !plugged()) drop_queued(kKeptUnplugged);
+    if (sent == 0) break;
+  }
+  pushed();
+}
+
+uint16_t DpdkWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept { return rte_eth_tx_burst(port_, 0, frames, count); }
+
+void DpdkWire::drop_queued(uint32_t kept) noexcept {
+  while (queued_end_ - queued_begin_ > kept) release(queue_[queued_begin_++ & queue_mask_]);
+}
+
+void DpdkWire::forget_all_frames_but(const void* kept) noexcept {
+  queued_begin_ = queued_end_ = 0;
+  pool_->reset(kept);
+}
+
+void DpdkWire::recover() noexcept { forget_all_frames_but(nullptr); }
+
+}  // namespace netstack

@@ -1,0 +1,18 @@
+// Starts DPDK's environment once per process, and ports on it.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "netstack/wires/frame_pool.h"
+
+namespace netstack {
+
+// Starts the environment if this process has not yet; an error in a child that inherited one. Pins the calling thread and leaves
+// low descriptors open for a moment: call it on a thread of its own.
+base::Result<bool> start_eal() noexcept;
+
+// Makes the virtual device `name` ("net_memif0") with DPDK's arguments and starts it with one queue each way.
+base::Result<uint16_t> start_port(const char* name, const char* arguments, FramePool* pool, uint16_t depth, uint32_t mtu) noexcept;
+
+}  // namespace netstack

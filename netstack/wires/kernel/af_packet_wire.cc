@@ -1,0 +1,32 @@
+// The af_packet wire: a network device of the host, driven through a packet socket beside the kernel's own stack.
+#include <cerrno>
+#include <cstring>
+
+#include "netstack/wires/eal.h"
+#include "netstack/wires/opening.h"
+#include "netstack/wires/kernel/rtnetlink.h"
+
+namespace netstack {
+
+base::Result<Wire*> open_packet(const Opening& opening) noexcept {
+  const char* device = opening.argument;
+  if (opening.config.address_be == 0) return base::make_error("wire af_packet:%s needs an address: set ZPS_IP", device);
+  const int device_mtu = link_mtu(device);
+  if (device_mtu < 0) return base::make_error("wire af_packet: there is no network device \"%s\" here", device);
+  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : static_cast<uint32_t>(device_mtu);
+  const RingShape shape = ring_shape(opening, mtu);
+  PacketSockets sockets(shape.block_bytes, shape.slot_bytes, shape.slots);
+  if (auto started = start_eal(); !started) return started.error();
+  auto wire = open_packet_wire(opening, device, mtu, sockets);
+  if (!wire) return wire.error();
+  WireFacts& facts = (*wire)->mutable_facts();
+  memcpy(facts.name, "af_packet", 10);
+  (void)link_mac(device, facts.mac);
+  opening.out->address_be = opening.config.address_be;
+  opening.out->prefix = opening.config.prefix;
+  opening.out->gateway_be = opening.config.gateway_be;
+  memcpy(opening.out->wire, base::make_error("af_packet %s", device).text, sizeof opening.out->wire);
+  return *wire;
+}
+
+}  // namespace netstack

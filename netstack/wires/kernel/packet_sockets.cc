@@ -1,0 +1,116 @@
+// Makes, maps and binds the packet sockets of a wire.
+#include "netstack/wires/kernel/packet_sockets.h"
+
+#include <arpa/inet.h>
+#include <cerrno>
+#include <initializer_list>
+#include <linux/if_ether.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "base/high_fd.h"
+#include "base/syscall.h"
+#include "netstack/wires/kernel/rtnetlink.h"
+
+namespace netstack {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+// Frames larger than a slot wait in the kernel's memory, not in ours, until they are received.
+constexpr int kQueuedBytes = 8 << 20;
+
+long set(int fd, int level, int option, int value) noexcept {
+  return kernel_call(SYS_setsockopt, fd, level, option, as_arg(&value), sizeof value);
+}
+
+// A descriptor out of the program's sight, or a negative errno.
+int make_socket() noexcept {
+  const long fd = kernel_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+  return fd < 0 ? static_cast<int>(fd) : base::move_fd_high(static_cast<int>(fd));
+}
+
+int make_sending() noexcept {
+  const int fd = make_socket();
+  if (fd < 0) return fd;
+  const long result = set(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
+  // A queueing discipline on the way out would only add latency.
+  (void)set(fd, SOL_PACKET, PACKET_QDISC_BYPASS, 1);
+  if (result == 0) return fd;
+  (void)kernel_call(SYS_close, fd);
+  return static_cast<int>(result);
+}
+
+}  // namespace
+
+PacketSockets::PacketSockets(uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept
+    : shape_{block_bytes, slots / (block_bytes / slot_bytes), slot_bytes, slots}, receiving_(-EAGAIN), sending_(make_sending()) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, 64 << 10);
+  started_ = pthread_create(&thread_, &attributes, make_receiving, this) == 0;
+  pthread_attr_destroy(&attributes);
+}
+
+PacketSockets::~PacketSockets() {
+  join();
+  if (taken_) return;
+  for (const int fd : {receiving_, sending_}) {
+    if (fd >= 0) (void)kernel_call(SYS_close, fd);
+  }
+}
+
+void PacketSockets::join() noexcept {
+  if (started_) pthread_join(thread_, nullptr);
+  started_ = false;
+}
+
+void* PacketSockets::make_receiving(void* self) noexcept {
+  auto* sockets = static_cast<PacketSockets*>(self);
+  const int fd = sockets->receiving_ = make_socket();
+  if (fd < 0) return nullptr;
+  long result = set(fd, SOL_PACKET, PACKET_VERSION, TPACKET_V2);
+  if (result == 0) result = kernel_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_RX_RING, as_arg(&sockets->shape_), sizeof sockets->shape_);
+  if (result == 0) result = set(fd, SOL_PACKET, PACKET_COPY_THRESH, 1);
+  (void)set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  if (set(fd, SOL_SOCKET, SO_RCVBUFFORCE, kQueuedBytes) != 0) (void)set(fd, SOL_SOCKET, SO_RCVBUF, kQueuedBytes);
+  if (result == 0) return nullptr;
+  (void)kernel_call(SYS_close, fd);
+  sockets->receiving_ = static_cast<int>(result);
+  return nullptr;
+}
+
+long PacketSockets::bind_both(const char* interface) const noexcept {
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_ifindex = link_index(interface);
+  if (address.sll_ifindex < 0) return address.sll_ifindex;
+  const long result = kernel_call(SYS_bind, sending_, as_arg(&address), sizeof address);
+  if (result != 0) return result;
+  address.sll_protocol = htons(ETH_P_ALL);
+  return kernel_call(SYS_bind, receiving_, as_arg(&address), sizeof address);
+}
+
+base::Result<bool> PacketSockets::finish(const char* interface) noexcept {
+  join();
+  for (const int fd : {receiving_, sending_}) {
+    if (fd == -EPERM || fd == -EACCES) {
+      return base::make_error("cannot open a packet socket without CAP_NET_RAW: run as root, give the program the capability "
+                              "(setpriv --ambient-caps +net_raw), or use ZPS_WIRE=memif:/path");
+    }
+    if (fd < 0) return base::make_error("cannot make a packet socket with a ring of %u slots: error %d", shape_.tp_frame_nr, -fd);
+  }
+  const long bytes = static_cast<long>(size_t{shape_.tp_block_size} * shape_.tp_block_nr);
+  const long address = kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, receiving_, 0);
+  if (address < 0 && address > -4096) return base::make_error("cannot map the ring of a packet socket: error %ld", -address);
+  if (const long result = bind_both(interface); result != 0) {
+    (void)kernel_call(SYS_munmap, address, bytes);
+    return base::make_error("cannot bind a packet socket to %s: error %ld", interface, -result);
+  }
+  ring_ = reinterpret_cast<uint8_t*>(address);
+  taken_ = true;
+  return true;
+}
+
+}  // namespace netstack

@@ -1,0 +1,54 @@
+// A Wire over the packet sockets of one link: frames are copied out of a ring, and sent with what the kernel can do for them.
+//
+// DPDK's af_packet driver is not used: it copies what it sends into a ring, which is slower than sendmsg() (packet_sockets.h), and knows neither
+// unfinished checksums nor segmentation. Frames still are mbufs of the wire's DPDK pool. Both ends of the link then may keep their
+// offloads: the kernel's TCP sends segments of up to 64 KB without checksums, and so do we (segment_train.h). What the kernel says
+// about a received frame's checksum (valid, or not finished because the frame never left the machine) spares the stack the sum.
+//
+// Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a frame the
+// kernel refuses for want of memory stays queued, if it fits its mbuf; one that it refuses for any other reason is dropped, and all are once it takes none for long;
+// 3 what is queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with).
+#pragma once
+
+#include <sys/socket.h>
+
+#include "netstack/wires/dpdk_wire.h"
+#include "netstack/wires/kernel/packet_ring.h"
+#include "netstack/wires/kernel/packet_sockets.h"
+
+namespace netstack {
+
+class PacketWire final : public DpdkWire {
+ public:
+  PacketWire(const PacketSockets& sockets, const PacketRing& ring, uint32_t frame_room, FramePool* pool, rte_mbuf** queue,
+             uint32_t queue_capacity) noexcept;
+
+  [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
+  void arm() noexcept override;
+  void send_tcp(void* handle, uint32_t length) noexcept override;
+  void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
+  void flush() noexcept override;
+  void recover() noexcept override;
+
+ private:
+  static constexpr uint32_t kMostRefusals = 16;
+  static constexpr uint32_t kMostDropped = 4096;
+
+  [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
+  [[nodiscard]] uint32_t most_whole(rte_mbuf* first) const noexcept;
+  uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
+  [[nodiscard]] long transmit(uint32_t messages) noexcept;
+  void copy_out(const uint8_t* from, uint32_t length, rte_mbuf** frames, uint32_t pieces) const noexcept;
+  [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
+  bool discard_queued() noexcept;
+
+  const int receiving_, sending_;
+  const uint32_t frame_room_;
+  PacketRing ring_;
+  uint32_t refusals_ = 0;
+  mmsghdr messages_[kBurst] = {};
+  iovec pieces_[(1 + kMostPieces) * kBurst] = {};
+  uint16_t frames_of_[kBurst] = {};
+};
+
+}  // namespace netstack

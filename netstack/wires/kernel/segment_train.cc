@@ -1,0 +1,91 @@
+// Headers of joined TCP segments.
+#include "netstack/wires/kernel/segment_train.h"
+
+#include <arpa/inet.h>
+#include <cstddef>
+#include <cstring>
+
+namespace netstack {
+namespace {
+
+constexpr uint32_t kIp = SegmentTrain::kEthernetBytes, kTcp = kIp + SegmentTrain::kIpBytes;
+constexpr uint32_t kMostIpBytes = 65535;
+constexpr uint8_t kPlainHeaderWords = 5 << 4, kPsh = 0x08, kAck = 0x10;
+constexpr uint32_t kFlagsAt = kTcp + 13, kAcknowledgementAt = kTcp + 8, kWindowAt = kTcp + 14, kTcpSumAt = kTcp + 16;
+
+uint16_t half(const uint8_t* at) noexcept {
+  uint16_t value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
+uint32_t sequence_of(const uint8_t* frame) noexcept {
+  uint32_t value;
+  memcpy(&value, frame + kTcp + 4, sizeof value);
+  return ntohl(value);
+}
+void put_half(uint8_t* at, uint32_t value) noexcept {
+  const auto wire = static_cast<uint16_t>(value);
+  memcpy(at, &wire, sizeof wire);
+}
+
+// Sums in wire order: one's complement addition does not mind (RFC 1071).
+uint32_t sum_of(const uint8_t* at, uint32_t halves) noexcept {
+  uint32_t sum = 0;
+  for (uint32_t i = 0; i < halves; i++) sum += half(at + 2 * i);
+  return sum;
+}
+uint32_t folded(uint32_t sum) noexcept {
+  sum = (sum & 0xffff) + (sum >> 16);
+  return (sum & 0xffff) + (sum >> 16);
+}
+
+bool is_plain(const uint8_t* frame) noexcept { return frame[kTcp + 12] == kPlainHeaderWords && (frame[kFlagsAt] & ~kPsh) == kAck; }
+
+// Everything that has to be equal: Ethernet, type of service, fragmentation and time to live, protocol, addresses and ports.
+bool same_flow(const uint8_t* a, const uint8_t* b) noexcept {
+  return memcmp(a, b, kIp + 2) == 0 && memcmp(a + kIp + 6, b + kIp + 6, 4) == 0 && memcmp(a + kIp + 12, b + kIp + 12, 12) == 0;
+}
+
+}  // namespace
+
+void SegmentTrain::begin(uint8_t* frame, uint32_t length) noexcept {
+  first_ = frame;
+  payload_ = length > kHeaderBytes ? length - kHeaderBytes : 0;
+  first_payload_ = is_plain(frame) ? payload_ : 0;
+  next_sequence_ = sequence_of(frame) + payload_;
+  open_ = first_payload_ != 0;
+}
+
+bool SegmentTrain::join(const uint8_t* frame, uint32_t length) noexcept {
+  if (!open_ || length <= kHeaderBytes || !is_plain(frame) || sequence_of(frame) != next_sequence_ || !same_flow(first_, frame)) return false;
+  const uint32_t bytes = length - kHeaderBytes;
+  if (bytes > first_payload_ || payload_ + bytes > kMostIpBytes - kIpBytes - kTcpBytes) return false;
+  payload_ += bytes;
+  next_sequence_ += bytes;
+  open_ = bytes == first_payload_;
+  first_[kFlagsAt] |= frame[kFlagsAt] & kPsh;
+  memcpy(first_ + kAcknowledgementAt, frame + kAcknowledgementAt, 4);
+  memcpy(first_ + kWindowAt, frame + kWindowAt, 2);
+  return true;
+}
+
+void SegmentTrain::finish(VnetHeader* out, uint32_t most_whole) noexcept {
+  *out = {};
+  out->flags = VnetHeader::kNeedsChecksum;
+  out->csum_start = kTcp;
+  out->csum_offset = kTcpSumAt - kTcp;
+  if (first_payload_ != 0 && payload_ > first_payload_) {
+    if (payload_ > most_whole) {
+      out->gso_type = VnetHeader::kTcp4;
+      out->gso_size = static_cast<uint16_t>(first_payload_);
+    }
+    out->hdr_len = kHeaderBytes;
+    put_half(first_ + kIp + 2, htons(static_cast<uint16_t>(kIpBytes + kTcpBytes + payload_)));
+  }
+  put_half(first_ + kIp + 10, 0);
+  put_half(first_ + kIp + 10, ~folded(sum_of(first_ + kIp, kIpBytes / 2)));
+  const auto tcp_bytes = static_cast<uint16_t>(ntohs(half(first_ + kIp + 2)) - kIpBytes);
+  put_half(first_ + kTcpSumAt, folded(sum_of(first_ + kIp + 12, 4) + htons(first_[kIp + 9]) + htons(tcp_bytes)));
+}
+
+}  // namespace netstack

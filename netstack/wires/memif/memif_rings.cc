@@ -1,0 +1,261 @@
+// Reads and fills the rings of a memif connection.
+#include "netstack/wires/memif/memif_rings.h"
+
+#include <emmintrin.h>
+
+#include <cstring>
+
+#include <rte_mbuf.h>
+
+#include "base/log.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint16_t kMoreFollows = 1;  // in a descriptor's flags: the frame goes on in the next one
+constexpr int kMostLog2 = 14;
+constexpr uint16_t kReadAhead = 4;
+constexpr uint16_t kWriteAhead = 4;
+// Where a pool's frame has its bytes, without a look at its mbuf.
+constexpr size_t kScratchOffset = sizeof(rte_mbuf);
+constexpr size_t kDataOffset = sizeof(rte_mbuf) + kFramePrivateBytes + RTE_PKTMBUF_HEADROOM;
+
+constexpr size_t round_up_line(size_t bytes) noexcept { return (bytes + 63) & ~size_t{63}; }
+
+// Copies whole lines: both sides have room up to the next multiple of 64.
+void copy_lines(uint8_t* to, const uint8_t* from, size_t bytes) noexcept {
+  for (size_t at = 0; at < bytes; at += 64) {
+    const auto* in = reinterpret_cast<const __m128i*>(from + at);
+    auto* out = reinterpret_cast<__m128i*>(to + at);
+    const __m128i a = _mm_loadu_si128(in), b = _mm_loadu_si128(in + 1), c = _mm_loadu_si128(in + 2), d = _mm_loadu_si128(in + 3);
+    _mm_storeu_si128(out, a);
+    _mm_storeu_si128(out + 1, b);
+    _mm_storeu_si128(out + 2, c);
+    _mm_storeu_si128(out + 3, d);
+  }
+}
+
+// Asks for a line to be written: a plain store would keep all later ones waiting until the peer's cache has given it away.
+void prefetch_to_write(const void* line) noexcept { asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line))); }
+
+// A value of shared memory, read once.
+template <class T>
+T once(const T& value) noexcept {
+  return *const_cast<const volatile T*>(&value);
+}
+
+}  // namespace
+
+bool MemifRings::place(const MemifRing& told, Side* side) const noexcept {
+  const Region& region = regions_[told.region];
+  if (told.log2_slots > kMostLog2 || region.base == nullptr || told.offset % 64 != 0) return false;
+  const size_t slots = size_t{1} << told.log2_slots;
+  const size_t bytes = offsetof(Ring, descriptors) + slots * sizeof(Descriptor);
+  if (told.offset > region.bytes || bytes > region.bytes - told.offset) return false;
+  *side = {reinterpret_cast<Ring*>(region.base + told.offset), static_cast<uint16_t>(slots - 1), 0};
+  return once(side->ring->cookie) == kCookie;
+}
+
+void MemifRings::complain(const char* what) noexcept {
+  if (!complained_) base::log(base::LogLevel::warn, "wire memif: the peer %s", what);
+  complained_ = true;
+}
+
+bool MemifRings::attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes) noexcept {
+  detach();
+  client_ = peer.client;
+  frame_bytes_ = frame_bytes;
+  for (int i = 0; i < MemifPeer::kRegions; i++) {
+    const int fd = peer.region_fd[i];
+    regions_[i] = fd < 0 ? Region{} : Region{static_cast<uint8_t*>(control.region_of(fd)), control.region_bytes(fd)};
+  }
+  Side receive{}, send{};
+  if (!place(peer.receive_ring(), &receive) || !place(peer.send_ring(), &send)) {
+    complain("names no rings in its memory");
+    return false;
+  }
+  complained_ = false;
+  send_ = send;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  receive_ = receive;
+  give_slots_back();
+  return true;
+}
+
+uint8_t* MemifRings::buffer(uint16_t region, uint32_t offset, size_t bytes) const noexcept {
+  if (region >= MemifPeer::kRegions) return nullptr;
+  const Region& in = regions_[region];
+  return in.base == nullptr || offset > in.bytes || bytes > in.bytes - offset ? nullptr : in.base + offset;
+}
+
+// ---------------------------------------------------------------- receiving
+
+void MemifRings::prefetch(const Side& side, uint16_t slot) const noexcept {
+  const Descriptor& descriptor = side.ring->descriptors[slot & side.mask];
+  const uint8_t* data = buffer(once(descriptor.region), once(descriptor.offset), 128);
+  if (data == nullptr) return;
+  __builtin_prefetch(data);
+  __builtin_prefetch(data + 64);
+}
+
+uint32_t MemifRings::take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) noexcept {
+  uint32_t length = 0;
+  bool fits = true;
+  while (true) {
+    Descriptor& descriptor = receive_.ring->descriptors[*slot & receive_.mask];
+    const uint32_t bytes = once(descriptor.length);
+    const uint32_t offset = once(descriptor.offset);
+    const uint16_t region = once(descriptor.region);
+    const bool more = (once(descriptor.flags) & kMoreFollows) != 0;
+    fits = fits && bytes <= room - length;
+    const uint8_t* from = fits ? buffer(region, offset, bytes) : nullptr;
+    if (from == nullptr) {
+      fits = false;
+    } else if (length == 0 && !more && round_up_line(bytes) <= room && buffer(region, offset, round_up_line(bytes)) != nullptr) [[likely]] {
+      copy_lines(to, from, bytes);
+      length = bytes;
+    } else {
+      memcpy(to + length, from, bytes);
+      length += bytes;
+    }
+    if (client_) descriptor.length = frame_bytes_;  // an empty buffer again
+    ++*slot;
+    if (!more) break;
+    if (*slot == end) {
+      fits = false;
+      break;
+    }
+  }
+  if (fits) [[likely]] return length;
+  complain("sent a frame that is too long, has no end, or lies outside its memory; such are dropped");
+  return 0;
+}
+
+int MemifRings::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
+  if (!attached()) return 0;
+  Ring& ring = *receive_.ring;
+  const uint16_t end = (client_ ? ring.tail : ring.head).load(std::memory_order_acquire);
+  const auto waiting = static_cast<uint16_t>(end - receive_.next);
+  if (waiting == 0) return 0;
+  if (waiting > receive_.mask + 1) [[unlikely]] {
+    complain("moved a ring's position by more than the ring; nothing is received until it makes sense again");
+    return 0;
+  }
+  const uint16_t ahead = waiting < kReadAhead ? waiting : kReadAhead;
+  for (uint16_t i = 0; i < ahead; i++) prefetch(receive_, static_cast<uint16_t>(receive_.next + i));
+  int taken = 0;
+  uint16_t slot = receive_.next;
+  while (taken < capacity && slot != end) {
+    void* piece;
+    if (!pool.take(&piece, 1)) break;
+    if (static_cast<uint16_t>(end - slot) > kReadAhead) prefetch(receive_, static_cast<uint16_t>(slot + kReadAhead));
+    auto* frame = static_cast<uint8_t*>(piece);
+    const uint32_t length = take_frame(&slot, end, frame + kDataOffset, frame_bytes_);
+    if (length == 0) [[unlikely]] {
+      pool.give(&piece, 1);
+    } else {
+      out[taken++] = RxFrame{frame + kDataOffset, length, piece, frame + kScratchOffset};
+    }
+  }
+  receive_.next = slot;
+  give_slots_back();
+  return taken;
+}
+
+// Everything before receive_.next is the peer's to fill again.
+void MemifRings::give_slots_back() noexcept {
+  if (client_) {
+    receive_.ring->head.store(static_cast<uint16_t>(receive_.next + receive_.mask + 1), std::memory_order_release);
+  } else {
+    receive_.ring->tail.store(receive_.next, std::memory_order_release);
+  }
+}
+
+// ---------------------------------------------------------------- sending
+
+uint32_t MemifRings::look_for_room() noexcept {
+  if (send_.ring == nullptr) return 0;
+  const Ring& ring = *send_.ring;
+  const uint32_t slots = send_.mask + 1u;
+  if (client_) {
+    const auto used = static_cast<uint16_t>(send_.next - ring.tail.load(std::memory_order_acquire));
+    room_ = used <= slots ? slots - used : 0;
+  } else {
+    const auto offered = static_cast<uint16_t>(ring.head.load(std::memory_order_acquire) - send_.next);
+    room_ = offered <= slots ? offered : 0;
+  }
+  return room_;
+}
+
+bool MemifRings::open(TxFrame* out) noexcept {
+  if (room_ == 0 && look_for_room() == 0) return false;
+  Descriptor& descriptor = send_.ring->descriptors[send_.next & send_.mask];
+  const uint32_t capacity = client_ ? frame_bytes_ : once(descriptor.length);
+  if (capacity < frame_bytes_) [[unlikely]] return false;
+  uint8_t* data = buffer(once(descriptor.region), once(descriptor.offset), capacity);
+  if (data == nullptr) [[unlikely]] return false;  // copy() will say so
+  if (room_ > kWriteAhead) {
+    const Descriptor& later = send_.ring->descriptors[(send_.next + kWriteAhead) & send_.mask];
+    if (const uint8_t* there = buffer(once(later.region), once(later.offset), 128); there != nullptr) {
+      prefetch_to_write(there);
+      prefetch_to_write(there + 64);
+    }
+    prefetch_to_write(&later);
+  }
+  open_ = &descriptor;
+  *out = TxFrame{data, capacity, &descriptor};
+  return true;
+}
+
+void MemifRings::fill(uint32_t length) noexcept {
+  Descriptor& descriptor = send_.ring->descriptors[send_.next & send_.mask];
+  descriptor.length = length;
+  descriptor.flags = 0;
+  send_.next++;
+  room_--;
+  open_ = nullptr;
+}
+
+bool MemifRings::copy(const uint8_t* data, uint32_t length) noexcept {
+  if (send_.ring == nullptr) return false;
+  (void)look_for_room();
+  uint16_t slot = send_.next;
+  uint32_t room = room_;
+  while (true) {
+    if (room == 0) return false;
+    Descriptor& descriptor = send_.ring->descriptors[slot & send_.mask];
+    const uint32_t capacity = client_ ? frame_bytes_ : once(descriptor.length);
+    const uint32_t bytes = length < capacity ? length : capacity;
+    uint8_t* to = buffer(once(descriptor.region), once(descriptor.offset), bytes);
+    if (to == nullptr || bytes == 0) [[unlikely]] {
+      complain("offers buffers outside its memory; nothing is sent until it offers others");
+      return false;
+    }
+    memcpy(to, data, bytes);
+    data += bytes;
+    length -= bytes;
+    descriptor.length = bytes;
+    descriptor.flags = length > 0 ? kMoreFollows : 0;
+    slot++;
+    room--;
+    if (length == 0) break;
+  }
+  send_.next = slot;
+  room_ = room;
+  return true;
+}
+
+void MemifRings::recover() noexcept {
+  if (!attached()) return;
+  send_.next = published_ = (client_ ? send_.ring->head : send_.ring->tail).load(std::memory_order_relaxed);
+  room_ = 0;
+  open_ = nullptr;
+  give_slots_back();
+}
+
+void MemifRings::publish() noexcept {
+  (client_ ? send_.ring->head : send_.ring->tail).store(send_.next, std::memory_order_release);
+  published_ = send_.next;
+}
+
+}  // namespace netstack

@@ -1,0 +1,112 @@
+// The two rings of a connected memif wire: frames in and out of memory that both ends share, without a driver in between.
+//
+// DPDK's driver makes the connection: socket, handshake, regions, event descriptors. Its queue functions are not used: they put an mbuf with
+// a copy of the frame between the ring and the stack on the way out, and wait for each cache line of the peer's in turn on the way in. Here
+// a frame is written where the peer reads it, and buffers are asked for ahead.
+//
+// Who owns what (protocol version 2): the client lays both rings and all buffers into its regions. In the ring to the server
+// the client fills buffers and moves `head`, the server reads them and moves `tail`. In the ring to the client the client offers empty
+// buffers by `head`, the server fills them and moves `tail`. Both positions only grow, modulo 2^16.
+//
+// Whatever lies in shared memory may change at any time: each descriptor is read once and checked against its region, and positions
+// that cannot be are taken as "nothing there". A peer that writes such things harms its own frames only; the first of each connection is logged.
+//
+// Invariants: 1 everything here is called with the stack's lock held; 2 the object lies in memory the family shares, and its pointers hold in
+// every member that has caught up (control.h).
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "netstack/wires/control.h"
+#include "netstack/wires/frame_pool.h"
+#include "netstack/wires/memif/memif_peer.h"
+#include "netstack/wire.h"
+
+namespace netstack {
+
+class MemifRings {
+ public:
+  static constexpr uint16_t kMaskInterrupt = 1;  // in a ring's flags: its reader needs no event
+
+  // Begins with a new connection whose frames have up to `frame_bytes`. False if what the peer told makes no sense.
+  [[nodiscard]] bool attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes) noexcept;
+  void detach() noexcept {
+    receive_ = {};
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // attached() implies both
+    send_ = {};
+    published_ = 0;
+    room_ = 0;
+    open_ = nullptr;
+  }
+  [[nodiscard]] bool attached() const noexcept { return receive_.ring != nullptr; }
+
+  // Copies up to `capacity` frames into frames of `pool`; what is no frame of ours is dropped.
+  [[nodiscard]] int receive(RxFrame* out, int capacity, FramePool& pool) noexcept;
+
+  // The next free buffer of the peer's ring if it holds a whole frame; to be filled by fill() before anything else is sent.
+  [[nodiscard]] bool open(TxFrame* out) noexcept;
+  [[nodiscard]] bool is_open(const void* handle) const noexcept { return handle == open_; }
+  void fill(uint32_t length) noexcept;
+  // Copies one frame into as many buffers as it takes; false if the ring has not so many.
+  [[nodiscard]] bool copy(const uint8_t* data, uint32_t length) noexcept;
+  // Shows the peer what was filled.
+  void publish() noexcept;
+  [[nodiscard]] uint32_t unpublished() const noexcept { return static_cast<uint16_t>(send_.next - published_); }
+  // After a member died in here: goes on from what the peer was shown. What was filled behind that is forgotten; its sender's
+  // connection may not know that it was sent.
+  void recover() noexcept;
+
+  [[nodiscard]] std::atomic<uint16_t>& receive_flags() noexcept { return receive_.ring->flags; }
+  [[nodiscard]] std::atomic<uint16_t>& send_flags() noexcept { return send_.ring->flags; }
+
+ private:
+  struct Descriptor {
+    uint16_t flags;
+    uint16_t region;
+    uint32_t length;
+    uint32_t offset;
+    uint32_t metadata;
+  };
+  struct Ring {
+    uint32_t cookie;
+    std::atomic<uint16_t> flags;
+    std::atomic<uint16_t> head;
+    alignas(64) std::atomic<uint16_t> tail;
+    alignas(64) Descriptor descriptors[1];  // as many as the ring has
+  };
+  static_assert(offsetof(Ring, flags) == 4 && offsetof(Ring, head) == 6 && offsetof(Ring, tail) == 64 && offsetof(Ring, descriptors) == 128);
+  struct Side {
+    Ring* ring;
+    uint16_t mask;  // slots - 1
+    uint16_t next;  // the slot to read or fill next
+  };
+  struct Region {
+    uint8_t* base;
+    size_t bytes;
+  };
+
+  static constexpr uint32_t kCookie = 0x3e31f20;
+
+  [[nodiscard]] bool place(const MemifRing& told, Side* side) const noexcept;
+  // Says what the peer did, once a connection.
+  [[gnu::cold, gnu::noinline]] void complain(const char* what) noexcept;
+  [[nodiscard]] uint8_t* buffer(uint16_t region, uint32_t offset, size_t bytes) const noexcept;
+  void prefetch(const Side& side, uint16_t slot) const noexcept;
+  void give_slots_back() noexcept;
+  [[nodiscard]] uint32_t look_for_room() noexcept;
+  // Bytes of the frame that begins at *slot, copied to `to` if they are at most `room`; 0 if it is none of ours. *slot is behind it then.
+  [[nodiscard]] uint32_t take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) noexcept;
+
+  bool client_ = false;
+  uint32_t frame_bytes_ = 0;
+  Region regions_[MemifPeer::kRegions] = {};
+  Side receive_{}, send_{};
+  uint16_t published_ = 0;  // send_.next as the peer knows it
+  uint32_t room_ = 0;       // free slots from send_.next on, as far as known
+  const void* open_ = nullptr;
+  bool complained_ = false;
+};
+
+}  // namespace netstack

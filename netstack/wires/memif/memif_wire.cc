@@ -1,0 +1,320 @@
+// The memif wire: shared memory between two programs of one host, with a unix socket for the handshake.
+//
+// DPDK's memif driver makes the connection, memif_rings.h moves the frames. What the driver leaves open is done here:
+//  - Start order. Its client fails to start while no server listens. Ours starts anyway and tries again on a timer, growing to
+//    kRetryMostMs, until a server is there, and again after a server has gone. Role "auto": who can bind the path is the server, who
+//    finds somebody there is the client.
+//  - A file that a dead server left behind is found by connecting to it, and removed. Between the look and the bind a lock on its folder
+//    keeps others out.
+//  - Peers that come late, see control.h: the driver's sockets, event descriptors and mappings go through Control.
+//  - Sleeping. The driver offers no receive interrupt, but the protocol has one: an event descriptor per ring, and a flag in the
+//    ring that says "do not bother". Which ring and which descriptor is read from the handshake's messages as they pass by, so that no
+//    private structure of the driver is touched.
+//  - Waking. Who publishes frames looks at the peer's flag afterwards, behind a full barrier: else the look may come first, and a peer
+//    that goes to sleep at that moment would not be woken until something else happens.
+//
+// A peer that dies leaves its memory mapped until the control event is run; nothing unmaps the rings under a poller, since control
+// events are run under the stack's lock.
+// Source: the memif protocol version 2 (messages of 128 bytes on SOCK_SEQPACKET, rings in shared memory).
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <new>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+#include "base/syscall.h"
+#include "netstack/wires/control.h"
+#include "netstack/wires/eal.h"
+#include "netstack/wires/memif/memif_peer.h"
+#include "netstack/wires/memif/memif_rings.h"
+#include "netstack/wires/opening.h"
+
+namespace netstack {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr int kRingLog2 = 10;
+constexpr uint32_t kDefaultMtu = 1500;
+constexpr uint32_t kLeastBufferBytes = 2048;
+constexpr int kRetryFirstMs = 5;
+constexpr int kRetryMostMs = 160;
+constexpr int kMostControlTurns = 64;
+
+class MemifWire final : public DpdkWire {
+ public:
+  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, uint32_t frame_bytes, rte_mbuf** queue, uint32_t capacity) noexcept
+      : DpdkWire(port, pool, control, -1, queue, capacity), peer_(peer), frame_bytes_(frame_bytes) {}
+
+  [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override {
+    if (!connected_) [[unlikely]] run_control();
+    control_->catch_up();
+    if (armed_) [[unlikely]] take_event_away();
+    const int taken = rings_.receive(out, capacity < kBurst ? capacity : kBurst, *pool_);
+    // What is left there must wake the sleeper again.
+    if (armed_ && taken == (capacity < kBurst ? capacity : kBurst)) [[unlikely]] kick(peer_->receive_ring());
+    return taken;
+  }
+
+  // A frame that nothing waits in front of is written where the peer will read it.
+  [[nodiscard]] bool allocate(TxFrame* out) noexcept override {
+    control_->catch_up();
+    return (backlog() == 0 && rings_.open(out)) || DpdkWire::allocate(out);
+  }
+  void send(void* handle, uint32_t length) noexcept override {
+    if (!rings_.is_open(handle)) [[unlikely]] return DpdkWire::send(handle, length);
+    if (rings_.unpublished() >= kShownAtOnce) show();
+    rings_.fill(length);
+  }
+  void flush() noexcept override {
+    show();
+    DpdkWire::flush();
+  }
+
+  // Without a peer the next thing to happen is a control event.
+  [[nodiscard]] int sleep_fd() noexcept override {
+    control_->catch_up();
+    const int fd = connected_ ? peer_->receive_ring().fd : -1;
+    return fd >= 0 ? fd : control_->fd();
+  }
+  void arm() noexcept override {
+    control_->catch_up();
+    if (!connected_ || armed_) return;
+    // The full barrier orders the flag before the look at the ring that follows.
+    rings_.receive_flags().fetch_and(static_cast<uint16_t>(~MemifRings::kMaskInterrupt), std::memory_order_seq_cst);
+    armed_ = true;
+  }
+  void disarm() noexcept override {
+    if (!armed_) return;
+    control_->catch_up();
+    armed_ = false;
+    if (!connected_) return;
+    rings_.receive_flags().fetch_or(MemifRings::kMaskInterrupt, std::memory_order_relaxed);
+  }
+
+  [[nodiscard]] int control_fd() noexcept override { return control_->fd(); }
+  void run_control() noexcept override;
+  void recover() noexcept override;
+
+ private:
+  static constexpr uint32_t kShownAtOnce = 32;  // the peer begins with these while the rest is written
+
+  [[nodiscard]] bool plugged() const noexcept override { return connected_; }
+  [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
+  void pushed() noexcept override { show(); }
+
+  // Publishes what was filled, and wakes a peer that sleeps.
+  void show() noexcept {
+    if (rings_.unpublished() == 0) return;
+    control_->catch_up();
+    rings_.publish();
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if ((rings_.send_flags().load(std::memory_order_relaxed) & MemifRings::kMaskInterrupt) == 0) kick(peer_->send_ring());
+  }
+  static void kick(const MemifRing& ring) noexcept {
+    const uint64_t one = 1;
+    (void)kernel_call(SYS_write, ring.fd, as_arg(&one), sizeof one);
+  }
+  void take_event_away() noexcept {
+    uint64_t count;
+    (void)kernel_call(SYS_read, peer_->receive_ring().fd, as_arg(&count), sizeof count);
+  }
+  void look_at_link(bool tried) noexcept;
+
+  MemifPeer* const peer_;
+  const uint32_t frame_bytes_;
+  MemifRings rings_;
+  uint32_t rings_seen_ = 0;  // of peer_->rings_told, when `rings_` began
+  bool connected_ = false;
+  bool armed_ = false;
+  int retry_ms_ = 0;
+};
+
+void MemifWire::run_control() noexcept {
+  control_->catch_up();
+  bool tried = false;
+  for (int turn = 0; turn < kMostControlTurns; turn++) {
+    const Control::Ran ran = control_->run();
+    if (ran.timer && peer_->client && control_->callbacks() == 0) {
+      Control::Scope scope(control_);
+      (void)peer_->connect();
+      tried = true;
+    }
+    if (ran.callbacks == 0) break;
+  }
+  look_at_link(tried);
+  control_->publish();
+}
+
+// Link state, and the client's timer: it runs while there is no control channel, slower after each attempt.
+void MemifWire::look_at_link(bool tried) noexcept {
+  rte_eth_link link{};
+  (void)rte_eth_link_get_nowait(port_, &link);
+  const bool up = link.link_status == RTE_ETH_LINK_UP;
+  if (up != connected_ || (up && rings_seen_ != peer_->rings_told)) {
+    connected_ = armed_ = false;
+    rings_.detach();
+    if (up && rings_.attach(*peer_, *control_, frame_bytes_)) {
+      facts_.peers++;
+      connected_ = true;
+    } else if (up) {
+      Control::Scope scope(control_);
+      peer_->disconnect();
+    }
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    rings_seen_ = peer_->rings_told;  // last: where somebody dies before, the next one begins anew
+    if (connected_) push_out();
+    else drop_queued(0);
+  }
+  if (!peer_->client) return;
+  int wanted = retry_ms_;
+  if (control_->callbacks() > 0) wanted = 0;
+  else if (retry_ms_ == 0) wanted = kRetryFirstMs;
+  else if (tried && retry_ms_ < kRetryMostMs) wanted = retry_ms_ * 2;
+  if (wanted != retry_ms_) control_->set_retry_ms(wanted);
+  retry_ms_ = wanted;
+}
+
+uint16_t MemifWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
+  uint16_t sent = 0;
+  while (sent < count && rings_.copy(rte_pktmbuf_mtod(frames[sent], const uint8_t*), frames[sent]->data_len)) release(frames[sent++]);
+  return sent;
+}
+
+void MemifWire::recover() noexcept {
+  DpdkWire::recover();
+  if (control_->torn()) {
+    // What the dead member had received from the peer went with it: begin anew, the peer sees the channel close.
+    rings_.detach();
+    Control::Scope scope(control_);
+    peer_->disconnect();
+  } else {
+    control_->catch_up();
+    rings_.recover();
+  }
+  look_at_link(false);
+  control_->publish();
+}
+
+struct Choice {
+  char path[108];
+  bool client, automatic;
+};
+
+base::Result<Choice> parse(const char* argument) noexcept {
+  Choice choice{};
+  const char* comma = strchrnul(argument, ',');
+  const size_t length = static_cast<size_t>(comma - argument);
+  if (argument[0] != '/' || length >= sizeof choice.path) return base::make_error("wire memif needs an absolute path of at most 107 bytes: memif:/run/a.sock");
+  memcpy(choice.path, argument, length);
+  const char* role = *comma == '\0' ? "role=auto" : comma + 1;
+  if (strcmp(role, "role=auto") == 0) choice.automatic = true;
+  else if (strcmp(role, "role=client") == 0) choice.client = true;
+  else if (strcmp(role, "role=server") != 0) return base::make_error("wire memif: \"%s\" is none of role=server, role=client, role=auto", role);
+  return choice;
+}
+
+// 0: somebody listens at `path`; else the error of connect().
+long try_connect(const char* path) noexcept {
+  const long fd = kernel_call(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return fd;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  memcpy(address.sun_path, path, strlen(path) + 1);
+  const long result = kernel_call(SYS_connect, fd, as_arg(&address), sizeof address);
+  (void)kernel_call(SYS_close, fd);
+  return result;
+}
+
+// Holds the folder of the socket while it is looked at and bound.
+class FolderLock {
+ public:
+  explicit FolderLock(const char* path) noexcept {
+    char folder[108];
+    memcpy(folder, path, sizeof folder);
+    char* slash = strrchr(folder, '/');
+    slash[slash == folder ? 1 : 0] = '\0';
+    fd_ = kernel_call(SYS_open, as_arg(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd_ >= 0) (void)kernel_call(SYS_flock, fd_, LOCK_EX);
+  }
+  ~FolderLock() {
+    if (fd_ >= 0) (void)kernel_call(SYS_close, fd_);
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  [[nodiscard]] bool there() const noexcept { return fd_ >= 0; }
+
+ private:
+  long fd_;
+};
+
+// Decides an automatic role and removes what a dead server left; an error if a live server is in the way.
+base::Result<bool> settle_role(Choice& choice) noexcept {
+  if (choice.client) return true;
+  const long result = try_connect(choice.path);
+  const bool served = result == 0 || result == -EAGAIN;
+  if (served && !choice.automatic) return base::make_error("wire memif: somebody serves %s already: use role=client or another path", choice.path);
+  if (served) choice.client = true;
+  if (result == -ECONNREFUSED) (void)kernel_call(SYS_unlink, as_arg(choice.path));
+  return true;
+}
+
+void describe(const Opening& opening, const Choice& choice) noexcept {
+  WireAddress& out = *opening.out;
+  const uint32_t ours = kDefaultNetwork | 255U << 8 | (choice.client ? 2 : 1);
+  out.address_be = opening.config.address_be != 0 ? opening.config.address_be : swap_to_wire(ours);
+  out.prefix = opening.config.prefix != 0 ? opening.config.prefix : 24;
+  out.gateway_be = opening.config.gateway_be;
+  memcpy(out.wire, base::make_error("memif %s (%s)", choice.path, choice.client ? "client" : "server").text, sizeof out.wire - 1);
+}
+
+}  // namespace
+
+base::Result<Wire*> open_memif(const Opening& opening) noexcept {
+  auto choice = parse(opening.argument);
+  if (!choice) return choice.error();
+  if (auto started = start_eal(); !started) return started.error();
+  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : kDefaultMtu;
+  const uint32_t buffer_bytes = mtu + 18 < kLeastBufferBytes ? kLeastBufferBytes : (mtu + 18 + 63) / 64 * 64;
+  auto pool = make_pool(opening, buffer_bytes);
+  if (!pool) return pool.error();
+  auto memory = wire_memory(opening, sizeof(MemifWire), **pool);
+  if (!memory) return memory.error();
+  auto control = Control::create(opening.arena);
+  if (!control) return control.error();
+  MemifPeer* peer = MemifPeer::create(opening.arena);
+  if (peer == nullptr) return base::make_error("the stack's memory is too small for its wire");
+  (*control)->memif = peer;
+
+  Control::Scope scope(*control);
+  const FolderLock lock(choice->path);
+  if (!lock.there()) return base::make_error("wire memif: the folder of %s does not exist or may not be read", choice->path);
+  if (auto settled = settle_role(*choice); !settled) return settled.error();
+  peer->client = choice->client;
+
+  static int serial = 0;
+  const base::Error name = base::make_error("net_memif%d", serial++);
+  const base::Error arguments = base::make_error("role=%s,socket=%s,socket-abstract=no,bsize=%u,rsize=%d", choice->client ? "client" : "server",
+                                                 choice->path, buffer_bytes, kRingLog2);
+  auto port = start_port(name.text, arguments.text, *pool, 1 << kRingLog2, mtu);
+  if (!port) return port.error();
+  auto* wire = new (memory->object) MemifWire(*port, *pool, *control, peer, buffer_bytes, memory->queue, memory->queue_capacity);
+  WireFacts& facts = wire->mutable_facts();
+  memcpy(facts.name, "memif", 6);
+  random_mac(facts.mac);
+  facts.mtu = static_cast<uint16_t>(mtu);
+  facts.memory = true;
+  facts.link_needs_checksum = false;
+  wire->run_control();
+  describe(opening, *choice);
+  return wire;
+}
+
+}  // namespace netstack

@@ -1,0 +1,84 @@
+// Takes the wire's description apart and opens it on a thread of its own.
+//
+// The thread. EAL pins whoever starts it to a core and every thread made later inherits that; making a veth needs changes of
+// the network namespace, which are per thread. So all of it happens on a thread that ends before open_wire() returns. It blocks every
+// signal: handlers of the program must not run on it.
+#include "netstack/wires/open_wire.h"
+
+#include <csignal>
+#include <cstring>
+#include <pthread.h>
+
+#include "base/high_fd.h"
+#include "base/syscall.h"
+#include "netstack/wires/opening.h"
+
+namespace netstack {
+namespace {
+
+using base::kernel_call;
+
+struct Kind {
+  const char* name;
+  base::Result<Wire*> (*open)(const Opening&) noexcept;  // nullptr: known, but not built in
+};
+
+constexpr Kind kKinds[] = {
+    {"veth", open_veth},
+    {"af_packet", open_packet},
+    {"memif", open_memif},
+    {"tap", open_tap},
+    {"af_xdp", nullptr},
+    {"vhost", nullptr},
+    {"virtio-user", nullptr},
+    {"pci", nullptr},
+};
+
+constexpr size_t kThreadStackBytes = 512 << 10;
+
+struct Job {
+  const StackConfig& config;
+  base::Arena* arena;
+  WireAddress* out;
+  base::Result<Wire*> result;
+};
+
+base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, WireAddress* out) noexcept {
+  const char* colon = strchrnul(config.wire, ':');
+  const size_t length = static_cast<size_t>(colon - config.wire);
+  for (const Kind& kind : kKinds) {
+    if (strlen(kind.name) != length || memcmp(kind.name, config.wire, length) != 0) continue;
+    if (kind.open == nullptr) return base::make_error("wire %s is not built in; built in are veth, memif, tap and af_packet", kind.name);
+    return kind.open(Opening{config, *colon == ':' ? colon + 1 : colon, arena, out});
+  }
+  return base::make_error("no wire is called %s: use veth, memif:/path, tap or af_packet:device", config.wire);
+}
+
+void* run_job(void* argument) noexcept {
+  auto* job = static_cast<Job*>(argument);
+  job->result = open_here(job->config, job->arena, job->out);
+  return nullptr;
+}
+
+}  // namespace
+
+base::Result<Wire*> open_wire(const StackConfig& config, base::Arena* shared_arena, WireAddress* out) noexcept {
+  Job job{config, shared_arena, out, base::make_error("the thread that opens the wire did not run")};
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kThreadStackBytes);
+  // The first high number makes the kernel enlarge the table of descriptors, which is quick only while nobody shares it.
+  (void)kernel_call(SYS_close, base::move_fd_high(static_cast<int>(kernel_call(SYS_eventfd2, 0, 0))));
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const int error = pthread_create(&thread, &attributes, run_job, &job);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  if (error != 0) return base::make_error("cannot make a thread to open the wire: error %d", error);
+  pthread_join(thread, nullptr);
+  return job.result;
+}
+
+}  // namespace netstack

@@ -1,0 +1,63 @@
+// What the openers of the kinds of wires share: the request, addresses as text, pool sizes, wires over a packet socket.
+#pragma once
+
+#include <cstdint>
+
+#include "base/arena.h"
+#include "base/result.h"
+#include "netstack/wires/dpdk_wire.h"
+#include "netstack/wires/frame_pool.h"
+#include "netstack/wires/open_wire.h"
+#include "netstack/wires/kernel/packet_sockets.h"
+
+namespace netstack {
+
+struct Opening {
+  const StackConfig& config;
+  const char* argument;  // what follows "kind:"; empty if nothing
+  base::Arena* arena;
+  WireAddress* out;
+};
+
+// The default network of the N-th wire of this host is 198.18.N.0/24: kernel or first peer .1, stack .2.
+inline constexpr uint32_t kDefaultNetwork = 198U << 24 | 18U << 16;
+
+[[nodiscard]] constexpr uint32_t swap_to_wire(uint32_t host) noexcept { return __builtin_bswap32(host); }
+
+// "198.18.0.2" into `out` (16 bytes).
+void format_address(uint32_t address_be, char* out) noexcept;
+// Some other host address of the network of address/prefix: .1, or .2 if the address is that.
+[[nodiscard]] uint32_t neighbour_of(uint32_t address_be, uint8_t prefix) noexcept;
+// A random locally administered unicast address.
+void random_mac(uint8_t* mac) noexcept;
+
+// Holds the name of a link of this host for as long as a member of the family lives. A descriptor, or -EADDRINUSE if another family has it.
+[[nodiscard]] int hold_link_name(const char* link) noexcept;
+// Writes address, prefix, gateway and reach of a wire whose other side is link zps<number> of this host; returns that side's address.
+[[nodiscard]] uint32_t choose_host_addresses(const Opening& opening, int number) noexcept;
+
+// The pool for a wire whose frames need `room` bytes for data, as large as the configuration says or allows.
+base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexcept;
+// Memory for a Wire of type T and for its queue of frames to send.
+struct WireMemory {
+  void* object;
+  rte_mbuf** queue;
+  uint32_t queue_capacity;
+};
+base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept;
+
+// The ring of a packet wire.
+struct RingShape {
+  uint32_t block_bytes, slot_bytes, slots;
+  uint32_t frame_room;  // of the pool's frames: one that the stack sends fits
+};
+[[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
+// A wire over `sockets` on `interface`, which is up and in the calling thread's network namespace.
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept;
+
+base::Result<Wire*> open_veth(const Opening& opening) noexcept;
+base::Result<Wire*> open_packet(const Opening& opening) noexcept;
+base::Result<Wire*> open_memif(const Opening& opening) noexcept;
+base::Result<Wire*> open_tap(const Opening& opening) noexcept;
+
+}  // namespace netstack

@@ -1,0 +1,181 @@
+// What DPDK's archives call in place of libc, EAL's log and EAL's memory (see prelink.sh for who calls what).
+//
+// Three rules that the originals break and these keep: a descriptor never stays among the program's numbers; nothing
+// blocks, since the caller holds the stack's lock; memory that is taken after a fork comes from the arena, because the heads
+// of EAL's heap are private to each process.
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <rte_malloc.h>
+
+#include "base/high_fd.h"
+#include "base/log.h"
+#include "base/syscall.h"
+#include "netstack/wires/control.h"
+#include "netstack/wires/last_fd.h"
+#include "netstack/wires/memif/memif_peer.h"
+
+using base::as_arg;
+using base::kernel_call;
+using netstack::Control;
+
+namespace {
+
+// A kernel result in libc's shape.
+long to_libc(long result) noexcept {
+  if (result >= 0 || result < -4095) return result;
+  errno = static_cast<int>(-result);
+  return -1;
+}
+
+int last_fd = -1;
+
+int moved_high(long fd) noexcept {
+  if (fd < 0) return static_cast<int>(to_libc(fd));
+  const int high = base::move_fd_high(static_cast<int>(fd));
+  if (high >= 0) return last_fd = high;
+  (void)kernel_call(SYS_close, fd);
+  return static_cast<int>(to_libc(high));
+}
+
+// A descriptor of memif: known to all members if there is a Control, which there is whenever memif runs.
+int adopted(long fd) noexcept {
+  if (fd < 0) return static_cast<int>(to_libc(fd));
+  Control* control = Control::current();
+  return control == nullptr ? moved_high(fd) : static_cast<int>(to_libc(control->adopt_fd(static_cast<int>(fd))));
+}
+
+}  // namespace
+
+int netstack::last_dpdk_fd() noexcept { return last_fd; }
+
+extern "C" {
+
+int zps_dpdk_socket(int domain, int type, int protocol) { return moved_high(kernel_call(SYS_socket, domain, type | SOCK_CLOEXEC, protocol)); }
+int zps_dpdk_accept(int fd, sockaddr* address, socklen_t* length) {
+  return moved_high(kernel_call(SYS_accept4, fd, as_arg(address), as_arg(length), SOCK_CLOEXEC));
+}
+int zps_dpdk_eventfd(unsigned value, int flags) { return moved_high(kernel_call(SYS_eventfd2, value, flags)); }
+int zps_dpdk_memfd_create(const char* name, unsigned flags) {
+  return moved_high(kernel_call(SYS_memfd_create, as_arg(name), flags | MFD_CLOEXEC));
+}
+int zps_dpdk_timerfd_create(int clock, int flags) { return moved_high(kernel_call(SYS_timerfd_create, clock, flags)); }
+int zps_dpdk_dup(int fd) { return moved_high(kernel_call(SYS_dup, fd)); }
+int zps_dpdk_open(const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const int mode = va_arg(arguments, int);
+  va_end(arguments);
+  return moved_high(kernel_call(SYS_open, as_arg(path), flags | O_CLOEXEC, mode));
+}
+
+// EAL measures the TSC during one sleep of 100 ms where CPUID does not tell its frequency; 2 ms give the same result (it is
+// rounded to 10 MHz). Any other sleep is what it says.
+int zps_dpdk_nanosleep(const timespec* time, timespec* left) {
+  constexpr long kCalibration = 100'000'000;
+  timespec shorter{0, 2'000'000};
+  if (time->tv_sec == 0 && time->tv_nsec == kCalibration) time = &shorter;
+  return static_cast<int>(to_libc(kernel_call(SYS_nanosleep, as_arg(time), as_arg(left))));
+}
+
+// EAL raises the program's limit of open files, and wants a run-time folder though there is nothing to put into it.
+// EAL looks for a thousand processors, and for each of them in 32 NUMA nodes. It may use those that the thread may use; without
+// an answer about nodes it takes node 0, as we do.
+int zps_dpdk_access(const char* path, int mode) {
+  constexpr char kNodes[] = "/sys/devices/system/node/";
+  constexpr char kProcessors[] = "/sys/devices/system/cpu/cpu";
+  static cpu_set_t allowed;
+  static bool known = kernel_call(SYS_sched_getaffinity, 0, sizeof allowed, as_arg(&allowed)) > 0;
+  bool skip = strncmp(path, kNodes, sizeof kNodes - 1) == 0;
+  if (known && strncmp(path, kProcessors, sizeof kProcessors - 1) == 0) {
+    const long number = strtol(path + sizeof kProcessors - 1, nullptr, 10);
+    skip = number >= CPU_SETSIZE || !CPU_ISSET(number, &allowed);
+  }
+  return static_cast<int>(to_libc(skip ? -ENOENT : kernel_call(SYS_access, as_arg(path), mode)));
+}
+// No plugins, no connection to syslog.
+void* zps_dpdk_dlopen(const char*, int) { return nullptr; }
+void zps_dpdk_openlog(const char*, int, int) {}
+int zps_dpdk_setrlimit(int, const void*) { return 0; }
+int zps_dpdk_mkdir(const char*, unsigned) { return 0; }
+
+// Formatted by libc, since DPDK uses all that printf can; only on request, because that may allocate.
+int __wrap_rte_log(uint32_t, uint32_t, const char* format, ...) {
+  if (base::log_level() != base::LogLevel::debug) return 0;
+  char text[300];
+  va_list arguments;
+  va_start(arguments, format);
+  const int length = vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  if (length > 0 && static_cast<size_t>(length) < sizeof text && text[length - 1] == '\n') text[length - 1] = '\0';
+  base::log(base::LogLevel::debug, "dpdk: %s", text);
+  return 0;
+}
+
+// EAL says some failures on the program's own stderr, beside the result that we put into our one line.
+int zps_dpdk_fprintf(FILE*, int, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  char text[300];
+  const int length = vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  base::log(base::LogLevel::debug, "dpdk: %s", text);
+  return length;
+}
+
+// Without a Control nothing is made or freed after the open, and EAL's heap will do.
+void* zps_dpdk_malloc(const char* type, size_t bytes, unsigned align) {
+  Control* control = Control::current();
+  return control == nullptr ? rte_malloc(type, bytes, align) : control->arena->allocate(bytes);
+}
+void* zps_dpdk_zmalloc(const char* type, size_t bytes, unsigned align) {
+  void* piece = zps_dpdk_malloc(type, bytes, align);
+  if (piece != nullptr) memset(piece, 0, bytes);
+  return piece;
+}
+void zps_dpdk_free(void* piece) {
+  Control* control = Control::current();
+  if (control != nullptr) control->arena->release(piece);
+  else rte_free(piece);
+}
+
+// memif. Its sockets do not block: connect() would wait for a server whose program is busy elsewhere.
+int zps_memif_socket(int domain, int type, int protocol) {
+  return adopted(kernel_call(SYS_socket, domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
+}
+int zps_memif_accept(int fd, sockaddr* address, socklen_t* length) {
+  return adopted(kernel_call(SYS_accept4, fd, as_arg(address), as_arg(length), SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+int zps_memif_eventfd(unsigned value, int flags) { return adopted(kernel_call(SYS_eventfd2, value, flags)); }
+int zps_memif_memfd_create(const char* name, unsigned flags) {
+  return adopted(kernel_call(SYS_memfd_create, as_arg(name), flags | MFD_CLOEXEC));
+}
+int zps_memif_close(int fd) {
+  Control* control = Control::current();
+  if (control != nullptr && control->memif != nullptr) control->memif->closing(fd, *control);
+  if (control != nullptr && control->drop_fd(fd)) return 0;
+  return static_cast<int>(to_libc(kernel_call(SYS_close, fd)));
+}
+void* zps_memif_mmap(void*, size_t bytes, int, int, int fd, long) {
+  Control* control = Control::current();
+  void* address = control == nullptr ? nullptr : control->map_region(fd, bytes);
+  if (address == nullptr) errno = ENOMEM;
+  if (address == nullptr && control != nullptr && control->memif != nullptr) {
+    control->memif->complain("a region is larger than 64 MB, or its file is shorter than told or could become shorter");
+  }
+  return address == nullptr ? MAP_FAILED : address;
+}
+int zps_memif_munmap(void* address, size_t) {
+  Control* control = Control::current();
+  return control != nullptr && control->unmap_region(address) ? 0 : -1;
+}
+
+}  // extern "C"

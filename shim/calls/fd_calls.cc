@@ -1,0 +1,229 @@
+// close, dup, fcntl, ioctl: the kernel's table first, ours in step with it.
+#include <asm/ioctls.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/sockios.h>
+#include <sched.h>
+#include <sys/socket.h>
+
+#include "base/high_fd.h"
+#include "base/syscall.h"
+#include "shim/calls/calls.h"
+#include "shim/family/family.h"
+#include "shim/family/process.h"
+#include "shim/family/service.h"
+#include "shim/files/user_memory.h"
+#include "shim/family/wait.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::is_high_fd;
+using base::kernel_call;
+
+// In the child of vfork numbers are the kernel's only: the table is the parent's.
+bool numbers_are_the_kernels() noexcept { return engine->thread()->vfork_child != 0; }
+
+int number(int64_t argument) noexcept { return static_cast<int>(argument); }
+
+// Our hidden range exists once the family has a stack (or DPDK's descriptors).
+bool hidden(int64_t fd) noexcept { return is_high_fd(number(fd)) && the_stack() != nullptr && !numbers_are_the_kernels(); }
+
+// dup2 and dup3 with equal numbers aside: kernel and table change under one lock.
+long duplicate_onto(const zps_call& call) noexcept {
+  const int to = number(call.arg[1]);
+  if (hidden(call.arg[0]) || hidden(to)) return -EBADF;
+  if ((peek(call.arg[0]) == nullptr && peek(to) == nullptr) || numbers_are_the_kernels() || number(call.arg[0]) == to) return kPass;
+  Guard guard;
+  File* file = file_at(call.arg[0]);
+  if (file != nullptr) file_ref(file);  // `to` may hold the last reference to it
+  const long made = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
+  if (made >= 0) {
+    table_clear(to);
+    if (file != nullptr) (void)table_set(to, file);
+  }
+  if (file != nullptr) file_unref(file);
+  return made;
+}
+
+// A copy under a new number that the kernel has chosen.
+long duplicate(const zps_call& call) noexcept {
+  if (hidden(call.arg[0])) return -EBADF;
+  if (peek(call.arg[0]) == nullptr || numbers_are_the_kernels()) return kPass;
+  Guard guard;
+  File* file = file_at(call.arg[0]);
+  if (file == nullptr) return kPass;
+  const long made = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
+  if (made >= 0) (void)table_set(static_cast<int>(made), file);
+  return made;
+}
+
+long set_flags(const zps_call& call) noexcept {
+  Guard guard;
+  File* file = file_at(call.arg[0]);
+  if (file == nullptr) return kPass;
+  const bool dual = file->kind == FileKind::socket && static_cast<Socket*>(file)->dual;
+  // A listener on both sides keeps its placeholder non-blocking; the program's wish is ours alone.
+  const long result = kernel_call(SYS_fcntl, call.arg[0], F_SETFL, dual ? call.arg[2] | O_NONBLOCK : call.arg[2]);
+  if (result == 0) file->nonblocking = (call.arg[2] & O_NONBLOCK) != 0;
+  return result;
+}
+
+long get_flags(const zps_call& call) noexcept {
+  Guard guard;
+  const File* file = file_at(call.arg[0]);
+  if (file == nullptr) return kPass;
+  const long flags = kernel_call(SYS_fcntl, call.arg[0], F_GETFL);
+  if (flags < 0) return flags;
+  return file->nonblocking ? flags | O_NONBLOCK : flags & ~static_cast<long>(O_NONBLOCK);
+}
+
+long set_nonblocking(const zps_call& call) noexcept {
+  int wanted;
+  if (long error = copy_in(&wanted, reinterpret_cast<void*>(call.arg[2]), sizeof wanted); error != 0) return error;
+  Guard guard;
+  File* file = file_at(call.arg[0]);
+  if (file == nullptr) return kPass;
+  if (file->kind == FileKind::socket && static_cast<Socket*>(file)->dual) {
+    file->nonblocking = wanted != 0;
+    return 0;
+  }
+  const long result = kernel_call(SYS_ioctl, call.arg[0], FIONBIO, as_arg(&wanted));
+  if (result == 0) file->nonblocking = wanted != 0;
+  return result;
+}
+
+// FIONREAD, SIOCOUTQ and SIOCATMARK of a stream; kPass for whatever is not one.
+long stream_figure(const zps_call& call) noexcept {
+  int value = 0;
+  {
+    Guard guard;
+    const Socket* socket = socket_at(call.arg[0]);
+    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket->state != SocketState::stream) return -EINVAL;
+    const unsigned request = static_cast<unsigned>(call.arg[1]);
+    if (request == FIONREAD) value = static_cast<int>(socket->stream->readable_bytes());
+    if (request == SIOCOUTQ) value = static_cast<int>(socket->stream->unsent_bytes());
+  }
+  return copy_out(reinterpret_cast<void*>(call.arg[2]), &value, sizeof value);
+}
+
+// Everything that was written has been acknowledged, or never will be; what comes now brings about a reset, as it does on Linux.
+class Delivered final : public Condition {
+ public:
+  explicit Delivered(netstack::TcpStream* stream) noexcept : stream_(stream) {}
+  long check() noexcept override { return stream_->unsent_bytes() == 0 || stream_->readable_bytes() > 0 ? 0 : -EAGAIN; }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, stream_); }
+
+ private:
+  netstack::TcpStream* stream_;
+};
+
+// SO_LINGER: the last close() of a connection that still has something to deliver waits for that, blocking or not. Begins the wait with the lock
+// held; nullptr if there is none.
+Socket* begin_lingering(File* file, uint64_t* linger_ns) noexcept {
+  if (file == nullptr || file->kind != FileKind::socket || file->refs != 1) return nullptr;
+  auto* socket = static_cast<Socket*>(file);
+  if (socket->state != SocketState::stream || socket->stream->unsent_bytes() == 0 || socket->stream->readable_bytes() > 0) return nullptr;
+  int seconds = -1;
+  (void)socket->stream->get_option(netstack::TcpOption::linger_s, &seconds);
+  if (seconds <= 0 || !begin_wait(socket)) return nullptr;
+  drop_registrations(socket);
+  (void)socket->stream->shutdown(SHUT_WR);
+  *linger_ns = static_cast<uint64_t>(seconds) * 1'000'000'000;
+  return socket;
+}
+
+void linger(Socket* socket, uint64_t linger_ns) noexcept {
+  service_ensure();
+  Delivered condition(socket->stream);
+  WaitOptions options;
+  options.deadline_ns = deadline_after(linger_ns);
+  (void)wait_for(condition, options);
+}
+
+// Clears what a closed range held of ours.
+void clear_range(unsigned first, unsigned last) noexcept {
+  Guard guard;
+  const unsigned end = my_slot->chunks * kChunkEntries;
+  for (unsigned fd = first; fd < end && fd <= last; fd++) {
+    if (peek(fd) != nullptr) table_clear(static_cast<int>(fd));
+  }
+}
+
+}  // namespace
+
+long shim_close(const zps_call& call) noexcept {
+  if (peek(call.arg[0]) == nullptr) return hidden(call.arg[0]) ? -EBADF : kPass;
+  if (numbers_are_the_kernels()) return kPass;
+  Socket* lingering;
+  uint64_t linger_ns = 0;
+  {
+    Guard guard;
+    lingering = begin_lingering(file_at(call.arg[0]), &linger_ns);
+    table_clear(number(call.arg[0]));
+    if (lingering != nullptr) guard.stack()->flush();
+  }
+  const long result = kernel_call(SYS_close, call.arg[0]);
+  if (lingering != nullptr) linger(lingering, linger_ns);
+  return result;
+}
+
+long shim_close_range(const zps_call& call) noexcept {
+  const unsigned first = static_cast<unsigned>(call.arg[0]);
+  const unsigned last = static_cast<unsigned>(call.arg[1]);
+  const unsigned flags = static_cast<unsigned>(call.arg[2]);
+  if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0 || numbers_are_the_kernels() || the_stack() == nullptr) {
+    if (first <= last && (flags & CLOSE_RANGE_CLOEXEC) == 0 && !numbers_are_the_kernels()) clear_range(first, last);
+    return kPass;
+  }
+  if ((flags & CLOSE_RANGE_CLOEXEC) == 0) clear_range(first, last);
+  // The hidden range is left out.
+  const unsigned low = static_cast<unsigned>(base::fd_floor());
+  const unsigned high = low + base::kHighFdCount - 1;
+  long result = 0;
+  if (first < low) result = kernel_call(SYS_close_range, first, last < low ? last : low - 1, flags);
+  if (result == 0 && last > high) result = kernel_call(SYS_close_range, first > high ? first : high + 1, last, flags);
+  return result;
+}
+
+long shim_dup(const zps_call& call) noexcept { return duplicate(call); }
+long shim_dup2(const zps_call& call) noexcept { return duplicate_onto(call); }
+long shim_dup3(const zps_call& call) noexcept { return duplicate_onto(call); }
+
+long shim_fcntl(const zps_call& call) noexcept {
+  if (peek(call.arg[0]) == nullptr) return hidden(call.arg[0]) ? -EBADF : kPass;
+  switch (static_cast<int>(call.arg[1])) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: return duplicate(call);
+    case F_SETFL: return set_flags(call);
+    case F_GETFL: return get_flags(call);
+    default: return kPass;
+  }
+}
+
+long shim_ioctl(const zps_call& call) noexcept {
+  if (peek(call.arg[0]) == nullptr) return kPass;
+  switch (static_cast<unsigned>(call.arg[1])) {
+    case FIONBIO: return set_nonblocking(call);
+    case FIONREAD:
+    case SIOCOUTQ:
+    case SIOCATMARK: return stream_figure(call);
+    default: return kPass;
+  }
+}
+
+long shim_io_uring_setup(const zps_call&) noexcept { return config.io_uring ? kPass : -ENOSYS; }
+
+long shim_exit(const zps_call&) noexcept {
+  if (numbers_are_the_kernels()) return kPass;
+  if (the_stack() != nullptr) {
+    Guard guard;
+    release_this_waiter();
+  }
+  release_thread_scratch();
+  return kPass;
+}
+
+}  // namespace shim

@@ -1,0 +1,105 @@
+// sendmsg, recvmsg and their many-message forms.
+#include <sys/socket.h>
+
+#include <climits>
+
+#include "base/clock.h"
+#include "shim/calls/calls.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/stream_io.h"
+#include "shim/files/user_memory.h"
+
+namespace shim {
+namespace {
+
+constexpr unsigned kMostMessages = 1024;
+
+bool passes(int64_t fd) noexcept {
+  const File* file = peek(fd);
+  return file == nullptr || file->kind != FileKind::socket;
+}
+
+long load_message(const msghdr* user, msghdr* header, Parts* parts) noexcept {
+  if (long error = copy_in(header, user, sizeof *header); error != 0) return error;
+  if (header->msg_iovlen > IOV_MAX) return -EMSGSIZE;
+  return parts->load(header->msg_iov, static_cast<long>(header->msg_iovlen));
+}
+
+long send_message(int fd, const msghdr* user, int flags) noexcept {
+  msghdr header;
+  Parts parts;
+  if (long error = load_message(user, &header, &parts); error != 0) return error;
+  if (header.msg_controllen != 0 && header.msg_control != nullptr) return -EINVAL;
+  return send_parts(fd, parts.data(), parts.count(), flags);
+}
+
+long receive_message(int fd, msghdr* user, int flags) noexcept {
+  msghdr header;
+  Parts parts;
+  if (long error = load_message(user, &header, &parts); error != 0) return error;
+  const long result = receive_with_flags(fd, parts.data(), parts.count(), flags);
+  if (result < 0) return result;
+  // A stream has no name, no control data and no flags to report.
+  if (header.msg_name != nullptr) header.msg_namelen = 0;
+  header.msg_controllen = 0;
+  header.msg_flags = 0;
+  if (long error = copy_out(user, &header, sizeof header); error != 0) return error;
+  return result;
+}
+
+// The result of a many-message call: messages done, or the first one's error.
+long so_far(unsigned done, long error) noexcept { return done > 0 ? static_cast<long>(done) : error; }
+
+}  // namespace
+
+long shim_sendmsg(const zps_call& call) noexcept {
+  if (passes(call.arg[0])) return kPass;
+  return send_message(static_cast<int>(call.arg[0]), reinterpret_cast<const msghdr*>(call.arg[1]), static_cast<int>(call.arg[2]));
+}
+
+long shim_recvmsg(const zps_call& call) noexcept {
+  if (passes(call.arg[0])) return kPass;
+  return receive_message(static_cast<int>(call.arg[0]), reinterpret_cast<msghdr*>(call.arg[1]), static_cast<int>(call.arg[2]));
+}
+
+long shim_sendmmsg(const zps_call& call) noexcept {
+  if (passes(call.arg[0])) return kPass;
+  mmsghdr* messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
+  const unsigned wanted = static_cast<unsigned>(call.arg[2]);
+  const unsigned count = wanted < kMostMessages ? wanted : kMostMessages;
+  for (unsigned i = 0; i < count; i++) {
+    const long result = send_message(static_cast<int>(call.arg[0]), &messages[i].msg_hdr, static_cast<int>(call.arg[3]));
+    if (result == kPass) return i == 0 ? kPass : static_cast<long>(i);
+    if (result < 0) return so_far(i, result);
+    const unsigned bytes = static_cast<unsigned>(result);
+    if (long error = copy_out(&messages[i].msg_len, &bytes, sizeof bytes); error != 0) return so_far(i, error);
+  }
+  return count;
+}
+
+long shim_recvmmsg(const zps_call& call) noexcept {
+  if (passes(call.arg[0])) return kPass;
+  mmsghdr* messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
+  const unsigned count = static_cast<unsigned>(call.arg[2]);
+  int flags = static_cast<int>(call.arg[3]);
+  uint64_t end = UINT64_MAX;
+  if (call.arg[4] != 0) {
+    timespec timeout;
+    if (long error = copy_in(&timeout, reinterpret_cast<void*>(call.arg[4]), sizeof timeout); error != 0) return error;
+    if (timeout.tv_sec < 0 || timeout.tv_nsec < 0 || timeout.tv_nsec >= 1'000'000'000) return -EINVAL;
+    end = base::monotonic_ns() + static_cast<uint64_t>(timeout.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(timeout.tv_nsec);
+  }
+  for (unsigned i = 0; i < count; i++) {
+    const long result = receive_message(static_cast<int>(call.arg[0]), &messages[i].msg_hdr, flags & ~MSG_WAITFORONE);
+    if (result == kPass) return i == 0 ? kPass : static_cast<long>(i);
+    if (result < 0) return so_far(i, result);
+    const unsigned bytes = static_cast<unsigned>(result);
+    if (long error = copy_out(&messages[i].msg_len, &bytes, sizeof bytes); error != 0) return so_far(i, error);
+    // As Linux: the timeout is looked at after each message only.
+    if (base::monotonic_ns() >= end) return i + 1;
+    if ((flags & MSG_WAITFORONE) != 0) flags |= MSG_DONTWAIT;
+  }
+  return count;
+}
+
+}  // namespace shim

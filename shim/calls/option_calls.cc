@@ -1,0 +1,131 @@
+// getsockopt and setsockopt by the option table.
+#include <netinet/in.h>
+#include <linux/tcp.h>  // as netstack/: the C library's tcp_info is shorter
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include "base/syscall.h"
+#include "shim/calls/calls.h"
+#include "shim/family/family.h"
+#include "shim/calls/ledger.h"
+#include "shim/files/options.h"
+#include "shim/files/user_memory.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+bool said_get = false;
+bool said_set = false;
+
+// The placeholder's timeout in nanoseconds; 0: none.
+uint64_t placeholder_timeout_ns(int fd, int name) noexcept {
+  timeval value{};
+  socklen_t bytes = sizeof value;
+  if (kernel_call(SYS_getsockopt, fd, SOL_SOCKET, name, as_arg(&value), as_arg(&bytes)) != 0) return 0;
+  return static_cast<uint64_t>(value.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(value.tv_usec) * 1000u;
+}
+
+// Writes `bytes` of a value as getsockopt does: cut to the room there is.
+long put_value(const zps_call& call, const void* value, socklen_t bytes) noexcept {
+  void* user = reinterpret_cast<void*>(call.arg[3]);
+  socklen_t* user_bytes = reinterpret_cast<socklen_t*>(call.arg[4]);
+  socklen_t room;
+  if (long error = copy_in(&room, user_bytes, sizeof room); error != 0) return error;
+  if (static_cast<int>(room) < 0) return -EINVAL;
+  if (room < bytes) bytes = room;
+  if (long error = copy_out(user, value, bytes); error != 0) return error;
+  return copy_out(user_bytes, &bytes, sizeof bytes);
+}
+
+long put_int(const zps_call& call, int value) noexcept { return put_value(call, &value, sizeof value); }
+
+// SO_RCVTIMEO_NEW and SO_SNDTIMEO_NEW say the same as the old ones where time_t has 64 bits.
+int old_name(int level, int name) noexcept {
+  if (level != SOL_SOCKET) return name;
+  return name == SO_RCVTIMEO_NEW ? SO_RCVTIMEO : name == SO_SNDTIMEO_NEW ? SO_SNDTIMEO : name;
+}
+
+// Brings a value that the placeholder has accepted to the stack's endpoint.
+long follow(int fd, const OptionRow& row, int index) noexcept {
+  int value = 0;
+  const bool for_stack = read_placeholder_option(fd, row, &value);
+  const uint64_t timeout_ns =
+      row.kind == OptionKind::receive_timeout || row.kind == OptionKind::send_timeout ? placeholder_timeout_ns(fd, row.name) : 0;
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return 0;
+  socket->options_set |= uint64_t{1} << index;
+  if (row.kind == OptionKind::receive_timeout) socket->receive_timeout_ns = timeout_ns;
+  if (row.kind == OptionKind::send_timeout) socket->send_timeout_ns = timeout_ns;
+  if (row.option == netstack::TcpOption::receive_low_water) socket->receive_low_water = static_cast<uint32_t>(value);
+  if (!for_stack) return 0;
+  if (socket->stream != nullptr) return socket->stream->set_option(row.option, value);
+  if (socket->listener != nullptr) return socket->listener->set_option(row.option, value);
+  return 0;
+}
+
+}  // namespace
+
+long shim_setsockopt(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (peek(fd) == nullptr) return kPass;
+  const int level = static_cast<int>(call.arg[1]);
+  const int name = old_name(level, static_cast<int>(call.arg[2]));
+  SocketState state;
+  {
+    Guard guard;
+    const Socket* socket = socket_at(fd);
+    if (socket == nullptr) return kPass;
+    state = socket->state;
+  }
+  const int index = find_option(level, name);
+  if (index < 0) {
+    if (state == SocketState::undecided || state == SocketState::listening) return kPass;
+    log_once(&said_set, "setsockopt option %ld is not supported on the stack's sockets", name);
+    return -ENOPROTOOPT;
+  }
+  const long result = kernel_call(SYS_setsockopt, fd, level, call.arg[2], call.arg[3], call.arg[4]);
+  if (result != 0) return result;
+  return follow(fd, option_rows().first[index], index);
+}
+
+long shim_getsockopt(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (peek(fd) == nullptr) return kPass;
+  const int level = static_cast<int>(call.arg[1]);
+  const int name = old_name(level, static_cast<int>(call.arg[2]));
+  const int index = find_option(level, name);
+  int value = 0;
+  tcp_info info{};
+  bool is_info = false;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (index < 0) {
+      if (socket->state == SocketState::listening) return kPass;
+      log_once(&said_get, "getsockopt option %ld is not supported on the stack's sockets", name);
+      return -ENOPROTOOPT;
+    }
+    const OptionRow& row = option_rows().first[index];
+    switch (row.kind) {
+      case OptionKind::error: value = socket->stream != nullptr ? socket->stream->take_error() : 0; break;
+      case OptionKind::listening: value = socket->state == SocketState::listening ? 1 : 0; break;
+      case OptionKind::info:
+        if (socket->stream == nullptr) return kPass;
+        socket->stream->info(&info);
+        is_info = true;
+        break;
+      case OptionKind::from_stack:
+        if (socket->stream == nullptr || socket->stream->get_option(row.option, &value) != 0) return kPass;
+        break;
+      default: return kPass;
+    }
+  }
+  return is_info ? put_value(call, &info, sizeof info) : put_int(call, value);
+}
+
+}  // namespace shim

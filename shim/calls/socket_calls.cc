@@ -1,0 +1,366 @@
+// socket, bind, listen, accept, shutdown and the names of sockets.
+//
+// A socket is undecided until connect() or listen(): until then its placeholder answers everything.
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/syscall.h"
+#include "shim/files/address.h"
+#include "shim/calls/calls.h"
+#include "shim/family/family.h"
+#include "shim/files/options.h"
+#include "shim/family/process.h"
+#include "shim/files/routing.h"
+#include "shim/family/service.h"
+#include "shim/files/user_memory.h"
+#include "shim/family/wait.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+using netstack::SocketAddress;
+
+// What the kernel says the placeholder is bound to.
+long placeholder_name(int fd, ParsedAddress* out) noexcept {
+  sockaddr_in6 name{};
+  socklen_t bytes = sizeof name;
+  const long result = kernel_call(SYS_getsockname, fd, as_arg(&name), as_arg(&bytes));
+  if (result != 0) return result;
+  return parse_address(name.sin6_family, &name, bytes, out);
+}
+
+// Reserves the port of a stack address, and chooses one for port 0, by binding the placeholder to a loopback address that stands for it
+// (127 and the last three bytes): the kernel then knows of conflicts among all processes, with wildcard sockets too, by its own rules.
+// Where loopback is down there is no such address; then the port is only checked by the stack.
+long reserve_port(int fd, int domain, SocketAddress* address) noexcept {
+  const uint32_t stand_in_be = (address->address_be & htonl(0x00ff'ffff)) | htonl(0x7f00'0000);
+  sockaddr_in in{};
+  in.sin_family = AF_INET;
+  in.sin_port = address->port_be;
+  in.sin_addr.s_addr = stand_in_be;
+  sockaddr_in6 mapped{};
+  mapped.sin6_family = AF_INET6;
+  mapped.sin6_port = address->port_be;
+  mapped.sin6_addr.s6_addr32[2] = htonl(0xffff);
+  mapped.sin6_addr.s6_addr32[3] = stand_in_be;
+  const long error = domain == AF_INET ? kernel_call(SYS_bind, fd, as_arg(&in), sizeof in) : kernel_call(SYS_bind, fd, as_arg(&mapped), sizeof mapped);
+  if (error == -EADDRNOTAVAIL) return 0;
+  if (error != 0) return error;
+  ParsedAddress chosen;
+  if (placeholder_name(fd, &chosen) == 0) address->port_be = chosen.address.port_be;
+  return 0;
+}
+
+void give_to_kernel(int fd, Socket* socket) noexcept {
+  socket->state = SocketState::kernel;
+  table_clear(fd);
+}
+
+class AcceptCondition final : public Condition {
+ public:
+  AcceptCondition(Socket* socket, int fd) noexcept : socket_(socket), fd_(fd) {}
+  long check() noexcept override {
+    if (socket_->listener == nullptr) return -EINVAL;
+    return (socket_->listener->ready() & EPOLLIN) != 0 ? 0 : -EAGAIN;
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->listener); }
+  bool has_kernel_side() const noexcept override { return socket_->dual; }
+  long check_kernel() noexcept override {
+    pollfd kernel{fd_, POLLIN, 0};
+    timespec zero{};
+    return kernel_call(SYS_ppoll, as_arg(&kernel), 1, as_arg(&zero), 0, 8) > 0 ? 0 : -EAGAIN;
+  }
+
+ private:
+  Socket* socket_;
+  int fd_;
+};
+
+// Takes a connection of the stack: its descriptor, or -EAGAIN if there is none (any more).
+long accept_from_stack(int fd, int flags, SocketAddress* peer, int* domain) noexcept {
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
+    if ((socket->listener->ready() & EPOLLIN) == 0) (void)guard.stack()->poll(base::monotonic_ns());
+    if ((socket->listener->ready() & EPOLLIN) == 0) return -EAGAIN;
+    *domain = socket->domain;
+  }
+  const long made = kernel_call(SYS_socket, *domain, SOCK_STREAM | flags, 0);
+  if (made < 0) return made;
+  long error = -EAGAIN;
+  uint64_t inherited = 0;
+  {
+    Guard guard;
+    Socket* listening = socket_at(fd);
+    Socket* socket = listening == nullptr || listening->listener == nullptr ? nullptr : family->sockets.allocate(*domain);
+    netstack::TcpStream* stream = socket == nullptr ? nullptr : listening->listener->accept(peer, &error);
+    if (stream != nullptr) {
+      socket->state = SocketState::stream;
+      socket->stream = stream;
+      socket->connect_reported = true;
+      socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
+      socket->receive_timeout_ns = listening->receive_timeout_ns;
+      socket->send_timeout_ns = listening->send_timeout_ns;
+      socket->options_set = inherited = listening->options_set;
+      socket->receive_low_water = listening->receive_low_water;
+      error = table_set(static_cast<int>(made), socket);
+      if (error != 0) {
+        socket->refs = 1;
+        file_unref(socket);
+      }
+    } else if (socket != nullptr) {
+      family->sockets.release(socket);
+    } else {
+      error = listening == nullptr ? -EBADF : -ENFILE;
+    }
+  }
+  if (error != 0) {
+    (void)kernel_call(SYS_close, made);
+    return error;
+  }
+  if (inherited != 0) inherit_options(fd, static_cast<int>(made), inherited);
+  return made;
+}
+
+long do_accept(int fd, void* address, socklen_t* address_bytes, int flags) noexcept {
+  if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return -EINVAL;
+  service_ensure();
+  while (true) {
+    SocketAddress peer;
+    int domain = AF_INET;
+    const long accepted = accept_from_stack(fd, flags, &peer, &domain);
+    if (accepted >= 0) {
+      if (address == nullptr) return accepted;
+      const long error = write_address(domain, peer, address, address_bytes);
+      if (error == 0) return accepted;
+      Guard guard;
+      table_clear(static_cast<int>(accepted));
+      (void)kernel_call(SYS_close, accepted);
+      return error;
+    }
+    if (accepted != -EAGAIN) return accepted;
+    bool dual;
+    bool wait;
+    WaitOptions options;
+    {
+      Guard guard;
+      const Socket* socket = socket_at(fd);
+      if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
+      dual = socket->dual;
+      wait = !socket->nonblocking;
+      if (socket->receive_timeout_ns != 0) options.deadline_ns = deadline_after(socket->receive_timeout_ns);
+    }
+    if (dual) {
+      const long kernel = kernel_call(SYS_accept4, fd, as_arg(address), as_arg(address_bytes), flags);
+      if (kernel != -EAGAIN) return kernel;
+    }
+    if (!wait) return -EAGAIN;
+    Socket* socket;
+    {
+      Guard guard;
+      socket = socket_at(fd);
+      if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
+      if (!begin_wait(socket)) return -ENOMEM;
+    }
+    options.restartable = options.deadline_ns == kForever;
+    pollfd kernel_fds[3] = {{fd, POLLIN, 0}};
+    if (dual) {
+      options.kernel_fds = kernel_fds;
+      options.kernel_fd_count = 1;
+    }
+    AcceptCondition condition(socket, fd);
+    const long waited = wait_for(condition, options);
+    if (waited != 0) return waited;
+  }
+}
+
+// The stack's part of listen(), with its address known. 0 or a negative errno.
+long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local, int backlog, bool dual) noexcept {
+  const bool reuse_port = placeholder_int(fd, SOL_SOCKET, SO_REUSEPORT) != 0;
+  StreamOptions options = read_placeholder_options(fd, options_set_of(fd));
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr || socket->state != SocketState::undecided) return -EINVAL;
+  long error = 0;
+  netstack::TcpListener* listener = stack->listen(local, backlog, reuse_port, &error);
+  if (listener == nullptr) return error;
+  apply_options(listener, options);
+  socket->listener = listener;
+  socket->state = SocketState::listening;
+  socket->dual = dual;
+  socket->bound = listener->local();
+  registrations_follow(socket, dual);
+  return 0;
+}
+
+}  // namespace
+
+long shim_socket(const zps_call& call) noexcept {
+  const int domain = static_cast<int>(call.arg[0]);
+  const int type = static_cast<int>(call.arg[1]);
+  const int protocol = static_cast<int>(call.arg[2]);
+  const int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) return kPass;
+  if (kernel_only() || engine->thread()->vfork_child != 0) return kPass;
+  const long fd = kernel_call(SYS_socket, domain, type, protocol);
+  if (fd < 0) return fd;
+  Guard guard;
+  Socket* socket = family->sockets.allocate(domain);
+  if (socket == nullptr) return fd;  // no room: a kernel socket it stays
+  socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
+  if (table_set(static_cast<int>(fd), socket) != 0) family->sockets.release(socket);
+  return fd;
+}
+
+long shim_bind(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
+  int domain;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr) return kPass;
+    if (socket->state != SocketState::undecided || socket->stack_bound) return -EINVAL;
+    domain = socket->domain;
+  }
+  ParsedAddress parsed;
+  if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
+  if (!parsed.ipv4 || parsed.wildcard) return kPass;
+  netstack::Stack* stack = stack_at(parsed.address.address_be);
+  if (stack == nullptr) return kPass;
+  if (long error = reserve_port(fd, domain, &parsed.address); error != 0) return error;
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return -EBADF;
+  socket->stack_bound = true;
+  socket->bound = parsed.address;
+  return 0;
+}
+
+long shim_listen(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  const int backlog = static_cast<int>(call.arg[1]);
+  if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
+  bool stack_bound;
+  SocketAddress local;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr) return kPass;
+    if (socket->state == SocketState::stream) return -EINVAL;
+    if (socket->state == SocketState::listening) {
+      socket->listener->set_backlog(backlog);
+      return socket->dual ? kPass : 0;
+    }
+    stack_bound = socket->stack_bound;
+    local = socket->bound;
+  }
+  if (stack_bound) return listen_on_stack(fd, ensure_stack(), local, backlog, false);
+  const long kernel = kernel_call(SYS_listen, fd, backlog);
+  if (kernel != 0) return kernel;
+  ParsedAddress name;
+  const bool v6_only = placeholder_is_v6_only(fd);
+  netstack::Stack* stack = nullptr;
+  if (placeholder_name(fd, &name) == 0 && name.ipv4 && name.wildcard && !v6_only) stack = ensure_stack();
+  if (stack == nullptr) {
+    Guard guard;
+    if (Socket* socket = socket_at(fd)) give_to_kernel(fd, socket);
+    return 0;
+  }
+  const long result = listen_on_stack(fd, stack, {0, name.address.port_be}, backlog, true);
+  if (result == 0) set_placeholder_nonblocking(fd);
+  return result;
+}
+
+long shim_accept4(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (peek(fd) == nullptr) return kPass;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket->state != SocketState::listening) return -EINVAL;
+  }
+  return do_accept(fd, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]), static_cast<int>(call.arg[3]));
+}
+
+long shim_accept(const zps_call& call) noexcept {
+  zps_call with_flags = call;
+  with_flags.arg[3] = 0;
+  return shim_accept4(with_flags);
+}
+
+long shim_shutdown(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  const int how = static_cast<int>(call.arg[1]);
+  if (peek(fd) == nullptr) return kPass;
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return kPass;
+  if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
+  if (socket->state == SocketState::stream) {
+    const bool connecting = socket->stream->connecting();
+    const long result = socket->stream->shutdown(how);
+    if (connecting && result == 0) socket->attempt_ended = true;
+    guard.stack()->flush();
+    return result;
+  }
+  if (socket->state != SocketState::listening) return kPass;
+  if (how == SHUT_WR) return 0;
+  // A listener that is shut down stops listening and can listen again.
+  while (netstack::Observer* observer = socket->listener->observers.front()) {
+    observer->on_ready(*socket->listener, EPOLLIN | EPOLLHUP);
+    observer->unlink();
+  }
+  socket->listener->release();
+  socket->listener = nullptr;
+  socket->state = SocketState::undecided;
+  const bool dual = socket->dual;
+  socket->dual = false;
+  return dual ? kPass : 0;
+}
+
+long shim_getsockname(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (peek(fd) == nullptr) return kPass;
+  SocketAddress local;
+  int domain;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr) return kPass;
+    domain = socket->domain;
+    if (socket->state == SocketState::stream) {
+      local = socket->stream->local();
+    } else if (socket->stack_bound) {
+      local = socket->bound;
+    } else {
+      return kPass;
+    }
+  }
+  return write_address(domain, local, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]));
+}
+
+long shim_getpeername(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (peek(fd) == nullptr) return kPass;
+  SocketAddress peer;
+  int domain;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr || socket->state != SocketState::stream) return kPass;
+    // A shut-down connection still has its peer; one that failed or ended by reset has none.
+    if (socket->stream->connecting() || socket->stream->peer().port_be == 0) return -ENOTCONN;
+    if ((socket->stream->ready() & EPOLLHUP) != 0 && !socket->stream->connected()) return -ENOTCONN;
+    domain = socket->domain;
+    peer = socket->stream->peer();
+  }
+  return write_address(domain, peer, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]));
+}
+
+}  // namespace shim

@@ -1,0 +1,120 @@
+// What a family of forked processes shares: the stack, the lock, the pools, a slot per process, wake-up descriptors.
+//
+// Before a stack exists a family is one process; a child forked then gets a family of its own (process.cc). From the moment a stack
+// exists its processes are one family for as long as any of them lives.
+//
+// There is one lock: the stack's, or, before there is a stack, the family's own. Guard takes the right one, and makes the
+// state whole again when the last owner died with it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/config.h"
+#include "netstack/make_stack.h"
+#include "netstack/stack.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
+#include "shim/family/pool.h"
+#include "shim/family/processors.h"
+#include "shim/family/waiter.h"
+#include "zpoline/hook.h"
+
+namespace shim {
+
+inline constexpr int kWakeSlots = 512;
+
+struct Family {
+  base::BiasedLock lock;
+  std::atomic<netstack::Stack*> stack;
+  netstack::StackPlace place;
+  std::atomic<uint32_t> processes;
+
+  // Wake-up eventfds, the same hidden numbers in each member. A bit in wake_bits: write to it once the lock is free.
+  int wake_fd[kWakeSlots];
+  int kick_fd;  // an eventfd that is always readable (epoll_file.h)
+  uint64_t wake_taken[kWakeSlots / 64];
+  std::atomic<uint64_t> wake_bits[kWakeSlots / 64];
+  std::atomic<bool> wakes_due;
+
+  uint32_t wire_watchers;             // sleepers on the wire's own descriptor
+  std::atomic<uint64_t> service_ns;   // when the service last looked
+  uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them
+  netstack::PoolLevels told;
+  Processors processors;
+  int life_fd;                        // memfd whose bytes are locked: byte 0 by the service on duty, byte 1 + i by the process of slot i
+
+  Pool<Socket, 131072> sockets;
+  Pool<EpollFile, 8192> epolls;
+  Pool<EpollItem, 262144> items;
+  Pool<Waiter, 8192> waiters;
+  Pool<WaitNode, 65536> nodes;
+  Pool<FdChunk, 4096> chunks;
+  ProcessSlot slots[1024];
+};
+
+extern Family* family;
+extern base::Config config;
+extern const zps_engine* engine;
+
+// Maps an empty family whose only member is this process; nullptr if the kernel refuses.
+[[nodiscard]] Family* map_family() noexcept;
+// For a fork before there is a stack: the child's own family, a copy of this one in which it is alone, made by the parent under
+// the lock; adopted by the child, which finds it at the old family's address. nullptr / false if memory ran out.
+[[nodiscard]] Family* copy_family() noexcept;
+[[nodiscard]] bool adopt_family(Family* copy) noexcept;
+void unmap_family(Family* copy) noexcept;
+// After a member died with the lock: forgets all lists, which the stack's own recovery would walk (first); makes lists, counts and
+// pools whole when the stack has recovered (then). The lock is held.
+void forget_lists() noexcept;
+void recover_family() noexcept;
+// Writes the eventfds of `wake_bits`. Without the lock.
+void deliver_wakes() noexcept;
+
+[[nodiscard]] inline netstack::Stack* the_stack() noexcept { return family->stack.load(std::memory_order_acquire); }
+
+// True once this process has begun to exit: other threads then stay out of the lock so as not to die with it.
+extern std::atomic<bool> exiting;
+[[noreturn]] void park_forever() noexcept;
+
+// Holds the family's lock for a scope, and delivers the wake-ups that came up in it.
+class Guard {
+ public:
+  Guard() noexcept { take(); }
+  ~Guard() { drop(); }
+  Guard(const Guard&) = delete;
+  Guard& operator=(const Guard&) = delete;
+
+  // For a scope that has to leave the lock for a moment.
+  void take() noexcept {
+    stack_ = the_stack();
+    if (stack_ != nullptr && !exiting.load(std::memory_order_relaxed)) [[likely]] {
+      lock_ = &stack_->lock;
+      favoured_ = lock_->enter_as_favourite();
+      if (favoured_) [[likely]] return;
+    }
+    take_slowly();
+  }
+  void drop() noexcept {
+    if (favoured_) [[likely]] {
+      lock_->leave_as_favourite();
+    } else {
+      lock_->unlock();
+    }
+    if (family->wakes_due.load(std::memory_order_relaxed)) [[unlikely]] deliver_wakes();
+  }
+  [[nodiscard]] netstack::Stack* stack() const noexcept { return stack_; }
+
+  // Set by the thread that exits, which alone may still take the lock.
+  static constinit thread_local bool may_exit;
+
+ private:
+  void take_slowly() noexcept;
+  void recover() noexcept;
+
+  netstack::Stack* stack_;
+  base::BiasedLock* lock_;
+  bool favoured_ = false;  // entered as the lock's favourite
+};
+
+}  // namespace shim

@@ -1,0 +1,200 @@
+// fork, exec and exit: who holds what, at every moment. docs/fork.md tells the whole story.
+#include "shim/family/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <new>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/syscall.h"
+#include "shim/family/family.h"
+#include "shim/calls/ledger.h"
+#include "shim/family/service.h"
+#include "shim/family/test_hook.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr uint64_t kLingerNs = 2'000'000'000;  // how long the last member stays for what is still to be sent
+constexpr uint64_t kFarewellNs = 100'000'000;  // and for the FINs of its peers, who would else repeat them for minutes
+
+// The lock is held from before_fork to after_fork_parent; these belong to its holder.
+alignas(Guard) char fork_guard[sizeof(Guard)];
+ProcessSlot* child_slot = nullptr;
+Family* child_family = nullptr;
+
+// What a process without a place in the family has as its table: always empty.
+ProcessSlot no_slot;
+
+bool shares_memory(uint64_t flags) noexcept { return (flags & CLONE_VM) != 0; }
+bool in_vfork_child() noexcept { return engine->thread()->vfork_child != 0; }
+
+// Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close.
+void linger(netstack::Stack* stack) noexcept {
+  const uint64_t end = base::monotonic_ns() + kLingerNs;
+  const uint64_t farewell_end = base::monotonic_ns() + kFarewellNs;
+  while (true) {
+    uint64_t now = base::monotonic_ns();
+    uint64_t until = end;
+    int wire_fd;
+    {
+      Guard guard;
+      (void)stack->poll(now);
+      const netstack::PoolLevels levels = stack->levels();
+      if (levels.streams == 0 && (levels.pcbs == levels.time_wait || now >= farewell_end)) return;
+      if (now >= end) return;
+      wire_fd = stack->wire().sleep_fd();
+      stack->wire().arm();
+      (void)stack->poll(now);
+      if (stack->next_timer_ns() < until) until = stack->next_timer_ns();
+    }
+    now = base::monotonic_ns();
+    if (wire_fd < 0 && until > now + 1'000'000) until = now + 1'000'000;
+    if (until > farewell_end && now < farewell_end) until = farewell_end;
+    const uint64_t left = until > now ? until - now : 0;
+    timespec timeout{static_cast<time_t>(left / 1'000'000'000u), static_cast<long>(left % 1'000'000'000u)};
+    pollfd wire{wire_fd, POLLIN, 0};
+    (void)kernel_call(SYS_ppoll, as_arg(&wire), 1, as_arg(&timeout), 0, 8);
+  }
+}
+
+// True if the file of an exec is there and may be run: the usual failures (a search along PATH) must not cost a connection.
+bool will_exec(const zps_call& call) noexcept {
+  const bool at = call.nr == SYS_execveat;
+  const long directory = at ? call.arg[0] : AT_FDCWD;
+  const long path = at ? call.arg[1] : call.arg[0];
+  const long flags = at ? call.arg[4] & AT_EMPTY_PATH : 0;
+  struct stat status;
+  if (kernel_call(SYS_newfstatat, directory, path, as_arg(&status), flags) != 0 || !S_ISREG(status.st_mode)) return false;
+  return kernel_call(SYS_faccessat2, directory, path, X_OK, AT_EACCESS | flags) == 0;
+}
+
+int count_connections(ProcessSlot* slot) noexcept {
+  int count = 0;
+  for_each_entry(slot, [&](int fd, File* file) {
+    if (file->kind != FileKind::socket || static_cast<Socket*>(file)->stream == nullptr) return;
+    if ((kernel_call(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) count++;
+  });
+  return count;
+}
+
+void become_kernel_only() noexcept {
+  my_slot = &no_slot;
+  base::log(base::LogLevel::warn, "no place for process %ld in the family: its sockets are the kernel's", kernel_call(SYS_getpid));
+}
+
+}  // namespace
+
+bool kernel_only() noexcept { return my_slot == &no_slot; }
+
+void before_fork(uint64_t flags) noexcept {
+  if (shares_memory(flags) || kernel_only()) return;
+  Guard* guard = new (fork_guard) Guard();
+  // The child is another process: nobody may be the lock's favourite any more. The lock is left for that, so it may be allowed anew.
+  while (guard->stack() != nullptr && guard->stack()->lock.favour_allowed()) {
+    guard->drop();
+    the_stack()->lock.forbid_favour();
+    guard->take();
+  }
+  child_slot = nullptr;
+  child_family = nullptr;
+  if (guard->stack() == nullptr) {
+    child_family = copy_family();
+    return;
+  }
+  child_slot = slot_acquire();
+  if (child_slot != nullptr && !slot_copy(my_slot, child_slot)) {
+    slot_release(child_slot);
+    child_slot = nullptr;
+  }
+}
+
+void after_fork_parent(uint64_t flags, int64_t pid) noexcept {
+  if (shares_memory(flags) || kernel_only()) return;
+  if (child_family != nullptr) unmap_family(child_family);
+  if (child_slot != nullptr) {
+    if (pid < 0) {
+      slot_release(child_slot);
+    } else if (child_slot->pid == 0) {
+      child_slot->pid = static_cast<int32_t>(pid);
+    }
+  }
+  reinterpret_cast<Guard*>(fork_guard)->~Guard();
+}
+
+void after_fork_child(uint64_t flags) noexcept {
+  if (shares_memory(flags)) return;
+  base::forget_thread_id();
+  forget_this_waiter();
+  test_hook_forked();
+  if (kernel_only()) return;
+  if (child_family != nullptr) {
+    if (!adopt_family(child_family)) become_kernel_only();
+    return;
+  }
+  if (child_slot == nullptr) {
+    become_kernel_only();
+    return;
+  }
+  my_slot = child_slot;
+  my_slot->pid = static_cast<int32_t>(kernel_call(SYS_getpid));
+  service_hold_slot();
+  my_slot->state.store(SlotState::live, std::memory_order_release);
+  service_forget();
+}
+
+// A member that is not the last one leaves its references to the service of the others: the lock on its slot's byte goes with
+// life_fd, which is close-on-exec, and only if the exec succeeds. The last one has to say goodbye itself.
+int64_t before_exec(zps_call* call) noexcept {
+  if (in_vfork_child() || kernel_only() || the_stack() == nullptr) return 0;
+  if (family->processes.load(std::memory_order_relaxed) > 1 || !will_exec(*call)) return 0;
+  netstack::Stack* stack;
+  int lost;
+  {
+    Guard guard;
+    stack = guard.stack();
+    lost = count_connections(my_slot);
+    for_each_entry(my_slot, [](int fd, File*) { table_clear(fd); });
+  }
+  if (lost > 0) base::log(base::LogLevel::warn, "%d connections of the stack do not survive exec: they are closed", lost);
+  linger(stack);
+  return 0;
+}
+
+void after_failed_exec() noexcept {}
+
+void before_exit(int64_t) noexcept {
+  if (in_vfork_child() || kernel_only()) return;
+  print_ledger();
+  if (the_stack() == nullptr) return;
+  Guard::may_exit = true;
+  if (exiting.exchange(true)) return;
+  service_stop();
+  bool last;
+  netstack::Stack* stack;
+  {
+    Guard guard;
+    stack = guard.stack();
+    family->waiters.for_each([](Waiter* waiter) {
+      if (waiter->process == my_slot) free_waiter(waiter);
+    });
+    forget_this_waiter();
+    ProcessSlot* mine = my_slot;
+    my_slot = &no_slot;
+    service_leave_slot(mine);
+    slot_release(mine);
+    last = family->processes.load(std::memory_order_relaxed) == 0;
+    stack->flush();
+  }
+  if (last) linger(stack);
+}
+
+}  // namespace shim

@@ -1,0 +1,215 @@
+// The service thread and the signs of life.
+#include "shim/family/service.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <csignal>
+#include <sys/mman.h>
+
+#include "base/clock.h"
+#include "base/high_fd.h"
+#include "base/log.h"
+#include "base/syscall.h"
+#include "shim/family/family.h"
+#include "shim/family/processors.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr uint64_t kQuietNs = 10'000'000;       // nobody polled for so long: the service does
+constexpr uint64_t kIdleNs = 1'000'000'000;     // nobody but the service polled for so long: look less often
+constexpr long kBusyTickMs = 10;
+constexpr long kIdleTickMs = 100;
+constexpr int kStopSpins = 2000;
+constexpr long kStopNapNs = 50'000;
+constexpr uint64_t kReapEveryNs = 100'000'000;
+constexpr uint64_t kTellEveryNs = 500'000'000;
+constexpr uint64_t kForkingAtMostNs = 2'000'000'000;
+constexpr size_t kStackBytes = 256 * 1024;
+
+std::atomic<bool> running{false};
+std::atomic<bool> missing{false};
+std::atomic<bool> busy{false};
+
+long lock_byte(int command, short type, long byte, flock* answer = nullptr) noexcept {
+  flock request{};
+  request.l_type = type;
+  request.l_whence = SEEK_SET;
+  request.l_start = byte;
+  request.l_len = 1;
+  const long result = kernel_call(SYS_fcntl, family->life_fd, command, as_arg(&request));
+  if (answer != nullptr) *answer = request;
+  return result;
+}
+
+long slot_byte(const ProcessSlot* slot) noexcept { return 1 + (slot - family->slots); }
+
+bool is_dead(const ProcessSlot& slot, uint64_t now) noexcept {
+  const SlotState state = slot.state.load(std::memory_order_acquire);
+  if (state == SlotState::free || &slot == my_slot) return false;
+  flock answer;
+  if (lock_byte(F_GETLK, F_WRLCK, slot_byte(&slot), &answer) != 0 || answer.l_type != F_UNLCK) return false;
+  if (state == SlotState::live) return true;
+  // Forked and not yet heard of: it takes its byte as the first thing it does.
+  return now - slot.since_ns > kForkingAtMostNs && (slot.pid == 0 || kernel_call(SYS_kill, slot.pid, 0) == -ESRCH);
+}
+
+void reap(uint64_t now) noexcept {
+  if (family->processes.load(std::memory_order_relaxed) < 2) return;
+  for (ProcessSlot& slot : family->slots) {
+    if (!is_dead(slot, now)) continue;
+    Guard guard;
+    if (!is_dead(slot, now)) continue;  // left in the meantime, and the slot may be somebody else's
+    family->waiters.for_each([&](Waiter* waiter) {
+      if (waiter->process == &slot) free_waiter(waiter);
+    });
+    slot_release(&slot);
+    guard.stack()->flush();
+  }
+}
+
+// How long to sleep, in ms. While the program polls the lock is left to it: a look at the clock needs none. A lock with a favourite is
+// worth some ten microseconds to its program, and more where the favourite is inside and waits for this very CPU.
+long look_after_stack(uint64_t now, uint64_t* own_poll_ns, uint64_t* others_poll_ns) noexcept {
+  const uint64_t last = the_stack()->last_poll_ns();
+  if (last > *own_poll_ns) *others_poll_ns = last;
+  if (now > last && now - last > kQuietNs) {
+    Guard guard;
+    netstack::Stack* stack = guard.stack();
+    (void)stack->poll(now);
+    *own_poll_ns = stack->last_poll_ns();
+  }
+  const bool idle = family->wire_watchers > 0 && now > *others_poll_ns && now - *others_poll_ns > kIdleNs;
+  return idle ? kIdleTickMs : kBusyTickMs;
+}
+
+// A process that is alone, from the start or again, may have a favourite of the lock.
+void allow_favour_if_alone() noexcept {
+  if (family->processes.load(std::memory_order_relaxed) != 1 || the_stack()->lock.favour_allowed() || !base::BiasedLock::prepare_favour()) return;
+  Guard guard;
+  if (family->processes.load(std::memory_order_relaxed) == 1) guard.stack()->lock.allow_favour();
+}
+
+// At debug level: what the stack's pools hold, when it has changed. A server that is done with its clients is back where it began.
+void tell_levels(uint64_t now) noexcept {
+  if (base::log_level() != base::LogLevel::debug || now - family->told_ns < kTellEveryNs) return;
+  family->told_ns = now;
+  netstack::PoolLevels levels;
+  {
+    Guard guard;
+    levels = guard.stack()->levels();
+  }
+  if (levels == family->told) return;
+  family->told = levels;
+  base::log(base::LogLevel::debug, "pools: %d streams, %d listeners, %d connections, %zu bytes, %d free frames", levels.streams, levels.listeners,
+            levels.pcbs, levels.arena_bytes, levels.free_frames);
+}
+
+int ask_for_control_fd() noexcept {
+  Guard guard;
+  return guard.stack()->wire().control_fd();
+}
+
+void run_control_if_due(const pollfd& control) noexcept {
+  if (control.fd < 0 || control.revents == 0) return;
+  Guard guard;
+  guard.stack()->wire().run_control();
+}
+
+[[noreturn]] void be_on_duty() noexcept {
+  uint64_t own_poll_ns = 0;
+  uint64_t others_poll_ns = 0;
+  uint64_t reaped_ns = 0;
+  pollfd control{-1, POLLIN, 0};
+  for (bool first = true;; first = false) {
+    busy.store(true);
+    if (exiting.load()) {
+      busy.store(false);
+      park_forever();
+    }
+    if (first) control.fd = ask_for_control_fd();
+    run_control_if_due(control);
+    allow_favour_if_alone();
+    const uint64_t now = base::monotonic_ns();
+    const long tick_ms = look_after_stack(now, &own_poll_ns, &others_poll_ns);
+    if (now - reaped_ns > kReapEveryNs) {
+      reap(now);
+      reaped_ns = now;
+    }
+    tell_levels(now);
+    mind_processors(now);
+    if (family->wakes_due.load(std::memory_order_relaxed)) deliver_wakes();  // whoever brought them up may have died before
+    control.revents = 0;
+    busy.store(false);
+    timespec tick{0, tick_ms * 1'000'000};
+    (void)kernel_call(SYS_ppoll, as_arg(&control), 1, as_arg(&tick), 0, 8);
+  }
+}
+
+void* service_main(void*) noexcept {
+  Guard::may_exit = true;  // service_stop() waits for the end of a turn, so a turn that has begun goes on
+  while (lock_byte(F_SETLKW, F_WRLCK, 0) == -EINTR) {
+  }
+  be_on_duty();
+}
+
+}  // namespace
+
+bool service_prepare() noexcept {
+  const long made = kernel_call(SYS_memfd_create, as_arg("zpstack-life"), MFD_CLOEXEC);
+  if (made < 0) return false;
+  family->life_fd = base::move_fd_high(static_cast<int>(made));
+  if (family->life_fd < 0) return false;
+  service_hold_slot();
+  return true;
+}
+
+void service_hold_slot() noexcept { (void)lock_byte(F_SETLK, F_WRLCK, slot_byte(my_slot)); }
+
+void service_leave_slot(const ProcessSlot* slot) noexcept { (void)lock_byte(F_SETLK, F_UNLCK, slot_byte(slot)); }
+
+void service_start() noexcept {
+  if (running.exchange(true)) return;
+  missing.store(false);
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kStackBytes);
+  pthread_t thread;
+  if (pthread_create(&thread, &attributes, service_main, nullptr) != 0) {
+    base::log(base::LogLevel::warn, "no service thread: timers run only while the program waits for its sockets");
+  }
+  pthread_attr_destroy(&attributes);
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+}
+
+void service_forget() noexcept {
+  running.store(false);
+  busy.store(false);
+  missing.store(true);
+}
+
+void service_ensure() noexcept {
+  if (missing.load(std::memory_order_relaxed)) [[unlikely]] service_start();
+}
+
+// The service's turn takes microseconds, unless it waits for this very CPU and this thread has a real-time priority.
+void service_stop() noexcept {
+  for (int i = 0; busy.load(); i++) {
+    if (i < kStopSpins) {
+      __builtin_ia32_pause();
+      continue;
+    }
+    timespec nap{0, kStopNapNs};
+    (void)kernel_call(SYS_nanosleep, as_arg(&nap));
+  }
+}
+
+}  // namespace shim

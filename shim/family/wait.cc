@@ -1,0 +1,212 @@
+// The wait loop.
+#include "shim/family/wait.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/syscall.h"
+#include "shim/family/family.h"
+#include "shim/family/processors.h"
+#include "shim/family/test_hook.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr uint64_t kLookAroundNs = 2'000'000;      // a sleeper that nobody can wake looks this often
+constexpr uint64_t kKernelProbeNs = 10'000;        // a spinning wait looks at the kernel's side this often
+constexpr uint64_t kShortestSpinNs = 2'000;
+constexpr uint32_t kVainSpins = 8;    // so many spins in a row found nothing: the next ones are short
+constexpr uint32_t kRetryEvery = 64;  // but now and then one is long again
+
+uint64_t longest_spin_ns = 0;
+thread_local uint32_t vain_spins = 0;
+thread_local void* scratch = nullptr;
+
+// How long the next wait spins. A peer on another core answers within the spin; one that shares this core, or a
+// program that is idle, never does, and after some vain spins the wait goes to sleep almost at once.
+uint64_t spin_budget_ns() noexcept {
+  if (vain_spins < kVainSpins || vain_spins % kRetryEvery == 0 || longest_spin_ns < kShortestSpinNs) return longest_spin_ns;
+  return kShortestSpinNs;
+}
+
+long poll_and_check(Condition& condition, uint64_t now) noexcept {
+  Guard guard;
+  if (guard.stack() != nullptr) (void)guard.stack()->poll(now);
+  die_if_told();
+  return condition.check();
+}
+
+// Step 1. -EAGAIN if nothing came in time.
+long spin(Condition& condition, const WaitOptions& options) noexcept {
+  const zps_thread* thread = engine->thread();
+  const uint64_t begin = base::monotonic_ns();
+  uint64_t now = begin;
+  uint64_t end = now + (options.spin ? spin_budget_ns() : 0);
+  if (end > options.deadline_ns) end = options.deadline_ns;
+  uint64_t probe = now;
+  while (true) {
+    long result = poll_and_check(condition, now);
+    if (result != -EAGAIN) {
+      vain_spins = 0;
+      if (now != begin) count_answered_spin();
+      return result;
+    }
+    now = base::monotonic_ns();
+    if (condition.has_kernel_side() && now >= probe) {
+      result = condition.check_kernel();
+      if (result != -EAGAIN) return result;
+      probe = now + kKernelProbeNs;
+    }
+    if (now >= end || thread->signals_pending != 0) break;
+    __builtin_ia32_pause();
+  }
+  vain_spins++;
+  return -EAGAIN;
+}
+
+struct Sleep {
+  pollfd* fds;
+  int count;
+  int wake_index = -1;
+  uint64_t until_ns;
+};
+
+// Step 2, with the lock held. The condition's result, or -EAGAIN with everything set for the sleep.
+long prepare_sleep(Condition& condition, const WaitOptions& options, Waiter* waiter, netstack::Stack* stack, Sleep* sleep) noexcept {
+  netstack::Wire& wire = stack->wire();
+  const int wire_fd = family->wire_watchers < kWireWatchers ? wire.sleep_fd() : -1;
+  if (wire_fd >= 0) wire.arm();
+  (void)stack->poll(base::monotonic_ns());
+  const long result = condition.check();
+  if (result != -EAGAIN) {
+    if (wire_fd >= 0 && family->wire_watchers == 0) wire.disarm();
+    return result;
+  }
+  const bool watched = condition.watch_all(waiter);
+  const int wake_fd = wake_fd_of(waiter);
+  sleep->until_ns = options.deadline_ns;
+  if (!watched || wake_fd < 0) {
+    const uint64_t soon = base::monotonic_ns() + kLookAroundNs;
+    if (soon < sleep->until_ns) sleep->until_ns = soon;
+  }
+  if (wire_fd >= 0) {
+    waiter->on_wire = true;
+    family->wire_watchers++;
+    sleep->fds[sleep->count++] = {wire_fd, POLLIN, 0};
+  }
+  if (wire_fd >= 0 || family->wire_watchers == 0) {
+    // Nobody else sleeps until the next timer: this wait does. A wire that wakes nobody is looked at every so often.
+    uint64_t timer = stack->next_timer_ns();
+    if (wire_fd < 0 && family->wire_watchers == 0) timer = base::monotonic_ns() + kLookAroundNs;
+    if (timer < sleep->until_ns) sleep->until_ns = timer;
+  }
+  if (wake_fd >= 0) {
+    sleep->wake_index = sleep->count;
+    sleep->fds[sleep->count++] = {wake_fd, POLLIN, 0};
+  }
+  waiter->sleeping = true;
+  return -EAGAIN;
+}
+
+// Step 3. The kernel's result.
+long sleep_in_kernel(const WaitOptions& options, Sleep* sleep) noexcept {
+  timespec timeout{};
+  timespec* limit = nullptr;
+  if (sleep->until_ns != kForever) {
+    const uint64_t now = base::monotonic_ns();
+    const uint64_t left = sleep->until_ns > now ? sleep->until_ns - now : 0;
+    timeout.tv_sec = static_cast<time_t>(left / 1'000'000'000u);
+    timeout.tv_nsec = static_cast<long>(left % 1'000'000'000u);
+    limit = &timeout;
+  }
+  const long result = engine->sleep(SYS_ppoll, as_arg(sleep->fds), sleep->count, as_arg(limit), as_arg(options.signal_mask),
+                                    options.signal_mask_bytes, 0);
+  if (result > 0 && sleep->wake_index >= 0 && sleep->fds[sleep->wake_index].revents != 0) {
+    uint64_t count;
+    (void)kernel_call(SYS_read, sleep->fds[sleep->wake_index].fd, as_arg(&count), sizeof count);
+  }
+  return result;
+}
+
+// Steps 2 to 4. -EAGAIN: awake, look again.
+long sleep_once(Condition& condition, const WaitOptions& options) noexcept {
+  pollfd own_fds[2];
+  Sleep sleep{own_fds, 0, -1, 0};
+  if (options.kernel_fds != nullptr) {
+    sleep.fds = options.kernel_fds;
+    sleep.count = options.kernel_fd_count;
+  }
+  Waiter* waiter;
+  {
+    Guard guard;
+    if (guard.stack() == nullptr) return -EINVAL;
+    waiter = this_waiter();
+    if (waiter == nullptr) return -ENOMEM;
+    const long result = prepare_sleep(condition, options, waiter, guard.stack(), &sleep);
+    if (result != -EAGAIN) return result;
+  }
+  const long slept = sleep_in_kernel(options, &sleep);
+  {
+    Guard guard;
+    if (is_this_waiter(waiter)) settle_waiter(waiter);  // not the parent's, in a child that a handler has forked
+  }
+  return slept < 0 ? slept : -EAGAIN;
+}
+
+long wait_until_done(Condition& condition, const WaitOptions& options) noexcept {
+  zps_thread* thread = engine->thread();
+  thread->ran_no_restart = 0;
+  const File* const pinned = pinned_file();
+  while (true) {
+    long result = spin(condition, options);
+    if (result != -EAGAIN) return result;
+    if (options.deadline_ns == 0 || base::monotonic_ns() >= options.deadline_ns) return -EAGAIN;
+    result = sleep_once(condition, options);
+    if (pinned_file() != pinned) return -EINTR;  // a handler has waited for something itself: what this wait stands on may be gone
+    if (result == -EINTR) {
+      if (!options.restartable || thread->ran_no_restart != 0 || condition.has_moved()) return -EINTR;
+      continue;
+    }
+    if (result != -EAGAIN) return result;
+  }
+}
+
+}  // namespace
+
+uint64_t deadline_after(uint64_t relative_ns) noexcept {
+  if (relative_ns == 0 || relative_ns == kForever) return relative_ns;
+  const uint64_t now = base::monotonic_ns();
+  return relative_ns > kForever - 1 - now ? kForever : now + relative_ns;
+}
+
+long wait_for(Condition& condition, const WaitOptions& options) noexcept {
+  const long result = wait_until_done(condition, options);
+  Guard guard;
+  end_wait();
+  return result;
+}
+
+// The machine's CPUs count, not this process's share of them: a server pinned to one core has its peer on another.
+// Where they do share one, spinning does not pay, and the budget shrinks by itself.
+void measure_spinning() noexcept { longest_spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? uint64_t{config.spin_us} * 1000 : 0; }
+
+void* thread_scratch() noexcept {
+  if (scratch == nullptr) {
+    const long address = kernel_call(SYS_mmap, 0, kScratchBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address < 0 && address > -4096) return nullptr;
+    scratch = reinterpret_cast<void*>(address);
+  }
+  return scratch;
+}
+
+void release_thread_scratch() noexcept {
+  if (scratch == nullptr) return;
+  (void)kernel_call(SYS_munmap, as_arg(scratch), kScratchBytes);
+  scratch = nullptr;
+}
+
+}  // namespace shim

@@ -1,0 +1,74 @@
+// Waiting for a stack: look, spin a little, then sleep in the kernel until something may have changed.
+//
+// Everyone who waits drives the wire: there is no thread between a request and its reply. A wait
+//   1 polls the wire and checks its condition, for spin_us at most (less where spinning did not pay lately, none on one CPU);
+//   2 arms the wire, polls and checks once more, marks its waiter as sleeping, leaves the lock;
+//   3 sleeps in one ppoll on the wire, its own wake-up eventfd and the program's kernel descriptors, until the deadline or the next timer;
+//   4 takes the lock, cleans up, and starts again.
+// Another thread or process that drives the wire and makes something ready tells the observers of step 2; a sleeping waiter's eventfd is
+// written after the lock is free. At most kWireWatchers sleepers watch the wire itself, so that a frame does not wake a thousand processes;
+// when the last of them leaves, another sleeper is woken to take the place.
+//
+// Signals: the program's handlers run in step 3 only (engine->sleep). If a handler leaves by siglongjmp nothing is held: lists and
+// counts hang on the waiter in shared memory and are undone by the thread's next wait.
+//
+// Known limits: a thread that never waits again after such a jump keeps its file alive until it ends; a wait whose handler has waited for a file of
+// ours itself ends with EINTR, with SA_RESTART too.
+#pragma once
+
+#include <poll.h>
+
+#include <cstdint>
+
+#include "netstack/stack.h"
+#include "shim/family/waiter.h"
+
+namespace shim {
+
+inline constexpr uint32_t kWireWatchers = 4;
+inline constexpr uint64_t kForever = UINT64_MAX;
+
+// What is waited for.
+class Condition {
+ public:
+  // With the lock held: -EAGAIN to go on waiting, anything else is the wait's result.
+  [[nodiscard]] virtual long check() noexcept = 0;
+  // With the lock held, before a sleep: watch() every pollable that check() looks at. False if one could not be watched.
+  [[nodiscard]] virtual bool watch_all(Waiter* waiter) noexcept = 0;
+  // Without the lock: looks at the kernel's side, if there is one. -EAGAIN to go on.
+  [[nodiscard]] virtual long check_kernel() noexcept { return -EAGAIN; }
+  [[nodiscard]] virtual bool has_kernel_side() const noexcept { return false; }
+  // Something was moved already: a signal ends the wait, whatever its handler's SA_RESTART.
+  [[nodiscard]] virtual bool has_moved() const noexcept { return false; }
+
+ protected:
+  ~Condition() = default;
+};
+
+struct WaitOptions {
+  uint64_t deadline_ns = kForever;  // base::monotonic_ns(); 0: do not wait
+  bool restartable = false;         // go on after a handler with SA_RESTART
+  bool spin = true;
+  const void* signal_mask = nullptr;  // the program's, for the time of the sleep
+  long signal_mask_bytes = 0;
+  // The program's kernel descriptors to sleep on; room for two more behind them.
+  pollfd* kernel_fds = nullptr;
+  int kernel_fd_count = 0;
+};
+
+// Between begin_wait() (waiter.h), which the caller has called with the lock held when it found its file, and its end, which is here.
+// The condition's result, -EAGAIN when the deadline passed, or -EINTR.
+[[nodiscard]] long wait_for(Condition& condition, const WaitOptions& options) noexcept;
+
+// `relative_ns` from now as a deadline; 0 stays 0.
+[[nodiscard]] uint64_t deadline_after(uint64_t relative_ns) noexcept;
+
+// Counts the machine's CPUs; without a second one nothing spins. Called when a stack is made.
+void measure_spinning() noexcept;
+
+// A buffer of kScratchBytes for the calling thread alone, or nullptr. Freed when the thread ends.
+inline constexpr size_t kScratchBytes = 65536;
+[[nodiscard]] void* thread_scratch() noexcept;
+void release_thread_scratch() noexcept;
+
+}  // namespace shim

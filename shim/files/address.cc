@@ -1,0 +1,73 @@
+// sockaddr_in and sockaddr_in6, with v4-mapped addresses.
+#include "shim/files/address.h"
+
+#include <netinet/in.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "shim/files/user_memory.h"
+
+namespace shim {
+namespace {
+
+void parse_ipv4(const sockaddr_in& in, ParsedAddress* out) noexcept {
+  out->ipv4 = true;
+  out->wildcard = in.sin_addr.s_addr == INADDR_ANY;
+  out->address = {in.sin_addr.s_addr, in.sin_port};
+}
+
+void parse_ipv6(const sockaddr_in6& in, ParsedAddress* out) noexcept {
+  if (IN6_IS_ADDR_UNSPECIFIED(&in.sin6_addr)) {
+    out->ipv4 = out->wildcard = true;
+    out->address = {0, in.sin6_port};
+  } else if (IN6_IS_ADDR_V4MAPPED(&in.sin6_addr)) {
+    out->ipv4 = true;
+    out->address = {in.sin6_addr.s6_addr32[3], in.sin6_port};
+    out->wildcard = out->address.address_be == INADDR_ANY;
+  }
+}
+
+}  // namespace
+
+long parse_address(int domain, const void* user, size_t bytes, ParsedAddress* out) noexcept {
+  sockaddr_in6 raw{};
+  if (bytes < sizeof(sockaddr_in)) return 0;
+  if (long error = copy_in(&raw, user, bytes < sizeof raw ? bytes : sizeof raw); error != 0) return error;
+  if (domain == AF_INET && raw.sin6_family == AF_INET) {
+    sockaddr_in in;
+    memcpy(&in, &raw, sizeof in);
+    parse_ipv4(in, out);
+  } else if (domain == AF_INET6 && raw.sin6_family == AF_INET6 && bytes >= sizeof raw) {
+    parse_ipv6(raw, out);
+  }
+  return 0;
+}
+
+long write_address(int domain, const netstack::SocketAddress& address, void* user, socklen_t* user_bytes) noexcept {
+  socklen_t room = 0;
+  if (long error = copy_in(&room, user_bytes, sizeof room); error != 0) return error;
+  if (static_cast<int>(room) < 0) return -EINVAL;
+  sockaddr_in6 raw{};
+  socklen_t full;
+  if (domain == AF_INET) {
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    in.sin_port = address.port_be;
+    in.sin_addr.s_addr = address.address_be;
+    full = sizeof in;
+    memcpy(&raw, &in, sizeof in);
+  } else {
+    raw.sin6_family = AF_INET6;
+    raw.sin6_port = address.port_be;
+    if (address.address_be != 0) {
+      raw.sin6_addr.s6_addr32[2] = htonl(0xffff);
+      raw.sin6_addr.s6_addr32[3] = address.address_be;
+    }
+    full = sizeof raw;
+  }
+  if (long error = copy_out(user, &raw, room < full ? room : full); error != 0) return error;
+  return copy_out(user_bytes, &full, sizeof full);
+}
+
+}  // namespace shim

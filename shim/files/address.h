@@ -1,0 +1,24 @@
+// Socket addresses between the program's sockaddr and the stack's.
+#pragma once
+
+#include <sys/socket.h>
+
+#include "shim/files/file.h"
+
+namespace shim {
+
+struct ParsedAddress {
+  bool ipv4 = false;  // also v4-mapped IPv6, and the IPv6 wildcard (address 0)
+  bool wildcard = false;
+  netstack::SocketAddress address;
+};
+
+// Reads what the program passed to bind or connect on a socket of `domain`. 0 or -EFAULT; an address the stack has no use for
+// (another family, real IPv6, too short) is simply not `ipv4`.
+[[nodiscard]] long parse_address(int domain, const void* user, size_t bytes, ParsedAddress* out) noexcept;
+
+// Writes `address` as a socket of `domain` shows it, as getsockname does: cut to *user_bytes, which gets the full length.
+// 0, -EFAULT or -EINVAL.
+[[nodiscard]] long write_address(int domain, const netstack::SocketAddress& address, void* user, socklen_t* user_bytes) noexcept;
+
+}  // namespace shim

@@ -1,0 +1,168 @@
+// Items, ready lists and what becomes of registrations when a socket's side is decided.
+#include "shim/files/epoll_file.h"
+
+#include "base/clock.h"
+#include "base/syscall.h"
+#include "shim/family/family.h"
+#include "shim/files/user_memory.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+// The level of an item's file, as far as the item asks for it.
+uint32_t level_of(EpollItem* item) noexcept {
+  netstack::Pollable* source = file_pollable(item->file);
+  return source == nullptr ? 0 : full_level(source) & item->mask();
+}
+
+}  // namespace
+
+void EpollItem::on_ready(netstack::Pollable&, uint32_t ready_events) noexcept {
+  if ((ready_events & mask()) != 0) mark_ready(this);
+}
+
+// Takes items out that are not ready any more: an item that stays would not notify the next time (invariant 2).
+uint32_t EpollFile::ready() const noexcept {
+  EpollFile* self = const_cast<EpollFile*>(this);
+  while (ReadyLink* link = self->ready_items.front()) {
+    if (level_of(static_cast<EpollItem*>(link)) != 0) return EPOLLIN | EPOLLRDNORM;
+    link->unlink();
+  }
+  return 0;
+}
+
+void mark_ready(EpollItem* item) noexcept {
+  if (item->ReadyLink::linked()) return;
+  EpollFile* set = item->set;
+  set->ready_items.push_back(item);
+  for (netstack::Observer* observer = set->observers.front(); observer != nullptr; observer = set->observers.after(observer)) {
+    observer->on_ready(*set, EPOLLIN | EPOLLRDNORM);
+  }
+}
+
+void attach_item(EpollItem* item) noexcept {
+  netstack::Pollable* source = file_pollable(item->file);
+  if (source == nullptr) return;
+  if (!item->netstack::Observer::linked()) source->observers.push_back(item);
+  if (item->set->bare_waiters > 0) [[unlikely]] kick(item->set);
+  if ((full_level(source) & item->mask()) != 0) mark_ready(item);
+}
+
+void drop_item(EpollItem* item) noexcept {
+  if (item->file->parked == item) item->file->parked = nullptr;
+  item->netstack::Observer::unlink();
+  item->FileLink::unlink();
+  item->SetLink::unlink();
+  item->ReadyLink::unlink();
+  if (item->in_kernel && item->set->kernel_items > 0) item->set->kernel_items--;
+  family->items.release(item);
+}
+
+void remove_item(EpollItem* item) noexcept {
+  File* file = item->file;
+  if (item->in_kernel || file->kind != FileKind::socket || static_cast<Socket*>(file)->state != SocketState::stream) {
+    drop_item(item);
+    return;
+  }
+  drop_parked(file);
+  park_item(item);
+}
+
+EpollItem* take_parked(File* file, const EpollFile* set, int fd) noexcept {
+  EpollItem* item = file->parked;
+  if (item == nullptr || item->set != set || item->fd != fd) return nullptr;
+  item->armed = true;
+  file->parked = nullptr;
+  return item;
+}
+
+void drop_parked(File* file) noexcept {
+  if (file->parked != nullptr) drop_item(file->parked);
+}
+
+int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
+  int count = 0;
+  base::List<ReadyLink> again;
+  while (count < capacity) {
+    ReadyLink* link = set->ready_items.pop_front();
+    if (link == nullptr) break;
+    EpollItem* item = static_cast<EpollItem*>(link);
+    const uint32_t level = level_of(item);
+    if (level == 0) continue;
+    if (zps_user_store_pair(&out[count], level, item->data) != 0) {
+      set->ready_items.push_front(item);
+      if (count == 0) count = -EFAULT;
+      break;
+    }
+    count++;
+    if ((item->events & EPOLLONESHOT) != 0) {
+      item->armed = false;
+      if (item->in_kernel) {
+        epoll_event off{EPOLLONESHOT, {.u64 = item->data}};
+        (void)kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_MOD, item->fd, as_arg(&off));
+      }
+    } else if (!item->edge()) {
+      again.push_back(item);
+    }
+  }
+  while (ReadyLink* link = again.pop_front()) set->ready_items.push_back(link);
+  return count;
+}
+
+void registrations_follow(File* file, bool dual) noexcept {
+  drop_parked(file);
+  for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
+    EpollItem* item = static_cast<EpollItem*>(link);
+    if (item->in_kernel && !dual) {
+      epoll_event unused{};
+      (void)kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_DEL, item->fd, as_arg(&unused));
+      item->in_kernel = false;
+      if (item->set->kernel_items > 0) item->set->kernel_items--;
+    }
+    item->netstack::Observer::unlink();
+    attach_item(item);
+  }
+}
+
+void kick(EpollFile* set) noexcept {
+  if (set->kicked_ns != 0 || the_stack() == nullptr) return;
+  epoll_event event{EPOLLIN, {.u64 = kKickData}};
+  if (kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_ADD, family->kick_fd, as_arg(&event)) == 0) set->kicked_ns = base::monotonic_ns();
+}
+
+void take_kick_back(EpollFile* set) noexcept {
+  if (set->kicked_ns == 0) return;
+  if (set->bare_waiters > 0 && base::monotonic_ns() - set->kicked_ns < kKickNs) return;
+  epoll_event unused{};
+  (void)kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_DEL, family->kick_fd, as_arg(&unused));
+  set->kicked_ns = 0;
+  set->bare_waiters = 0;
+}
+
+void registrations_return(File* file) noexcept {
+  drop_parked(file);
+  for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
+    EpollItem* item = static_cast<EpollItem*>(link);
+    item->netstack::Observer::unlink();
+    item->ReadyLink::unlink();
+    if (item->in_kernel) continue;
+    epoll_event event{item->armed ? item->events : static_cast<uint32_t>(EPOLLONESHOT), {.u64 = item->data}};
+    if (kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_ADD, item->fd, as_arg(&event)) != 0) continue;
+    item->in_kernel = true;
+    item->set->kernel_items++;
+  }
+}
+
+int number_of(EpollFile* set) noexcept {
+  if (set->fd_hint >= 0 && peek(set->fd_hint) == set) return set->fd_hint;
+  int found = -1;
+  for_each_entry(my_slot, [&](int fd, File* file) {
+    if (found < 0 && file == set) found = fd;
+  });
+  return found;
+}
+
+}  // namespace shim

@@ -1,0 +1,50 @@
+// Counting and ending open file descriptions.
+#include "shim/files/file.h"
+
+#include "shim/files/epoll_file.h"
+#include "shim/family/family.h"
+
+namespace shim {
+namespace {
+
+void close_socket(Socket* socket) noexcept {
+  if (socket->stream != nullptr) {
+    while (netstack::Observer* observer = socket->stream->observers.pop_front()) (void)observer;
+    socket->stream->release();
+  }
+  if (socket->listener != nullptr) {
+    while (netstack::Observer* observer = socket->listener->observers.pop_front()) (void)observer;
+    socket->listener->release();
+  }
+  // FIN or RST goes out with the next flush; nobody may be about to wait.
+  if (netstack::Stack* stack = the_stack()) stack->flush();
+  socket->state = SocketState::kernel;
+  family->sockets.release(socket);
+}
+
+void close_epoll(EpollFile* set) noexcept {
+  while (SetLink* link = set->items.front()) drop_item(static_cast<EpollItem*>(link));
+  while (netstack::Observer* observer = set->observers.pop_front()) (void)observer;
+  family->epolls.release(set);
+}
+
+}  // namespace
+
+void file_ref(File* file) noexcept { file->refs++; }
+
+void drop_registrations(File* file) noexcept {
+  while (FileLink* link = file->registrations.front()) drop_item(static_cast<EpollItem*>(link));
+}
+
+void file_unref(File* file) noexcept {
+  CHECK(file->refs > 0);
+  if (--file->refs > 0) return;
+  drop_registrations(file);
+  if (file->kind == FileKind::socket) {
+    close_socket(static_cast<Socket*>(file));
+  } else {
+    close_epoll(static_cast<EpollFile*>(file));
+  }
+}
+
+}  // namespace shim

@@ -1,0 +1,155 @@
+// The routing rules and the making of the stack.
+#include "shim/files/routing.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/eventfd.h>
+
+#include "base/high_fd.h"
+#include "base/log.h"
+#include "base/syscall.h"
+#include "shim/family/family.h"
+#include "shim/family/service.h"
+#include "shim/family/wait.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+bool in_network(uint32_t address_be, uint32_t network, int prefix) noexcept {
+  return (ntohl(address_be) >> (32 - prefix)) == (network >> (32 - prefix));
+}
+bool is_loopback(uint32_t address_be) noexcept { return in_network(address_be, 0x7f00'0000, 8); }
+bool is_default_range(uint32_t address_be) noexcept { return in_network(address_be, 0xc612'0000, 15); }
+
+// True if an interface of the kernel has `address_be` itself or a network of the default range that reaches it.
+bool kernel_reaches(uint32_t address_be) noexcept {
+  const long probe = kernel_call(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return true;
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(9);
+  address.sin_addr.s_addr = address_be;
+  socklen_t bytes = sizeof address;
+  bool reaches = kernel_call(SYS_connect, probe, as_arg(&address), sizeof address) == 0 &&
+                 kernel_call(SYS_getsockname, probe, as_arg(&address), as_arg(&bytes)) == 0 && is_default_range(address.sin_addr.s_addr);
+  (void)kernel_call(SYS_close, probe);
+  return reaches;
+}
+
+// Is `address_be` reason enough to make a stack and ask it?
+bool worth_a_stack(uint32_t address_be) noexcept {
+  if (config.address_be != 0) {
+    if (config.gateway_be != 0) return true;
+    return in_network(address_be, ntohl(config.address_be), config.prefix);
+  }
+  return is_default_range(address_be) && !kernel_reaches(address_be);
+}
+
+int hidden_eventfd(unsigned count) noexcept {
+  const long made = kernel_call(SYS_eventfd2, count, EFD_NONBLOCK | EFD_CLOEXEC);
+  return made < 0 ? static_cast<int>(made) : base::move_fd_high(static_cast<int>(made));
+}
+
+bool make_wake_fds() noexcept {
+  for (int& fd : family->wake_fd) {
+    fd = hidden_eventfd(0);
+    if (fd < 0) return false;
+  }
+  family->kick_fd = hidden_eventfd(1);
+  return family->kick_fd >= 0;
+}
+
+[[noreturn]] void give_up(const char* reason) noexcept {
+  base::log(base::LogLevel::error, "%s", reason);
+  kernel_call(SYS_exit_group, 127);
+  __builtin_unreachable();
+}
+
+netstack::StackConfig stack_config() noexcept {
+  netstack::StackConfig wanted;
+  wanted.wire = config.wire;
+  wanted.address_be = config.address_be;
+  wanted.prefix = config.prefix;
+  wanted.gateway_be = config.gateway_be;
+  wanted.mtu = static_cast<uint16_t>(config.mtu);
+  wanted.frames = config.frames;
+  wanted.memory_mb = config.memory_mb;
+  wanted.time_wait_ms = config.time_wait_ms;
+  wanted.hugepages = config.hugepages;
+  return wanted;
+}
+
+bool refused = false;  // a stack could not be made and the kernel serves instead
+
+// What a family needs beside its stack; nullptr, or why it cannot be had.
+const char* prepare_family() noexcept {
+  if (!make_wake_fds()) return "no descriptors left for wake-ups: raise RLIMIT_NOFILE (ulimit -Hn)";
+  if (!service_prepare()) return "no memory file for the service: memfd_create failed";
+  return nullptr;
+}
+
+// With the family's own lock held.
+netstack::Stack* make_it() noexcept {
+  auto made = netstack::make_stack(stack_config(), &family->place);
+  const char* reason = made ? prepare_family() : made.error().text;
+  if (reason != nullptr) {
+    if (config.fallback != base::Fallback::kernel) give_up(reason);
+    base::log(base::LogLevel::warn, "%s; going on with the kernel's network (ZPS_FALLBACK=kernel)", reason);
+    refused = true;
+    return nullptr;
+  }
+  measure_spinning();
+  prepare_processors((*made)->wire());
+  const netstack::StackPlace& place = family->place;
+  if (place.reach[0] != '\0') base::log(base::LogLevel::info, "%s: %s", place.wire, place.reach);
+  return *made;
+}
+
+}  // namespace
+
+netstack::Stack* ensure_stack() noexcept {
+  if (netstack::Stack* stack = the_stack()) return stack;
+  netstack::Stack* stack;
+  {
+    Guard guard;
+    stack = guard.stack();
+    if (stack != nullptr || refused) return stack;
+    const bool favour = base::BiasedLock::prepare_favour();  // at once while the process has one thread; the service would need a turn
+    stack = make_it();
+    if (stack == nullptr) return nullptr;
+    if (favour) stack->lock.allow_favour();  // a family without a stack is one process
+    // Whoever waits for the family's own lock sees this when it gets it, and goes on to the stack's.
+    family->stack.store(stack, std::memory_order_release);
+  }
+  service_start();
+  return stack;
+}
+
+netstack::Stack* stack_towards(uint32_t address_be) noexcept {
+  if (address_be == INADDR_ANY || is_loopback(address_be)) return nullptr;
+  netstack::Stack* stack = the_stack();
+  if (stack == nullptr) {
+    if (!worth_a_stack(address_be)) return nullptr;
+    stack = ensure_stack();
+    if (stack == nullptr) return nullptr;
+  }
+  Guard guard;
+  return stack->routes(address_be) || stack->owns(address_be) ? stack : nullptr;
+}
+
+netstack::Stack* stack_at(uint32_t address_be) noexcept {
+  if (address_be == INADDR_ANY || is_loopback(address_be)) return nullptr;
+  netstack::Stack* stack = the_stack();
+  if (stack == nullptr) {
+    if (config.address_be != 0 ? address_be != config.address_be : !worth_a_stack(address_be)) return nullptr;
+    stack = ensure_stack();
+    if (stack == nullptr) return nullptr;
+  }
+  Guard guard;
+  return stack->owns(address_be) ? stack : nullptr;
+}
+
+}  // namespace shim

@@ -1,0 +1,273 @@
+// Reading and writing streams, blocking or not.
+#include "shim/files/stream_io.h"
+
+#include <sys/socket.h>
+
+#include <climits>
+#include <csignal>
+
+#include "base/clock.h"
+#include "base/syscall.h"
+#include "shim/calls/calls.h"
+#include "shim/family/family.h"
+#include "shim/family/service.h"
+#include "shim/files/user_memory.h"
+#include "shim/family/wait.h"
+
+namespace shim {
+namespace {
+
+using base::kernel_call;
+
+constexpr size_t kMostBytes = 0x7fff'f000;  // what Linux moves in one call at most
+constexpr uint32_t kNoMoreWillCome = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+size_t total_bytes(const iovec* parts, int count) noexcept {
+  size_t sum = 0;
+  for (int i = 0; i < count; i++) sum += parts[i].iov_len;
+  return sum < kMostBytes ? sum : kMostBytes;
+}
+
+// A window of parts that starts `done` bytes into an array: what is left of a transfer that came part of the way.
+class Remainder {
+ public:
+  Remainder(const iovec* parts, int count, size_t done) noexcept {
+    int i = 0;
+    while (i < count && done >= parts[i].iov_len) done -= parts[i++].iov_len;
+    for (; i < count && count_ < kWindow; i++) {
+      window_[count_] = {static_cast<char*>(parts[i].iov_base) + done, parts[i].iov_len - done};
+      if (window_[count_].iov_len != 0) count_++;
+      done = 0;
+    }
+  }
+  [[nodiscard]] const iovec* parts() const noexcept { return window_; }
+  [[nodiscard]] int count() const noexcept { return count_; }
+
+ private:
+  static constexpr int kWindow = 16;
+  iovec window_[kWindow];
+  int count_ = 0;
+};
+
+// The stack's read and write, with the program's pages tried first.
+long read_stream(netstack::TcpStream* stream, const iovec* parts, int count, bool peek) noexcept {
+  if (long error = probe_writable(parts, count, stream->readable_bytes()); error != 0) return error;
+  return stream->read(parts, count, peek);
+}
+
+long write_stream(netstack::TcpStream* stream, const iovec* parts, int count, bool more) noexcept {
+  if (long error = probe_readable(parts, count, kMostProbed); error != 0) return error;
+  return stream->write(parts, count, more);
+}
+
+void raise_sigpipe() noexcept {
+  (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), kernel_call(SYS_gettid), SIGPIPE);
+}
+
+// Reads until `wanted` bytes came, of which `done` are there. What came before an error is told first, and the error by the next read.
+class ReadCondition final : public Condition {
+ public:
+  ReadCondition(Socket* socket, const iovec* parts, int count, size_t wanted, size_t done) noexcept
+      : socket_(socket), parts_(parts), count_(count), wanted_(wanted), done_(done) {}
+
+  long check() noexcept override {
+    if (socket_->stream == nullptr) return done_ > 0 ? static_cast<long>(done_) : -ENOTCONN;
+    while (true) {
+      long result;
+      if (done_ == 0) {
+        result = read_stream(socket_->stream, parts_, count_, false);
+      } else {
+        if (socket_->stream->readable_bytes() == 0) return (socket_->stream->ready() & kNoMoreWillCome) != 0 ? static_cast<long>(done_) : -EAGAIN;
+        const Remainder rest(parts_, count_, done_);
+        result = read_stream(socket_->stream, rest.parts(), rest.count(), false);
+      }
+      if (result <= 0) return done_ > 0 && result != -EAGAIN ? static_cast<long>(done_) : result;
+      done_ += static_cast<size_t>(result);
+      if (done_ >= wanted_) return static_cast<long>(done_);
+    }
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
+  [[nodiscard]] size_t done() const noexcept { return done_; }
+
+ private:
+  Socket* socket_;
+  const iovec* parts_;
+  int count_;
+  size_t wanted_, done_;
+};
+
+// Looks until `wanted` bytes are there; without MSG_WAITALL until the stream calls itself readable.
+class PeekCondition final : public Condition {
+ public:
+  PeekCondition(Socket* socket, const iovec* parts, int count, size_t wanted, bool all) noexcept
+      : socket_(socket), parts_(parts), count_(count), wanted_(wanted), enough_(all ? kNoMoreWillCome : kNoMoreWillCome | EPOLLIN) {}
+
+  long check() noexcept override {
+    if (socket_->stream == nullptr) return -ENOTCONN;
+    if (socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
+    return read_stream(socket_->stream, parts_, count_, true);
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+
+ private:
+  Socket* socket_;
+  const iovec* parts_;
+  int count_;
+  size_t wanted_;
+  uint32_t enough_;
+};
+
+// Writes until everything is in the send queue.
+class WriteCondition final : public Condition {
+ public:
+  WriteCondition(Socket* socket, const iovec* parts, int count, bool more, size_t done) noexcept
+      : socket_(socket), parts_(parts), count_(count), more_(more), wanted_(total_bytes(parts, count)), done_(done) {}
+
+  long check() noexcept override {
+    if (socket_->stream == nullptr) return done_ > 0 ? static_cast<long>(done_) : -EPIPE;
+    while (done_ < wanted_) {
+      if (done_ > 0 && (socket_->stream->ready() & EPOLLERR) != 0) return static_cast<long>(done_);
+      const Remainder rest(parts_, count_, done_);
+      const long result = write_stream(socket_->stream, rest.parts(), rest.count(), more_);
+      if (result == -EAGAIN) return result;
+      if (result < 0) return done_ > 0 ? static_cast<long>(done_) : result;
+      if (result == 0) return -EAGAIN;
+      done_ += static_cast<size_t>(result);
+    }
+    return static_cast<long>(done_);
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
+  [[nodiscard]] size_t done() const noexcept { return done_; }
+
+ private:
+  Socket* socket_;
+  const iovec* parts_;
+  int count_;
+  bool more_;
+  size_t wanted_;
+  size_t done_;
+};
+
+WaitOptions wait_options(uint64_t timeout_ns) noexcept {
+  WaitOptions options;
+  options.deadline_ns = timeout_ns != 0 ? deadline_after(timeout_ns) : kForever;
+  options.restartable = timeout_ns == 0;
+  return options;
+}
+
+}  // namespace
+
+long Parts::load(const iovec* user, long count) noexcept {
+  if (count < 0 || count > IOV_MAX) return -EINVAL;
+  if (count > kFew) {
+    parts_ = static_cast<iovec*>(thread_scratch());
+    if (parts_ == nullptr) return -ENOMEM;
+  }
+  count_ = static_cast<int>(count);
+  if (long error = copy_in(parts_, user, static_cast<size_t>(count) * sizeof *user); error != 0) return error;
+  size_t sum = 0;
+  for (int i = 0; i < count_; i++) {
+    const iovec& part = parts_[i];
+    if (static_cast<ssize_t>(part.iov_len) < 0) return -EINVAL;
+    if (part.iov_len != 0 && !plausible(part.iov_base, part.iov_len)) return -EFAULT;
+    if (__builtin_add_overflow(sum, part.iov_len, &sum) || static_cast<ssize_t>(sum) < 0) return -EINVAL;
+  }
+  return 0;
+}
+
+long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
+  if ((flags & MSG_OOB) != 0) return -EINVAL;
+  if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;
+  const bool peek_only = (flags & MSG_PEEK) != 0;
+  const bool all = (flags & MSG_WAITALL) != 0;
+  Socket* socket;
+  uint64_t timeout_ns;
+  size_t wanted, started = 0;
+  {
+    Guard guard;
+    socket = socket_at(fd);
+    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket->state != SocketState::stream) return -ENOTCONN;
+    if (total_bytes(parts, count) == 0) return 0;
+    const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
+    const size_t wanted_at_once = total_bytes(parts, count);
+    wanted = all || wanted_at_once < socket->receive_low_water ? wanted_at_once : socket->receive_low_water;
+    long result = wait && peek_only && wanted > 1 ? -EAGAIN : read_stream(socket->stream, parts, count, peek_only);
+    if (result == -EAGAIN && !wait) {
+      // A program that asks without waiting still drives the wire.
+      (void)guard.stack()->poll(base::monotonic_ns());
+      result = read_stream(socket->stream, parts, count, peek_only);
+    }
+    if (!wait || (result != -EAGAIN && (peek_only || result <= 0 || static_cast<size_t>(result) >= wanted))) return result;
+    if (result > 0) started = static_cast<size_t>(result);
+    timeout_ns = socket->receive_timeout_ns;
+    if (!begin_wait(socket)) return started > 0 ? static_cast<long>(started) : -ENOMEM;
+  }
+  service_ensure();
+  if (peek_only) {
+    PeekCondition condition(socket, parts, count, wanted, all);
+    const long result = wait_for(condition, wait_options(timeout_ns));
+    if (result != -EAGAIN && result != -EINTR) return result;
+    Guard guard;
+    const bool there = socket_at(fd) == socket && socket->state == SocketState::stream && socket->stream->readable_bytes() > 0;
+    return there ? read_stream(socket->stream, parts, count, true) : result;
+  }
+  ReadCondition condition(socket, parts, count, wanted, started);
+  const long result = wait_for(condition, wait_options(timeout_ns));
+  return result < 0 && condition.done() > 0 ? static_cast<long>(condition.done()) : result;
+}
+
+long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept {
+  const size_t wanted = total_bytes(parts, count);
+  if (wanted == 0) {
+    char byte;
+    const iovec one{&byte, 1};
+    const long result = receive_parts(fd, &one, 1, (flags | MSG_PEEK) & ~(MSG_WAITALL | MSG_TRUNC));
+    return result > 0 ? 0 : result;
+  }
+  if ((flags & MSG_TRUNC) == 0) return receive_parts(fd, parts, count, flags);
+  void* nowhere = thread_scratch();
+  if (nowhere == nullptr) return -ENOMEM;
+  const iovec all{nowhere, wanted < kScratchBytes ? wanted : kScratchBytes};
+  return receive_parts(fd, &all, 1, flags);
+}
+
+long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
+  if ((flags & (MSG_OOB | MSG_FASTOPEN)) != 0) return -EOPNOTSUPP;
+  const bool more = (flags & MSG_MORE) != 0;
+  Socket* socket;
+  uint64_t timeout_ns = 0;
+  long result;
+  bool wait;
+  {
+    Guard guard;
+    socket = socket_at(fd);
+    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket->state == SocketState::stream) {
+      result = write_stream(socket->stream, parts, count, more);
+      wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
+      timeout_ns = socket->send_timeout_ns;
+      if (result == -EAGAIN && !wait) {
+        (void)guard.stack()->poll(base::monotonic_ns());
+        result = write_stream(socket->stream, parts, count, more);
+      }
+    } else {
+      result = -EPIPE;
+      wait = false;
+    }
+    wait = wait && (result == -EAGAIN || (result >= 0 && static_cast<size_t>(result) < total_bytes(parts, count)));
+    if (wait && !begin_wait(socket)) return result == -EAGAIN ? -ENOMEM : result;
+  }
+  if (wait) {
+    service_ensure();
+    WriteCondition condition(socket, parts, count, more, result > 0 ? static_cast<size_t>(result) : 0);
+    result = wait_for(condition, wait_options(timeout_ns));
+    if (result < 0 && condition.done() > 0) result = static_cast<long>(condition.done());
+  }
+  if (result == -EPIPE && (flags & MSG_NOSIGNAL) == 0) raise_sigpipe();
+  return result;
+}
+
+}  // namespace shim

@@ -1,0 +1,177 @@
+// Before and after fork, vfork, clone and clone3: callbacks of the hook, signal masks, and whose words are whose.
+//
+// All signals are blocked from before the kernel call until both sides have finished their part, so no handler runs while the hook
+// holds its locks for a fork, nor in a child whose words are not in order yet. The mask that comes back on each side
+// is in the CloneFrame.
+//
+// Frames come from a pool in private memory and count their readers: a thread and its creator both read one frame, in any
+// order; a vfork's frame is the parent's, who runs last; a fork has two copies, one per process.
+//
+// Guests. A child that shares its parent's memory but neither has a TLS of its own nor stops its parent (clone(CLONE_VM) with a stack
+// and nothing else) runs with its parent's per-thread words. It may be killed at any time, inside a hooked call too, and
+// what it had written there would stay. So the words remain the parent's: `shared` tells the entry to ask who is there (a gettid,
+// from then on, for each hooked call of that thread), and a guest's calls, handlers and forks take no notice of the hook.
+//
+// Known limits: what a guest executes is hooked only if its environment says so, and processes that a guest forks are guests in their own.
+#include <sched.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "base/check.h"
+#include "base/syscall.h"
+#include "zpoline/life/copy.h"
+#include "zpoline/engine.h"
+#include "zpoline/life/trap.h"
+
+namespace zpoline {
+
+int thread_count = 1;
+
+bool is_guest(const ThreadState& thread) noexcept {
+  return thread.shared != 0 && thread.owner != static_cast<uint32_t>(base::kernel_call(SYS_gettid));
+}
+
+namespace {
+
+CloneFrame pool[64];
+
+CloneFrame* take_frame() noexcept {
+  for (;;) {
+    for (CloneFrame& frame : pool) {
+      uint32_t expected = 0;
+      if (__atomic_compare_exchange_n(&frame.used, &expected, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return &frame;
+    }
+    (void)base::kernel_call(SYS_sched_yield);  // 64 clones at once: one of them is about to finish
+  }
+}
+
+void give_back(CloneFrame* frame, uint32_t readers = 1) noexcept { __atomic_sub_fetch(&frame->used, readers, __ATOMIC_RELEASE); }
+
+uint64_t flags_of(const zps_call* call) noexcept {
+  switch (call->nr) {
+    case SYS_fork: return SIGCHLD;
+    case SYS_vfork: return CLONE_VM | CLONE_VFORK | SIGCHLD;
+    case SYS_clone: return static_cast<uint64_t>(call->arg[0]);
+    default: break;
+  }
+  // clone3: the first two words of its arguments are the flags and a pointer; exit_signal is the fifth.
+  uint64_t words[5] = {};
+  (void)copy_in(words, static_cast<uint64_t>(call->arg[0]), sizeof words);
+  return words[0] | words[4];
+}
+
+[[nodiscard]] bool has_two_readers(uint64_t flags) noexcept { return (flags & CLONE_VM) && !(flags & CLONE_VFORK); }
+[[nodiscard]] bool shares_words(uint64_t flags) noexcept { return (flags & CLONE_VM) && (flags & CLONE_VFORK); }
+
+[[nodiscard]] bool makes_guest(uint64_t flags) noexcept { return has_two_readers(flags) && !(flags & CLONE_SETTLS); }
+[[nodiscard]] uint32_t own_id() noexcept { return static_cast<uint32_t>(base::kernel_call(SYS_gettid)); }
+
+// Callbacks of the hook belong to forks of threads that have words of their own.
+[[nodiscard]] bool tells_hook(const CloneFrame& frame) noexcept { return !(frame.flags & CLONE_THREAD) && !frame.by_guest; }
+
+void put_mask_back(uint64_t mask) noexcept {
+  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&mask), 0, sizeof mask);
+}
+
+}  // namespace
+}  // namespace zpoline
+
+extern "C" {
+
+using zpoline::CloneFrame;
+
+CloneFrame* zps_before_clone(zps_call* call) noexcept {
+  const uint64_t flags = zpoline::flags_of(call);  // may fault: before all signals are blocked
+  const uint64_t all = ~uint64_t{0};
+  uint64_t mask = 0;
+  (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), base::as_arg(&mask), sizeof all);
+  CloneFrame* frame = zpoline::take_frame();  // signals are blocked: no handler leaves with a frame taken
+  frame->mask = mask;
+  frame->return_address = call->return_address;
+  frame->nr = call->nr;
+  frame->flags = flags;
+  zpoline::ThreadState& thread = zpoline::this_thread();
+  frame->vfork_child = thread.words.vfork_child;
+  frame->hidden_mask = thread.hidden_mask;
+  frame->held = thread.held;
+  frame->armed = thread.armed;
+  if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
+  // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
+  if (frame->flags & CLONE_THREAD) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
+  frame->by_guest = zpoline::is_guest(thread);
+  if (zpoline::makes_guest(frame->flags) && !thread.shared) {
+    thread.owner = zpoline::own_id();
+    thread.shared = 1;
+  }
+  if (zpoline::tells_hook(*frame) && zpoline::hook.before_fork != nullptr) {
+    zpoline::enter_hook(thread);
+    zpoline::hook.before_fork(frame->flags);
+    zpoline::leave_hook(thread);
+  }
+  return frame;
+}
+
+int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
+  const uint64_t flags = frame->flags;
+  const uint64_t mask = frame->mask;
+  zpoline::ThreadState& thread = zpoline::this_thread();
+  const bool tells_hook = zpoline::tells_hook(*frame);
+  if (zpoline::shares_words(flags) && !frame->by_guest) {
+    thread.owner = zpoline::own_id();
+    // The child may have ended inside a hooked call (exit_group is one), or with a signal put off; these words are ours again.
+    thread.words.vfork_child = frame->vfork_child;
+    thread.hidden_mask = frame->hidden_mask;
+    thread.held = frame->held;
+    thread.armed = frame->armed;  // of the parent's own dispatch, not the child's
+    zpoline::leave_hook(thread);
+    thread.words.signals_pending = 0;
+  }
+  const bool no_child = result < 0;
+  zpoline::give_back(frame, zpoline::has_two_readers(flags) && no_child ? 2 : 1);
+  if ((flags & CLONE_THREAD) && no_child) __atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
+  if (tells_hook && zpoline::hook.after_fork_parent != nullptr) {
+    zpoline::enter_hook(thread);
+    zpoline::hook.after_fork_parent(flags, result);
+    zpoline::leave_hook(thread);
+  }
+  zpoline::put_mask_back(mask);
+  return result;
+}
+
+int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
+  const uint64_t flags = frame->flags;
+  const uint64_t mask = frame->mask;
+  zpoline::ThreadState& thread = zpoline::this_thread();
+  const bool by_guest = frame->by_guest;
+  if (!by_guest && !zpoline::makes_guest(flags)) {
+    thread.hidden_mask = frame->hidden_mask;
+    thread.held = 0;  // no signal waits for who has just begun
+    thread.of_program = 1;
+    zpoline::arm_thread();  // guests' calls are the kernel's
+  }
+  if (zpoline::shares_words(flags) && !by_guest) {
+    thread.words.vfork_child = 1;
+    thread.owner = zpoline::own_id();  // the parent, who waits, takes it back
+  } else if (zpoline::has_two_readers(flags)) {
+    zpoline::give_back(frame);
+  }
+  if (!(flags & CLONE_VM)) {
+    // The copy is this process's alone; a guest's child stays one, since the hook knows nothing of it.
+    thread.shared = by_guest;
+    thread.owner = 0;
+  }
+  if (!(flags & CLONE_VM) && !by_guest) {
+    zpoline::thread_count = 1;
+    for (CloneFrame& other : zpoline::pool) other.used = 0;  // of threads that this process does not have
+    zpoline::reset_locks_after_fork();
+    if (zpoline::hook.after_fork_child != nullptr) {
+      zpoline::enter_hook(thread);
+      zpoline::hook.after_fork_child(flags);
+      zpoline::leave_hook(thread);
+    }
+  }
+  zpoline::put_mask_back(mask);
+  return 0;
+}
+}

@@ -13,6 +13,7 @@
 #include "zpoline/life/exec.h"
 #include "zpoline/life/made_code.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/signals.h"
 #include "zpoline/life/trap.h"
@@ -77,7 +78,7 @@ int64_t on_mprotect(zps_call* call) noexcept {
   const int64_t result = to_kernel(call);
   ThreadState& thread = this_thread();
   const bool loaded = thread.late_text != 0 && call->arg[2] == PROT_READ && is_in_loader(call->return_address);
-  if (result == 0 && loaded && rewrite_new_objects()) thread.late_text = 0;
+  if (result == 0 && loaded && rewrite_new_objects(after_failed_rewrite)) thread.late_text = 0;
   if (result == 0) after_mprotect(*call);
   return result;
 }

@@ -33,7 +33,7 @@
 #include "base/syscall.h"
 #include "zpoline/life/copy.h"
 #include "zpoline/engine.h"
-#include "zpoline/sites/rewriter.h"
+#include "zpoline/sites/maps.h"
 #include "zpoline/life/trap.h"
 
 namespace zpoline {

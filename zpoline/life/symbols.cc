@@ -25,6 +25,7 @@
 #include "base/syscall.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/symbol_calls.h"
+#include "zpoline/sites/maps.h"
 
 extern "C" {
 extern const zpoline::Symbol zps_symbols[], zps_symbols_end[];
@@ -114,20 +115,9 @@ class Relocations {
   uint64_t relro_end_ = 0;
 };
 
-bool holds(const dl_phdr_info& object, const void* address) noexcept {
-  const uint64_t at = reinterpret_cast<uint64_t>(address);
-  for (int i = 0; i < object.dlpi_phnum; i++) {
-    const ElfW(Phdr)& segment = object.dlpi_phdr[i];
-    const uint64_t begin = object.dlpi_addr + segment.p_vaddr;
-    if (segment.p_type == PT_LOAD && at >= begin && at < begin + segment.p_memsz) return true;
-  }
-  return false;
-}
-
 int exchange_in_one(dl_phdr_info* object, size_t, void*) noexcept {
-  const bool is_loader = object->dlpi_addr == _r_debug.r_ldbase;
-  const bool is_libc = holds(*object, reinterpret_cast<const void*>(&__errno_location));
-  if (is_loader || is_libc || holds(*object, zps_symbols) || strncmp(object->dlpi_name, "linux-vdso", 10) == 0) return 0;
+  const bool is_libc = holds(*object, reinterpret_cast<uint64_t>(&__errno_location));
+  if (is_loader(*object) || is_libc || holds(*object, reinterpret_cast<uint64_t>(zps_symbols)) || strncmp(object->dlpi_name, "linux-vdso", 10) == 0) return 0;
   counts.objects++;
   Relocations(*object).exchange();
   return 0;

@@ -53,6 +53,7 @@
 #include "base/syscall.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 
 namespace zpoline {
@@ -65,10 +66,6 @@ constexpr uint32_t kArchI386 = 0x40000003;
 constexpr long kInterruptOthers = 1 << 3;     // MEMBARRIER_CMD_PRIVATE_EXPEDITED
 constexpr long kMayInterruptOthers = 1 << 4;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
 
-struct Range {
-  uint64_t begin = 0;
-  uint64_t end = 0;
-};
 Range own_text;  // the engine's
 // The free range that a thread arms itself with: it only becomes narrower, so that any two values of these go together.
 std::atomic<uint64_t> free_begin{0};

@@ -45,7 +45,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
-#include "zpoline/life/made_code.h"
+#include "zpoline/sites/maps.h"
 #include "zpoline/sites/stubs.h"
 
 namespace zpoline {
@@ -70,11 +70,6 @@ Rewritten rewritten[kMaxSites];
 size_t rewritten_count = 0;
 uint64_t scanned_objects[kMaxObjects];  // by the begin of their text
 size_t scanned_count = 0;
-struct Range {
-  uint64_t begin = 0;
-  uint64_t end = 0;
-};
-Range loader;  // ld.so's text
 uint64_t lowest = UINT64_MAX;
 uint64_t highest = 0;
 std::atomic<uint32_t> lock{0};
@@ -282,24 +277,6 @@ void write_stubs() noexcept {
   for (size_t i = 0; i < batch.count; i++) batch.stubs[i] = 0;
 }
 
-bool holds(const dl_phdr_info& object, uint64_t address) noexcept {
-  for (int i = 0; i < object.dlpi_phnum; i++) {
-    const ElfW(Phdr)& segment = object.dlpi_phdr[i];
-    const uint64_t begin = object.dlpi_addr + segment.p_vaddr;
-    if (segment.p_type == PT_LOAD && address >= begin && address < begin + segment.p_memsz) return true;
-  }
-  return false;
-}
-
-Range text_of(const dl_phdr_info& object) noexcept {
-  for (int i = 0; i < object.dlpi_phnum; i++) {
-    const ElfW(Phdr)& segment = object.dlpi_phdr[i];
-    const uint64_t begin = object.dlpi_addr + segment.p_vaddr;
-    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X)) return {begin, begin + segment.p_filesz};
-  }
-  return {};
-}
-
 bool is_scanned(uint64_t text) noexcept {
   for (size_t i = 0; i < scanned_count; i++) {
     if (scanned_objects[i] == text) return true;
@@ -353,7 +330,7 @@ struct AllResult {
 int rewrite_one_of_all(dl_phdr_info* object, size_t, void* context) noexcept {
   if (is_excluded(*object)) return 0;
   auto* all = static_cast<AllResult*>(context);
-  if (object->dlpi_addr == _r_debug.r_ldbase) loader = text_of(*object);
+  if (is_loader(*object)) note_loader(*object);
   all->error = rewrite_object(*object);
   return all->error < 0;
 }
@@ -396,7 +373,7 @@ base::Result<bool> rewrite_loaded_objects() noexcept {
 
 // Called from within ld.so's own mprotect, so this thread holds the lock of dlopen and dlclose and no object goes. The lock of
 // dl_iterate_phdr() is not held while an object is scanned: a fork by another thread would leave it locked in the child.
-bool rewrite_new_objects() noexcept {
+bool rewrite_new_objects(AfterFailure after_failure) noexcept {
   struct Found {
     dl_phdr_info objects[32];
     size_t count = 0;
@@ -419,7 +396,7 @@ bool rewrite_new_objects() noexcept {
     }
     if (result >= 0) continue;
     const Range text = text_of(found.objects[i]);
-    const bool traps = after_failed_rewrite(text.begin, text.end);
+    const bool traps = after_failure(text.begin, text.end);
     base::log(base::LogLevel::debug, "%s cannot be rewritten (%ld): its system calls %s", found.objects[i].dlpi_name, result,
               traps ? "trap" : "go to the kernel");
   }
@@ -433,8 +410,6 @@ uint64_t first_text_above(uint64_t address, uint64_t limit) noexcept {
   }
   return limit;
 }
-
-bool is_in_loader(uint64_t address) noexcept { return address >= loader.begin && address < loader.end; }
 
 void reset_rewriter_lock() noexcept { lock.store(0, std::memory_order_release); }
 

@@ -13,14 +13,13 @@ namespace zpoline {
 // An error leaves no site rewritten.
 base::Result<bool> rewrite_loaded_objects() noexcept;
 
+// What else may be done about an object whose text may not be written: true if its system calls trap from now on, false if they go to the kernel.
+using AfterFailure = bool (*)(uint64_t begin, uint64_t end);
 // Scans and rewrites the objects that were loaded since; false if there are none. For calls that ld.so makes during dlopen.
-bool rewrite_new_objects() noexcept;
+bool rewrite_new_objects(AfterFailure after_failure) noexcept;
 
 // The begin of the lowest scanned text above `address`, at most `limit`.
 [[nodiscard]] uint64_t first_text_above(uint64_t address, uint64_t limit) noexcept;
-
-// True if `address` is in ld.so's text.
-[[nodiscard]] bool is_in_loader(uint64_t address) noexcept;
 
 // Forgets the sites and objects in [begin, end): the program unmapped that memory.
 void forget_sites(uint64_t begin, uint64_t end) noexcept;

@@ -34,6 +34,12 @@ bool read_config() noexcept {
   return true;
 }
 
+// The child of a vfork exits for itself alone: the ledger is its parent's.
+void on_exit(int64_t status) noexcept {
+  if (!kernel_only() && engine->thread()->vfork_child == 0) print_ledger();
+  before_exit(status);
+}
+
 void fill(zps_hook* hook) noexcept {
   for (const SyscallRow& row : syscall_rows()) {
     handlers[row.nr] = row.handler;
@@ -46,7 +52,7 @@ void fill(zps_hook* hook) noexcept {
   hook->after_fork_child = after_fork_child;
   hook->before_exec = before_exec;
   hook->after_failed_exec = after_failed_exec;
-  hook->before_exit = before_exit;
+  hook->before_exit = on_exit;
   hook->fault_begin = reinterpret_cast<uint64_t>(zps_user_copy_begin);
   hook->fault_end = reinterpret_cast<uint64_t>(zps_user_copy_end);
   hook->fault_resume = reinterpret_cast<uint64_t>(zps_user_copy_fault);

@@ -6,6 +6,8 @@
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
 #include "shim/files/options.h"
 #include "shim/files/routing.h"
 #include "shim/family/service.h"

@@ -8,6 +8,9 @@
 #include "shim/family/family.h"
 #include "shim/family/process.h"
 #include "shim/family/service.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"
 
@@ -28,10 +31,10 @@ EpollFile* set_at(int64_t fd) noexcept {
 
 // A new item, linked; nullptr when there is no memory. Parked ones are not worth a refusal.
 EpollItem* make_item(EpollFile* set, File* file, int fd) noexcept {
-  EpollItem* item = family->items.allocate(set, file, fd);
+  EpollItem* item = files().items.allocate(set, file, fd);
   if (item == nullptr) [[unlikely]] {
-    family->sockets.for_each([](Socket* socket) { drop_parked(socket); });
-    item = family->items.allocate(set, file, fd);
+    files().sockets.for_each([](Socket* socket) { drop_parked(socket); });
+    item = files().items.allocate(set, file, fd);
     if (item == nullptr) return nullptr;
   }
   set->items.push_back(item);
@@ -243,10 +246,10 @@ long create(const zps_call& call) noexcept {
   const long fd = kernel_call(call.nr, call.arg[0]);
   if (fd < 0) return fd;
   Guard guard;
-  EpollFile* set = family->epolls.allocate();
+  EpollFile* set = files().epolls.allocate();
   if (set == nullptr) return fd;
   set->fd_hint = static_cast<int>(fd);
-  if (table_set(static_cast<int>(fd), set) != 0) family->epolls.release(set);
+  if (table_set(static_cast<int>(fd), set) != 0) files().epolls.release(set);
   return fd;
 }
 

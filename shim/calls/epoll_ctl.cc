@@ -7,6 +7,8 @@
 #include "shim/calls/calls.h"
 #include "shim/calls/epoll_ctl.h"
 #include "shim/family/family.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
 
 namespace shim {
 namespace {

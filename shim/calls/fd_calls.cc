@@ -12,6 +12,7 @@
 #include "shim/family/family.h"
 #include "shim/family/process.h"
 #include "shim/family/service.h"
+#include "shim/files/fd_table.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"
 
@@ -37,13 +38,13 @@ long duplicate_onto(const zps_call& call) noexcept {
   if ((peek(call.arg[0]) == nullptr && peek(to) == nullptr) || numbers_are_the_kernels() || number(call.arg[0]) == to) return kPass;
   Guard guard;
   File* file = file_at(call.arg[0]);
-  if (file != nullptr) file_ref(file);  // `to` may hold the last reference to it
+  if (file != nullptr) add_reference(file);  // `to` may hold the last reference to it
   const long made = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
   if (made >= 0) {
     table_clear(to);
     if (file != nullptr) (void)table_set(to, file);
   }
-  if (file != nullptr) file_unref(file);
+  if (file != nullptr) drop_reference(file);
   return made;
 }
 

@@ -8,6 +8,7 @@
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
 #include "shim/calls/ledger.h"
+#include "shim/files/fd_table.h"
 #include "shim/files/options.h"
 #include "shim/files/user_memory.h"
 

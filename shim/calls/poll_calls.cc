@@ -7,6 +7,7 @@
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
+#include "shim/files/fd_table.h"
 #include "shim/files/poll_files.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"

@@ -10,6 +10,7 @@
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
+#include "shim/files/fd_table.h"
 #include "shim/files/stream_io.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"

@@ -9,6 +9,9 @@
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
 #include "shim/files/options.h"
 #include "shim/family/process.h"
 #include "shim/files/routing.h"
@@ -96,7 +99,7 @@ long accept_from_stack(int fd, int flags, SocketAddress* peer, int* domain) noex
   {
     Guard guard;
     Socket* listening = socket_at(fd);
-    Socket* socket = listening == nullptr || listening->listener == nullptr ? nullptr : family->sockets.allocate(*domain);
+    Socket* socket = listening == nullptr || listening->listener == nullptr ? nullptr : files().sockets.allocate(*domain);
     netstack::TcpStream* stream = socket == nullptr ? nullptr : listening->listener->accept(peer, &error);
     if (stream != nullptr) {
       socket->state = SocketState::stream;
@@ -110,10 +113,10 @@ long accept_from_stack(int fd, int flags, SocketAddress* peer, int* domain) noex
       error = table_set(static_cast<int>(made), socket);
       if (error != 0) {
         socket->refs = 1;
-        file_unref(socket);
+        drop_reference(socket);
       }
     } else if (socket != nullptr) {
-      family->sockets.release(socket);
+      files().sockets.release(socket);
     } else {
       error = listening == nullptr ? -EBADF : -ENFILE;
     }
@@ -209,10 +212,10 @@ long shim_socket(const zps_call& call) noexcept {
   const long fd = kernel_call(SYS_socket, domain, type, protocol);
   if (fd < 0) return fd;
   Guard guard;
-  Socket* socket = family->sockets.allocate(domain);
+  Socket* socket = files().sockets.allocate(domain);
   if (socket == nullptr) return fd;  // no room: a kernel socket it stays
   socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
-  if (table_set(static_cast<int>(fd), socket) != 0) family->sockets.release(socket);
+  if (table_set(static_cast<int>(fd), socket) != 0) files().sockets.release(socket);
   return fd;
 }
 

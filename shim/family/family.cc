@@ -19,7 +19,7 @@ using base::as_arg;
 using base::kernel_call;
 
 Family* map_shared() noexcept {
-  const long address = kernel_call(SYS_mmap, 0, sizeof(Family), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const long address = kernel_call(SYS_mmap, 0, shared_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return address < 0 && address > -4096 ? nullptr : reinterpret_cast<Family*>(address);
 }
 
@@ -42,10 +42,6 @@ Family* map_family() noexcept {
 Family* copy_family() noexcept {
   Family* fresh = map_family();
   if (fresh == nullptr) return nullptr;
-  fresh->sockets.copy_from(family->sockets);
-  fresh->epolls.copy_from(family->epolls);
-  fresh->epolls.for_each([](EpollFile* set) { set->bare_waiters = 0; });  // the child has one thread
-  fresh->items.copy_from(family->items);
   fresh->chunks.copy_from(family->chunks);
   const ProcessSlot& from = family->slots[0];
   ProcessSlot& to = fresh->slots[0];
@@ -55,12 +51,12 @@ Family* copy_family() noexcept {
 }
 
 bool adopt_family(Family* copy) noexcept {
-  const long moved = kernel_call(SYS_mremap, as_arg(copy), sizeof(Family), sizeof(Family), MREMAP_MAYMOVE | MREMAP_FIXED, as_arg(family));
+  const long moved = kernel_call(SYS_mremap, as_arg(copy), shared_bytes, shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, as_arg(family));
   family->slots[0].pid = static_cast<int32_t>(kernel_call(SYS_getpid));
   return moved == as_arg(family);
 }
 
-void unmap_family(Family* copy) noexcept { (void)kernel_call(SYS_munmap, as_arg(copy), sizeof(Family)); }
+void unmap_family(Family* copy) noexcept { (void)kernel_call(SYS_munmap, as_arg(copy), shared_bytes); }
 
 void deliver_wakes() noexcept {
   family->wakes_due.store(false, std::memory_order_relaxed);

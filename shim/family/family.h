@@ -13,10 +13,9 @@
 #include "base/config.h"
 #include "netstack/make_stack.h"
 #include "netstack/stack.h"
-#include "shim/files/epoll_file.h"
-#include "shim/files/fd_table.h"
 #include "shim/family/pool.h"
 #include "shim/family/processors.h"
+#include "shim/family/slots.h"
 #include "shim/family/waiter.h"
 #include "zpoline/hook.h"
 
@@ -24,7 +23,7 @@ namespace shim {
 
 inline constexpr int kWakeSlots = 512;
 
-struct Family {
+struct alignas(64) Family {
   base::BiasedLock lock;
   std::atomic<netstack::Stack*> stack;
   netstack::StackPlace place;
@@ -44,9 +43,6 @@ struct Family {
   Processors processors;
   int life_fd;                        // memfd whose bytes are locked: byte 0 by the service on duty, byte 1 + i by the process of slot i
 
-  Pool<Socket, 131072> sockets;
-  Pool<EpollFile, 8192> epolls;
-  Pool<EpollItem, 262144> items;
   Pool<Waiter, 8192> waiters;
   Pool<WaitNode, 65536> nodes;
   Pool<FdChunk, 4096> chunks;
@@ -54,6 +50,8 @@ struct Family {
 };
 
 extern Family* family;
+// Of the whole mapping: the family, and behind it what files/ keeps there.
+extern const size_t shared_bytes;
 extern base::Config config;
 extern const zps_engine* engine;
 

@@ -13,9 +13,10 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
-#include "shim/calls/ledger.h"
 #include "shim/family/service.h"
 #include "shim/family/test_hook.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
 
 namespace shim {
 namespace {
@@ -79,8 +80,9 @@ bool will_exec(const zps_call& call) noexcept {
 
 int count_connections(ProcessSlot* slot) noexcept {
   int count = 0;
-  for_each_entry(slot, [&](int fd, File* file) {
-    if (file->kind != FileKind::socket || static_cast<Socket*>(file)->stream == nullptr) return;
+  for_each_entry(slot, [&](int fd, Counted* entry) {
+    const File* file = static_cast<File*>(entry);
+    if (file->kind != FileKind::socket || static_cast<const Socket*>(file)->stream == nullptr) return;
     if ((kernel_call(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) count++;
   });
   return count;
@@ -108,6 +110,7 @@ void before_fork(uint64_t flags) noexcept {
   child_family = nullptr;
   if (guard->stack() == nullptr) {
     child_family = copy_family();
+    if (child_family != nullptr) copy_files(child_family);
     return;
   }
   child_slot = slot_acquire();
@@ -162,7 +165,7 @@ int64_t before_exec(zps_call* call) noexcept {
     Guard guard;
     stack = guard.stack();
     lost = count_connections(my_slot);
-    for_each_entry(my_slot, [](int fd, File*) { table_clear(fd); });
+    for_each_entry(my_slot, [](int fd, Counted*) { table_clear(fd); });
   }
   if (lost > 0) base::log(base::LogLevel::warn, "%d connections of the stack do not survive exec: they are closed", lost);
   linger(stack);
@@ -173,7 +176,6 @@ void after_failed_exec() noexcept {}
 
 void before_exit(int64_t) noexcept {
   if (in_vfork_child() || kernel_only()) return;
-  print_ledger();
   if (the_stack() == nullptr) return;
   Guard::may_exit = true;
   if (exiting.exchange(true)) return;

@@ -3,7 +3,9 @@
 // What can be trusted: the `used` marks of pool cells, table entries (each one store), and the objects' own scalar fields.
 // What cannot: links of any list, reference counts, free lists. So every list is emptied and filled again from the items, every count is
 // taken anew from the tables, and what nobody refers to is freed.
-#include "shim/family/family.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
 
 namespace shim {
 namespace {
@@ -13,8 +15,8 @@ void empty_list(base::List<T>& list) noexcept {
   new (&list) base::List<T>();
 }
 
-bool known_file(File* file) noexcept {
-  return family->sockets.owns(static_cast<Socket*>(file)) || family->epolls.owns(static_cast<EpollFile*>(file));
+bool known_file(Counted* file) noexcept {
+  return files().sockets.owns(static_cast<Socket*>(file)) || files().epolls.owns(static_cast<EpollFile*>(file));
 }
 
 // An item's links, as if it had never been in a list.
@@ -28,12 +30,12 @@ void forget_links(EpollItem* item) noexcept {
 }  // namespace
 
 void forget_lists() noexcept {
-  family->sockets.for_each([](Socket* socket) {
+  files().sockets.for_each([](Socket* socket) {
     socket->refs = 0;
     empty_list(socket->registrations);
     if (netstack::Pollable* source = file_pollable(socket)) empty_list(source->observers);
   });
-  family->epolls.for_each([](EpollFile* set) {
+  files().epolls.for_each([](EpollFile* set) {
     set->refs = 0;
     empty_list(set->registrations);
     empty_list(set->items);
@@ -45,22 +47,22 @@ void forget_lists() noexcept {
 namespace {
 
 void relink_items() noexcept {
-  family->items.for_each([](EpollItem* item) {
+  files().items.for_each([](EpollItem* item) {
     forget_links(item);
-    if (!family->epolls.owns(item->set) || !known_file(item->file) || item->file->parked == item) {
-      family->items.release(item);
+    if (!files().epolls.owns(item->set) || !known_file(item->file) || item->file->parked == item) {
+      files().items.release(item);
       return;
     }
     item->set->items.push_back(item);
     item->file->registrations.push_back(item);
   });
-  family->sockets.for_each([](Socket* socket) { socket->parked = nullptr; });
+  files().sockets.for_each([](Socket* socket) { socket->parked = nullptr; });
 }
 
 void recount() noexcept {
   for (ProcessSlot& slot : family->slots) {
     if (slot.state.load(std::memory_order_relaxed) == SlotState::free) continue;
-    for_each_entry(&slot, [&](int fd, File* file) {
+    for_each_entry(&slot, [&](int fd, Counted* file) {
       if (known_file(file)) {
         file->refs++;
       } else {
@@ -92,24 +94,24 @@ void restart_waiters() noexcept {
 
 // What a dead member had allocated and not yet put into a table.
 void free_unreferenced() noexcept {
-  family->sockets.for_each([](Socket* socket) {
+  files().sockets.for_each([](Socket* socket) {
     if (socket->refs != 0) return;
     socket->refs = 1;
-    file_unref(socket);
+    drop_reference(socket);
   });
-  family->epolls.for_each([](EpollFile* set) {
+  files().epolls.for_each([](EpollFile* set) {
     if (set->refs != 0) return;
     set->refs = 1;
-    file_unref(set);
+    drop_reference(set);
   });
 }
 
 }  // namespace
 
 void recover_family() noexcept {
-  family->sockets.rebuild();
-  family->epolls.rebuild();
-  family->items.rebuild();
+  files().sockets.rebuild();
+  files().epolls.rebuild();
+  files().items.rebuild();
   family->waiters.rebuild();
   family->nodes.rebuild();
   family->chunks.rebuild();
@@ -117,7 +119,7 @@ void recover_family() noexcept {
   recount();
   restart_waiters();
   free_unreferenced();
-  family->items.for_each([](EpollItem* item) {
+  files().items.for_each([](EpollItem* item) {
     attach_item(item);
     mark_ready(item);
   });

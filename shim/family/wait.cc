@@ -160,13 +160,13 @@ long sleep_once(Condition& condition, const WaitOptions& options) noexcept {
 long wait_until_done(Condition& condition, const WaitOptions& options) noexcept {
   zps_thread* thread = engine->thread();
   thread->ran_no_restart = 0;
-  const File* const pinned = pinned_file();
+  const Counted* const pinned = pinned_object();
   while (true) {
     long result = spin(condition, options);
     if (result != -EAGAIN) return result;
     if (options.deadline_ns == 0 || base::monotonic_ns() >= options.deadline_ns) return -EAGAIN;
     result = sleep_once(condition, options);
-    if (pinned_file() != pinned) return -EINTR;  // a handler has waited for something itself: what this wait stands on may be gone
+    if (pinned_object() != pinned) return -EINTR;  // a handler has waited for something itself: what this wait stands on may be gone
     if (result == -EINTR) {
       if (!options.restartable || thread->ran_no_restart != 0 || condition.has_moved()) return -EINTR;
       continue;

@@ -31,9 +31,9 @@ void promote_a_sleeper() noexcept {
 
 void unpin(Waiter* waiter) noexcept {
   if (waiter->pinned == nullptr) return;
-  File* file = waiter->pinned;
+  Counted* object = waiter->pinned;
   waiter->pinned = nullptr;
-  file_unref(file);
+  drop_reference(object);
 }
 
 }  // namespace
@@ -87,17 +87,17 @@ void settle_waiter(Waiter* waiter) noexcept {
   waiter->notified = false;
 }
 
-bool begin_wait(File* pin) noexcept {
+bool begin_wait(Counted* pin) noexcept {
   Waiter* waiter = this_waiter();
   if (waiter == nullptr) return false;
   settle_waiter(waiter);
   unpin(waiter);
-  if (pin != nullptr) file_ref(pin);
+  if (pin != nullptr) add_reference(pin);
   waiter->pinned = pin;
   return true;
 }
 
-const File* pinned_file() noexcept { return current_waiter != nullptr ? current_waiter->pinned : nullptr; }
+const Counted* pinned_object() noexcept { return current_waiter != nullptr ? current_waiter->pinned : nullptr; }
 
 void end_wait() noexcept {
   if (current_waiter == nullptr) return;

@@ -10,7 +10,7 @@
 
 namespace shim {
 
-class File;
+class Counted;
 struct ProcessSlot;
 struct Waiter;
 
@@ -32,7 +32,7 @@ struct Waiter {
   bool sleeping = false;
   bool notified = false;
   bool on_wire = false;      // counted in wire_watchers
-  File* pinned = nullptr;    // kept alive while the thread sleeps on it
+  Counted* pinned = nullptr;    // kept alive while the thread sleeps on it
   WaitNode* nodes = nullptr;
 };
 
@@ -47,10 +47,10 @@ bool watch(Waiter* waiter, netstack::Pollable* source) noexcept;
 void notify(Waiter* waiter) noexcept;
 // Begins a wait of this thread: undoes what an abandoned one left behind and keeps `pin` (may be null) alive until end_wait().
 // False when the pool is empty.
-[[nodiscard]] bool begin_wait(File* pin) noexcept;
+[[nodiscard]] bool begin_wait(Counted* pin) noexcept;
 void end_wait() noexcept;
 // What the wait of this thread keeps alive; null if it needs nothing or there is none.
-[[nodiscard]] const File* pinned_file() noexcept;
+[[nodiscard]] const Counted* pinned_object() noexcept;
 // Undoes what one sleep set up.
 void settle_waiter(Waiter* waiter) noexcept;
 // Frees a waiter for good: its thread ends, or its process died.

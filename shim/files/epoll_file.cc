@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
 #include "shim/files/user_memory.h"
 
 namespace shim {
@@ -58,7 +60,7 @@ void drop_item(EpollItem* item) noexcept {
   item->SetLink::unlink();
   item->ReadyLink::unlink();
   if (item->in_kernel && item->set->kernel_items > 0) item->set->kernel_items--;
-  family->items.release(item);
+  files().items.release(item);
 }
 
 void remove_item(EpollItem* item) noexcept {
@@ -159,7 +161,7 @@ void registrations_return(File* file) noexcept {
 int number_of(EpollFile* set) noexcept {
   if (set->fd_hint >= 0 && peek(set->fd_hint) == set) return set->fd_hint;
   int found = -1;
-  for_each_entry(my_slot, [&](int fd, File* file) {
+  for_each_entry(my_slot, [&](int fd, const Counted* file) {
     if (found < 0 && file == set) found = fd;
   });
   return found;

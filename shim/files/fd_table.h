@@ -7,7 +7,7 @@
 // What Linux does. A table per process (or per CLONE_FILES group) maps numbers to counted open file descriptions; fork copies it
 // and counts; exec closes what is marked; exit closes all.
 //
-// Our choice. Each process has a slot in the family's shared memory with a directory of chunks of 512 entries; an entry is a pointer to
+// Our choice. Each process has a slot in the family's shared memory with a directory of chunks of 512 entries (family/slots.h); an entry is a pointer to
 // a File, also in shared memory. A look without the lock (peek) is two loads and only tells "not ours" for certain; who finds
 // something takes the lock and looks again. Every number in the table also is a real kernel descriptor, a placeholder, so numbers
 // are handed out by the kernel, in its order, and O_CLOEXEC, fstat and /proc are true by themselves.
@@ -27,31 +27,10 @@
 #include <atomic>
 #include <cstdint>
 
+#include "shim/family/slots.h"
 #include "shim/files/file.h"
 
 namespace shim {
-
-inline constexpr uint32_t kChunkEntries = 512;
-inline constexpr uint32_t kDirectoryEntries = 2048;
-inline constexpr uint32_t kMaxFd = kChunkEntries * kDirectoryEntries;
-
-struct FdChunk {
-  std::atomic<File*> entry[kChunkEntries];
-};
-
-enum class SlotState : uint32_t { free, forking, live };
-
-// One process of the family.
-struct ProcessSlot {
-  std::atomic<SlotState> state;
-  int32_t pid;
-  uint64_t since_ns;
-  uint32_t chunks;  // directory entries in use, an upper bound
-  std::atomic<FdChunk*> directory[kDirectoryEntries];
-};
-
-// This process's own slot.
-extern ProcessSlot* my_slot;
 
 // What the table holds for `fd`, without the lock: nullptr is certain, anything else is a hint.
 [[nodiscard]] inline File* peek(int64_t fd) noexcept {
@@ -59,7 +38,7 @@ extern ProcessSlot* my_slot;
   if (number >= kMaxFd) [[unlikely]] return nullptr;
   const FdChunk* chunk = my_slot->directory[number / kChunkEntries].load(std::memory_order_acquire);
   if (chunk == nullptr) return nullptr;
-  return chunk->entry[number % kChunkEntries].load(std::memory_order_acquire);
+  return static_cast<File*>(chunk->entry[number % kChunkEntries].load(std::memory_order_acquire));
 }
 
 // With the lock held, from here on.
@@ -81,25 +60,5 @@ void table_clear(int fd) noexcept;
   File* file = file_at(fd);
   return file != nullptr && file->kind == FileKind::socket ? static_cast<Socket*>(file) : nullptr;
 }
-
-// Calls visit(fd, file) for each entry of `slot`.
-template <class F>
-void for_each_entry(ProcessSlot* slot, F visit) noexcept {
-  for (uint32_t i = 0; i < slot->chunks; i++) {
-    FdChunk* chunk = slot->directory[i].load(std::memory_order_relaxed);
-    if (chunk == nullptr) continue;
-    for (uint32_t j = 0; j < kChunkEntries; j++) {
-      File* file = chunk->entry[j].load(std::memory_order_relaxed);
-      if (file != nullptr) visit(static_cast<int>(i * kChunkEntries + j), file);
-    }
-  }
-}
-
-// A free slot for a new process, marked `forking`; nullptr if there are too many processes.
-[[nodiscard]] ProcessSlot* slot_acquire() noexcept;
-// Fills `to` with what `from` holds, counting each file once more. False (and `to` is empty again) if memory ran out.
-[[nodiscard]] bool slot_copy(ProcessSlot* from, ProcessSlot* to) noexcept;
-// Drops everything `slot` holds and frees it.
-void slot_release(ProcessSlot* slot) noexcept;
 
 }  // namespace shim

@@ -3,6 +3,7 @@
 
 #include "shim/files/epoll_file.h"
 #include "shim/family/family.h"
+#include "shim/files/file_pools.h"
 
 namespace shim {
 namespace {
@@ -19,31 +20,27 @@ void close_socket(Socket* socket) noexcept {
   // FIN or RST goes out with the next flush; nobody may be about to wait.
   if (netstack::Stack* stack = the_stack()) stack->flush();
   socket->state = SocketState::kernel;
-  family->sockets.release(socket);
+  files().sockets.release(socket);
 }
 
 void close_epoll(EpollFile* set) noexcept {
   while (SetLink* link = set->items.front()) drop_item(static_cast<EpollItem*>(link));
   while (netstack::Observer* observer = set->observers.pop_front()) (void)observer;
-  family->epolls.release(set);
+  files().epolls.release(set);
 }
 
 }  // namespace
-
-void file_ref(File* file) noexcept { file->refs++; }
 
 void drop_registrations(File* file) noexcept {
   while (FileLink* link = file->registrations.front()) drop_item(static_cast<EpollItem*>(link));
 }
 
-void file_unref(File* file) noexcept {
-  CHECK(file->refs > 0);
-  if (--file->refs > 0) return;
-  drop_registrations(file);
-  if (file->kind == FileKind::socket) {
-    close_socket(static_cast<Socket*>(file));
+void File::end() noexcept {
+  drop_registrations(this);
+  if (kind == FileKind::socket) {
+    close_socket(static_cast<Socket*>(this));
   } else {
-    close_epoll(static_cast<EpollFile*>(file));
+    close_epoll(static_cast<EpollFile*>(this));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "netstack/stack.h"
+#include "shim/family/slots.h"
 
 namespace shim {
 
@@ -20,20 +21,21 @@ struct FileLink : base::ListNode {};
 
 enum class FileKind : uint8_t { socket, epoll };
 
-class File {
+class File : public Counted {
  public:
   explicit File(FileKind file_kind) noexcept : kind(file_kind) {}
+  // Closes the file: its registrations vanish, its connection ends.
+  void end() noexcept final;
 
   FileKind kind;
   bool nonblocking = false;
-  uint32_t refs = 0;
   base::List<FileLink> registrations;
   EpollItem* parked = nullptr;  // a removed registration that waits to be made again (epoll_file.h)
+
+ protected:
+  ~File() = default;
 };
 
-// Adds and drops one reference. The last drop closes the file: its registrations vanish, its connection ends.
-void file_ref(File* file) noexcept;
-void file_unref(File* file) noexcept;
 // No epoll set reports the file any more.
 void drop_registrations(File* file) noexcept;
 
@@ -53,7 +55,7 @@ enum class SocketState : uint8_t {
   listening   // a listener of the stack, and (dual) one of the kernel under the same number
 };
 
-class Socket : public File {
+class Socket final : public File {
  public:
   explicit Socket(int socket_domain) noexcept : File(FileKind::socket), domain(static_cast<uint8_t>(socket_domain)) {}
 

@@ -8,6 +8,7 @@
 
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/files/fd_table.h"
 
 namespace shim {
 namespace {

@@ -8,6 +8,8 @@
 #include "shim/family/family.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
 
 namespace shim {
 namespace {

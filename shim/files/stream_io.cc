@@ -8,9 +8,9 @@
 
 #include "base/clock.h"
 #include "base/syscall.h"
-#include "shim/calls/calls.h"
 #include "shim/family/family.h"
 #include "shim/family/service.h"
+#include "shim/files/fd_table.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"
 
@@ -188,7 +188,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   {
     Guard guard;
     socket = socket_at(fd);
-    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket == nullptr || socket->state == SocketState::undecided) return ZPS_PASS;
     if (socket->state != SocketState::stream) return -ENOTCONN;
     if (total_bytes(parts, count) == 0) return 0;
     const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
@@ -244,7 +244,7 @@ long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   {
     Guard guard;
     socket = socket_at(fd);
-    if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
+    if (socket == nullptr || socket->state == SocketState::undecided) return ZPS_PASS;
     if (socket->state == SocketState::stream) {
       result = write_stream(socket->stream, parts, count, more);
       wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;

@@ -10,7 +10,7 @@
 namespace shim {
 
 // Flags are those of recv(2) and send(2); MSG_DONTWAIT is added by the socket's own mode. Results as recv and send give them, or
-// kPass when the descriptor is not a stack stream's. `parts` is in our memory and checked. SIGPIPE is raised here.
+// ZPS_PASS when the descriptor is not a stack stream's. `parts` is in our memory and checked. SIGPIPE is raised here.
 [[nodiscard]] long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept;
 // The same for recv, recvfrom and recvmsg, which differ from read in two points: asking for nothing asks whether something is
 // there, and MSG_TRUNC throws bytes away without touching the program's memory.

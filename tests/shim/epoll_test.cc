@@ -6,6 +6,7 @@
 
 #include "shim/files/epoll_file.h"
 #include "shim/family/family.h"
+#include "shim/files/file_pools.h"
 #include "shim_bed.h"
 
 namespace shim_test {
@@ -184,7 +185,7 @@ TEST_F(Epoll, RecoveryForgetsWhatWasRemoved) {
     shim::Guard guard;
     shim::forget_lists();
     shim::recover_family();
-    EXPECT_EQ(shim::family->items.in_use(), 1u);
+    EXPECT_EQ(shim::files().items.in_use(), 1u);
   }
   uint64_t data = 0;
   EXPECT_EQ(next_event(set_, &data), static_cast<uint32_t>(EPOLLIN));
@@ -198,16 +199,16 @@ TEST_F(Epoll, RecoveryForgetsWhatWasRemoved) {
 }
 
 TEST_F(Epoll, RemovedRegistrationsDoNotAddUp) {
-  const uint32_t before = shim::family->items.in_use();
+  const uint32_t before = shim::files().items.in_use();
   int sets[8];
   for (int& set : sets) {
     set = static_cast<int>(call(SYS_epoll_create1, 0));
     ASSERT_EQ(control(set, EPOLL_CTL_ADD, near_, EPOLLIN, 1), 0);
   }
   for (const int set : sets) ASSERT_EQ(control(set, EPOLL_CTL_DEL, near_, 0, 0), 0);
-  EXPECT_LE(shim::family->items.in_use(), before + 1);
+  EXPECT_LE(shim::files().items.in_use(), before + 1);
   for (const int set : sets) EXPECT_EQ(call(SYS_close, set), 0);
-  EXPECT_EQ(shim::family->items.in_use(), before);
+  EXPECT_EQ(shim::files().items.in_use(), before);
 }
 
 TEST_F(Epoll, WrongArgumentsAreRefusedAsByLinux) {

@@ -6,6 +6,9 @@
 
 #include "base/high_fd.h"
 #include "shim/family/family.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
 #include "shim_bed.h"
 
 namespace shim_test {
@@ -171,7 +174,7 @@ TEST(FdTable, ADeathInsideTheLockIsMended) {
     if (child == 0) {
       new shim::Guard();
       // Half-done work: a list that leads nowhere, an object nobody holds, a wrong count.
-      (void)shim::family->sockets.allocate(AF_INET);
+      (void)shim::files().sockets.allocate(AF_INET);
       static_cast<shim::Socket*>(shim::peek(near))->refs = 1000;
       static_cast<shim::EpollFile*>(shim::peek(set))->items.front()->next = nullptr;
       kill(getpid(), SIGKILL);

@@ -3,6 +3,7 @@
 
 #include "shim/files/epoll_file.h"
 #include "shim/family/family.h"
+#include "shim/files/fd_table.h"
 #include "shim_bed.h"
 
 namespace shim_test {

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "shim/files/file.h"
 #include "shim/files/options.h"
 #include "shim/calls/syscall_table.h"
 

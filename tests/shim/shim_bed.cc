@@ -9,6 +9,7 @@
 
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/files/file_pools.h"
 
 namespace shim_test {
 namespace {
@@ -113,9 +114,9 @@ long control(int set, int operation, int fd, uint32_t events, uint64_t data) {
 
 void expect_all_closed() {
   shim::Guard guard;
-  EXPECT_EQ(shim::family->sockets.in_use(), 0u);
-  EXPECT_EQ(shim::family->epolls.in_use(), 0u);
-  EXPECT_EQ(shim::family->items.in_use(), 0u);
+  EXPECT_EQ(shim::files().sockets.in_use(), 0u);
+  EXPECT_EQ(shim::files().epolls.in_use(), 0u);
+  EXPECT_EQ(shim::files().items.in_use(), 0u);
   EXPECT_EQ(shim::family->nodes.in_use(), 0u);
   EXPECT_EQ(shim::family->wire_watchers, 0u);
   EXPECT_EQ(FakeStack::get().levels().streams, 0);

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "shim/family/family.h"
+#include "shim/files/fd_table.h"
 #include "shim_bed.h"
 
 namespace shim_test {

@@ -102,6 +102,7 @@ bool parse_wire(Config& config, const char* text) noexcept {
   const char* argument = has_argument ? text + kind_length + 1 : "";
   for (const WireKind& kind : kWireKinds) {
     if (strlen(kind.name) != kind_length || strncmp(kind.name, text, kind_length) != 0) continue;
+    if (kind.argument == WireKind::nothing && has_argument) return false;
     if (kind.argument != WireKind::nothing && strcspn(argument, ",") == 0) return false;
     if (kind.argument == WireKind::path && argument[0] != '/') return false;
     return copy_text(config.wire, sizeof config.wire, text);
@@ -282,13 +283,14 @@ struct FileTarget {
   const char* file;
 };
 
-Error set_from_file(void* context, const char* name, const char* text) noexcept {
+Error set_from_file(void* context, const char* name, const char* text, bool quoted) noexcept {
   const auto& target = *static_cast<FileTarget*>(context);
   for (int i = 0; i < kConfigKeys; i++) {
     const Row& row = kRows[i];
     if (strcmp(row.key.name, name) != 0) continue;
     char source[80];
     print(source, sizeof source, "%s: ", target.file);
+    if (quoted && starts_with(row.key.type, "number")) return make_error("%s%s=\"%s\" is text: expected %s", source, name, text, row.key.type);
     if (!row.parse(*target.config, text)) return refusal(source, row.key, name, text);
     target.origins[i] = Origin::file;
     return {};

@@ -49,7 +49,7 @@ bool text_of(const toml::node& node, std::string& out) {
 
 }  // namespace
 
-Error read_config_file(const char* file, void* context, Error (*set)(void*, const char*, const char*) noexcept) noexcept {
+Error read_config_file(const char* file, void* context, Error (*set)(void*, const char*, const char*, bool) noexcept) noexcept {
   std::string text;
   const long length = read_whole(file, text);
   if (length == -ENOENT || length == -ENOTDIR) return {};
@@ -65,7 +65,7 @@ Error read_config_file(const char* file, void* context, Error (*set)(void*, cons
     const std::string name(key.str());
     std::string value;
     if (!text_of(node, value)) return make_error("%s: %s is neither text, whole number nor true/false", file, name.c_str());
-    const Error error = set(context, name.c_str(), value.c_str());
+    const Error error = set(context, name.c_str(), value.c_str(), node.is_string());
     if (error.text[0] != '\0') return error;
   }
   return {};

@@ -1,6 +1,7 @@
 # Where `cmake --install` puts things: libraries side by side (the engine looks for the core beside itself), tool, headers, documents.
 install(CODE "
   file(GLOB libraries \"${PROJECT_BINARY_DIR}/libzpstack*.so\")
+  list(FILTER libraries EXCLUDE REGEX \"/libzpstack-test-\")
   file(INSTALL DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}\" TYPE SHARED_LIBRARY FILES \${libraries})
 ")
 if(TARGET zpstack)

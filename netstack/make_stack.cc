@@ -25,6 +25,11 @@ size_t arena_bytes(const StackConfig& config, const Wire& wire) noexcept {
   return bound > spent + kSmallestArena ? bound - spent : kSmallestArena;
 }
 
+bool in_network(uint32_t address_be, const WireAddress& of) noexcept {
+  const uint32_t mask_be = of.prefix == 0 ? 0 : __builtin_bswap32(~uint32_t{0} << (32 - of.prefix));
+  return ((address_be ^ of.address_be) & mask_be) == 0;
+}
+
 }  // namespace
 
 base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) noexcept {
@@ -35,6 +40,10 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   if (!wire) {
     base::Arena::unmap_shared(wire_arena);  // the program may go on without a stack
     return wire.error();
+  }
+
+  if (const uint32_t gateway_be = address.gateway_be; gateway_be != 0 && !in_network(gateway_be, address)) {
+    return base::make_error("the gateway is not in the stack's network: give ZPS_IP an address of the gateway's network");
   }
 
   StackPlan plan;

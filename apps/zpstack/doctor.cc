@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "apps/zpstack/commands.h"
@@ -19,10 +20,21 @@ std::vector<Finding> examine(const base::Config& config) {
   const Needs needs = Needs::of(config);
   return {
       probe_libraries(), probe_versions(),     probe_processor(),      probe_page_zero(needs), probe_selinux(needs),   probe_dispatch(needs),
-      probe_memfd(),     probe_memory(config), probe_hugepages(),      probe_memlock(),        probe_net_admin(needs), probe_net_raw(needs),
+      probe_memfd(),     probe_memory(config), probe_hugepages(),      probe_memlock(),        probe_descriptors(),    probe_group_memory(config), probe_seccomp(),
+      probe_net_admin(needs), probe_net_raw(needs),
       probe_namespace(), probe_veth(needs),    probe_af_packet(needs), probe_af_xdp(),         probe_tap(needs),
       probe_cpu_sleep(),
   };
+}
+
+bool all_there(const std::vector<Finding>& findings) {
+  return std::none_of(findings.begin(), findings.end(), [](const Finding& f) { return f.state == State::missing; });
+}
+
+// Whether all is there for the same settings with the one wire that needs no privilege.
+bool memif_would_work(base::Config config) {
+  strcpy(config.wire, "memif:/path");
+  return all_there(examine(config));
 }
 
 void print_text(const std::vector<Finding>& findings, const base::Config& config, bool works) {
@@ -32,6 +44,7 @@ void print_text(const std::vector<Finding>& findings, const base::Config& config
   }
   fmt::print("\nhook {}, wire {}: {}\n", config.hook, config.wire,
              works ? "will work here" : "will not work here until what is missing is mended");
+  if (!works && memif_would_work(config)) fmt::print("wire memif, which needs no privilege, would: ZPS_WIRE=memif:/path/of/a/socket\n");
 }
 
 void print_json(const std::vector<Finding>& findings, const base::Config& config, bool works) {
@@ -49,7 +62,7 @@ void print_json(const std::vector<Finding>& findings, const base::Config& config
 int run_doctor(const Environment& environment, bool json) {
   const base::Config config = load_settings(environment).config;
   const std::vector<Finding> findings = examine(config);
-  const bool works = std::none_of(findings.begin(), findings.end(), [](const Finding& f) { return f.state == State::missing; });
+  const bool works = all_there(findings);
   if (json) print_json(findings, config, works);
   else print_text(findings, config, works);
   return works ? 0 : 1;

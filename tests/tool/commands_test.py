@@ -64,7 +64,7 @@ class Run(WithTool):
 
     def test_bad_values_are_refused(self):
         for option, value, word in (("--wire", "tpa", "memif:/path"), ("--ip", "198.18.0.0/24", "198.18.0.2/24"), ("--ip", "1.2.3", "ZPS_IP"),
-                                    ("--hook", "magic", "zpoline"), ("--memory-mb", "3", "16"), ("--fallback", "maybe", "kernel"),
+                                    ("--hook", "magic", "zpoline"), ("--wire", "veth:foo", "af_packet:interface"), ("--memory-mb", "3", "16"), ("--fallback", "maybe", "kernel"),
                                     ("--log", "loud", "debug"), ("--hook-library", "relative.so", "absolute path")):
             with self.subTest(option=option, value=value):
                 self.assert_refused(run(self.tool, "run", option, value, "--", "true"), value, word)
@@ -167,7 +167,8 @@ class Doctor(WithTool):
     def test_every_probe_has_a_state_and_what_is_missing_a_mend(self):
         report, probes = self.doctor()
         self.assertEqual(report["wire"], "veth")
-        for name in ("libraries", "versions", "page 0", "CAP_NET_ADMIN", "/dev/net/tun", "huge pages", "locked memory", "SELinux", "memory files"):
+        for name in ("libraries", "versions", "page 0", "CAP_NET_ADMIN", "/dev/net/tun", "huge pages", "locked memory", "SELinux", "memory files",
+                     "descriptors", "control group", "seccomp"):
             self.assertIn(name, probes)
         for probe in report["probes"]:
             self.assertIn(probe["state"], ("ok", "absent", "missing"))
@@ -201,6 +202,19 @@ class Doctor(WithTool):
     def test_text_ends_with_a_verdict(self):
         result = run(self.tool, "doctor")
         self.assertRegex(result.stdout.splitlines()[-1], "^hook auto, wire veth: will (not )?work here")
+
+    def test_an_ordinary_user_hears_of_memif(self):
+        if os.getuid() != 0:
+            self.skipTest("only root can give capabilities up")
+        self.add_companions()
+        drop = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+        self.assertIn("ZPS_WIRE=memif:", run(*drop, self.tool, "doctor").stdout.splitlines()[-1])
+        self.assertNotIn("ZPS_WIRE=memif:", run(*drop, self.tool, "doctor", ZPS_HOOK="zpoline").stdout)
+
+    def test_a_low_limit_of_descriptors_is_missing(self):
+        result = run("prlimit", "--nofile=256:256", self.tool, "doctor", "--json")
+        probe = {probe["what"]: probe for probe in json.loads(result.stdout)["probes"]}["descriptors"]
+        self.assertEqual((probe["state"], "ulimit -Hn" in probe["mend"]), ("missing", True), probe)
 
     def test_bad_settings_are_one_line(self):
         self.assert_refused(run(self.tool, "doctor", ZPS_WIRE="x"), "ZPS_WIRE=x", status=1)

@@ -84,6 +84,8 @@ TEST(Config, every_type_refuses_what_is_not_its_own) {
   for (const char* entry : {"ZPS_HOOK=AUTO",
                             "ZPS_HOOK_LIBRARY=x.so",
                             "ZPS_WIRE=ether",
+                            "ZPS_WIRE=veth:foo",
+                            "ZPS_WIRE=tap:tap0",
                             "ZPS_WIRE=memif",
                             "ZPS_WIRE=memif:x",
                             "ZPS_WIRE=memif:",
@@ -169,6 +171,13 @@ TEST_F(ConfigFile, goes_over_defaults_and_under_the_environment) {
   EXPECT_EQ(value_of(*config, "ip"), "10.1.2.3/8");
   EXPECT_EQ(origins[2], Origin::file);
   EXPECT_EQ(origins[7], Origin::environment);
+}
+
+TEST_F(ConfigFile, a_number_is_not_text) {
+  write("memory_mb = \"64\"\n");
+  Result<Config> config = load({}, path_.c_str());
+  ASSERT_FALSE(config);
+  EXPECT_NE(std::string(config.error().text).find("memory_mb=\"64\" is text: expected number"), std::string::npos) << config.error().text;
 }
 
 TEST_F(ConfigFile, errors_name_file_and_reason) {

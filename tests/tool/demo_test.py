@@ -53,5 +53,13 @@ class DemoTable(unittest.TestCase):
         self.assertEqual(redis_pair.parse_rates("Error: Connection refused\n"), {})
 
 
+class Usage(unittest.TestCase):
+    def test_help_does_nothing_else(self):
+        result = facts.run(facts.facts.source / "scripts/demo", "--help")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertIn("scripts/demo [--json FILE]", result.stdout)
+        self.assertNotIn("install-deps:", result.stdout)
+
+
 if __name__ == "__main__":
     facts.main()

@@ -44,6 +44,11 @@ Finding probe_hugepages();
 Finding probe_cpu_sleep();
 Finding probe_memlock();
 
+// limit_probes.cc
+Finding probe_descriptors();
+Finding probe_group_memory(const base::Config& config);
+Finding probe_seccomp();
+
 // network_probes.cc
 Finding probe_net_admin(const Needs& needs);
 Finding probe_net_raw(const Needs& needs);
@@ -53,7 +58,7 @@ Finding probe_af_packet(const Needs& needs);
 Finding probe_af_xdp();
 Finding probe_tap(const Needs& needs);
 
-// Helpers that both files use.
+// Helpers that these files use.
 bool has_capability(int number);  // in the effective set
 std::string first_line(const std::string& file);
 // `state` of something that is not there.

@@ -20,7 +20,8 @@ class Install(unittest.TestCase):
         self.usr = self.root / "usr"
 
     def test_files_are_in_place(self):
-        for name in ("bin/zpstack", "include/zpstack/hook.h", "share/doc/zpstack/README.md", "share/doc/zpstack/configuration.md"):
+        for name in ("bin/zpstack", "include/zpstack/hook.h", "share/doc/zpstack/README.md", "share/doc/zpstack/configuration.md",
+                     "share/doc/zpstack/LICENSE", "share/doc/zpstack/NOTICE"):
             self.assertTrue((self.usr / name).is_file(), name)
         self.assertEqual(facts.facts.libdir, "lib/x86_64-linux-gnu")
 

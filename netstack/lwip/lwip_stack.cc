@@ -21,7 +21,7 @@ uint32_t mask_be(int prefix) noexcept { return prefix == 0 ? 0 : __builtin_bswap
 LwipStack::LwipStack(const StackSetup& setup) noexcept
     : setup_(setup),
       early_flush_(setup.wire->facts().memory ? kEarlyFlush : INT32_MAX),
-      wire_finishes_tcp_(setup.wire->facts().finishes_tcp),
+      tcp_checksum_offload_(setup.wire->facts().tcp_checksum_offload),
       checks_of_unchecked_(setup.wire->facts().link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0),
       random_state_{setup.seed[0], setup.seed[1]},
       wire_facts_(setup.wire->facts()),

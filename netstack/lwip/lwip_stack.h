@@ -54,7 +54,7 @@ class LwipStack final : public Stack {
   // back into the wait would be part of the round trip), and so does what fills a cache: it is copied twice more.
   void wrote(size_t bytes) noexcept {
     unflushed_bytes_ += bytes;
-    if (dirty_count_ < early_flush_ && (!wire_finishes_tcp_ || (dirty_count_ != arrivals_ && unflushed_bytes_ < kEarlyFlushBytes))) return;
+    if (dirty_count_ < early_flush_ && (!tcp_checksum_offload_ || (dirty_count_ != arrivals_ && unflushed_bytes_ < kEarlyFlushBytes))) return;
     if (dirty_count_ == arrivals_) arrivals_ = 0;  // a program that answers in many small writes has the others sent together
     flush();
   }
@@ -81,7 +81,7 @@ class LwipStack final : public Stack {
   bool puts_off = false;
   // Frees `p`, to which frames refer, after the next flush.
   void keep_until_flushed(pbuf* p) noexcept;
-  [[nodiscard]] bool wire_finishes_tcp() const noexcept { return wire_finishes_tcp_; }
+  [[nodiscard]] bool tcp_checksum_offload() const noexcept { return tcp_checksum_offload_; }
   // Whether what is sent now is flushed before anything else happens.
   [[nodiscard]] bool flushing() const noexcept { return flushing_; }
   // lwIP's flags of the checksums to look at in a frame that nobody has checked.
@@ -91,9 +91,9 @@ class LwipStack final : public Stack {
   // Sends at once what is owed to this connection, if anything is.
   void pay_ack(tcp_pcb* pcb) noexcept;
   // IP bytes in a frame that comes, if that may be more than in one that goes; else 0.
-  [[nodiscard]] uint32_t takes_in() const noexcept { return wire_facts_.takes_in; }
+  [[nodiscard]] uint32_t gro_max_size() const noexcept { return wire_facts_.gro_max_size; }
   // IP bytes in a TCP segment that is sent, if that may be more than in a frame, else 0; and in a frame.
-  [[nodiscard]] uint32_t sends_long() const noexcept { return wire_facts_.sends_long; }
+  [[nodiscard]] uint32_t gso_max_size() const noexcept { return wire_facts_.gso_max_size; }
   [[nodiscard]] uint16_t frame_mtu() const noexcept { return wire_facts_.mtu; }
   // What counts as a segment of what comes: the connection's, or what a frame holds.
   [[nodiscard]] uint32_t counted_segment(const tcp_pcb& pcb) const noexcept {
@@ -155,7 +155,7 @@ class LwipStack final : public Stack {
   int arrivals_ = 0;
   size_t unflushed_bytes_ = 0;
   int early_flush_;
-  const bool wire_finishes_tcp_;
+  const bool tcp_checksum_offload_;
   const u16_t checks_of_unchecked_;
   base::List<OwedAck> owed_acks_;
   LwipListener* listeners_[kListenerBuckets] = {};

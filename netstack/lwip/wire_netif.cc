@@ -127,10 +127,10 @@ Headers look_at(const netif& interface, const RxFrame& frame) noexcept {
 void input_one(netif& interface, const RxFrame& frame, const Headers& headers, pbuf* p) noexcept {
   if (headers.fragment) the_stack->keep_house();
   const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
-  if (headers.other_ip && mtu == the_stack->sends_long()) interface.mtu = the_stack->frame_mtu();  // what answers it must fit a frame
+  if (headers.other_ip && mtu == the_stack->gso_max_size()) interface.mtu = the_stack->frame_mtu();  // what answers it must fit a frame
   the_stack->puts_off = headers.tcp;  // and not what waited for a neighbour's address
-  if (the_stack->wire_finishes_tcp()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;  // but not what loops back, whose sum nobody fills in
-  if (!frame.checked || headers.fragment) interface.chksum_flags |= the_stack->checks_of_unchecked();
+  if (the_stack->tcp_checksum_offload()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;  // but not what loops back, whose sum nobody fills in
+  if (!frame.checksum_verified || headers.fragment) interface.chksum_flags |= the_stack->checks_of_unchecked();
   if (headers.plain_ip) {
     p->if_idx = netif_get_index(&interface);
     p->payload = static_cast<uint8_t*>(p->payload) + kEthernetHeader;
@@ -157,16 +157,16 @@ bool is_tcp(const uint8_t* frame, uint32_t length) noexcept {
 }
 
 // Says in a SYN how much a segment may hold that comes to us. lwIP would say as much as it sends itself.
-void announce_segments(uint8_t* frame, uint32_t length, uint32_t takes_in) noexcept {
+void announce_segments(uint8_t* frame, uint32_t length, uint32_t gro_max_size) noexcept {
   if (length < kMssAt + 4 || frame[kMssAt] != LWIP_TCP_OPT_MSS) return;
-  const u16_t mss = lwip_htons(static_cast<u16_t>(takes_in - kIpHeader - kTcpHeader));
+  const u16_t mss = lwip_htons(static_cast<u16_t>(gro_max_size - kIpHeader - kTcpHeader));
   memcpy(frame + kMssAt + 2, &mss, sizeof mss);
 }
 
 // A segment whose payload lies in few pieces stays where it is until the wire has sent it: nothing that lwIP holds goes away within a flush.
 // False: it is not such a segment.
 bool send_by_reference(Wire& wire, const TxFrame& frame, const pbuf& p) noexcept {
-  if (!the_stack->wire_finishes_tcp() || p.len < kPlainHeaders) return false;
+  if (!the_stack->tcp_checksum_offload() || p.len < kPlainHeaders) return false;
   const auto* headers = static_cast<const uint8_t*>(p.payload);
   if (!is_tcp(headers, p.tot_len) || headers[kOffsetAt] != kNoOptions) return false;
   Piece pieces[kMostPieces];
@@ -226,14 +226,14 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
     if (q->len == q->tot_len) break;
     to += q->len;
   }
-  const uint32_t takes_in = the_stack->takes_in();
-  const bool finishes_tcp = the_stack->wire_finishes_tcp();
-  const bool tcp = (finishes_tcp || takes_in != 0) && is_tcp(frame.data, length);
-  if (tcp && takes_in != 0 && (frame.data[kFlagsAt] & TCP_SYN) != 0) announce_segments(frame.data, length, takes_in);
-  if (tcp && finishes_tcp) {
+  const uint32_t gro_max_size = the_stack->gro_max_size();
+  const bool tcp_checksum_offload = the_stack->tcp_checksum_offload();
+  const bool tcp = (tcp_checksum_offload || gro_max_size != 0) && is_tcp(frame.data, length);
+  if (tcp && gro_max_size != 0 && (frame.data[kFlagsAt] & TCP_SYN) != 0) announce_segments(frame.data, length, gro_max_size);
+  if (tcp && tcp_checksum_offload) {
     wire.send_tcp(frame.handle, length);
   } else {
-    if (finishes_tcp) fill_ip_checksum(frame.data, length);
+    if (tcp_checksum_offload) fill_ip_checksum(frame.data, length);
     wire.send(frame.handle, length);
   }
   return ERR_OK;
@@ -243,7 +243,7 @@ err_t link_output(netif* interface, pbuf* p) noexcept {
 
 err_t wire_netif_init(netif* interface) noexcept {
   const WireFacts& facts = wire_of(interface).facts();
-  CHECK(facts.sends_long <= TCP_MSS + kIpHeader + kTcpHeader);
+  CHECK(facts.gso_max_size <= TCP_MSS + kIpHeader + kTcpHeader);
   interface->name[0] = 'z';
   interface->name[1] = 'p';
   interface->output = etharp_output;
@@ -251,10 +251,10 @@ err_t wire_netif_init(netif* interface) noexcept {
   interface->hwaddr_len = 6;
   memcpy(interface->hwaddr, facts.mac, 6);
   const uint16_t wanted = the_stack->setup().mtu;
-  interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.sends_long != 0 ? facts.sends_long : facts.mtu;
+  interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.gso_max_size != 0 ? facts.gso_max_size : facts.mtu;
   interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
   u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
-  if (facts.finishes_tcp) checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | the_stack->checks_of_unchecked()));
+  if (facts.tcp_checksum_offload) checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | the_stack->checks_of_unchecked()));
   NETIF_SET_CHECKSUM_CTRL(interface, checksums);
   return ERR_OK;
 }

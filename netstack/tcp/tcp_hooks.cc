@@ -148,7 +148,7 @@ u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* 
 void zps_tcp_ack(tcp_pcb* pcb) {
   if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && the_stack->segment_bytes < 2 * the_stack->counted_segment(*pcb)) {
     tcp_set_flags(pcb, TF_ACK_DELAY);
-  } else if (the_stack->wire_finishes_tcp() || pcb->unsent != nullptr) {
+  } else if (the_stack->tcp_checksum_offload() || pcb->unsent != nullptr) {
     the_stack->owe_ack(pcb);
   } else {
     tcp_clear_flags(pcb, TF_ACK_DELAY);

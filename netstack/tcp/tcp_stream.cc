@@ -359,7 +359,7 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
 // As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for room
 // for a whole one, and sends less only when its timer says so.
 uint32_t LwipStream::receive_window() const noexcept {
-  const uint32_t frame = stack_.takes_in() != 0 ? stack_.takes_in() : stack_.frame_mtu();
+  const uint32_t frame = stack_.gro_max_size() != 0 ? stack_.gro_max_size() : stack_.frame_mtu();
   const auto asked = static_cast<uint32_t>(options_.receive_buffer);
   return asked < 2 * frame ? 2 * frame : asked;
 }

@@ -99,7 +99,7 @@ void LwipStream::shorten_segments() noexcept {
 void LwipStream::raise_window() noexcept {
   window_raised_ = true;
   if (pcb_->snd_wnd_max < kWindowSegments * pcb_->mss) shorten_segments();
-  const uint32_t segment = stack_.takes_in() > kHeaderBytes + pcb_->mss ? stack_.takes_in() - kHeaderBytes : pcb_->mss;
+  const uint32_t segment = stack_.gro_max_size() > kHeaderBytes + pcb_->mss ? stack_.gro_max_size() - kHeaderBytes : pcb_->mss;
   if (pcb_->cwnd < kInitialSegments * segment) pcb_->cwnd = kInitialSegments * segment;
 }
 

@@ -11,6 +11,8 @@
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
+#include "netstack/wires/kernel/kernel_wires.h"
+#include "netstack/wires/memif/memif_wire.h"
 #include "netstack/wires/opening.h"
 
 namespace netstack {

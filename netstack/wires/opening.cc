@@ -1,16 +1,13 @@
-// Pools, addresses and packet-socket wires for the openers.
+// Pools and addresses for the openers.
 #include "netstack/wires/opening.h"
 
 #include <cstring>
-#include <new>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/random.h>
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
-#include "netstack/wires/eal.h"
-#include "netstack/wires/kernel/packet_wire.h"
 
 namespace netstack {
 namespace {
@@ -19,11 +16,7 @@ constexpr uint32_t kHeadroom = 128;        // RTE_PKTMBUF_HEADROOM
 constexpr uint32_t kDefaultFrames = 4096;
 constexpr uint32_t kDefaultMemoryMb = 48;
 
-// The packet socket's ring: a slot holds the kernel's header (80 bytes before the frame), the frame and a VLAN tag.
-constexpr uint32_t kSlotOverhead = 80 + 18;
-constexpr uint32_t kPage = 4096;
-constexpr uint32_t kMostSlots = 1024;
-constexpr uint32_t kLeastSlots = 64;
+}  // namespace
 
 uint32_t power_of_two(uint32_t at_least) noexcept {
   uint32_t value = 1;
@@ -32,8 +25,6 @@ uint32_t power_of_two(uint32_t at_least) noexcept {
 }
 
 uint32_t memory_mb(const StackConfig& config) noexcept { return config.memory_mb != 0 ? config.memory_mb : kDefaultMemoryMb; }
-
-}  // namespace
 
 void format_address(uint32_t address_be, char* out) noexcept {
   const uint32_t a = __builtin_bswap32(address_be);
@@ -98,34 +89,6 @@ base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes
   memory.queue = static_cast<rte_mbuf**>(opening.arena->allocate(memory.queue_capacity * sizeof(rte_mbuf*)));
   if (memory.object == nullptr || memory.queue == nullptr) return base::make_error("the stack's memory is too small for its wire");
   return memory;
-}
-
-// The ring takes a sixth of the memory that the stack may use at most. A slot of 4 KB would hold what the stack sends, one of 8 KB holds 16 MSETs of ten keys as well: what
-// does not fit takes a system call more (redis-benchmark -P 16 -t mset: 1.02 instead of 0.98 times loopback).
-RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
-  uint32_t slot_bytes = power_of_two(mtu + kSlotOverhead < 2048 ? 2048 : mtu + kSlotOverhead);
-  const uint32_t budget = (memory_mb(opening.config) << 20) / 12;
-  uint32_t slots = kMostSlots;
-  while (slots > kLeastSlots && slots * slot_bytes > budget) slots /= 2;
-  const uint32_t room = slot_bytes;
-  if (room == kPage) slot_bytes *= 2;
-  return RingShape{slot_bytes < kPage ? kPage : slot_bytes, slot_bytes, slots, room};
-}
-
-base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept {
-  const RingShape shape = ring_shape(opening, mtu);
-  auto pool = make_pool(opening, shape.frame_room);
-  if (!pool) return pool.error();
-  auto memory = wire_memory(opening, sizeof(PacketWire), **pool);
-  if (!memory) return memory.error();
-  if (auto finished = sockets.finish(interface); !finished) return finished.error();
-
-  const PacketRing ring(sockets.ring(), shape.slot_bytes, shape.slots);
-  auto* wire = new (memory->object) PacketWire(sockets, ring, shape.frame_room, *pool, memory->queue, memory->queue_capacity);
-  wire->mutable_facts().mtu = static_cast<uint16_t>(mtu);
-  wire->mutable_facts().link_needs_checksum = true;
-  wire->mutable_facts().finishes_tcp = true;
-  return wire;
 }
 
 }  // namespace netstack

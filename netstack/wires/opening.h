@@ -1,4 +1,4 @@
-// What the openers of the kinds of wires share: the request, addresses as text, pool sizes, wires over a packet socket.
+// What the openers of the kinds of wires share: the request, addresses as text, pool sizes.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,6 @@
 #include "netstack/wires/dpdk_wire.h"
 #include "netstack/wires/frame_pool.h"
 #include "netstack/wires/open_wire.h"
-#include "netstack/wires/kernel/packet_sockets.h"
 
 namespace netstack {
 
@@ -23,6 +22,10 @@ struct Opening {
 inline constexpr uint32_t kDefaultNetwork = 198U << 24 | 18U << 16;
 
 [[nodiscard]] constexpr uint32_t swap_to_wire(uint32_t host) noexcept { return __builtin_bswap32(host); }
+
+[[nodiscard]] uint32_t power_of_two(uint32_t at_least) noexcept;
+// The configured bound of what the stack may add to the RSS, or its default.
+[[nodiscard]] uint32_t memory_mb(const StackConfig& config) noexcept;
 
 // "198.18.0.2" into `out` (16 bytes).
 void format_address(uint32_t address_be, char* out) noexcept;
@@ -45,19 +48,5 @@ struct WireMemory {
   uint32_t queue_capacity;
 };
 base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept;
-
-// The ring of a packet wire.
-struct RingShape {
-  uint32_t block_bytes, slot_bytes, slots;
-  uint32_t frame_room;  // of the pool's frames: one that the stack sends fits
-};
-[[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
-// A wire over `sockets` on `interface`, which is up and in the calling thread's network namespace.
-base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept;
-
-base::Result<Wire*> open_veth(const Opening& opening) noexcept;
-base::Result<Wire*> open_packet(const Opening& opening) noexcept;
-base::Result<Wire*> open_memif(const Opening& opening) noexcept;
-base::Result<Wire*> open_tap(const Opening& opening) noexcept;
 
 }  // namespace netstack

@@ -6,7 +6,7 @@
 # Debian's static archives are position independent. Copies of them are changed, never the originals:
 #  - descriptors: whatever makes one (redirect_common.syms) calls a version of ours that moves it into the hidden range;
 #  - the interrupt service (one member of EAL) is left out, interrupts.cc stands in for it;
-#  - memif and tap get lists of their own;
+#  - memif and tap get lists of their own (in the folders of their wires);
 #  - eal_common_options.c keeps a 4 KiB thread-local buffer for directories of plugins. Static TLS of a dlmopen'ed object is
 #    scarce and we have no plugins: the section's size field is written down to 64 bytes. For the same reason the member
 #    with rte_strerror() and its buffer is left out, tls.cc has both of its names;
@@ -47,7 +47,9 @@ ar r net_memif.a "$ethdev_member" 2>/dev/null
 
 for name in $drivers eal; do
   objcopy --redefine-syms="$here/redirect_common.syms" $name.a
-  if [ -e "$here/redirect_$name.syms" ]; then objcopy --redefine-syms="$here/redirect_$name.syms" $name.a; fi
+  for list in "$here"/*/redirect_"$name".syms; do
+    if [ -e "$list" ]; then objcopy --redefine-syms="$list" $name.a; fi
+  done
 done
 objcopy --redefine-syms="$here/redirect_memory.syms" net_memif.a
 

@@ -1,4 +1,4 @@
-// What DPDK's archives call in place of libc, EAL's log and EAL's memory (see prelink.sh for who calls what).
+// What DPDK's archives call in place of libc, EAL's log and EAL's memory (see prelink.sh for who calls what; memif's own are in memif/).
 //
 // Three rules that the originals break and these keep: a descriptor never stays among the program's numbers; nothing
 // blocks, since the caller holds the stack's lock; memory that is taken after a fork comes from the arena, because the heads
@@ -20,23 +20,28 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "netstack/wires/control.h"
-#include "netstack/wires/last_fd.h"
-#include "netstack/wires/memif/memif_peer.h"
+#include "netstack/wires/redirected.h"
 
 using base::as_arg;
 using base::kernel_call;
 using netstack::Control;
+using netstack::moved_high;
+using netstack::to_libc;
 
+namespace netstack {
 namespace {
 
-// A kernel result in libc's shape.
+int last_fd = -1;
+
+}  // namespace
+
+int last_dpdk_fd() noexcept { return last_fd; }
+
 long to_libc(long result) noexcept {
   if (result >= 0 || result < -4095) return result;
   errno = static_cast<int>(-result);
   return -1;
 }
-
-int last_fd = -1;
 
 int moved_high(long fd) noexcept {
   if (fd < 0) return static_cast<int>(to_libc(fd));
@@ -46,16 +51,7 @@ int moved_high(long fd) noexcept {
   return static_cast<int>(to_libc(high));
 }
 
-// A descriptor of memif: known to all members if there is a Control, which there is whenever memif runs.
-int adopted(long fd) noexcept {
-  if (fd < 0) return static_cast<int>(to_libc(fd));
-  Control* control = Control::current();
-  return control == nullptr ? moved_high(fd) : static_cast<int>(to_libc(control->adopt_fd(static_cast<int>(fd))));
-}
-
-}  // namespace
-
-int netstack::last_dpdk_fd() noexcept { return last_fd; }
+}  // namespace netstack
 
 extern "C" {
 
@@ -145,37 +141,6 @@ void zps_dpdk_free(void* piece) {
   Control* control = Control::current();
   if (control != nullptr) control->arena->release(piece);
   else rte_free(piece);
-}
-
-// memif. Its sockets do not block: connect() would wait for a server whose program is busy elsewhere.
-int zps_memif_socket(int domain, int type, int protocol) {
-  return adopted(kernel_call(SYS_socket, domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
-}
-int zps_memif_accept(int fd, sockaddr* address, socklen_t* length) {
-  return adopted(kernel_call(SYS_accept4, fd, as_arg(address), as_arg(length), SOCK_CLOEXEC | SOCK_NONBLOCK));
-}
-int zps_memif_eventfd(unsigned value, int flags) { return adopted(kernel_call(SYS_eventfd2, value, flags)); }
-int zps_memif_memfd_create(const char* name, unsigned flags) {
-  return adopted(kernel_call(SYS_memfd_create, as_arg(name), flags | MFD_CLOEXEC));
-}
-int zps_memif_close(int fd) {
-  Control* control = Control::current();
-  if (control != nullptr && control->memif != nullptr) control->memif->closing(fd, *control);
-  if (control != nullptr && control->drop_fd(fd)) return 0;
-  return static_cast<int>(to_libc(kernel_call(SYS_close, fd)));
-}
-void* zps_memif_mmap(void*, size_t bytes, int, int, int fd, long) {
-  Control* control = Control::current();
-  void* address = control == nullptr ? nullptr : control->map_region(fd, bytes);
-  if (address == nullptr) errno = ENOMEM;
-  if (address == nullptr && control != nullptr && control->memif != nullptr) {
-    control->memif->complain("a region is larger than 64 MB, or its file is shorter than told or could become shorter");
-  }
-  return address == nullptr ? MAP_FAILED : address;
-}
-int zps_memif_munmap(void* address, size_t) {
-  Control* control = Control::current();
-  return control != nullptr && control->unmap_region(address) ? 0 : -1;
 }
 
 }  // extern "C"

@@ -30,23 +30,23 @@ class MemoryWire final : public netstack::Wire {
  public:
   static constexpr int kFrames = 2048;
   static constexpr int kMtu = 1500;
-  static constexpr uint16_t kSendsLong = 9000, kTakesIn = 65500;
+  static constexpr uint16_t kGsoMaxSize = 9000, kGroMaxSize = 65500;
 
   void join(MemoryWire& peer, uint8_t last_mac_byte, Segments segments) {
     peer_ = &peer;
     const bool checksums = segments != Segments::unchecked;
     facts_ = {"memory", {2, 0, 0, 0, 0, last_mac_byte}, kMtu, !checksums, checksums};
     if (segments == Segments::by_reference) {
-      facts_.finishes_tcp = true;
-      facts_.sends_long = kSendsLong;
-      facts_.takes_in = kTakesIn;
+      facts_.tcp_checksum_offload = true;
+      facts_.gso_max_size = kGsoMaxSize;
+      facts_.gro_max_size = kGroMaxSize;
     }
     for (int i = 0; i < kFrames; i++) free_[i] = i;
     free_count_ = kFrames;
   }
 
   // From now on the peer may send frames of so many IP bytes.
-  void take_in(uint16_t bytes) { facts_.takes_in = bytes; }
+  void set_gro_max_size(uint16_t bytes) { facts_.gro_max_size = bytes; }
 
   // As if somebody else were at the other end from now on.
   void new_peer() { facts_.peers++; }
@@ -60,7 +60,7 @@ class MemoryWire final : public netstack::Wire {
       if (count + static_cast<int>(end - head_) > capacity) break;
       for (; head_ != end; head_++, count++) {
         Frame& frame = frames_[inbox_[head_ % kFrames]];
-        out[count] = {frame.data, frame.length, &frame, frame.scratch, facts_.finishes_tcp, frame.continues};
+        out[count] = {frame.data, frame.length, &frame, frame.scratch, facts_.tcp_checksum_offload, frame.continues};
       }
     }
     return count;
@@ -78,7 +78,7 @@ class MemoryWire final : public netstack::Wire {
   }
   void send(void* handle, uint32_t length) noexcept override {
     auto* frame = static_cast<Frame*>(handle);
-    if (facts_.finishes_tcp) {
+    if (facts_.tcp_checksum_offload) {
       frame->length = length;
       frame->piece_count = 0;
       waiting_[waiting_count_++] = frame;
@@ -97,7 +97,7 @@ class MemoryWire final : public netstack::Wire {
   void flush() noexcept override {
     for (int i = 0; i < waiting_count_; i++) {
       Frame* const frame = waiting_[i];
-      uint8_t whole[kTakesIn + 14];
+      uint8_t whole[kGroMaxSize + 14];
       uint32_t length = frame->length;
       memcpy(whole, frame->data, length);
       for (int k = 0; k < frame->piece_count; k++) {
@@ -135,7 +135,7 @@ class MemoryWire final : public netstack::Wire {
   // Puts a frame into this wire's inbox, as if the peer had sent it.
   void deliver(const uint8_t* data, uint32_t length) noexcept {
     constexpr uint32_t kRoom = sizeof frames_[0].data;
-    if (cut || static_cast<uint32_t>(free_count_) * kRoom < length || (length > kRoom && facts_.takes_in == 0)) return;
+    if (cut || static_cast<uint32_t>(free_count_) * kRoom < length || (length > kRoom && facts_.gro_max_size == 0)) return;
     for (uint32_t at = 0; at < length; at += kRoom) {
       Frame& frame = take();
       frame.length = length - at < kRoom ? length - at : kRoom;
@@ -218,7 +218,7 @@ class MemoryWire final : public netstack::Wire {
   unsigned head_ = 0, tail_ = 0;
   bool held_ = false;
   uint32_t held_length_ = 0;
-  uint8_t held_frame_[kTakesIn + 14];
+  uint8_t held_frame_[kGroMaxSize + 14];
   int waiting_count_ = 0;
   Frame* waiting_[kFrames];
   int free_[kFrames];

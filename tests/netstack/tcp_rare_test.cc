@@ -40,13 +40,13 @@ uint32_t announced_segment() { return syn_frame.size() >= 58 && syn_frame[54] ==
 
 // A link that brings larger frames than the stack sends: the peer is told, and both ends start with ten of its segments.
 TEST_F(TcpRare, LargerFramesInThanOutAreAnnounced) {
-  constexpr uint16_t kTakesIn = 9040;
+  constexpr uint16_t kGroMaxSize = 9040;
   pair_ = Pair::get(Segments::unchecked);
   SetUp();
   const auto keep_syn = [](const uint8_t* data, uint32_t length) {
     if (length > 54 && data[23] == IPPROTO_TCP && (data[47] & 2) != 0) syn_frame.assign(data, data + length);
   };
-  pair_.server_wire().take_in(kTakesIn);
+  pair_.server_wire().set_gro_max_size(kGroMaxSize);
   pair_.server_wire().tap = keep_syn;
   auto [client, server] = connected(81);
   EXPECT_EQ(9000u, announced_segment());
@@ -70,7 +70,7 @@ TEST_F(TcpRare, LargerFramesInThanOutAreAnnounced) {
   pair_.settle();
   again_client->info(&info);
   EXPECT_LT(info.tcpi_snd_cwnd, 20u);
-  pair_.server_wire().take_in(0);
+  pair_.server_wire().set_gro_max_size(0);
   again_client->release();
   again_server->release();
 }
@@ -129,7 +129,7 @@ TEST_F(TcpRare, TheEndComesLastThroughASmallWindow) {
   for (const int buffer : {2304, 5000, 9000, 20'000}) {
     for (const size_t step : {400u, 3000u}) {
       auto [client, server] = connected();
-      pair_.server_wire().take_in(MemoryWire::kMtu);  // so that the buffer may be less than two segments
+      pair_.server_wire().set_gro_max_size(MemoryWire::kMtu);  // so that the buffer may be less than two segments
       ASSERT_EQ(0, server->set_option(TcpOption::receive_buffer_bytes, buffer));
       (void)send_text(*client, std::string(600'000, 'e'));
       pair_.pass(1000);
@@ -145,7 +145,7 @@ TEST_F(TcpRare, TheEndComesLastThroughASmallWindow) {
       EXPECT_EQ(600'000u, seen) << buffer << " " << step;
       server->release();
       pair_.pass(3000);
-      pair_.server_wire().take_in(MemoryWire::kTakesIn);
+      pair_.server_wire().set_gro_max_size(MemoryWire::kGroMaxSize);
     }
   }
 }
@@ -169,8 +169,8 @@ TEST_F(TcpRare, AReceiveBufferHoldsTwoSegments) {
     ASSERT_GT(n, 0) << seen;
     seen += static_cast<size_t>(n);
   }
-  EXPECT_GT(most, size_t{MemoryWire::kTakesIn});
-  EXPECT_LE(most, size_t{2 * MemoryWire::kTakesIn});
+  EXPECT_GT(most, size_t{MemoryWire::kGroMaxSize});
+  EXPECT_LE(most, size_t{2 * MemoryWire::kGroMaxSize});
   client->release();
   server->release();
 }

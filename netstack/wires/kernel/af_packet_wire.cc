@@ -3,8 +3,9 @@
 #include <cstring>
 
 #include "netstack/wires/eal.h"
-#include "netstack/wires/opening.h"
+#include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/rtnetlink.h"
+#include "netstack/wires/opening.h"
 
 namespace netstack {
 

@@ -76,10 +76,10 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
     } else {
       copy_out(ring_.frame(*slot), length, frames, pieces);
     }
-    const bool checked = (slot->tp_status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0;
+    const bool verified = (slot->tp_status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0;
     for (uint32_t i = 0; i < pieces; i++) {
       const uint32_t bytes = i + 1 < pieces ? frame_room_ : length - i * frame_room_;
-      out[taken++] = RxFrame{rte_pktmbuf_mtod(frames[i], uint8_t*), bytes, frames[i], rte_mbuf_to_priv(frames[i]), checked, i > 0};
+      out[taken++] = RxFrame{rte_pktmbuf_mtod(frames[i], uint8_t*), bytes, frames[i], rte_mbuf_to_priv(frames[i]), verified, i > 0};
     }
     ring_.pop();
   }
@@ -165,8 +165,8 @@ void PacketWire::flush() noexcept {
 uint32_t PacketWire::most_whole(rte_mbuf* first) const noexcept {
   uint32_t to_be;
   memcpy(&to_be, rte_pktmbuf_mtod_offset(first, uint8_t*, kIpDestinationAt), sizeof to_be);
-  const bool full = first->pkt_len == (facts_.sends_long != 0 ? facts_.sends_long : facts_.mtu) + SegmentTrain::kEthernetBytes;
-  return full && to_be == facts_.host_be ? facts_.takes_in + SegmentTrain::kEthernetBytes - SegmentTrain::kHeaderBytes : 0;
+  const bool full = first->pkt_len == (facts_.gso_max_size != 0 ? facts_.gso_max_size : facts_.mtu) + SegmentTrain::kEthernetBytes;
+  return full && to_be == facts_.host_be ? facts_.gro_max_size + SegmentTrain::kEthernetBytes - SegmentTrain::kHeaderBytes : 0;
 }
 
 // One message of the first of `frames` and of those behind it that join; how many they are.

@@ -9,9 +9,10 @@
 
 #include "base/syscall.h"
 #include "netstack/wires/eal.h"
-#include "netstack/wires/last_fd.h"
-#include "netstack/wires/opening.h"
+#include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/rtnetlink.h"
+#include "netstack/wires/opening.h"
+#include "netstack/wires/redirected.h"
 
 namespace netstack {
 namespace {

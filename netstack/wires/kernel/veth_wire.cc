@@ -20,8 +20,9 @@
 #include "base/high_fd.h"
 #include "base/syscall.h"
 #include "netstack/wires/eal.h"
-#include "netstack/wires/opening.h"
+#include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/rtnetlink.h"
+#include "netstack/wires/opening.h"
 
 namespace netstack {
 namespace {
@@ -156,8 +157,8 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   memcpy(facts.name, "veth", 5);
   facts.ends_here = true;
   if (link_mtu != mtu) {
-    facts.takes_in = static_cast<uint16_t>(link_mtu);
-    facts.sends_long = kLongSegment;
+    facts.gro_max_size = static_cast<uint16_t>(link_mtu);
+    facts.gso_max_size = kLongSegment;
     facts.host_be = kernel_be;
   }
   random_mac(facts.mac);

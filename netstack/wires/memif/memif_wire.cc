@@ -16,6 +16,8 @@
 // A peer that dies leaves its memory mapped until the control event is run; nothing unmaps the rings under a poller, since control
 // events are run under the stack's lock.
 // Source: the memif protocol version 2 (messages of 128 bytes on SOCK_SEQPACKET, rings in shared memory).
+#include "netstack/wires/memif/memif_wire.h"
+
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -33,7 +35,6 @@
 #include "netstack/wires/eal.h"
 #include "netstack/wires/memif/memif_peer.h"
 #include "netstack/wires/memif/memif_rings.h"
-#include "netstack/wires/opening.h"
 
 namespace netstack {
 namespace {

@@ -106,7 +106,7 @@ TEST_F(PacketWireTest, TakesAFrameLongerThanASlotInPieces) {
       RxFrame frames[netstack::kBurst];
       const int count = receive(frames, netstack::kBurst);
       for (int i = 0; i < count; i++) {
-        EXPECT_TRUE(frames[i].checked) << "it has not left the machine";
+        EXPECT_TRUE(frames[i].checksum_verified) << "it has not left the machine";
         pieces.push_back(frames[i]);
         bytes += frames[i].length;
       }

@@ -29,7 +29,7 @@ TEST_F(VethWire, AnswersPings) {
   EXPECT_STREQ(opened_.address.wire, "veth zps0 (af_packet)");
   EXPECT_STREQ(opened_.wire->facts().name, "veth");
   EXPECT_EQ(opened_.wire->facts().mtu, 3998);
-  EXPECT_EQ(opened_.wire->facts().takes_in, 65500);
+  EXPECT_EQ(opened_.wire->facts().gro_max_size, 65500);
   printf("load %.1f ms, open %.1f ms\n", opened_.load_ms, opened_.open_ms);
   Responder responder(*opened_.wire, opened_.address.address_be);
   Pinger pinger(opened_.address.address_be);

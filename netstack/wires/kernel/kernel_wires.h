@@ -1,0 +1,26 @@
+// The wires whose other side is an interface of this kernel: their openers, and what those over packet sockets share.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "netstack/wires/dpdk_wire.h"
+#include "netstack/wires/kernel/packet_sockets.h"
+#include "netstack/wires/opening.h"
+
+namespace netstack {
+
+// The ring of a packet wire.
+struct RingShape {
+  uint32_t block_bytes, slot_bytes, slots;
+  uint32_t frame_room;  // of the pool's frames: one that the stack sends fits
+};
+[[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
+// A wire over `sockets` on `interface`, which is up and in the calling thread's network namespace.
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept;
+
+base::Result<Wire*> open_veth(const Opening& opening) noexcept;
+base::Result<Wire*> open_packet(const Opening& opening) noexcept;
+base::Result<Wire*> open_tap(const Opening& opening) noexcept;
+
+}  // namespace netstack

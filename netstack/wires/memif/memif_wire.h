@@ -1,0 +1,11 @@
+// The opener of memif wires.
+#pragma once
+
+#include "base/result.h"
+#include "netstack/wires/opening.h"
+
+namespace netstack {
+
+base::Result<Wire*> open_memif(const Opening& opening) noexcept;
+
+}  // namespace netstack

@@ -1,8 +1,11 @@
 // The shim's entry: what libzpstack.so calls after it has loaded this library, and the dispatch of every claimed call.
+#include <cstring>
+
 #include "base/log.h"
 #include "base/user_copy.h"
 #include "shim/family/family.h"
 #include "shim/calls/ledger.h"
+#include "shim/calls/page_zero_pointers.h"
 #include "shim/family/process.h"
 #include "shim/calls/syscall_table.h"
 #include "shim/family/test_hook.h"
@@ -14,6 +17,7 @@ long (*handlers[ZPS_NR_COUNT])(const zps_call& call) noexcept;
 bool counting = false;
 
 int64_t on_syscall(zps_call* call) noexcept {
+  move_out_of_page_zero(call);
   const long result = handlers[call->nr](*call);
   if (counting) [[unlikely]] {
     const bool refused = result == -ENOPROTOOPT || result == -EOPNOTSUPP || result == -ENOSYS;
@@ -44,6 +48,7 @@ void fill(zps_hook* hook) noexcept {
   for (const SyscallRow& row : syscall_rows()) {
     handlers[row.nr] = row.handler;
     hook->claim[row.nr] = row.claim;
+    if (strcmp(engine->mode, "zpoline") == 0) note_pointers(row);
   }
   hook->abi = ZPS_HOOK_ABI;
   hook->on_syscall = on_syscall;

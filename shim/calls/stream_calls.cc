@@ -6,6 +6,7 @@
 #include "base/syscall.h"
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/page_zero_pointers.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/stream_io.h"
 #include "shim/files/user_memory.h"
@@ -28,6 +29,11 @@ long one_part(int64_t memory, int64_t bytes, iovec* out) noexcept {
   return size != 0 && !plausible(out->iov_base, size) ? -EFAULT : 0;
 }
 
+// The kernel's, unless a part is the sled.
+long pass_vector(const zps_call& call) noexcept {
+  return page_zero_is_hooks() && has_part_in_page_zero(call.arg[1], call.arg[2]) ? -EFAULT : kPass;
+}
+
 long vector_call(const zps_call& call, bool receive, int flags) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   const long count = static_cast<long>(static_cast<unsigned long>(call.arg[2]) > INT32_MAX ? -1 : call.arg[2]);
@@ -38,7 +44,7 @@ long vector_call(const zps_call& call, bool receive, int flags) noexcept {
 
 // preadv2 and pwritev2: an offset is for files; of the flags only RWF_NOWAIT (and RWF_HIPRI) has a meaning here.
 long positioned_call(const zps_call& call, bool receive) noexcept {
-  if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return kPass;
+  if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return pass_vector(call);
   const int64_t offset = call.arg[3];
   const int flags = static_cast<int>(call.arg[5]);
   if (offset != -1) return -ESPIPE;
@@ -63,12 +69,12 @@ long shim_write(const zps_call& call) noexcept {
 }
 
 long shim_readv(const zps_call& call) noexcept {
-  if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return kPass;
+  if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return pass_vector(call);
   return vector_call(call, true, 0);
 }
 
 long shim_writev(const zps_call& call) noexcept {
-  if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return kPass;
+  if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return pass_vector(call);
   return vector_call(call, false, 0);
 }
 

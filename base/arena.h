@@ -6,6 +6,10 @@
 // nobody asked for is never touched and costs no RSS. Its whole state lies at the start of the block; the
 // block's owner holds a lock around every call.
 //
+// It is for what must outlive the death of a member at any instruction of a call (a wire's objects): then at most the piece that was
+// being handed out or given back is lost. The price is that a freed piece serves its own class only; what takes turns in the same memory, and may
+// be forgotten as a whole, lies in a Heap.
+//
 // Invariants: 1 results are 16-byte aligned; 2 an exhausted arena returns nullptr, never aborts;
 // 3 a freed piece goes back to its class only, so a class never shrinks (bounded by the peak per class).
 #pragma once
@@ -44,7 +48,7 @@ class Arena {
   // Bytes that were ever handed out: the most the arena can have added to the RSS.
   [[nodiscard]] size_t touched() const noexcept { return top_; }
 
-  // Forgets every piece at once: for a state that is being rebuilt after its owner died.
+  // Forgets every piece at once.
   void reset() noexcept;
 
   static constexpr int kClasses = 128;

@@ -43,7 +43,7 @@ class LwipStack final : public Stack {
   [[nodiscard]] uint64_t now_ns() const noexcept { return now_ns_; }
   // The same, but asks the clock if nothing has been polling because nothing was pending.
   [[nodiscard]] uint64_t fresh_now_ns() noexcept;
-  [[nodiscard]] base::Arena& arena() noexcept { return *setup_.arena; }
+  [[nodiscard]] base::Heap& arena() noexcept { return *setup_.arena; }
   void add_dirty(LwipStream& stream) noexcept {
     dirty_.push_back(&stream);
     dirty_count_++;

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/arena.h"
+#include "base/heap.h"
 #include "netstack/stack.h"
 #include "netstack/wire.h"
 
@@ -13,7 +13,7 @@ namespace netstack {
 // Everything pointed to lies in memory the family shares and outlives the stack.
 struct StackSetup {
   Wire* wire;
-  base::Arena* arena;  // lwIP's heap: emptied by recover()
+  base::Heap* arena;  // lwIP's heap: emptied by recover()
   void* region;        // region_bytes zero bytes, 64-byte aligned: the stack object, endpoints and tables; survives recover()
   size_t region_bytes;
   uint32_t address_be;

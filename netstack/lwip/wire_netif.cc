@@ -80,7 +80,7 @@ pbuf* wrap_pieces(const RxFrame* pieces, int count) noexcept {
 // The frame's bytes in the arena and its pieces back on the wire; nullptr if there is no room (they go back all the same).
 // What is received may fill three quarters of the arena: the rest is for ACKs and for what programs must send before they read on.
 pbuf* copy_pieces(Wire& wire, const RxFrame* pieces, int count) noexcept {
-  const base::Arena& arena = the_stack->arena();
+  const base::Heap& arena = the_stack->arena();
   const bool room = arena.used() < arena.capacity() / 4 * 3;
   pbuf* p = room ? pbuf_alloc(PBUF_RAW, static_cast<u16_t>(bytes_of(pieces, count)), PBUF_RAM) : nullptr;
   if (p != nullptr) {

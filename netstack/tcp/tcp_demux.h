@@ -18,7 +18,7 @@
 
 #include <cstdint>
 
-#include "base/arena.h"
+#include "base/heap.h"
 #include "lwip/priv/tcp_priv.h"
 
 namespace netstack {
@@ -46,7 +46,7 @@ class TcpDemux {
   void reset() noexcept;
   // The connections of a table that its owner may have died in: `visit` gets what lies in `arena`, and each may be half changed.
   template <class Visit>
-  void for_each_left(const base::Arena& arena, Visit visit) const noexcept {
+  void for_each_left(const base::Heap& arena, Visit visit) const noexcept {
     for (const tcp_pcb* pcb : buckets_) {
       for (int hops = 0; hops < kBuckets && arena.contains(pcb, sizeof *pcb); hops++, pcb = static_cast<const tcp_pcb*>(pcb->ext_args[1].data)) visit(*pcb);
     }

@@ -1,7 +1,7 @@
-/* How lwIP is built: one stack on one wire, driven by poll(), everything allocated from a bounded shared arena.
+/* How lwIP is built: one stack on one wire, driven by poll(), everything allocated from a bounded shared heap (base/heap.h).
  *
  * What deviates from lwIP's habits, and why:
- *  - Memory: mem_malloc and every pool come from base::Arena (MEM_LIBC_MALLOC with our functions, MEMP_MEM_MALLOC), so
+ *  - Memory: mem_malloc and every pool come from base::Heap (MEM_LIBC_MALLOC with our functions, MEMP_MEM_MALLOC), so
  *    that all state lies in memory a fork family shares and no pool size needs guessing. An exhausted arena is a lost
  *    segment, which TCP mends.
  *  - Time: a tick of 40 ms gives Linux's figures: delayed ACKs of at most 40 ms, retransmission after 160-240 ms at

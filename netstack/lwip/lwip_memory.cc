@@ -2,13 +2,13 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "netstack/lwip/lwip_stack.h"
+#include "netstack/lwip/lwip_core.h"
 
-using netstack::the_stack;
+using netstack::the_core;
 
 extern "C" {
 
-void* zps_lwip_allocate(size_t bytes) { return the_stack->arena().allocate(bytes); }
+void* zps_lwip_allocate(size_t bytes) { return the_core->arena().allocate(bytes); }
 
 void* zps_lwip_allocate_cleared(size_t count, size_t bytes) {
   void* piece = zps_lwip_allocate(count * bytes);
@@ -16,12 +16,12 @@ void* zps_lwip_allocate_cleared(size_t count, size_t bytes) {
   return piece;
 }
 
-void zps_lwip_release(void* piece) { the_stack->arena().release(piece); }
+void zps_lwip_release(void* piece) { the_core->arena().release(piece); }
 
-uint32_t zps_lwip_random() { return the_stack->random(); }
+uint32_t zps_lwip_random() { return the_core->random(); }
 
 void zps_lwip_assert_failed(const char* message, const char* file, int line) {
-  if (the_stack->count_assertion() == 1) base::log(base::LogLevel::error, "lwIP: %s:%d: %s", file, line, message);
+  if (the_core->count_assertion() == 1) base::log(base::LogLevel::error, "lwIP: %s:%d: %s", file, line, message);
 }
 
 // The Internet checksum's sum (RFC 1071), not complemented: 64 bits at a time with end-around carry, then folded.

@@ -123,23 +123,10 @@ tcp_pcb* TcpDemux::find(uint32_t local_be, uint32_t remote_be, uint16_t local_po
   return pcb;
 }
 
-uint32_t TcpDemux::locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {
-  const uint32_t bucket = bucket_of(local_be, remote_be, local_port, remote_port);
-  __builtin_prefetch(&buckets_[bucket]);
-  return bucket;
-}
-
-void TcpDemux::prefetch_pcb(uint32_t bucket) const noexcept {
-  const auto* pcb = reinterpret_cast<const char*>(buckets_[bucket]);
-  if (pcb == nullptr) return;
-  for (size_t i = 0; i < sizeof(tcp_pcb); i += 64) __builtin_prefetch(pcb + i, 1);
-}
-
-void TcpDemux::prefetch_owner(uint32_t bucket, size_t owner_bytes) const noexcept {
-  const tcp_pcb* pcb = buckets_[bucket];
-  if (pcb == nullptr) return;
-  const auto* owner = static_cast<const char*>(pcb->callback_arg);
-  for (size_t i = 0; i < owner_bytes; i += 64) __builtin_prefetch(owner + i, 1);
+const void* const* TcpDemux::locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {
+  tcp_pcb* const* bucket = &buckets_[bucket_of(local_be, remote_be, local_port, remote_port)];
+  __builtin_prefetch(bucket);
+  return reinterpret_cast<const void* const*>(bucket);
 }
 
 void TcpDemux::arm_slowly(tcp_pcb* pcb) noexcept {

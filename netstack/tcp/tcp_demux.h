@@ -57,11 +57,8 @@ class TcpDemux {
   // Takes a PCB out of table and lists; false if it is in none.
   bool remove(tcp_pcb* pcb) noexcept;
   [[nodiscard]] tcp_pcb* find(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
-  // The same lookup in steps, so that the input loop can have each step's memory in the cache before it is read:
-  // the bucket's place, the likely PCB behind it, and what that PCB's callbacks will touch.
-  [[nodiscard]] uint32_t locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
-  void prefetch_pcb(uint32_t bucket) const noexcept;
-  void prefetch_owner(uint32_t bucket, size_t owner_bytes) const noexcept;
+  // Where the same lookup will start, for who wants the likely PCB there in the cache before it is read; the place itself is asked for here.
+  [[nodiscard]] const void* const* locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
 
   // Moves a connection to the armed list, or from it to the parked list or to none.
   void arm(tcp_pcb* pcb) noexcept {

@@ -5,13 +5,13 @@
 #include <cstring>
 #include <sys/epoll.h>
 
-#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_hooks.h"
 
 namespace netstack {
 
-LwipListener::LwipListener(LwipStack& stack, const SocketAddress& local, int backlog, bool reuse_port) noexcept
-    : stack_(stack), local_(local), backlog_(backlog < 0 ? 0 : backlog), reuse_port_(reuse_port) {
+LwipListener::LwipListener(Tcp& tcp, const SocketAddress& local, int backlog, bool reuse_port) noexcept
+    : tcp_(tcp), local_(local), backlog_(backlog < 0 ? 0 : backlog), reuse_port_(reuse_port) {
   rebuild();
 }
 
@@ -35,7 +35,7 @@ uint32_t LwipListener::ready() const noexcept { return queued_ > 0 ? EPOLLIN | E
 err_t LwipListener::on_accept(void* self, tcp_pcb* pcb, err_t) noexcept {
   if (pcb == nullptr) return ERR_OK;  // a SYN met an empty arena: the peer tries again
   auto& listener = *static_cast<LwipListener*>(self);
-  LwipStream* stream = listener.stack_.take_stream();
+  LwipStream* stream = listener.tcp_.make_stream();
   if (stream == nullptr) return ERR_MEM;
   listener.half_open_--;
   stream->adopt(pcb, listener);
@@ -63,7 +63,7 @@ TcpStream* LwipListener::accept(SocketAddress* peer, long* error) noexcept {
 
 // The options are kept in a stream's own form, so that accepted streams copy them whole.
 long LwipListener::set_option(TcpOption option, int value) noexcept {
-  LwipStream carrier(stack_);
+  LwipStream carrier(tcp_);
   carrier.options_ = options_;
   const long result = carrier.set_option(option, value);
   carrier.DirtyLink::unlink();
@@ -83,13 +83,13 @@ void LwipListener::release() noexcept {
   }
   queued_ = 0;
   // Half-open connections are always armed.
-  const PcbList& armed = stack_.demux().armed();
+  const PcbList& armed = tcp_.demux().armed();
   for (tcp_pcb* pcb = armed.front(); pcb != nullptr;) {
     tcp_pcb* const next = PcbList::after(pcb);
     if (pcb->state == SYN_RCVD && pcb->listener == &pcb_) tcp_abort(pcb);
     pcb = next;
   }
-  stack_.free_listener(*this);
+  tcp_.free_listener(*this);
 }
 
 }  // namespace netstack

@@ -14,7 +14,7 @@ namespace netstack {
 
 class LwipListener final : public TcpListener {
  public:
-  LwipListener(LwipStack& stack, const SocketAddress& local, int backlog, bool reuse_port) noexcept;
+  LwipListener(Tcp& tcp, const SocketAddress& local, int backlog, bool reuse_port) noexcept;
 
   [[nodiscard]] uint32_t ready() const noexcept override;
   [[nodiscard]] TcpStream* accept(SocketAddress* peer, long* error) noexcept override;
@@ -41,7 +41,7 @@ class LwipListener final : public TcpListener {
   static constexpr int kMaxHalfOpen = 1024;
   static err_t on_accept(void* self, tcp_pcb* pcb, err_t error) noexcept;
 
-  LwipStack& stack_;
+  Tcp& tcp_;
   tcp_pcb_listen pcb_;
   base::List<AcceptLink> queue_;
   LwipStream::Options options_;

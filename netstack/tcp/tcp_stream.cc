@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 
 #include "netstack/lwip/lwip_errno.h"
-#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_hooks.h"
 
 namespace netstack {
@@ -23,7 +23,7 @@ constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
 
 }  // namespace
 
-LwipStream::LwipStream(LwipStack& stack) noexcept : stack_(stack) {}
+LwipStream::LwipStream(Tcp& tcp) noexcept : tcp_(tcp) {}
 
 void LwipStream::announce(uint32_t events) noexcept {
   if (released_) return;
@@ -66,12 +66,12 @@ void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
 
 long LwipStream::bind(const SocketAddress& local) noexcept {
   if (phase_ != Phase::fresh || bound_) return -EINVAL;
-  if (local.address_be != 0 && !stack_.owns(local.address_be)) return -EADDRNOTAVAIL;
+  if (local.address_be != 0 && !tcp_.core.neighbours.owns(local.address_be)) return -EADDRNOTAVAIL;
   const uint16_t port = lwip_ntohs(local.port_be);
   if (port != 0) {
-    if (!options_.reuse_address && stack_.ports().users(port) != 0) return -EADDRINUSE;
-    if (stack_.port_taken_by_listener(local, false)) return -EADDRINUSE;
-    stack_.ports().use(port);
+    if (!options_.reuse_address && tcp_.ports().users(port) != 0) return -EADDRINUSE;
+    if (tcp_.listeners.taken(local, false)) return -EADDRINUSE;
+    tcp_.ports().use(port);
     bound_ = true;
   }
   local_ = local;
@@ -79,10 +79,10 @@ long LwipStream::bind(const SocketAddress& local) noexcept {
 }
 
 uint16_t LwipStream::choose_port(const SocketAddress& peer) noexcept {
-  const uint32_t own = stack_.setup().address_be;
+  const uint32_t own = tcp_.own_address_be();
   const uint16_t peer_port = lwip_ntohs(peer.port_be);
-  return stack_.ports().choose(stack_.random(), [&](uint16_t port) {
-    return stack_.demux().find(own, peer.address_be, port, peer_port) == nullptr && !stack_.port_taken_by_listener({0, lwip_htons(port)}, false);
+  return tcp_.ports().choose(tcp_.core.random(), [&](uint16_t port) {
+    return tcp_.demux().find(own, peer.address_be, port, peer_port) == nullptr && !tcp_.listeners.taken({0, lwip_htons(port)}, false);
   });
 }
 
@@ -94,12 +94,12 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
     read_closed_ = write_closed_ = peer_closed_ = false;
     if (error_ != 0) return -take_error();
   }
-  if (!stack_.routes(peer.address_be) || peer.port_be == 0) return peer.port_be == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
-  const uint32_t own = stack_.setup().address_be;
+  if (!tcp_.core.neighbours.routes(peer.address_be) || peer.port_be == 0) return peer.port_be == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
+  const uint32_t own = tcp_.own_address_be();
   uint16_t port = lwip_ntohs(local_.port_be);
   if (port == 0) {
     port = choose_port(peer);
-  } else if (stack_.demux().find(own, peer.address_be, port, lwip_ntohs(peer.port_be)) != nullptr) {
+  } else if (tcp_.demux().find(own, peer.address_be, port, lwip_ntohs(peer.port_be)) != nullptr) {
     port = 0;
   }
   if (port == 0) return -EADDRNOTAVAIL;
@@ -120,7 +120,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   local_ = {own, lwip_htons(port)};
   peer_ = peer;
   phase_ = Phase::connecting;
-  connect_ns_ = stack_.fresh_now_ns() | 1;
+  connect_ns_ = tcp_.timers.fresh_now_ns() | 1;
   return 0;
 }
 
@@ -137,7 +137,7 @@ err_t LwipStream::on_connected(void* self, tcp_pcb* pcb, err_t) noexcept {
 void LwipStream::pcb_gone() noexcept {
   pcb_ = nullptr;
   if (peer_closed_ && fin_sent_) phase_ = Phase::closed;
-  if (released_) stack_.free_stream(*this);
+  if (released_) tcp_.free_stream(*this);
 }
 
 void LwipStream::fail(int error) noexcept {
@@ -210,7 +210,7 @@ void LwipStream::release() noexcept {
   const bool unread = received_bytes_ > 0;
   released_ = true;
   drop_received();
-  if (bound_) stack_.ports().unuse(lwip_ntohs(local_.port_be));
+  if (bound_) tcp_.ports().unuse(lwip_ntohs(local_.port_be));
   bound_ = false;
   if (pcb_ != nullptr && pcb_->state == SYN_SENT) {
     give_up_connecting();
@@ -219,7 +219,7 @@ void LwipStream::release() noexcept {
   }
   if (pcb_ != nullptr && pcb_->state == TIME_WAIT) detach();
   if (pcb_ == nullptr) {
-    stack_.free_stream(*this);
+    tcp_.free_stream(*this);
     return;
   }
   tcp_set_flags(pcb_, TF_RXCLOSED);
@@ -227,7 +227,7 @@ void LwipStream::release() noexcept {
   write_closed_ = true;
   if (fin_sent_) {
     pcb_->tmr = tcp_ticks;  // FIN-WAIT-2 is bounded from here on
-    stack_.arm(pcb_);
+    tcp_.timers.arm(pcb_);
   }
   (void)output();
 }
@@ -236,7 +236,7 @@ void LwipStream::dispose() noexcept {
   free_chunks();
   drop_received();
   DirtyLink::unlink();
-  OwedAck::unlink();
+  DelayedAck::unlink();
   AcceptLink::unlink();
 }
 
@@ -254,9 +254,9 @@ void LwipStream::forget_everything() noexcept {
   chunks_ = last_chunk_ = feeding_ = nullptr;
   acknowledged_ = fed_ = written_;
   DirtyLink::prev = DirtyLink::next = nullptr;
-  OwedAck::prev = OwedAck::next = nullptr;
+  DelayedAck::prev = DelayedAck::next = nullptr;
   AcceptLink::prev = AcceptLink::next = nullptr;
-  if (bound_) stack_.ports().use(lwip_ntohs(local_.port_be));
+  if (bound_) tcp_.ports().use(lwip_ntohs(local_.port_be));
   const bool alive = phase_ == Phase::connected || phase_ == Phase::connecting;
   if (alive && !(peer_closed_ && fin_sent_)) error_ = ECONNRESET;
   if (phase_ != Phase::fresh) {
@@ -275,7 +275,7 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
     return ERR_OK;
   }
   stream->queue_received(p);
-  stream->stack_.note_arrival();
+  stream->tcp_.output.data_received();
   if (stream->received_bytes_ >= stream->low_water_) {
     stream->announce(kReadable);
   } else if (stream->write_closed_) {
@@ -359,7 +359,7 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
 // As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for room
 // for a whole one, and sends less only when its timer says so.
 uint32_t LwipStream::receive_window() const noexcept {
-  const uint32_t frame = stack_.gro_max_size() != 0 ? stack_.gro_max_size() : stack_.frame_mtu();
+  const uint32_t frame = tcp_.facts().gro_max_size != 0 ? tcp_.facts().gro_max_size : tcp_.facts().mtu;
   const auto asked = static_cast<uint32_t>(options_.receive_buffer);
   return asked < 2 * frame ? 2 * frame : asked;
 }
@@ -385,7 +385,7 @@ void LwipStream::open_window(size_t bytes) noexcept {
   (void)tcp_update_rcv_ann_wnd(pcb_);
   const uint32_t edge = pcb_->rcv_nxt + pcb_->rcv_wnd;
   const uint32_t inflation = TCP_SEQ_GT(edge, pcb_->rcv_ann_right_edge) ? edge - pcb_->rcv_ann_right_edge : 0;
-  const uint32_t two_segments = 2 * stack_.counted_segment(*pcb_), half = buffer / 2;
+  const uint32_t two_segments = 2 * tcp_.frame_mss(*pcb_), half = buffer / 2;
   const uint32_t much = two_segments < half ? two_segments : half;
   // Whoever has read everything says the same window each time: segments that change nothing else are what Linux's TCP takes quickest.
   if (received_bytes_ == 0 || inflation >= much) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;

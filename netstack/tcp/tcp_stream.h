@@ -22,19 +22,19 @@
 
 namespace netstack {
 
-class LwipStack;
+class Tcp;
 class LwipListener;
 
 // Queued in the stack's list of streams that have something to send.
 struct DirtyLink : base::ListNode {};
 // Queued in the stack's list of streams whose peer waits for an acknowledgement.
-struct OwedAck : base::ListNode {};
+struct DelayedAck : base::ListNode {};
 // Queued in a listener's accept queue.
 struct AcceptLink : base::ListNode {};
 
-class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, public AcceptLink {
+class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, public AcceptLink {
  public:
-  explicit LwipStream(LwipStack& stack) noexcept;
+  explicit LwipStream(Tcp& tcp) noexcept;
 
   // TcpStream.
   [[nodiscard]] uint32_t ready() const noexcept override;
@@ -84,7 +84,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void window_may_open() noexcept {
     if (feeding_ != nullptr) mark_dirty();
   }
-  bool was_put_off = false;     // it had something to send while nothing is (LwipStack::put_off)
+  bool deferred = false;     // it had something to send while nothing is (FrameOutput)
   uint32_t recovery_point = 0;  // what had been sent when fast recovery began (RFC 6582)
 
  private:
@@ -144,7 +144,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public OwedAck, pub
   void sample_round_trip() noexcept;
   [[nodiscard]] uint16_t choose_port(const SocketAddress& peer) noexcept;
 
-  LwipStack& stack_;
+  Tcp& tcp_;
   tcp_pcb* pcb_ = nullptr;
 
   // Receive queue: pbufs linked by `next`, each holding its own reference.

@@ -4,7 +4,7 @@
 #include <sys/epoll.h>
 #include <linux/tcp.h>
 
-#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
 
 namespace netstack {
@@ -29,7 +29,7 @@ void LwipStream::apply_options() noexcept {
   }
   if (options_.keepalive) {
     ip_set_option(pcb_, SOF_KEEPALIVE);
-    stack_.arm(pcb_);  // so that it is filed under keepalive when it goes idle
+    tcp_.timers.arm(pcb_);  // so that it is filed under keepalive when it goes idle
   } else {
     ip_reset_option(pcb_, SOF_KEEPALIVE);
   }

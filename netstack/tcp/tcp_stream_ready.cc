@@ -3,7 +3,7 @@
 // Compiled without vector instructions, as stack.h promises.
 #include <sys/epoll.h>
 
-#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
 
 namespace netstack {
@@ -44,14 +44,14 @@ size_t LwipStream::write_room() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
   const size_t used = unsent_bytes();
   if (used >= limit) return 0;
-  const base::Heap& arena = *stack_.setup().arena;
+  const base::Heap& arena = tcp_.arena();
   if (used > 0 && arena.used() > arena.capacity() / 8 * 7) return 0;
   return limit - used;
 }
 
 // Linux: free space of at least half of what is queued, that is a third of the buffer. Nobody can write into a full arena.
 bool LwipStream::writable() const noexcept {
-  const base::Heap& arena = *stack_.setup().arena;
+  const base::Heap& arena = tcp_.arena();
   return write_room() * 3 >= static_cast<size_t>(options_.send_buffer) && arena.used() < arena.capacity() / 16 * 15;
 }
 

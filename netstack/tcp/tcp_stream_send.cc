@@ -1,9 +1,27 @@
 // Send side of a stream: from write() over lwIP's short queue and our chunks to tcp_output.
+//
+// The problem. lwIP keeps what is unsent and what is unacknowledged in two lists of segments: every tcp_write() walks the first to its end, every
+// tcp_output() walks the second, and all of it is in memory twice, as the program's bytes and as lwIP's. With the send buffer that Linux gives a
+// socket (tcp_wmem, megabytes) each write would cost as much as all before it.
+//
+// Our choice. The buffer is ours, and lwIP holds no more than the window lets out:
+//
+//     write()  --copy-->  lwIP's unsent            while nothing waits here: a request or a reply is copied once
+//              --copy-->  chunks  --reference-->   lwIP's unsent, as acknowledgements come (on_sent() -> mark_dirty() -> output() -> feed())
+//
+//     acknowledged_ ........ fed_ ........ written_     offsets in the stream; sk_wmem_queued is written_ - acknowledged_
+//
+//  - feed_budget() says how much: whole segments within min(cwnd, snd_wnd) (RFC 5681, 2), cut for the peer's largest window (Linux:
+//    tcp_bound_to_half_wnd()), and something to probe with when the window is shut (RFC 9293, 3.8.6.1).
+//  - A chunk is freed when all that was fed from it is acknowledged, because lwIP refers to it until then (and retransmits from it).
+//  - What is held back (TCP_CORK, MSG_MORE; Linux: 200 ms at most) stays here as well: lwIP has Nagle's algorithm (RFC 9293, 3.7.4), but no cork.
+//  - The FIN goes to lwIP when everything is with lwIP, and not before: finish_sending().
+// Rejected: lwIP's own queue up to the send buffer (above); one buffer per stream (65536 streams share one arena).
 #include <cerrno>
 #include <cstring>
 #include <sys/epoll.h>
 
-#include "netstack/lwip/lwip_stack.h"
+#include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
 
 namespace netstack {
@@ -28,7 +46,7 @@ constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
 }  // namespace
 
 void LwipStream::mark_dirty() noexcept {
-  if (!DirtyLink::linked()) stack_.add_dirty(*this);
+  if (!DirtyLink::linked()) tcp_.output.add(*this);
 }
 
 long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
@@ -39,7 +57,7 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
     return -EAGAIN;
   }
   const bool was_empty = written_ == acknowledged_;
-  const uint64_t now_ns = was_empty ? stack_.fresh_now_ns() : stack_.now_ns();
+  const uint64_t now_ns = was_empty ? tcp_.timers.fresh_now_ns() : tcp_.now_ns();
   more_ = more;
   size_t room = write_room();
   size_t done = 0, wanted = 0;
@@ -56,7 +74,7 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   }
   if (done < wanted) {
     no_space_ = true;
-    stack_.arm(pcb_);  // if it is memory that lacks, no ACK may come to tell that there is some again
+    tcp_.timers.arm(pcb_);  // if it is memory that lacks, no ACK may come to tell that there is some again
   }
   if (done == 0) return wanted == 0 ? 0 : -EAGAIN;
   if (was_empty) progress_ns_ = now_ns;
@@ -66,7 +84,7 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   }
   if (holding() && held_since_ns_ == 0) held_since_ns_ = now_ns | 1;
   mark_dirty();
-  stack_.wrote(done);
+  tcp_.output.push(done);
   return static_cast<long>(done);
 }
 
@@ -89,7 +107,7 @@ uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
 
 // To what fits a frame. But not while something is queued: lwIP trusts that no segment is longer than they all may be.
 void LwipStream::shorten_segments() noexcept {
-  const uint32_t segment = stack_.counted_segment(*pcb_);
+  const uint32_t segment = tcp_.frame_mss(*pcb_);
   const bool queues = pcb_->unsent != nullptr || pcb_->unacked != nullptr;
   if (segment < pcb_->mss && !queues) pcb_->mss = static_cast<u16_t>(segment);
 }
@@ -99,7 +117,7 @@ void LwipStream::shorten_segments() noexcept {
 void LwipStream::raise_window() noexcept {
   window_raised_ = true;
   if (pcb_->snd_wnd_max < kWindowSegments * pcb_->mss) shorten_segments();
-  const uint32_t segment = stack_.gro_max_size() > kHeaderBytes + pcb_->mss ? stack_.gro_max_size() - kHeaderBytes : pcb_->mss;
+  const uint32_t segment = tcp_.facts().gro_max_size > kHeaderBytes + pcb_->mss ? tcp_.facts().gro_max_size - kHeaderBytes : pcb_->mss;
   if (pcb_->cwnd < kInitialSegments * segment) pcb_->cwnd = kInitialSegments * segment;
 }
 
@@ -117,7 +135,7 @@ size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
       const size_t eager = least(kEagerSegments * pcb_->mss, kEagerBytes);
       if (waiting_in_lwip() >= eager) {
         mark_dirty();
-        stack_.flush();
+        tcp_.output.flush();
         if (waiting_in_lwip() >= eager) break;
       }
     }
@@ -131,7 +149,7 @@ size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
     Chunk* chunk = last_chunk_;
     if (chunk == nullptr || chunk->filled == chunk->capacity) {
       uint32_t capacity = bytes - done > kSmallChunk ? kLargeChunk : kSmallChunk;
-      auto* memory = stack_.arena().allocate(sizeof(Chunk) + capacity);
+      auto* memory = tcp_.arena().allocate(sizeof(Chunk) + capacity);
       if (memory == nullptr) break;
       chunk = static_cast<Chunk*>(memory);
       *chunk = {nullptr, 0, capacity, 0, 0};
@@ -182,7 +200,7 @@ bool LwipStream::finish_sending() noexcept {
   }
   if (released_ && fin_sent_ && chunks_ == nullptr) {
     detach();
-    stack_.free_stream(*this);
+    tcp_.free_stream(*this);
     return false;
   }
   return true;
@@ -193,11 +211,11 @@ bool LwipStream::output() noexcept {
   if (!window_raised_ && phase_ == Phase::connected) {
     raise_window();
   }
-  stack_.arm(pcb_);
+  tcp_.timers.arm(pcb_);
   feed();
   if (write_closed_ && !finish_sending()) return true;
-  if (was_put_off) tcp_clear_flags(pcb_, TF_NAGLEMEMERR);  // it was no lack of memory
-  was_put_off = false;
+  if (deferred) tcp_clear_flags(pcb_, TF_NAGLEMEMERR);  // it was no lack of memory
+  deferred = false;
   if (tcp_output(pcb_) != ERR_OK) return false;
   // lwIP leaves out what is to be acknowledged at once while Nagle holds data back: two such peers would wait for each other.
   if (tcp_is_flag_set(pcb_, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb_);
@@ -207,7 +225,7 @@ bool LwipStream::output() noexcept {
 err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
   auto* stream = static_cast<LwipStream*>(self);
   stream->acknowledged_ += bytes;
-  stream->progress_ns_ = stream->stack_.now_ns();
+  stream->progress_ns_ = stream->tcp_.now_ns();
   if (stream->rtt_sent_ns_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
   while (stream->chunks_ != nullptr && stream->chunks_->fed == stream->chunks_->filled &&
          stream->chunks_->end_offset <= stream->acknowledged_) {
@@ -215,7 +233,7 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
     stream->chunks_ = chunk->next;
     if (stream->feeding_ == chunk) stream->feeding_ = chunk->next;
     if (stream->last_chunk_ == chunk) stream->last_chunk_ = nullptr;
-    stream->stack_.arena().release(chunk);
+    stream->tcp_.arena().release(chunk);
   }
   if (stream->feeding_ != nullptr) stream->mark_dirty();  // fed once, when all ACKs of this turn are in
   if (stream->no_space_ && stream->writable()) {
@@ -231,7 +249,7 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
 
 // RFC 6298's smoothing over the time from write() to its acknowledgement; retransmitted data gives no sample (Karn).
 void LwipStream::sample_round_trip() noexcept {
-  const auto sample = static_cast<uint32_t>((stack_.now_ns() - rtt_sent_ns_) / 1000);
+  const auto sample = static_cast<uint32_t>((tcp_.now_ns() - rtt_sent_ns_) / 1000);
   rtt_sent_ns_ = 0;
   if (pcb_ == nullptr || pcb_->nrtx != 0) return;
   if (rtt_us_ == 0) {
@@ -248,7 +266,7 @@ void LwipStream::free_chunks() noexcept {
   while (chunks_ != nullptr) {
     Chunk* const chunk = chunks_;
     chunks_ = chunk->next;
-    stack_.arena().release(chunk);
+    tcp_.arena().release(chunk);
   }
   last_chunk_ = feeding_ = nullptr;
   acknowledged_ = fed_ = written_;
@@ -257,7 +275,7 @@ void LwipStream::free_chunks() noexcept {
 // Resets a connection whose time is up; a released stream ends with it.
 void LwipStream::give_up(int error) noexcept {
   abort(released_ ? 0 : error);
-  if (released_) stack_.free_stream(*this);
+  if (released_) tcp_.free_stream(*this);
 }
 
 // lwIP's keepalive stops when this side has said its FIN, but the peer may have much to say still. False: it did not answer, and is given up.
@@ -275,7 +293,7 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   if (phase_ == Phase::connecting) {
     const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
     pcb_->rto = static_cast<s16_t>(kInitialRtoTicks << doublings);  // lwIP itself never backs off a SYN
-    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !stack_.neighbour_known(peer_.address_be)) abort(EHOSTUNREACH);
+    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !tcp_.core.neighbours.knows_way_to(peer_.address_be)) abort(EHOSTUNREACH);
     return true;
   }
   const bool outstanding = written_ != acknowledged_;

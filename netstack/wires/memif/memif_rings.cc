@@ -118,7 +118,7 @@ uint32_t MemifRings::take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint3
       memcpy(to + length, from, bytes);
       length += bytes;
     }
-    if (client_) descriptor.length = frame_bytes_;  // an empty buffer again
+    if (client_) descriptor.length = frame_bytes_;  // an empty buffer again: the server fills up to what is said here
     ++*slot;
     if (!more) break;
     if (*slot == end) {

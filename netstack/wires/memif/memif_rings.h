@@ -8,11 +8,20 @@
 // the client fills buffers and moves `head`, the server reads them and moves `tail`. In the ring to the client the client offers empty
 // buffers by `head`, the server fills them and moves `tail`. Both positions only grow, modulo 2^16.
 //
+//     to the server:  client fills, head ->        server reads, tail ->      (client: room = slots - (next - tail))
+//     to the client:  client offers empty, head -> server fills, tail ->      (server: room = head - next)
+//
+// Filled slots become the peer's with one store-release of the position for a whole burst, which its load-acquire pairs with (as
+// virtqueue_kick() and io_uring's tails do it): publish(). The position that the peer moves is read only when the room known is used up, since each
+// read fetches a cache line from the other core. The same cost is why slots are asked for ahead, four of them at a time: the
+// descriptors and buffers were written last by the other core, and to be written here they must be owned (prefetchw), not merely read.
+//
 // Whatever lies in shared memory may change at any time: each descriptor is read once and checked against its region, and positions
 // that cannot be are taken as "nothing there". A peer that writes such things harms its own frames only; the first of each connection is logged.
 //
 // Invariants: 1 everything here is called with the stack's lock held; 2 the object lies in memory the family shares, and its pointers hold in
 // every member that has caught up (control.h).
+// Sources: the memif protocol, version 2 (libmemif's memif.h); docs/decisions/memif-rings.md.
 #pragma once
 
 #include <atomic>
@@ -33,8 +42,9 @@ class MemifRings {
   // Begins with a new connection whose frames have up to `frame_bytes`. False if what the peer told makes no sense.
   [[nodiscard]] bool attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes) noexcept;
   void detach() noexcept {
+    // A member may die between two lines, and others then ask attached(): what it implies is taken away after it and put there before it.
     receive_ = {};
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // attached() implies both
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     send_ = {};
     published_ = 0;
     room_ = 0;

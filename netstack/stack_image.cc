@@ -1,7 +1,7 @@
 // The stack image's one door: makes the stack of this copy.
 #include <new>
 
-#include "netstack/lwip/lwip_stack.h"
+#include "netstack/lwip_stack.h"
 
 namespace netstack {
 
@@ -10,10 +10,8 @@ extern "C" [[gnu::visibility("default")]] size_t zps_stack_region_bytes() { retu
 extern "C" [[gnu::visibility("default")]] Stack* zps_stack_make(const StackSetup* setup) {
   if (setup->region_bytes < sizeof(StackRegion)) return nullptr;
   auto* region = static_cast<StackRegion*>(setup->region);
-  auto* stack = new (region->stack_storage) LwipStack(*setup);
-  the_stack = stack;
-  region->demux.start(setup->seed);
-  stack->start_lwip();
+  auto* stack = new (region->stack_storage) LwipStack(*setup, *region);
+  stack->start();
   return stack;
 }
 

@@ -1,0 +1,192 @@
+// Frames to pbufs, and the loop that hands them to lwIP.
+//
+// A received frame (each piece of one) becomes a custom pbuf that lies in the frame's own scratch memory and points to its bytes;
+// freeing the pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the
+// arena instead and the frame goes back at once, so that ACKs can always be received.
+//
+// The loop looks ahead: connection state is what misses the cache, and a burst names it all in advance. Each step's memory is asked for some
+// frames before it is read: the frame, the table's slot, the PCB that the slot leads to, the endpoint that the PCB leads to. (What VPP and DPDK's
+// pipelines do by vectors.)
+#include "netstack/lwip/frame_input.h"
+
+#include <cstring>
+
+#include "base/check.h"
+#include "lwip/ip4.h"
+#include "netstack/lwip/frame_fields.h"
+#include "netstack/lwip/lwip_core.h"
+
+namespace netstack {
+namespace {
+
+struct FramePbuf {
+  pbuf_custom custom;
+  void* handle;
+};
+static_assert(sizeof(FramePbuf) <= kFramePrivateBytes);
+
+constexpr uint32_t kCopyBreakBytes = 128;  // shorter frames are mostly ACKs, released before input returns
+
+void release_frame(pbuf* p) noexcept { the_core->wire().release(reinterpret_cast<FramePbuf*>(p)->handle); }
+
+pbuf* wrap_frame(const RxFrame& frame) noexcept {
+  auto* wrapped = static_cast<FramePbuf*>(frame.scratch);
+  pbuf& p = wrapped->custom.pbuf;
+  p.next = nullptr;
+  p.payload = frame.data;
+  p.tot_len = p.len = static_cast<u16_t>(frame.length);
+  p.type_internal = PBUF_REF;
+  p.flags = PBUF_FLAG_IS_CUSTOM;
+  p.ref = 1;
+  p.if_idx = 0;
+  wrapped->custom.custom_free_function = release_frame;
+  wrapped->handle = frame.handle;
+  return &p;
+}
+
+// What the `count` pieces of one frame hold together.
+uint32_t bytes_of(const RxFrame* pieces, int count) noexcept {
+  uint32_t bytes = 0;
+  for (int i = 0; i < count; i++) bytes += pieces[i].length;
+  return bytes;
+}
+
+// The pieces of one frame as a chain.
+pbuf* wrap_pieces(const RxFrame* pieces, int count) noexcept {
+  pbuf* chain = nullptr;
+  for (int i = count; i-- > 0;) {
+    pbuf* const p = wrap_frame(pieces[i]);
+    p->next = chain;
+    if (chain != nullptr) p->tot_len = static_cast<u16_t>(p->tot_len + chain->tot_len);
+    chain = p;
+  }
+  return chain;
+}
+
+template <size_t kBytes>
+void prefetch_object(const void* object) noexcept {
+  for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(static_cast<const char*>(object) + i, 1);
+}
+
+void prefetch_state(const FrameView& view) noexcept {
+  if (view.slot != nullptr && *view.slot != nullptr) prefetch_object<FrameView::kStateBytes>(*view.slot);
+}
+
+void prefetch_owner(const FrameView& view) noexcept {
+  if (view.slot == nullptr || *view.slot == nullptr) return;
+  prefetch_object<FrameView::kOwnerBytes>(field<const void*>(static_cast<const uint8_t*>(*view.slot) + view.owner_at));
+}
+
+}  // namespace
+
+FrameInput::FrameInput(LwipCore& core) noexcept : core_(core), wire_(core.wire()) {}
+
+void FrameInput::add(Protocol& protocol) noexcept {
+  for (Protocol*& place : protocols_) {
+    if (place != nullptr) continue;
+    place = &protocol;
+    return;
+  }
+  CHECK(!"no room for another protocol");
+}
+
+void FrameInput::release_pieces(const RxFrame* pieces, int count) noexcept {
+  for (int i = 0; i < count; i++) wire_.release(pieces[i].handle);
+}
+
+// The frame's bytes in the arena and its pieces back on the wire; nullptr if there is no room (they go back all the same).
+// What is received may fill three quarters of the arena: the rest is for ACKs and for what programs must send before they read on.
+pbuf* FrameInput::copy_pieces(const RxFrame* pieces, int count) noexcept {
+  const base::Heap& arena = core_.arena();
+  const bool room = arena.used() < arena.capacity() / 4 * 3;
+  pbuf* p = room ? pbuf_alloc(PBUF_RAW, static_cast<u16_t>(bytes_of(pieces, count)), PBUF_RAM) : nullptr;
+  if (p != nullptr) {
+    auto* to = static_cast<uint8_t*>(p->payload);
+    for (int i = 0; i < count; i++) {
+      memcpy(to, pieces[i].data, pieces[i].length);
+      to += pieces[i].length;
+    }
+  }
+  release_pieces(pieces, count);
+  return p;
+}
+
+// Field by field in its place: a view that is built elsewhere and copied would be read back in larger pieces than it was written in, which stalls.
+void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
+  const uint8_t* d = view.bytes = frame.data;
+  view.slot = nullptr;
+  view.protocol = 0;
+  view.plain_ip = view.fragment = view.other_ip = false;
+  if (frame.continues || frame.length < kEthernetHeader + kIpHeader || field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) return;
+  view.other_ip = d[kProtocolAt] != IP_PROTO_TCP;
+  view.plain_ip = memcmp(d, core_.interface().hwaddr, 6) == 0;
+  view.fragment = (field<uint16_t>(d + kFragmentAt) & PP_HTONS(0x3fff)) != 0;
+  if (d[kIpVersionAt] == kPlainIp && frame.length >= kEthernetHeader + kIpHeader + 4) view.protocol = d[kProtocolAt];
+}
+
+void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept {
+  LwipCore& core = core_;
+  netif& interface = core.interface();
+  if (view.fragment) core.link_timers.keep_running();
+  const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
+  if (view.other_ip && mtu == core.gso_max_size()) interface.mtu = core.frame_mtu();  // what answers it must fit a frame
+  core.output.may_defer = view.protocol == IP_PROTO_TCP;                                // and not what waited for a neighbour's address
+  if (core.tcp_checksum_offload()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;   // but not what loops back, whose sum nobody fills in
+  if (!frame.checksum_verified || view.fragment) interface.chksum_flags |= core.checks_of_unverified();
+  if (view.plain_ip) {
+    p->if_idx = netif_get_index(&interface);
+    p->payload = static_cast<uint8_t*>(p->payload) + kEthernetHeader;
+    p->len = static_cast<u16_t>(p->len - kEthernetHeader);
+    p->tot_len = static_cast<u16_t>(p->tot_len - kEthernetHeader);
+    (void)ip4_input(p, &interface);
+  } else if (interface.input(p, &interface) != ERR_OK) {
+    pbuf_free(p);
+  }
+  interface.chksum_flags = checks;
+  interface.mtu = mtu;
+  core.output.may_defer = true;
+  finish();
+}
+
+void FrameInput::take_burst(const RxFrame* frames, int count) noexcept {
+  constexpr int kFrameAhead = 4, kStateAhead = 6, kOwnerAhead = 3;
+  const bool low = wire_.free_frames() < wire_.total_frames() / 4;
+  FrameView views[kBurst];
+  for (int i = 0; i < count && i < kFrameAhead; i++) __builtin_prefetch(frames[i].data);
+  for (int i = 0; i < count; i++) {
+    if (i + kFrameAhead < count) __builtin_prefetch(frames[i + kFrameAhead].data);
+    __builtin_prefetch(frames[i].scratch, 1);
+    look_at(frames[i], views[i]);
+  }
+  for (Protocol* protocol : protocols_) {
+    if (protocol != nullptr) protocol->begin_burst(views, count);
+  }
+  for (int i = 0; i < count && i < kStateAhead; i++) prefetch_state(views[i]);
+  for (int i = 0; i < count;) {
+    if (i + kStateAhead < count) prefetch_state(views[i + kStateAhead]);
+    if (i + kOwnerAhead < count) prefetch_owner(views[i + kOwnerAhead]);
+    int pieces = 1;
+    while (i + pieces < count && frames[i + pieces].continues) pieces++;
+    const uint32_t bytes = bytes_of(frames + i, pieces);
+    if (bytes > 0xffff) {
+      release_pieces(frames + i, pieces);
+    } else {
+      pbuf* p = low && bytes > kCopyBreakBytes ? copy_pieces(frames + i, pieces) : wrap_pieces(frames + i, pieces);
+      if (p != nullptr) take_one(frames[i], views[i], p);
+    }
+    i += pieces;
+  }
+}
+
+int FrameInput::receive() noexcept {
+  RxFrame frames[kBurst];
+  const int taken = wire_.receive(frames, kBurst);
+  if (taken > 0) take_burst(frames, taken);
+  if (core_.interface().loop_first != nullptr) {
+    netif_poll(&core_.interface());
+    finish();
+  }
+  return taken;
+}
+
+}  // namespace netstack

@@ -1,0 +1,45 @@
+// Frames from the wire to lwIP, without a copy.
+#pragma once
+
+#include "lwip/netif.h"
+#include "netstack/lwip/protocol.h"
+#include "netstack/wire.h"
+
+namespace netstack {
+
+class LwipCore;
+
+class FrameInput {
+ public:
+  explicit FrameInput(LwipCore& core) noexcept;
+
+  // A protocol that is told of each burst. At most kMostProtocols.
+  void add(Protocol& protocol) noexcept;
+  // Hands lwIP what the wire has, and what the stack sent to itself. Returns the number of frames taken off the wire.
+  int receive() noexcept;
+  // Has the protocol called when lwIP is through with the present segment.
+  void finish_for(Protocol& protocol) noexcept { unfinished_ = &protocol; }
+  void reset() noexcept { unfinished_ = nullptr; }
+
+ private:
+  static constexpr int kMostProtocols = 2;
+
+  void look_at(const RxFrame& frame, FrameView& view) const noexcept;
+  [[nodiscard]] pbuf* copy_pieces(const RxFrame* pieces, int count) noexcept;
+  void release_pieces(const RxFrame* pieces, int count) noexcept;
+  void take_burst(const RxFrame* frames, int count) noexcept;
+  void take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept;
+  void finish() noexcept {
+    if (unfinished_ == nullptr) [[likely]] return;
+    Protocol* const protocol = unfinished_;
+    unfinished_ = nullptr;
+    protocol->finish_input();
+  }
+
+  LwipCore& core_;
+  Wire& wire_;
+  Protocol* unfinished_ = nullptr;
+  Protocol* protocols_[kMostProtocols] = {};
+};
+
+}  // namespace netstack

@@ -1,0 +1,24 @@
+// Ageing of neighbours and fragments.
+#include "netstack/lwip/link_timers.h"
+
+#include "lwip/etharp.h"
+#include "lwip/ip4_frag.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint64_t kLongestWaitNs = (IP_REASS_MAXAGE + 2) * Clock::kSecondNs;
+
+}  // namespace
+
+void LinkTimers::keep_running() noexcept { until_ns_ = clock_.now_ns() + kLongestWaitNs; }
+
+void LinkTimers::run() noexcept {
+  uint64_t turns = (clock_.now_ns() - next_ns_) / Clock::kSecondNs + 1;
+  next_ns_ = clock_.now_ns() + Clock::kSecondNs;
+  if (turns > ARP_MAXAGE) turns = ARP_MAXAGE;
+  for (uint64_t i = 0; i < turns; i++) etharp_tmr();
+  for (uint64_t i = 0; i < turns && i <= IP_REASS_MAXAGE; i++) ip_reass_tmr();
+}
+
+}  // namespace netstack

@@ -1,0 +1,91 @@
+// lwIP's start and its interface.
+#include "netstack/lwip/lwip_core.h"
+
+#include <cstring>
+
+#include "base/check.h"
+#include "lwip/etharp.h"
+#include "lwip/init.h"
+#include "netif/ethernet.h"
+#include "netstack/lwip/frame_fields.h"
+#include "netstack/lwip/siphash.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint64_t kStarvedRetryNs = 1'000'000;
+
+err_t send_frame(netif*, pbuf* p) noexcept { return the_core->output.send(p); }
+
+}  // namespace
+
+LwipCore* the_core = nullptr;
+
+LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
+    : setup_(setup),
+      facts_(setup.wire->facts()),
+      tcp_checksum_offload_(facts_.tcp_checksum_offload),
+      checks_of_unverified_(facts_.link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0),
+      clock(setup.now_ns),
+      link_timers(clock),
+      input(*this),
+      output(*this),
+      neighbours(interface_, setup_, saved),
+      random_state_{setup.seed[0], setup.seed[1]} {}
+
+err_t LwipCore::init_interface(netif* interface) noexcept {
+  const LwipCore& core = *the_core;
+  const WireFacts& facts = core.facts();
+  CHECK(facts.gso_max_size <= TCP_MSS + kIpHeader + kTcpHeader);
+  interface->name[0] = 'z';
+  interface->name[1] = 'p';
+  interface->output = etharp_output;
+  interface->linkoutput = send_frame;
+  interface->hwaddr_len = ETH_HWADDR_LEN;
+  memcpy(interface->hwaddr, facts.mac, ETH_HWADDR_LEN);
+  const uint16_t wanted = core.setup().mtu;
+  interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.gso_max_size != 0 ? facts.gso_max_size : facts.mtu;
+  interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
+  u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
+  if (facts.tcp_checksum_offload) {
+    checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | core.checks_of_unverified()));
+  }
+  NETIF_SET_CHECKSUM_CTRL(interface, checksums);
+  return ERR_OK;
+}
+
+void LwipCore::start() noexcept {
+  lwip_init();
+  clock.read();
+  link_timers.start();
+  memset(static_cast<void*>(&interface_), 0, sizeof interface_);
+  const ip4_addr_t address{setup_.address_be}, mask{mask_be(setup_.prefix)}, gateway{setup_.gateway_be};
+  CHECK(netif_add(&interface_, &address, &mask, &gateway, nullptr, init_interface, ethernet_input) != nullptr);
+  netif_set_default(&interface_);
+  netif_set_link_up(&interface_);
+  netif_set_up(&interface_);  // announces the address with a gratuitous ARP
+  setup_.wire->flush();
+}
+
+void LwipCore::reset() noexcept {
+  setup_.arena->reset();
+  setup_.wire->recover();
+  in_turn_ = false;
+  input.reset();
+  output.reset();
+  link_timers.reset();
+}
+
+uint64_t LwipCore::next_timer_ns() const noexcept {
+  if (interface_.loop_first != nullptr) return clock.now_ns();
+  const uint64_t link_ns = link_timers.next_ns();
+  const uint64_t retry_ns = clock.now_ns() + kStarvedRetryNs;
+  return output.starved() && retry_ns < link_ns ? retry_ns : link_ns;
+}
+
+uint32_t LwipCore::random() noexcept {
+  random_state_[1]++;
+  return static_cast<uint32_t>(siphash(random_state_, &random_state_[1], 1));
+}
+
+}  // namespace netstack

@@ -1,0 +1,50 @@
+// Who is reached how: networks, the way to an address, the neighbour table, and how the table outlives lwIP.
+#pragma once
+
+#include <cstdint>
+
+#include "lwip/etharp.h"
+#include "lwip/netif.h"
+#include "netstack/lwip/stack_setup.h"
+
+namespace netstack {
+
+// A copy of lwIP's neighbour table in the stack's region. Zeros are an empty one.
+struct SavedNeighbours {
+  struct {
+    ip4_addr_t address;
+    uint8_t mac[ETH_HWADDR_LEN];
+  } entries[ARP_TABLE_SIZE];
+  int count;
+};
+
+[[nodiscard]] inline uint32_t mask_be(int prefix) noexcept { return prefix == 0 ? 0 : __builtin_bswap32(~uint32_t{0} << (32 - prefix)); }
+
+class Neighbours {
+ public:
+  Neighbours(netif& interface, const StackSetup& setup, SavedNeighbours& saved) noexcept : interface_(interface), setup_(setup), saved_(saved) {}
+
+  [[nodiscard]] bool owns(uint32_t address_be) const noexcept { return address_be == setup_.address_be; }
+  // Whether there is a way to this address (its networks, its default route).
+  [[nodiscard]] bool routes(uint32_t address_be) const noexcept;
+  // The neighbour that packets to this address go to.
+  [[nodiscard]] uint32_t hop_to(uint32_t address_be) const noexcept { return near(address_be) ? address_be : setup_.gateway_be; }
+  // Whether that one's hardware address is known.
+  [[nodiscard]] bool knows_way_to(uint32_t address_be) noexcept;
+  // Asks for it. False if there was no room for the question.
+  [[nodiscard]] bool ask_way_to(uint32_t address_be) noexcept;
+
+  // Copies lwIP's table into the region, and has a new lwIP learn it. Between the two lwIP's memory may be put back to its first state: without
+  // its neighbours a recovered stack would answer nobody before it had asked for all of them.
+  void save() noexcept;
+  void restore() noexcept;
+
+ private:
+  [[nodiscard]] bool near(uint32_t address_be) const noexcept { return ((address_be ^ setup_.address_be) & mask_be(setup_.prefix)) == 0; }
+
+  netif& interface_;
+  const StackSetup& setup_;
+  SavedNeighbours& saved_;
+};
+
+}  // namespace netstack

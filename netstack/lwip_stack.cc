@@ -1,0 +1,71 @@
+// The stack's turn and its recovery.
+#include "netstack/lwip_stack.h"
+
+#include <cstring>
+
+namespace netstack {
+
+LwipStack::LwipStack(const StackSetup& setup, StackRegion& region) noexcept : core_(setup, region.neighbours), tcp_(core_, region.tcp) {
+  core_.input.add(tcp_);
+  core_.output.serve(tcp_);
+}
+
+void LwipStack::start() noexcept {
+  the_core = &core_;
+  the_tcp = &tcp_;
+  core_.start();
+  tcp_.start();
+}
+
+int LwipStack::poll(uint64_t now_ns) noexcept {
+  core_.begin_turn(now_ns);
+  tcp_.begin_turn();
+  const int taken = core_.input.receive();
+  tcp_.run_due();
+  core_.link_timers.run_due(tcp_.timers.running());
+  flush();
+  core_.end_turn();
+  return taken;
+}
+
+uint64_t LwipStack::next_timer_ns() const noexcept {
+  const uint64_t core_ns = core_.next_timer_ns();
+  const uint64_t tcp_ns = tcp_.next_timer_ns();
+  return tcp_ns < core_ns ? tcp_ns : core_ns;
+}
+
+TcpStream* LwipStack::make_stream() noexcept {
+  LwipStream* stream = tcp_.make_stream();
+  if (stream != nullptr) stream->hold();
+  return stream;
+}
+
+long LwipStack::bind_stream(TcpStream* stream, const SocketAddress& local) noexcept { return static_cast<LwipStream*>(stream)->bind(local); }
+
+TcpListener* LwipStack::listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept {
+  return tcp_.listen(local, backlog, reuse_port, error);
+}
+
+PoolLevels LwipStack::levels() const noexcept {
+  const TcpTables& tables = tcp_.tables;
+  const StackSetup& setup = core_.setup();
+  return {setup.arena->used(),     tables.streams.used(),      tables.listeners.used(), tables.demux.connections(),
+          setup.wire->free_frames(), tables.demux.waiting_count()};
+}
+
+// A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts anew in
+// the image's first data; the neighbour table is carried over, and TCP tells users and peers what is lost.
+void LwipStack::recover() noexcept {
+  tcp_.note_what_is_lost();
+  core_.neighbours.save();
+  const StackSetup& setup = core_.setup();
+  memcpy(setup.image_data, setup.image_pristine, setup.image_bytes);
+  core_.reset();
+  tcp_.reset();
+  start();
+  core_.neighbours.restore();
+  tcp_.tell_what_is_lost();
+  core_.wire().flush();
+}
+
+}  // namespace netstack

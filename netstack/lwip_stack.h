@@ -1,0 +1,50 @@
+// The stack of one image: lwIP on a wire, the protocols on lwIP, and a turn of them all.
+//
+// Here alone is everything known: lwip/ (the core) knows no protocol, a protocol knows the core. Whatever the stack owns lies in the region or
+// the arena, which the family shares; the image's own data hold lwIP's globals and the ways to us, `the_core` and `the_tcp`.
+#pragma once
+
+#include <cstdint>
+
+#include "netstack/lwip/lwip_core.h"
+#include "netstack/stack.h"
+#include "netstack/tcp/tcp.h"
+
+namespace netstack {
+
+struct StackRegion;
+
+class LwipStack final : public Stack {
+ public:
+  LwipStack(const StackSetup& setup, StackRegion& region) noexcept;
+
+  // Stack.
+  int poll(uint64_t now_ns) noexcept override;
+  void flush() noexcept override { tcp_.flush(); }
+  [[nodiscard]] uint64_t next_timer_ns() const noexcept override;
+  [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return core_.clock.now_ns(); }
+  [[nodiscard]] TcpStream* make_stream() noexcept override;
+  [[nodiscard]] long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept override;
+  [[nodiscard]] TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept override;
+  [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return core_.neighbours.owns(address_be); }
+  [[nodiscard]] bool routes(uint32_t address_be) const noexcept override { return core_.neighbours.routes(address_be); }
+  [[nodiscard]] PoolLevels levels() const noexcept override;
+  [[nodiscard]] Wire& wire() noexcept override { return core_.wire(); }
+  void recover() noexcept override;
+
+  // Starts lwIP and what is on it. Once, and again by recover().
+  void start() noexcept;
+
+ private:
+  LwipCore core_;
+  Tcp tcp_;
+};
+
+// What the region holds. Laid over zero-filled memory; only the stack object is constructed, the rest is valid as zeros.
+struct StackRegion {
+  alignas(64) unsigned char stack_storage[sizeof(LwipStack)];
+  TcpTables tcp;
+  SavedNeighbours neighbours;
+};
+
+}  // namespace netstack

@@ -1,0 +1,62 @@
+// The streams that have something to send, and when it leaves.
+//
+// Nothing is sent in a write(): the stream is queued here, and all that are queued are sent in one flush at the end of the turn, so that a frame of
+// each rides on one doorbell (Linux: sk_buff xmit_more, TCP small queues' tasklet, autocorking). Some writes flush earlier:
+//
+//  - Where sending needs no kernel call the peer gets a batch while the program still works on the next one: a server that answers all its
+//    clients before it waits would else take turns with its peer, each idle half of the time.
+//  - Where it needs one, the last of the answers to what the last poll brought in leaves at once (with one client it is the only one, and its
+//    way back into the wait would be part of the round trip), and so does what fills a cache: it is copied twice more.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/list.h"
+#include "netstack/lwip/frame_output.h"
+#include "netstack/tcp/tcp_stream.h"
+
+namespace netstack {
+
+class Tcp;
+
+class OutputQueue {
+ public:
+  explicit OutputQueue(Tcp& tcp) noexcept;
+
+  void add(LwipStream& stream) noexcept {
+    streams_.push_back(&stream);
+    count_++;
+  }
+  // After a write of so many bytes (Linux: tcp_push()): flushes now if one of the reasons above holds.
+  void push(size_t bytes) noexcept {
+    unflushed_bytes_ += bytes;
+    if (count_ < early_flush_ && (!costs_a_call_ || (count_ != answers_due_ && unflushed_bytes_ < kEarlyFlushBytes))) return;
+    if (count_ == answers_due_) answers_due_ = 0;  // a program that answers in many small writes has the others sent together
+    flush();
+  }
+  // A burst comes; in it a stream has got data.
+  void begin_burst() noexcept { answers_due_ = 0; }
+  void data_received() noexcept { answers_due_++; }
+  void flush() noexcept;
+  // Has the connection, whose segment is longer than a frame and cannot leave now, send it in this turn's flush.
+  void defer(LwipStream& stream) noexcept;
+  // The wire had no frame for something. What was refused is marked in its connection, and all that wait are armed.
+  void retry() noexcept;
+  void reset() noexcept;
+
+ private:
+  static constexpr int kEarlyFlush = 24;  // measured with redis over memif, 50 connections: 600 k/s without, 900 k/s with it
+  static constexpr size_t kEarlyFlushBytes = 8192;
+
+  Tcp& tcp_;
+  FrameOutput& frames_;
+  base::List<DirtyLink> streams_;
+  int count_ = 0;
+  int answers_due_ = 0;
+  size_t unflushed_bytes_ = 0;
+  const int early_flush_;
+  const bool costs_a_call_;
+};
+
+}  // namespace netstack

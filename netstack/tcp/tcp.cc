@@ -1,0 +1,158 @@
+// TCP's turn, its endpoints' life, and its way through a recovery.
+#include "netstack/tcp/tcp.h"
+
+#include <cerrno>
+#include <cstddef>
+
+#include "netstack/lwip/frame_fields.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint64_t kRetryNs = 1'000'000;
+static_assert(sizeof(tcp_pcb) <= FrameView::kStateBytes, "raise kStateBytes: so much is asked for ahead");
+static_assert(sizeof(LwipStream) <= FrameView::kOwnerBytes, "raise kOwnerBytes: so much is asked for ahead");
+
+}  // namespace
+
+Tcp* the_tcp = nullptr;
+
+Tcp::Tcp(LwipCore& owner, TcpTables& memory) noexcept
+    : arena_(owner.arena()),
+      clock_(owner.clock),
+      facts_(owner.facts()),
+      core(owner),
+      tables(memory),
+      output(*this),
+      acks(*this),
+      timers(*this, owner.setup().time_wait_ms),
+      repairs(*this),
+      recovery(*this) {
+  tables.demux.start(owner.setup().seed);
+}
+
+// ---------------------------------------------------------------- a turn
+
+void Tcp::run_due() noexcept {
+  if (recovery.new_peers()) [[unlikely]] recovery.ask_peers();
+  if (core.output.starved()) output.retry();
+  if (recovery.resets_owed()) [[unlikely]] recovery.send_resets();
+  timers.run_due();
+}
+
+uint64_t Tcp::next_timer_ns() const noexcept {
+  if (!acks.empty()) return now_ns();
+  const uint64_t due = timers.next_ns();
+  const uint64_t retry = now_ns() + kRetryNs;
+  return (recovery.resets_owed() || recovery.new_peers()) && retry < due ? retry : due;
+}
+
+void Tcp::begin_burst(FrameView* frames, int count) noexcept {
+  output.begin_burst();
+  for (int i = 0; i < count; i++) {
+    FrameView& frame = frames[i];
+    if (frame.protocol != IP_PROTO_TCP) continue;
+    const uint8_t* d = frame.bytes;
+    frame.owner_at = offsetof(tcp_pcb, callback_arg);
+    frame.slot = tables.demux.locate(field<uint32_t>(d + kDestinationAt), field<uint32_t>(d + kSourceAt),
+                                     lwip_ntohs(field<uint16_t>(d + kDestinationPortAt)), lwip_ntohs(field<uint16_t>(d + kSourcePortAt)));
+  }
+}
+
+bool Tcp::defer(const uint8_t* frame) noexcept {
+  tcp_pcb* const pcb = demux().find(field<uint32_t>(frame + kSourceAt), field<uint32_t>(frame + kDestinationAt),
+                                    lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)), lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
+  if (pcb == nullptr || pcb->errf == nullptr) return false;
+  output.defer(*static_cast<LwipStream*>(pcb->callback_arg));
+  return true;
+}
+
+// ---------------------------------------------------------------- endpoints
+
+void Tcp::free_stream(LwipStream& stream) noexcept {
+  stream.dispose();
+  tables.streams.free(&stream);
+}
+
+void Tcp::connection_destroyed(tcp_pcb* pcb) noexcept {
+  repairs.forget(pcb);
+  timers.forget(pcb);
+  if (demux().remove(pcb)) ports().unuse(pcb->local_port);
+  if (pcb->errf != nullptr) {
+    static_cast<LwipStream*>(pcb->callback_arg)->pcb_gone();
+  } else if (pcb->listener != nullptr && pcb->callback_arg != nullptr) {
+    LwipListener::of(pcb->listener)->half_open_changed(-1);
+  }
+}
+
+TcpListener* Tcp::listen(const SocketAddress& wanted, int backlog, bool reuse_port, long* error) noexcept {
+  SocketAddress local = wanted;
+  if (local.address_be != 0 && !core.neighbours.owns(local.address_be)) {
+    *error = -EADDRNOTAVAIL;
+    return nullptr;
+  }
+  if (local.port_be == 0) {
+    local.port_be = lwip_htons(ports().choose(core.random(), [&](uint16_t port) { return ports().users(port) == 0; }));
+  }
+  if (local.port_be == 0 || listeners.taken(local, reuse_port)) {
+    *error = -EADDRINUSE;
+    return nullptr;
+  }
+  LwipListener* listener = tables.listeners.make(*this, local, backlog, reuse_port);
+  if (listener == nullptr) {
+    *error = -ENOBUFS;
+    return nullptr;
+  }
+  file(*listener);
+  *error = 0;
+  return listener;
+}
+
+void Tcp::file(LwipListener& listener) noexcept {
+  listeners.add(listener);
+  ports().use(lwip_ntohs(listener.local().port_be));
+}
+
+void Tcp::free_listener(LwipListener& listener) noexcept {
+  listeners.remove(listener);
+  ports().unuse(lwip_ntohs(listener.local().port_be));
+  tables.listeners.free(&listener);
+}
+
+// ---------------------------------------------------------------- recovery
+
+void Tcp::note_what_is_lost() noexcept {
+  tables.streams.rebuild();
+  recovery.note_connections();
+}
+
+// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams' options
+// and observers.
+void Tcp::reset() noexcept {
+  output.reset();
+  acks.reset();
+  timers.reset();
+  repairs.reset();
+  tables.demux.reset();
+  tables.ports.reset();
+  tables.listeners.rebuild();
+  listeners.reset();
+  tables.listeners.for_each([&](LwipListener& listener) {
+    listener.rebuild();
+    file(listener);
+  });
+}
+
+void Tcp::tell_what_is_lost() noexcept {
+  recovery.begin_resets();
+  tables.streams.for_each([&](LwipStream& stream) {
+    stream.forget_everything();
+    if (!stream.held() || stream.released()) {
+      tables.streams.free(&stream);
+    } else {
+      stream.announce(stream.ready());
+    }
+  });
+}
+
+}  // namespace netstack

@@ -1,0 +1,97 @@
+// TCP on a stack: lwIP's connections, and around them what lwIP lacks.
+//
+// The parts, each a class with its reason in its own file:
+//   TcpTables      connections by four-tuple, ports, endpoints: in the region, and they outlive lwIP
+//   ListenerTable  which listener a SYN belongs to
+//   OutputQueue    who has something to send, and when it leaves
+//   DelayedAcks    acknowledgements owed
+//   TcpTimers      when lwIP's timers run
+//   TcpRepairs     what lwIP's state machine does wrong, segment by segment
+//   TcpRecovery    connections that a dead member leaves behind
+// LwipStream and LwipListener are the endpoints that users see. lwIP reaches all this through `the_tcp`, from the hooks in tcp_hooks.cc.
+#pragma once
+
+#include <cstdint>
+
+#include "netstack/lwip/lwip_core.h"
+#include "netstack/tcp/delayed_acks.h"
+#include "netstack/tcp/listener_table.h"
+#include "netstack/tcp/output_queue.h"
+#include "netstack/tcp/tcp_recovery.h"
+#include "netstack/tcp/tcp_repairs.h"
+#include "netstack/tcp/tcp_tables.h"
+#include "netstack/tcp/tcp_timers.h"
+
+namespace netstack {
+
+class Tcp final : public Protocol {
+ public:
+  Tcp(LwipCore& owner, TcpTables& memory) noexcept;
+
+  // lwIP has started, for the first time or again.
+  void start() noexcept { timers.start(); }
+
+  // A turn, as the stack's top drives it: before the wire is asked; after it was; and when this protocol wants the next one.
+  void begin_turn() noexcept { acks.send_all(); }
+  void run_due() noexcept;
+  void flush() noexcept { output.flush(); }
+  [[nodiscard]] uint64_t next_timer_ns() const noexcept;
+
+  // Protocol.
+  void begin_burst(FrameView* frames, int count) noexcept override;
+  void finish_input() noexcept override { repairs.after_segment(); }
+  [[nodiscard]] bool defer(const uint8_t* frame) noexcept override;
+
+  // Endpoints.
+  [[nodiscard]] LwipStream* make_stream() noexcept { return tables.streams.make(*this); }
+  [[nodiscard]] bool streams_exhausted() const noexcept { return tables.streams.full(); }
+  void free_stream(LwipStream& stream) noexcept;
+  [[nodiscard]] TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept;
+  void free_listener(LwipListener& listener) noexcept;
+
+  // A PCB is about to be freed, for whatever reason.
+  void connection_destroyed(tcp_pcb* pcb) noexcept;
+
+  // After a member died inside the lock, in this order: while lwIP's memory is still as it was left; when that is empty; when lwIP runs again.
+  void note_what_is_lost() noexcept;
+  void reset() noexcept;
+  void tell_what_is_lost() noexcept;
+
+  // Short ways to what endpoints ask for all the time.
+  [[nodiscard]] TcpDemux& demux() noexcept { return tables.demux; }
+  [[nodiscard]] PortTable& ports() noexcept { return tables.ports; }
+  [[nodiscard]] base::Heap& arena() noexcept { return arena_; }
+  [[nodiscard]] uint64_t now_ns() const noexcept { return clock_.now_ns(); }
+  [[nodiscard]] uint32_t own_address_be() const noexcept { return core.setup().address_be; }
+  // What counts as a full segment of what comes, and fits a frame of what goes: the connection's, or what a frame holds.
+  [[nodiscard]] uint32_t frame_mss(const tcp_pcb& pcb) const noexcept {
+    constexpr uint32_t kIpAndTcp = 40;
+    return pcb.mss + kIpAndTcp < facts_.mtu ? pcb.mss : facts_.mtu - kIpAndTcp;
+  }
+
+  // The wire's facts; what its offloads mean for a stream.
+  [[nodiscard]] const WireFacts& facts() const noexcept { return facts_; }
+
+ private:
+  void file(LwipListener& listener) noexcept;
+
+  // Of the core's, without the way through it.
+  base::Heap& arena_;
+  const Clock& clock_;
+  const WireFacts& facts_;
+
+ public:
+  LwipCore& core;
+  TcpTables& tables;
+  ListenerTable listeners;
+  OutputQueue output;
+  DelayedAcks acks;
+  TcpTimers timers;
+  TcpRepairs repairs;
+  TcpRecovery recovery;
+};
+
+// The TCP of this copy of the image. Lies in the image's data: whoever puts that back to its first state sets it again.
+extern Tcp* the_tcp;
+
+}  // namespace netstack

@@ -1,0 +1,106 @@
+// The repairs, by their numbers in tcp_repairs.h.
+#include "netstack/tcp/tcp_repairs.h"
+
+#include "netstack/tcp/tcp.h"
+
+namespace netstack {
+namespace {
+
+tcp_pcb_listen mutual_listener = {};  // stands where lwIP wants a listener for a simultaneous open
+
+// 11. As SYN-RCVD it is on lwIP's path for a repeated SYN, which sends our own again, now with ACK. What is accepted in the end is the stream that
+// connected.
+void open_simultaneously(tcp_pcb* pcb, const tcp_hdr& header) noexcept {
+  if (pcb->unacked == nullptr) return;
+  TCPH_SET_FLAG(pcb->unacked->tcphdr, TCP_ACK);
+  pcb->state = SYN_RCVD;
+  pcb->rcv_nxt = header.seqno + 1;
+  pcb->rcv_ann_right_edge = pcb->rcv_nxt;
+  pcb->snd_wl1 = header.seqno - 1;
+  pcb->snd_wnd = pcb->snd_wnd_max = header.wnd;
+  mutual_listener.accept = LwipStream::on_connected;
+  pcb->listener = &mutual_listener;
+}
+
+// Sends an ACK of the current state in place of processing the segment.
+err_t answer_with_ack(tcp_pcb* pcb) noexcept {
+  tcp_ack_now(pcb);
+  (void)tcp_output(pcb);
+  return ERR_VAL;
+}
+
+}  // namespace
+
+// 12, 13 and 14, their first halves.
+void TcpRepairs::prepare_recovery(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
+  const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
+  const bool counting = recovering || pcb->dupacks > 0;
+  const bool at_shut_window = p.tot_len == 0 && pcb->rcv_wnd == 0 && header.seqno == pcb->rcv_nxt && (flags & TCP_FIN) == 0;
+  if (!counting && !at_shut_window) [[likely]] return;
+  const bool forgotten = p.tot_len > 0 && header.ackno == pcb->lastack && pcb->dupacks > 0;
+  pending_ = {pcb, forgotten ? pcb->dupacks : -1, at_shut_window, recovering, pcb->lastack};
+  if (at_shut_window) pcb->rcv_wnd = 1;
+  tcp_.core.input.finish_for(tcp_);
+}
+
+err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
+  if ((flags & TCP_SYN) != 0) return answer_with_ack(pcb);                                                      // 3
+  if ((flags & (TCP_ACK | TCP_RST)) == 0) return ERR_VAL;                                                       // 2
+  const uint32_t end = header.seqno + p.tot_len + ((flags & TCP_FIN) != 0 ? 1 : 0);
+  if (p.tot_len > 0 && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt)) tcp_.acks.send(pcb);                             // 6
+  if (end != header.seqno && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);  // 4
+  if (pcb->persist_backoff > 0 && pcb->unsent != nullptr && header.ackno == pcb->snd_nxt + 1) pcb->snd_nxt++;   // 7
+  if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt)) pcb->snd_wl1 = header.seqno;  // 8
+  if (header.ackno == pcb->lastack && pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->window_may_open();                  // 9
+  if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;                                                             // 10
+  prepare_recovery(pcb, header, flags, p);
+  return ERR_OK;
+}
+
+err_t TcpRepairs::before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf& p) noexcept {
+  const unsigned flags = TCPH_FLAGS(&header);
+  if ((flags & TCP_SYN) != 0 && (flags & (TCP_FIN | TCP_RST)) != 0) return ERR_VAL;  // 1
+  if (pcb->state == LISTEN) {
+    const bool asks = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    return asks && !LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb))->takes_syn() ? ERR_MEM : ERR_OK;  // 5
+  }
+  if (pcb->state == TIME_WAIT) {
+    if ((flags & TCP_FIN) != 0) tcp_.demux().requeue_waiting(pcb);  // RFC 9293, 3.10.7.4: the 2 MSL begin anew
+    return ERR_OK;
+  }
+  tcp_.timers.arm(pcb);
+  if (pcb->state >= ESTABLISHED) return before_synchronised(pcb, header, flags, p);
+  if (pcb->state == SYN_SENT && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) open_simultaneously(pcb, header);
+  if (pcb->state == SYN_RCVD && pcb->errf == nullptr && (flags & (TCP_ACK | TCP_RST)) == TCP_ACK) {
+    const bool no_room = pcb->listener != nullptr && (LwipListener::of(pcb->listener)->full() || tcp_.streams_exhausted());
+    return no_room ? ERR_MEM : ERR_OK;  // 5
+  }
+  return ERR_OK;
+}
+
+void TcpRepairs::after_segment() noexcept {
+  if (pending_.pcb == nullptr) return;  // the segment has ended the connection
+  tcp_pcb* const pcb = pending_.pcb;
+  pending_.pcb = nullptr;
+  after_segment_of(pcb, pending_);
+}
+
+// 12, 13 and 14, their second halves.
+void TcpRepairs::after_segment_of(tcp_pcb* pcb, const Pending& pending) noexcept {
+  if (pending.dupacks > 0 && pcb->dupacks == 0) pcb->dupacks = static_cast<u8_t>(pending.dupacks);
+  if (pending.close_window && pcb->rcv_wnd > 0) pcb->rcv_wnd--;
+  if (pcb->errf == nullptr) return;
+  auto& stream = *static_cast<LwipStream*>(pcb->callback_arg);
+  const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
+  if (recovering && !pending.recovering) {
+    stream.recovery_point = pcb->snd_nxt;
+  } else if (pending.recovering && !recovering && pcb->unacked != nullptr && TCP_SEQ_GT(pcb->lastack, pending.lastack) &&
+             TCP_SEQ_LT(pcb->lastack, stream.recovery_point) && tcp_rexmit(pcb) == ERR_OK) {
+    tcp_set_flags(pcb, TF_INFR);  // the next hole begins where the partial acknowledgement ends
+    pcb->rtime = 0;
+    pcb->nrtx = 0;
+    (void)tcp_output(pcb);
+  }
+}
+
+}  // namespace netstack

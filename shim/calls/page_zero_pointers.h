@@ -4,8 +4,8 @@
 // such pointers are moved up by a page, to memory that nobody has mapped either: whoever follows them, here or in the kernel, finds the same fault
 // at the same point, after the checks that come before it. NULL itself means "none" for some arguments and stays.
 //
-// Known limits: calls that the hook does not claim (open, stat, pread64 ...) go to the kernel as they are; so do pointers inside structures, but for the
-// parts of an iovec array.
+// Known limits: calls that the hook does not claim (open, stat, pread64 ...) go to the kernel as they are; so do fcntl and ioctl, and pointers inside
+// structures, but for the parts of an iovec array.
 #pragma once
 
 #include <cstdint>

@@ -110,6 +110,7 @@ TEST_P(Null, WhereItMeansNone) {
   ASSERT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, ends[0], &event), 0);
   EXPECT_EFAULT(epoll_ctl(set, EPOLL_CTL_MOD, ends[0], reinterpret_cast<epoll_event*>(at(16))));
   EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_DEL, ends[0], reinterpret_cast<epoll_event*>(at(0))), 0);
+  EXPECT_EQ(fcntl(ends[0], F_DUPFD, 16) & ~15, 16) << "a number";
   EXPECT_EQ(poll(reinterpret_cast<pollfd*>(at(0)), 0, 0), 0);
   EXPECT_EFAULT(poll(reinterpret_cast<pollfd*>(at(0)), 1, 0));
   ASSERT_EQ(write(ends[1], "data", 4), 4);

@@ -40,7 +40,9 @@ TcpStream* LwipStack::make_stream() noexcept {
   return stream;
 }
 
-long LwipStack::bind_stream(TcpStream* stream, const SocketAddress& local) noexcept { return static_cast<LwipStream*>(stream)->bind(local); }
+long LwipStack::bind_stream(TcpStream* stream, const SocketAddress& local) noexcept {
+  return static_cast<LwipStream*>(stream)->bind(local);
+}
 
 TcpListener* LwipStack::listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept {
   return tcp_.listen(local, backlog, reuse_port, error);
@@ -53,8 +55,8 @@ PoolLevels LwipStack::levels() const noexcept {
           setup.wire->free_frames(), tables.demux.waiting_count()};
 }
 
-// A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts anew in
-// the image's first data; the neighbour table is carried over, and TCP tells users and peers what is lost.
+// A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts
+// anew in the image's first data; the neighbour table is carried over, and TCP tells users and peers what is lost.
 void LwipStack::recover() noexcept {
   tcp_.note_what_is_lost();
   core_.neighbours.save();

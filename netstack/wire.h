@@ -22,7 +22,7 @@ struct RxFrame {
   uint32_t length;
   void* handle;
   void* scratch;
-  bool checksum_verified = false;  // CHECKSUM_UNNECESSARY: the device has looked at its TCP or UDP checksum, or the frame has not left the machine
+  bool checksum_verified = false;  // CHECKSUM_UNNECESSARY: the device has looked at TCP's or UDP's, or the frame has not left the machine
   bool continues = false;  // the next piece of the frame before it; all pieces of a frame come in one receive()
 };
 
@@ -53,9 +53,11 @@ struct WireFacts {
   // The largest receive segment: IP bytes in a frame that comes, if that may be more than in one that goes; else 0. Only where no software
   // fills TCP checksums.
   uint16_t gro_max_size = 0;
-  // The largest transmit segment: IP bytes in a TCP segment that is sent, if that may be more than mtu (send_tcp_with() then takes it); else 0.
+  // The largest transmit segment: IP bytes in a TCP segment that is sent, if that may be more than mtu (send_tcp_with() then takes it);
+  // else 0.
   uint16_t gso_max_size = 0;
-  uint32_t host_be = 0;    // the kernel's address at the other end, on a wire that leads to one on this machine: it takes frames of gro_max_size bytes
+  // The kernel's address at the other end, on a wire that leads to one on this machine: it takes frames of gro_max_size bytes.
+  uint32_t host_be = 0;
   bool ends_here = false;  // at this machine's kernel
   uint32_t peers = 0;      // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
@@ -74,14 +76,14 @@ class Wire {
   // one is allocated.
   [[nodiscard]] virtual bool allocate(TxFrame* out) noexcept = 0;
   // Queues an allocated frame of `length` bytes; it is the wire's from here on. Frames leave in order, at
-  // flush() or when the next frame finds a full burst: never before their sender has noted that they are sent, so that recover() knows. A full ring is never a reason to drop on a memory wire: the frame waits
-  // in a software queue that the next flush() drains.
+  // flush() or when the next frame finds a full burst: never before their sender has noted that they are sent, so that recover() knows. A
+  // full ring is never a reason to drop on a memory wire: the frame waits in a software queue that the next flush() drains.
   virtual void send(void* handle, uint32_t length) noexcept = 0;
-  // The same for a TCP segment over IPv4 without options, which the wire may join with others of its connection. If facts().tcp_checksum_offload, its
-  // TCP checksum is the wire's business.
+  // The same for a TCP segment over IPv4 without options, which the wire may join with others of its connection. If
+  // facts().tcp_checksum_offload, its TCP checksum is the wire's business.
   virtual void send_tcp(void* handle, uint32_t length) noexcept { send(handle, length); }
-  // The same for a frame that holds the first `length` bytes, the headers. What follows is in `count` pieces (1 to kMostPieces), which stay as
-  // they are until the next flush() has returned. Only if facts().tcp_checksum_offload.
+  // The same for a frame that holds the first `length` bytes, the headers. What follows is in `count` pieces (1 to kMostPieces), which stay
+  // as they are until the next flush() has returned. Only if facts().tcp_checksum_offload.
   virtual void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept {
     (void)handle, (void)length, (void)pieces, (void)count;
     __builtin_trap();

@@ -7,8 +7,8 @@
 
 namespace netstack {
 
-// tcp_ticks follows the time and not how often a timer ran, so nothing has to run while all connections are idle: the first one that is busy
-// again finds the right time. A clock never goes back, whatever it is given.
+// tcp_ticks follows the time and not how often a timer ran, so nothing has to run while all connections are idle: the first one that is
+// busy again finds the right time. A clock never goes back, whatever it is given.
 class Clock {
  public:
   static constexpr uint64_t kNever = UINT64_MAX;

@@ -36,8 +36,8 @@ template <class T>
 }
 
 [[nodiscard]] inline bool is_tcp(const uint8_t* frame, uint32_t length) noexcept {
-  return length >= kEthernetHeader + kIpHeader && field<uint16_t>(frame + kEtherTypeAt) == PP_HTONS(ETHTYPE_IP) && frame[kIpVersionAt] == kPlainIp &&
-         frame[kProtocolAt] == IP_PROTO_TCP;
+  return length >= kEthernetHeader + kIpHeader && field<uint16_t>(frame + kEtherTypeAt) == PP_HTONS(ETHTYPE_IP) &&
+         frame[kIpVersionAt] == kPlainIp && frame[kProtocolAt] == IP_PROTO_TCP;
 }
 
 }  // namespace netstack

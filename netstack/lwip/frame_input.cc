@@ -4,9 +4,9 @@
 // freeing the pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the
 // arena instead and the frame goes back at once, so that ACKs can always be received.
 //
-// The loop looks ahead: connection state is what misses the cache, and a burst names it all in advance. Each step's memory is asked for some
-// frames before it is read: the frame, the table's slot, the PCB that the slot leads to, the endpoint that the PCB leads to. (What VPP and DPDK's
-// pipelines do by vectors.)
+// The loop looks ahead: connection state is what misses the cache, and a burst names it all in advance. Each step's memory is asked for
+// some frames before it is read: the frame, the table's slot, the PCB that the slot leads to, the endpoint that the PCB leads to. (What VPP
+// and DPDK's pipelines do by vectors.)
 #include "netstack/lwip/frame_input.h"
 
 #include <cstring>
@@ -111,7 +111,8 @@ pbuf* FrameInput::copy_pieces(const RxFrame* pieces, int count) noexcept {
   return p;
 }
 
-// Field by field in its place: a view that is built elsewhere and copied would be read back in larger pieces than it was written in, which stalls.
+// Field by field in its place: a view that is built elsewhere and copied would be read back in larger pieces than it was written in, which
+// stalls.
 void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
   const uint8_t* d = view.bytes = frame.data;
   view.slot = nullptr;
@@ -130,8 +131,9 @@ void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) 
   if (view.fragment) core.link_timers.keep_running();
   const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
   if (view.other_ip && mtu == core.gso_max_size()) interface.mtu = core.frame_mtu();  // what answers it must fit a frame
-  core.output.may_defer = view.protocol == IP_PROTO_TCP;                                // and not what waited for a neighbour's address
-  if (core.tcp_checksum_offload()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;   // but not what loops back, whose sum nobody fills in
+  core.output.may_defer = view.protocol == IP_PROTO_TCP;                               // and not what waited for a neighbour's address
+  // What loops back is left out, whose sum nobody fills in.
+  if (core.tcp_checksum_offload()) interface.chksum_flags |= NETIF_CHECKSUM_CHECK_IP;
   if (!frame.checksum_verified || view.fragment) interface.chksum_flags |= core.checks_of_unverified();
   if (view.plain_ip) {
     p->if_idx = netif_get_index(&interface);

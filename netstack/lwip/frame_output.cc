@@ -20,7 +20,8 @@ constexpr size_t kMssAt = kPlainHeaders;    // lwIP's first option
 // An ARP request for somebody else: packets may be waiting for the answer, and must not wait for ever.
 bool asks_for_neighbour(const pbuf& p) noexcept {
   const auto* d = static_cast<const uint8_t*>(p.payload);
-  return p.len >= 42 && field<uint16_t>(d + kEtherTypeAt) == PP_HTONS(ETHTYPE_ARP) && d[21] == 1 && field<uint32_t>(d + 28) != field<uint32_t>(d + 38);
+  return p.len >= 42 && field<uint16_t>(d + kEtherTypeAt) == PP_HTONS(ETHTYPE_ARP) && d[21] == 1 &&
+         field<uint32_t>(d + 28) != field<uint32_t>(d + 38);
 }
 
 // Says in a SYN how much a segment may hold that comes to us (RFC 9293, 3.7.1). lwIP would say as much as it sends itself.
@@ -44,8 +45,8 @@ void fill_ip_checksum(uint8_t* frame, uint32_t length) noexcept {
 
 FrameOutput::FrameOutput(LwipCore& core) noexcept : core_(core), wire_(core.wire()) {}
 
-// A segment whose payload lies in few pieces stays where it is until the wire has sent it: nothing that lwIP holds goes away within a flush.
-// False: it is not such a segment.
+// A segment whose payload lies in few pieces stays where it is until the wire has sent it: nothing that lwIP holds goes away within a
+// flush. False: it is not such a segment.
 bool FrameOutput::send_by_reference(const TxFrame& frame, const pbuf& p) noexcept {
   if (!core_.tcp_checksum_offload() || p.len < kPlainHeaders) return false;
   const auto* headers = static_cast<const uint8_t*>(p.payload);

@@ -4,9 +4,9 @@
 // room refuses (lwIP marks the connection and keeps the segment), and the protocols are asked to try again in the next turn: a frame is
 // never dropped for lack of room.
 //
-// Segments longer than a frame (GSO) stay where lwIP holds them, and the wire refers to them until it has sent them. That is safe in a flush
-// only, because nothing that lwIP holds goes away in one: a long segment that lwIP would send while it processes input is deferred to the turn's
-// flush if its connection can be told so, and copied otherwise.
+// Segments longer than a frame (GSO) stay where lwIP holds them, and the wire refers to them until it has sent them. That is safe in a
+// flush only, because nothing that lwIP holds goes away in one: a long segment that lwIP would send while it processes input is deferred to
+// the turn's flush if its connection can be told so, and copied otherwise.
 #pragma once
 
 #include "lwip/netif.h"

@@ -48,7 +48,8 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
   u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
   if (facts.tcp_checksum_offload) {
-    checksums &= static_cast<u16_t>(~(NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | core.checks_of_unverified()));
+    const int not_here = NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | core.checks_of_unverified();
+    checksums &= static_cast<u16_t>(~not_here);
   }
   NETIF_SET_CHECKSUM_CTRL(interface, checksums);
   return ERR_OK;

@@ -1,7 +1,7 @@
 // lwIP on one wire, and what every protocol on it needs: interface, clock, memory, neighbours, frames in and out.
 //
-// One copy of the image holds one lwIP; its callbacks and the platform's functions find the rest through `the_core`. Protocols (TCP, in tcp/) are
-// built on this and known here only as Protocol; the stack's top composes both and drives them, turn by turn.
+// One copy of the image holds one lwIP; its callbacks and the platform's functions find the rest through `the_core`. Protocols (TCP, in
+// tcp/) are built on this and known here only as Protocol; the stack's top composes both and drives them, turn by turn.
 #pragma once
 
 #include <cstdint>

@@ -22,7 +22,8 @@ struct SavedNeighbours {
 
 class Neighbours {
  public:
-  Neighbours(netif& interface, const StackSetup& setup, SavedNeighbours& saved) noexcept : interface_(interface), setup_(setup), saved_(saved) {}
+  Neighbours(netif& interface, const StackSetup& setup, SavedNeighbours& saved) noexcept
+      : interface_(interface), setup_(setup), saved_(saved) {}
 
   [[nodiscard]] bool owns(uint32_t address_be) const noexcept { return address_be == setup_.address_be; }
   // Whether there is a way to this address (its networks, its default route).
@@ -34,8 +35,8 @@ class Neighbours {
   // Asks for it. False if there was no room for the question.
   [[nodiscard]] bool ask_way_to(uint32_t address_be) noexcept;
 
-  // Copies lwIP's table into the region, and has a new lwIP learn it. Between the two lwIP's memory may be put back to its first state: without
-  // its neighbours a recovered stack would answer nobody before it had asked for all of them.
+  // Copies lwIP's table into the region, and has a new lwIP learn it. Between the two lwIP's memory may be put back to its first state:
+  // without its neighbours a recovered stack would answer nobody before it had asked for all of them.
   void save() noexcept;
   void restore() noexcept;
 

@@ -1,7 +1,7 @@
 // What the glue around lwIP asks of a transport protocol: the only way up from here. TCP is one; the next finds its example in tcp/tcp.h.
 //
-// The stack's top calls its protocols by name, once per turn. What is here is what must be asked in the middle of the frames' way, and none of it
-// is a call per frame: a burst is announced whole, finish_input() is called only for a protocol that wished for it, defer() only
+// The stack's top calls its protocols by name, once per turn. What is here is what must be asked in the middle of the frames' way, and none
+// of it is a call per frame: a burst is announced whole, finish_input() is called only for a protocol that wished for it, defer() only
 // for segments that are longer than a frame.
 #pragma once
 
@@ -16,7 +16,8 @@ struct FrameView {
   static constexpr size_t kStateBytes = 384, kOwnerBytes = 320;
 
   const uint8_t* bytes;  // from the Ethernet header on
-  // Filled in by the frame's protocol, or not: where a pointer to the PCB of its connection lies, and at which offset in that the one to the endpoint.
+  // Filled in by the frame's protocol, or not: where a pointer to the PCB of its connection lies, and at which offset in that the one to
+  // the endpoint.
   const void* const* slot;
   uint16_t owner_at;
   uint8_t protocol;  // IP's number, if the IPv4 header has no options and the ports are there; else 0
@@ -31,7 +32,8 @@ class Protocol {
   virtual void begin_burst(FrameView* frames, int count) noexcept = 0;
   // lwIP has processed the segment during which FrameInput::finish_for() was called.
   virtual void finish_input() noexcept = 0;
-  // Has the connection of this frame, which is not sent then, send it in this turn's flush. False if it has no endpoint, or if there will be none.
+  // Has the connection of this frame, which is not sent then, send it in this turn's flush. False if it has no endpoint, or if there will
+  // be none.
   [[nodiscard]] virtual bool defer(const uint8_t* frame) noexcept = 0;
 
  protected:

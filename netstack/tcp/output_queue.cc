@@ -8,7 +8,10 @@
 namespace netstack {
 
 OutputQueue::OutputQueue(Tcp& tcp) noexcept
-    : tcp_(tcp), frames_(tcp.core.output), early_flush_(tcp.core.facts().memory ? kEarlyFlush : INT32_MAX), costs_a_call_(tcp.core.tcp_checksum_offload()) {}
+    : tcp_(tcp),
+      frames_(tcp.core.output),
+      early_flush_(tcp.core.facts().memory ? kEarlyFlush : INT32_MAX),
+      costs_a_call_(tcp.core.tcp_checksum_offload()) {}
 
 void OutputQueue::flush() noexcept {
   count_ = 0;

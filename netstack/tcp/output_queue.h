@@ -1,12 +1,12 @@
 // The streams that have something to send, and when it leaves.
 //
-// Nothing is sent in a write(): the stream is queued here, and all that are queued are sent in one flush at the end of the turn, so that a frame of
-// each rides on one doorbell (Linux: sk_buff xmit_more, TCP small queues' tasklet, autocorking). Some writes flush earlier:
+// Nothing is sent in a write(): the stream is queued here, and all that are queued are sent in one flush at the end of the turn, so that a
+// frame of each rides on one doorbell (Linux: sk_buff xmit_more, TCP small queues' tasklet, autocorking). Some writes flush earlier:
 //
 //  - Where sending needs no kernel call the peer gets a batch while the program still works on the next one: a server that answers all its
 //    clients before it waits would else take turns with its peer, each idle half of the time.
-//  - Where it needs one, the last of the answers to what the last poll brought in leaves at once (with one client it is the only one, and its
-//    way back into the wait would be part of the round trip), and so does what fills a cache: it is copied twice more.
+//  - Where it needs one, the last of the answers to what the last poll brought in leaves at once (with one client it is the only one, and
+//    its way back into the wait would be part of the round trip), and so does what fills a cache: it is copied twice more.
 #pragma once
 
 #include <cstddef>

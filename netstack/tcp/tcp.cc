@@ -61,7 +61,8 @@ void Tcp::begin_burst(FrameView* frames, int count) noexcept {
 
 bool Tcp::defer(const uint8_t* frame) noexcept {
   tcp_pcb* const pcb = demux().find(field<uint32_t>(frame + kSourceAt), field<uint32_t>(frame + kDestinationAt),
-                                    lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)), lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
+                                    lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)),
+                                    lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
   if (pcb == nullptr || pcb->errf == nullptr) return false;
   output.defer(*static_cast<LwipStream*>(pcb->callback_arg));
   return true;
@@ -126,8 +127,8 @@ void Tcp::note_what_is_lost() noexcept {
   recovery.note_connections();
 }
 
-// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams' options
-// and observers.
+// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams'
+// options and observers.
 void Tcp::reset() noexcept {
   output.reset();
   acks.reset();

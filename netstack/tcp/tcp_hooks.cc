@@ -1,7 +1,8 @@
-// lwIP's hooks (zps_hooks.h says where lwIP calls them): registration, demultiplexing, initial sequence numbers, and the way to the repairs.
+// lwIP's hooks (zps_hooks.h says where lwIP calls them): registration, demultiplexing, initial sequence numbers, and the way to the
+// repairs.
 //
-// lwIP 2.1.3 is built unchanged. It finds a PCB by walking lists; here the list heads that it starts from are accessors, which yield at most the one
-// PCB that the segment is for (tcp_demux.h). What is wrong in its state machine is in tcp_repairs.h.
+// lwIP 2.1.3 is built unchanged. It finds a PCB by walking lists; here the list heads that it starts from are accessors, which yield at
+// most the one PCB that the segment is for (tcp_demux.h). What is wrong in its state machine is in tcp_repairs.h.
 #include "netstack/tcp/tcp_hooks.h"
 
 #include "netstack/lwip/siphash.h"
@@ -21,7 +22,8 @@ void on_destroy(u8_t, void* data) noexcept {
   if (data != nullptr) the_tcp->connection_destroyed(static_cast<tcp_pcb*>(data));
 }
 
-// A SYN made a PCB: bound their number, and follow this one until it is accepted or gone. RFC 6298, 2.1: one second until there is a sample.
+// A SYN made a PCB: bound their number, and follow this one until it is accepted or gone. RFC 6298, 2.1: one second until there is a
+// sample.
 err_t on_passive_open(u8_t, tcp_pcb_listen* listening, tcp_pcb* pcb) noexcept {
   LwipListener& listener = *LwipListener::of(listening);
   listener.half_open_changed(1);

@@ -15,9 +15,9 @@ constexpr uint64_t kNeighboursWaitNs = 4'000'000'000;
 
 TcpRecovery::TcpRecovery(Tcp& tcp) noexcept : tcp_(tcp), facts_(tcp.core.facts()), peers_asked_(facts_.peers), peers_told_(facts_.peers) {}
 
-// A peer whose SYN was answered may know that it is connected, or not. If not it shall ask again: its SYN is not what the reset acknowledges.
-// What was sent may lie behind a window that has shrunk or was probed, where a reset would not be looked at; or the window that is noted may be
-// newer than the rest. One of two numbers is right then.
+// A peer whose SYN was answered may know that it is connected, or not. If not it shall ask again: its SYN is not what the reset
+// acknowledges. What was sent may lie behind a window that has shrunk or was probed, where a reset would not be looked at; or the window
+// that is noted may be newer than the rest. One of two numbers is right then.
 void TcpRecovery::note_connections() noexcept {
   TcpTables& tables = tcp_.tables;
   const uint32_t unsent = sent_ < noted_ ? noted_ - sent_ : 0;
@@ -43,8 +43,8 @@ void TcpRecovery::begin_resets() noexcept {
   send_resets();
 }
 
-// A neighbour that nobody knows any more is asked for first: fewer packets wait for it than there may be resets, and the answers to what peers go
-// on sending would push them out. Sent is what the wire has shown.
+// A neighbour that nobody knows any more is asked for first: fewer packets wait for it than there may be resets, and the answers to what
+// peers go on sending would push them out. Sent is what the wire has shown.
 void TcpRecovery::send_resets() noexcept {
   FrameOutput& frames = tcp_.core.output;
   Neighbours& neighbours = tcp_.core.neighbours;
@@ -75,7 +75,8 @@ void TcpRecovery::ask_peers() noexcept {
   const uint32_t peers = facts_.peers;
   if (peers_told_ != peers) {
     peers_told_ = peers;
-    if (tcp_.now_ns() < neighbours_wait_until_ns_) sent_ = asked_ = 0;  // a recovery had the wire begin anew, and nobody was there to be told
+    // A recovery had the wire begin anew, and nobody was there to be told.
+    if (tcp_.now_ns() < neighbours_wait_until_ns_) sent_ = asked_ = 0;
     resets_owed_ = sent_ < noted_;
   }
   bool refused = false;

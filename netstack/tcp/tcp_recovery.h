@@ -1,12 +1,13 @@
 // What becomes of the connections when a member of the family has died inside the lock, or when another peer comes to the wire.
 //
-// lwIP's state and the arena are taken as lost at any point of any operation, and start anew (LwipStack::recover()). The connections are gone;
-// their peers are told by resets, as Linux's tcp_send_active_reset() tells the peers of a process that is killed with unread data: they may have
-// nothing to send and would wait for ever. The numbers are read from what is left of the PCBs. One that is off is answered by the peer with a
-// challenge ACK (RFC 5961, 3.2), and that again by an exact reset (RFC 9293, 3.10.7.1).
+// lwIP's state and the arena are taken as lost at any point of any operation, and start anew (LwipStack::recover()). The connections are
+// gone; their peers are told by resets, as Linux's tcp_send_active_reset() tells the peers of a process that is killed with unread data:
+// they may have nothing to send and would wait for ever. The numbers are read from what is left of the PCBs. One that is off is answered by
+// the peer with a challenge ACK (RFC 5961, 3.2), and that again by an exact reset (RFC 9293, 3.10.7.1).
 //
-// The other way round: somebody new at the other end of a memory wire may be a stack that was started after the old one died. It has no memory of
-// our connections, and says so when it is asked: a segment of keepalive finds a half-open connection (RFC 9293, 3.5.1), without waiting for its time.
+// The other way round: somebody new at the other end of a memory wire may be a stack that was started after the old one died. It has no
+// memory of our connections, and says so when it is asked: a segment of keepalive finds a half-open connection (RFC 9293, 3.5.1), without
+// waiting for its time.
 #pragma once
 
 #include <cstdint>

@@ -8,7 +8,8 @@ namespace {
 
 tcp_pcb_listen mutual_listener = {};  // stands where lwIP wants a listener for a simultaneous open
 
-// 11. As SYN-RCVD it is on lwIP's path for a repeated SYN, which sends our own again, now with ACK. What is accepted in the end is the stream that
+// 11. As SYN-RCVD it is on lwIP's path for a repeated SYN, which sends our own again, now with ACK. What is accepted in the end is the
+//     stream that
 // connected.
 void open_simultaneously(tcp_pcb* pcb, const tcp_hdr& header) noexcept {
   if (pcb->unacked == nullptr) return;
@@ -44,15 +45,20 @@ void TcpRepairs::prepare_recovery(tcp_pcb* pcb, const tcp_hdr& header, unsigned 
 }
 
 err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
-  if ((flags & TCP_SYN) != 0) return answer_with_ack(pcb);                                                      // 3
-  if ((flags & (TCP_ACK | TCP_RST)) == 0) return ERR_VAL;                                                       // 2
+  if ((flags & TCP_SYN) != 0) return answer_with_ack(pcb);  // 3
+  if ((flags & (TCP_ACK | TCP_RST)) == 0) return ERR_VAL;  // 2
   const uint32_t end = header.seqno + p.tot_len + ((flags & TCP_FIN) != 0 ? 1 : 0);
-  if (p.tot_len > 0 && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt)) tcp_.acks.send(pcb);                             // 6
-  if (end != header.seqno && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) return answer_with_ack(pcb);  // 4
-  if (pcb->persist_backoff > 0 && pcb->unsent != nullptr && header.ackno == pcb->snd_nxt + 1) pcb->snd_nxt++;   // 7
-  if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt)) pcb->snd_wl1 = header.seqno;  // 8
-  if (header.ackno == pcb->lastack && pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->window_may_open();                  // 9
-  if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;                                                             // 10
+  const bool ahead = TCP_SEQ_GT(header.seqno, pcb->rcv_nxt);
+  if (p.tot_len > 0 && ahead) tcp_.acks.send(pcb);  // 6
+  const bool beyond = TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd);
+  if (end != header.seqno && ahead && beyond) return answer_with_ack(pcb);  // 4
+  const bool probing = pcb->persist_backoff > 0 && pcb->unsent != nullptr;
+  if (probing && header.ackno == pcb->snd_nxt + 1) pcb->snd_nxt++;  // 7
+  const bool acks_new = TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt);
+  if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && acks_new) pcb->snd_wl1 = header.seqno;  // 8
+  auto* const stream = pcb->errf != nullptr ? static_cast<LwipStream*>(pcb->callback_arg) : nullptr;
+  if (stream != nullptr && header.ackno == pcb->lastack) stream->window_may_open();  // 9
+  if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // 10
   prepare_recovery(pcb, header, flags, p);
   return ERR_OK;
 }

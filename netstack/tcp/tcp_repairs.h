@@ -1,40 +1,41 @@
 // What lwIP 2.1.3's state machine does wrong or Linux does otherwise, mended segment by segment, from outside.
 //
-// before_segment() sees each segment after its connection is found and before tcp_process(); after_segment() completes what spans the call. A
-// segment is dropped there, or answered with an ACK, or something in the PCB is put right so that lwIP does the right thing by itself.
+// before_segment() sees each segment after its connection is found and before tcp_process(); after_segment() completes what spans the call.
+// A segment is dropped there, or answered with an ACK, or something in the PCB is put right so that lwIP does the right thing by itself.
 //
 // Dropped or answered in place of lwIP:
 //  1. SYN with FIN or RST: no such segment exists. (Linux: tcp_rcv_state_process() discards them.)
 //  2. A segment with neither ACK nor RST on a synchronised connection: RFC 9293, 3.10.7.4, fifth. (tcp_rcv_established(): no_ack_flag.)
 //  3. SYN on a synchronised connection: answered with a challenge ACK, RFC 5961, 4.2. lwIP asserts. (tcp_send_challenge_ack().)
-//  4. Out-of-order data beyond the window: answered with an ACK, RFC 9293, 3.10.7.4, first. lwIP would let it replace queued segments past their
-//     bound. A bare ACK from there counts, as the RFC asks for when the window is shut. (tcp_sequence().)
-//  5. A SYN when the accept queue or the number of half-open connections is full; and the last ACK of a handshake while the queue is full or no
-//     endpoint is left: the peer's data, or its repeated SYN, will bring another. (tcp_conn_request(), tcp_check_req().)
+//  4. Out-of-order data beyond the window: answered with an ACK, RFC 9293, 3.10.7.4, first. lwIP would let it replace queued segments past
+//     their bound. A bare ACK from there counts, as the RFC asks for when the window is shut. (tcp_sequence().)
+//  5. A SYN when the accept queue or the number of half-open connections is full; and the last ACK of a handshake while the queue is full
+//     or no endpoint is left: the peer's data, or its repeated SYN, will bring another. (tcp_conn_request(), tcp_check_req().)
 // Put right before lwIP looks:
-//  6. An ACK that is due leaves before out-of-order data is answered: RFC 5681, 4.2 wants an immediate duplicate there, and together with the
-//     other it would not be one.
-//  7. A window probe's byte was taken: lwIP probes with data (RFC 9293, 3.8.6.1), which TcpTimers does not count as sent, since behind a shut window
-//     Linux takes no ACK of ours. What the peer acknowledges of it is counted here.
-//  8. A retransmitted segment whose ACK is new brings its window with it: lwIP compares sequence numbers only (RFC 9293's SND.WL1), would take the ACK
-//     but keep the older, larger window, send past the peer's, and what it then says itself would lie outside and be dropped.
+//  6. An ACK that is due leaves before out-of-order data is answered: RFC 5681, 4.2 wants an immediate duplicate there, and together with
+//     the other it would not be one.
+//  7. A window probe's byte was taken: lwIP probes with data (RFC 9293, 3.8.6.1), which TcpTimers does not count as sent, since behind a
+//     shut window Linux takes no ACK of ours. What the peer acknowledges of it is counted here.
+//  8. A retransmitted segment whose ACK is new brings its window with it: lwIP compares sequence numbers only (RFC 9293's SND.WL1), would
+//     take the ACK but keep the older, larger window, send past the peer's, and what it then says itself would lie outside and be dropped.
 //     (tcp_may_update_window(): an ACK that is new always counts.)
 //  9. An ACK that is not new may still open the window: lwIP calls nobody, and what waits in a stream's own queue would go on waiting.
 // 10. LAST-ACK ends when the peer is silent, not when it is slow: RFC 1122, 4.2.2.13 lets us give up, but a peer that lives is
 //     waited for. (Linux's orphans: tcp_orphan_retries counts retransmissions.)
 // 11. A simultaneous open, RFC 9293, 3.5, figure 7: lwIP ignores a SYN that crosses its own. (tcp_rcv_synsent_state_process().)
 // Spanning the call:
-// 12. Duplicate ACKs are counted up to three, RFC 5681, 3.2, whatever data comes meanwhile: lwIP forgets them on any data segment, so two-way traffic
-//     would never retransmit fast.
-// 13. A partial acknowledgement retransmits the next hole at once and fast recovery goes on, RFC 6582, 3.2: lwIP leaves it, so each further loss
-//     in a window costs a timeout. (tcp_fastretrans_alert(), tcp_try_undo_partial().)
-// 14. A pure ACK at the edge of a shut window is acceptable, RFC 9293, 3.10.7.4, first, and not answered: lwIP answers each, so two stacks that both
-//     have no window would answer each other for ever.
+// 12. Duplicate ACKs are counted up to three, RFC 5681, 3.2, whatever data comes meanwhile: lwIP forgets them on any data segment, so
+//     two-way traffic would never retransmit fast.
+// 13. A partial acknowledgement retransmits the next hole at once and fast recovery goes on, RFC 6582, 3.2: lwIP leaves it, so each further
+//     loss in a window costs a timeout. (tcp_fastretrans_alert(), tcp_try_undo_partial().)
+// 14. A pure ACK at the edge of a shut window is acceptable, RFC 9293, 3.10.7.4, first, and not answered: lwIP answers each, so two stacks
+//     that both have no window would answer each other for ever.
 //
-// Repairs that are not about a segment that comes in lie where they act: the acknowledgement that Nagle would hold back (LwipStream::output()), a
-// SYN's back-off (RFC 6298, 5.5) and keepalive in FIN-WAIT-2 (LwipStream::before_tick()), the initial window (RFC 6928,
-// LwipStream::raise_window()), a FIN that would be split (LwipStream::finish_sending()), a delayed ACK that found no frame (TcpTimers), initial
-// sequence numbers (RFC 6528), TIME-WAIT (RFC 6191) and lists without end (tcp_hooks.cc, tcp_demux.h), two segments per ACK (DelayedAcks).
+// Repairs that are not about a segment that comes in lie where they act: the acknowledgement that Nagle would hold back
+// (LwipStream::output()), a SYN's back-off (RFC 6298, 5.5) and keepalive in FIN-WAIT-2 (LwipStream::before_tick()), the initial window (RFC
+// 6928, LwipStream::raise_window()), a FIN that would be split (LwipStream::finish_sending()), a delayed ACK that found no frame
+// (TcpTimers), initial sequence numbers (RFC 6528), TIME-WAIT (RFC 6191) and lists without end (tcp_hooks.cc, tcp_demux.h), two segments
+// per ACK (DelayedAcks).
 #pragma once
 
 #include <cstdint>

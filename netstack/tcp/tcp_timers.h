@@ -1,9 +1,9 @@
 // When lwIP's TCP timers run: only while something is pending.
 //
-// A tick (40 ms) visits the armed connections: lwIP's list of active PCBs exists for its duration only and holds just them. Every second tick
-// is one of lwIP's slow ones (retransmission, RFC 6298; persist, RFC 9293, 3.8.6.1; keepalive, RFC 9293, 3.8.4; FIN-WAIT-2 and LAST-ACK). An idle
-// connection costs nothing, as with Linux's timer wheel. A process that was away for long gets one tick, not a burst of them: what the
-// peers sent meanwhile is processed first, and no retransmission timer jumps.
+// A tick (40 ms) visits the armed connections: lwIP's list of active PCBs exists for its duration only and holds just them. Every second
+// tick is one of lwIP's slow ones (retransmission, RFC 6298; persist, RFC 9293, 3.8.6.1; keepalive, RFC 9293, 3.8.4; FIN-WAIT-2 and
+// LAST-ACK). An idle connection costs nothing, as with Linux's timer wheel. A process that was away for long gets one tick, not a burst of
+// them: what the peers sent meanwhile is processed first, and no retransmission timer jumps.
 #pragma once
 
 #include <cstdint>

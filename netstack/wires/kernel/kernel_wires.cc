@@ -16,8 +16,9 @@ constexpr uint32_t kLeastSlots = 64;
 
 }  // namespace
 
-// The ring takes a sixth of the memory that the stack may use at most. A slot of 4 KB would hold what the stack sends, one of 8 KB holds 16 MSETs of ten keys as well: what
-// does not fit takes a system call more (redis-benchmark -P 16 -t mset: 1.02 instead of 0.98 times loopback).
+// The ring takes a sixth of the memory that the stack may use at most. A slot of 4 KB would hold what the stack sends, one of 8 KB holds 16
+// MSETs of ten keys as well: what does not fit takes a system call more (redis-benchmark -P 16 -t mset: 1.02 instead of 0.98 times
+// loopback).
 RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
   uint32_t slot_bytes = power_of_two(mtu + kSlotOverhead < 2048 ? 2048 : mtu + kSlotOverhead);
   const uint32_t budget = (memory_mb(opening.config) << 20) / 12;

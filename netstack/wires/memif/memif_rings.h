@@ -1,8 +1,8 @@
 // The two rings of a connected memif wire: frames in and out of memory that both ends share, without a driver in between.
 //
-// DPDK's driver makes the connection: socket, handshake, regions, event descriptors. Its queue functions are not used: they put an mbuf with
-// a copy of the frame between the ring and the stack on the way out, and wait for each cache line of the peer's in turn on the way in. Here
-// a frame is written where the peer reads it, and buffers are asked for ahead.
+// DPDK's driver makes the connection: socket, handshake, regions, event descriptors. Its queue functions are not used: they put an mbuf
+// with a copy of the frame between the ring and the stack on the way out, and wait for each cache line of the peer's in turn on the way in.
+// Here a frame is written where the peer reads it, and buffers are asked for ahead.
 //
 // Who owns what (protocol version 2): the client lays both rings and all buffers into its regions. In the ring to the server
 // the client fills buffers and moves `head`, the server reads them and moves `tail`. In the ring to the client the client offers empty
@@ -12,15 +12,16 @@
 //     to the client:  client offers empty, head -> server fills, tail ->      (server: room = head - next)
 //
 // Filled slots become the peer's with one store-release of the position for a whole burst, which its load-acquire pairs with (as
-// virtqueue_kick() and io_uring's tails do it): publish(). The position that the peer moves is read only when the room known is used up, since each
-// read fetches a cache line from the other core. The same cost is why slots are asked for ahead, four of them at a time: the
+// virtqueue_kick() and io_uring's tails do it): publish(). The position that the peer moves is read only when the room known is used up,
+// since each read fetches a cache line from the other core. The same cost is why slots are asked for ahead, four of them at a time: the
 // descriptors and buffers were written last by the other core, and to be written here they must be owned (prefetchw), not merely read.
 //
 // Whatever lies in shared memory may change at any time: each descriptor is read once and checked against its region, and positions
-// that cannot be are taken as "nothing there". A peer that writes such things harms its own frames only; the first of each connection is logged.
+// that cannot be are taken as "nothing there". A peer that writes such things harms its own frames only; the first of each connection is
+// logged.
 //
-// Invariants: 1 everything here is called with the stack's lock held; 2 the object lies in memory the family shares, and its pointers hold in
-// every member that has caught up (control.h).
+// Invariants: 1 everything here is called with the stack's lock held; 2 the object lies in memory the family shares, and its pointers hold
+// in every member that has caught up (control.h).
 // Sources: the memif protocol, version 2 (libmemif's memif.h); docs/decisions/memif-rings.md.
 #pragma once
 

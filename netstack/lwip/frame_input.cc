@@ -181,7 +181,9 @@ void FrameInput::take_burst(const RxFrame* frames, int count) noexcept {
 }
 
 int FrameInput::receive() noexcept {
-  RxFrame frames[kBurst];
+  // Not constructed: a turn that finds nothing would spend most of its time on that. The wire writes whole frames.
+  alignas(RxFrame) unsigned char storage[kBurst * sizeof(RxFrame)];
+  auto* const frames = reinterpret_cast<RxFrame*>(storage);
   const int taken = wire_.receive(frames, kBurst);
   if (taken > 0) take_burst(frames, taken);
   if (core_.interface().loop_first != nullptr) {

@@ -9,6 +9,7 @@
 #include "shim/family/process.h"
 #include "shim/calls/syscall_table.h"
 #include "shim/family/test_hook.h"
+#include "shim/family/wait.h"
 
 namespace shim {
 namespace {
@@ -18,7 +19,8 @@ bool counting = false;
 
 int64_t on_syscall(zps_call* call) noexcept {
   move_out_of_page_zero(call);
-  const long result = handlers[call->nr](*call);
+  long result = handlers[call->nr](*call);
+  while (result == kRestart) [[unlikely]] result = handlers[call->nr](*call);
   if (counting) [[unlikely]] {
     const bool refused = result == -ENOPROTOOPT || result == -EOPNOTSUPP || result == -ENOSYS;
     count_call(call->nr, result == ZPS_PASS ? Outcome::passed : refused ? Outcome::refused : Outcome::served);

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define ZPS_HOOK_ABI 1u
+#define ZPS_HOOK_ABI 2u
 #define ZPS_NR_COUNT 512
 
 /* Returned by on_syscall(): let the kernel do it, with the (possibly edited) numbers in the call. */
@@ -44,8 +44,9 @@ struct zps_thread {
   volatile uint8_t selector;         /* read by the kernel under Syscall User Dispatch: 1 while the program's own code runs, 0 inside the hook */
   uint16_t unused;
   volatile uint32_t signals_pending; /* a handler waits to run: a wait should end soon */
-  volatile uint32_t ran_no_restart;  /* set when a handler without SA_RESTART ran since the hook cleared it */
+  volatile uint32_t handlers_run;    /* how many of the program's handlers this thread has begun: whoever sleeps compares before and after */
   uint32_t vfork_child;              /* this is a vfork child on its parent's memory: descriptors are the kernel's business only */
+  volatile uint64_t restarts;        /* bit n % 64: handler number n, from 0, has SA_RESTART. The first that interrupts a call decides about it */
 };
 
 struct zps_engine {
@@ -56,7 +57,8 @@ struct zps_engine {
   /* This thread's words. */
   struct zps_thread *(*thread)(void);
   /* Makes a kernel call that may sleep; the program's handlers may run before and during it. Returns the kernel's result;
-   * -EINTR if a handler ran or is due, also if it came between the hook's last look and the kernel entry. If the handler leaves by
+   * -EINTR if a handler ran, also if it came between the hook's last look and the kernel entry, or if a signal of the engine's
+   * own came. A handler may also have run though the call was done: `handlers_run` tells. If the handler leaves by
    * siglongjmp this never returns: hold nothing across it that is not found again. */
   int64_t (*sleep)(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f);
   /* Prints the engine's part of the ledger (sites, calls passed) to fd. */

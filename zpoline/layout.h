@@ -7,8 +7,8 @@
 #define ZPS_WORD_INSIDE 0x0001
 #define ZPS_WORD_OUTSIDE 0x0100
 #define ZPS_PENDING 4
-#define ZPS_SHARED 32
-#define ZPS_OWNER 36
+#define ZPS_SHARED 40
+#define ZPS_OWNER 44
 
 /* zps_call */
 #define ZPS_CALL_NR 0

@@ -197,11 +197,12 @@ static void finish(struct line* line) {
 static int64_t to_kernel(const struct zps_call* call) {
   struct zps_thread* thread = engine->thread();
   for (;;) {
-    thread->ran_no_restart = 0;
+    const uint32_t first = thread->handlers_run;
     const int64_t result = engine->sleep(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3], call->arg[4], call->arg[5]);
-    /* Interrupted before it began, by a handler that asks for a restart. */
+    /* Interrupted before it began, by the engine itself or by a handler that asks for a restart. */
     const int restartable = call->nr == SYS_read || call->nr == SYS_write || call->nr == SYS_wait4 || call->nr == SYS_futex;
-    if (result != -EINTR || thread->ran_no_restart || !restartable) return result;
+    const int ends = thread->handlers_run != first && !(thread->restarts >> (first % 64) & 1);
+    if (result != -EINTR || ends || !restartable) return result;
   }
 }
 

@@ -52,7 +52,7 @@ void forget_failed_stream(Socket* socket) noexcept {
   registrations_return(socket);
 }
 
-// Another connect() on a socket of the stack. kPass: start anew.
+// Another connect() on a socket of the stack. kPass: start anew; -EALREADY: under way.
 long connect_again(Socket* socket) noexcept {
   if (socket->stream->connecting()) return -EALREADY;
   if (socket->attempt_ended) {  // by the program itself: nothing is to be told
@@ -85,26 +85,27 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   return 0;
 }
 
-long await_connection(int fd, Socket* socket) noexcept {
+// The result of a connection that this call has started, or another one before it. `busy`: what to say while it is not decided.
+long await_connection(int fd, Socket* socket, long busy) noexcept {
   WaitOptions options;
   {
     Guard guard;
     if (file_at(fd) != socket) return -EBADF;
-    if (socket->stream == nullptr) return -EINPROGRESS;  // another thread has ended the attempt
-    if (socket->nonblocking) {
-      if (socket->stream->connecting()) return -EINPROGRESS;
+    if (socket->stream == nullptr) return busy;  // another thread has ended the attempt
+    if (socket->nonblocking || socket->send_timeout_ns == 0) {
+      if (socket->stream->connecting()) return busy;
       const long result = connect_result(socket);
       if (result < 0) forget_failed_stream(socket);
       return result;
     }
     if (!begin_wait(socket)) return -ENOMEM;
-    if (socket->send_timeout_ns != 0) options.deadline_ns = deadline_after(socket->send_timeout_ns);
+    options.deadline_ns = deadline_after(socket->send_timeout_ns);
+    options.restartable = socket->send_timeout_ns == kForever;
   }
-  options.restartable = options.deadline_ns == kForever;
   ConnectCondition condition(socket);
   const long result = wait_for(condition, options);
-  if (result == -EAGAIN) return -EINPROGRESS;
-  if (result < 0 && result != -EINTR) {
+  if (result == -EAGAIN) return busy;
+  if (result < 0 && result != -EINTR && result != kRestart) {
     Guard guard;
     if (file_at(fd) == socket && socket->stream != nullptr && !socket->stream->connecting()) forget_failed_stream(socket);
   }
@@ -127,26 +128,31 @@ long shim_connect(const zps_call& call) noexcept {
   int domain;
   bool stack_bound;
   SocketAddress local;
+  Socket* socket;
+  bool under_way = false;
   {
     Guard guard;
-    Socket* socket = socket_at(fd);
+    socket = socket_at(fd);
     if (socket == nullptr) return kPass;
     if (socket->state == SocketState::listening) return -EISCONN;
     if (socket->state == SocketState::stream && socket->stream != nullptr) {
       const long result = connect_again(socket);
-      if (result != kPass) return result;
+      under_way = result == -EALREADY;
+      if (result != kPass && !under_way) return result;
     }
     domain = socket->domain;
     stack_bound = socket->stack_bound;
     local = socket->bound;
   }
+  if (under_way) return await_connection(fd, socket, -EALREADY);
   ParsedAddress parsed;
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
   netstack::Stack* stack = parsed.ipv4 ? stack_towards(parsed.address.address_be) : nullptr;
   if (stack == nullptr) {
     if (stack_bound) return -ENETUNREACH;
     Guard guard;
-    if (Socket* socket = socket_at(fd); socket != nullptr && parsed.ipv4) {
+    socket = socket_at(fd);
+    if (socket != nullptr && parsed.ipv4) {
       socket->state = SocketState::kernel;
       table_clear(fd);
     }
@@ -155,7 +161,6 @@ long shim_connect(const zps_call& call) noexcept {
   service_ensure();
   if (!stack_bound) local = placeholder_port(fd);
   const StreamOptions options = read_placeholder_options(fd, options_set_of(fd));
-  Socket* socket;
   {
     Guard guard;
     socket = socket_at(fd);
@@ -163,7 +168,7 @@ long shim_connect(const zps_call& call) noexcept {
     if (socket->stream != nullptr) return -EALREADY;
     if (long error = start(socket, stack, local, parsed.address, options); error != 0) return error;
   }
-  return await_connection(fd, socket);
+  return await_connection(fd, socket, -EINPROGRESS);
 }
 
 }  // namespace shim

@@ -137,24 +137,30 @@ int merge_events(epoll_event* events, int count, int end) noexcept {
 class EpollCondition final : public Condition {
  public:
   EpollCondition(EpollFile* set, int fd, epoll_event* events, int capacity) noexcept
-      : set_(set), fd_(fd), events_(events), capacity_(capacity) {}
+      : set_(set), fd_(fd), events_(events), capacity_(capacity), kernel_fds_{{fd, POLLIN, 0}} {}
 
   long check() noexcept override {
     const int count = collect_ready(set_, events_, capacity_);
     return count == 0 ? -EAGAIN : count;
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, set_); }
-  bool has_kernel_side() const noexcept override { return set_->kernel_items != 0; }
+  bool has_kernel_side() const noexcept override { return set_->kernel_items != 0 || (kernel_fds_[0].fd >= 0 && peek(fd_) != set_); }
   long check_kernel() noexcept override {
+    if (peek(fd_) != set_) {  // closed or replaced: the kernel's half went with the number
+      kernel_fds_[0].fd = -1;
+      return -EAGAIN;
+    }
     const long count = without_kick(set_, events_, kernel_call(SYS_epoll_wait, fd_, as_arg(events_), capacity_, 0));
     return count == 0 ? -EAGAIN : count;
   }
+  [[nodiscard]] pollfd* kernel_fds() noexcept { return kernel_fds_; }
 
  private:
   EpollFile* set_;
   int fd_;
   epoll_event* events_;
   int capacity_;
+  pollfd kernel_fds_[3];
 };
 
 // The wait behind all four calls, for a set of ours and a family with a stack.
@@ -191,19 +197,19 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
     if (!begin_wait(set)) return -ENOMEM;
   }
   EpollCondition condition(set, fd, events, static_cast<int>(capacity));
-  pollfd kernel_fds[3] = {{fd, POLLIN, 0}};
   WaitOptions options;
   options.deadline_ns = deadline_ns;
   options.signal_mask = mask;
   options.signal_mask_bytes = mask_bytes;
-  options.kernel_fds = kernel_fds;
+  options.kernel_fds = condition.kernel_fds();
   options.kernel_fd_count = 1;
   const long result = wait_for(condition, options);
   return result == -EAGAIN ? 0 : result;
 }
 
-// A wait in a family without a stack: the kernel's half alone. kPass: a stack is there (now), wait again the other way.
+// A wait in a family without a stack: the kernel's half alone. kPass: a stack is there (now), wait again the other way. kRestart: once more.
 long wait_in_kernel(int fd, epoll_event* events, long capacity, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
+  const Interruption interruption;
   EpollFile* set;
   {
     Guard guard;
@@ -223,7 +229,9 @@ long wait_in_kernel(int fd, epoll_event* events, long capacity, uint64_t deadlin
   if (set->bare_waiters > 0) set->bare_waiters--;
   count = without_kick(set, events, count);
   take_kick_back(set);
-  return count == 0 && all > 0 ? kPass : count;
+  if (count == -EINTR) return interruption.came() ? -EINTR : kRestart;  // the engine has signals of its own
+  if (count != 0 || all <= 0) return count;
+  return interruption.came() ? -EINTR : kPass;
 }
 
 // Serves one of the waits, or leaves it to the kernel.
@@ -235,7 +243,9 @@ long wait_somewhere(const zps_call& call, uint64_t deadline_ns, const void* mask
   const int capacity = static_cast<int>(call.arg[2]);
   if (the_stack() == nullptr) {
     if (deadline_ns == 0) return kPass;
-    const long result = wait_in_kernel(fd, events, capacity, deadline_ns, mask, mask_bytes);
+    long result;
+    do result = wait_in_kernel(fd, events, capacity, deadline_ns, mask, mask_bytes);
+    while (result == kRestart);
     if (result != kPass || the_stack() == nullptr) return result;
   }
   return wait_in_set(fd, events, capacity, deadline_ns, mask, mask_bytes);

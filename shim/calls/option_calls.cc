@@ -21,11 +21,16 @@ using base::kernel_call;
 bool said_get = false;
 bool said_set = false;
 
-// The placeholder's timeout in nanoseconds; 0: none.
-uint64_t placeholder_timeout_ns(int fd, int name) noexcept {
+// A timeout that the placeholder has accepted from `user`. In the kernel's grain, if there is one; what it tells of a negative one (do not wait) is
+// what it tells of none: sock_set_timeout(), sock_get_timeout().
+uint64_t accepted_timeout_ns(int fd, int name, const void* user) noexcept {
+  constexpr int64_t kMostSeconds = INT64_MAX / 1'000'000'000 - 1;
   timeval value{};
+  if (copy_in(&value, user, sizeof value) == 0 && value.tv_sec < 0) return 0;
   socklen_t bytes = sizeof value;
-  if (kernel_call(SYS_getsockopt, fd, SOL_SOCKET, name, as_arg(&value), as_arg(&bytes)) != 0) return 0;
+  if (kernel_call(SYS_getsockopt, fd, SOL_SOCKET, name, as_arg(&value), as_arg(&bytes)) != 0) return kForever;
+  if (value.tv_sec == 0 && value.tv_usec == 0) return kForever;
+  if (value.tv_sec > kMostSeconds) value.tv_sec = kMostSeconds;
   return static_cast<uint64_t>(value.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(value.tv_usec) * 1000u;
 }
 
@@ -50,11 +55,11 @@ int old_name(int level, int name) noexcept {
 }
 
 // Brings a value that the placeholder has accepted to the stack's endpoint.
-long follow(int fd, const OptionRow& row, int index) noexcept {
+long follow(int fd, const OptionRow& row, int index, const void* user) noexcept {
   int value = 0;
   const bool for_stack = read_placeholder_option(fd, row, &value);
   const uint64_t timeout_ns =
-      row.kind == OptionKind::receive_timeout || row.kind == OptionKind::send_timeout ? placeholder_timeout_ns(fd, row.name) : 0;
+      row.kind == OptionKind::receive_timeout || row.kind == OptionKind::send_timeout ? accepted_timeout_ns(fd, row.name, user) : kForever;
   Guard guard;
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return 0;
@@ -90,7 +95,7 @@ long shim_setsockopt(const zps_call& call) noexcept {
   }
   const long result = kernel_call(SYS_setsockopt, fd, level, call.arg[2], call.arg[3], call.arg[4]);
   if (result != 0) return result;
-  return follow(fd, option_rows().first[index], index);
+  return follow(fd, option_rows().first[index], index, reinterpret_cast<const void*>(call.arg[3]));
 }
 
 long shim_getsockopt(const zps_call& call) noexcept {

@@ -62,123 +62,158 @@ void give_to_kernel(int fd, Socket* socket) noexcept {
   table_clear(fd);
 }
 
+// A connection that accept() has taken from the stack.
+struct Accepted {
+  SocketAddress peer;
+  int domain = AF_INET;
+  uint64_t inherited = 0;  // options
+};
+
+// Gives the placeholder `made` the oldest connection, with the lock held. 0, -EAGAIN if there is none (any more), -EINVAL, -ENFILE.
+long take_connection(Socket* listening, int made, int flags, Accepted* out) noexcept {
+  if (listening->listener == nullptr) return -EINVAL;
+  Socket* socket = files().sockets.allocate(listening->domain);
+  if (socket == nullptr) return -ENFILE;
+  long error = -EAGAIN;
+  netstack::TcpStream* stream = listening->listener->accept(&out->peer, &error);
+  if (stream == nullptr) {
+    files().sockets.release(socket);
+    return error;
+  }
+  socket->state = SocketState::stream;
+  socket->stream = stream;
+  socket->connect_reported = true;
+  socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
+  socket->receive_timeout_ns = listening->receive_timeout_ns;
+  socket->send_timeout_ns = listening->send_timeout_ns;
+  socket->options_set = out->inherited = listening->options_set;
+  socket->receive_low_water = listening->receive_low_water;
+  out->domain = listening->domain;
+  error = table_set(made, socket);
+  if (error != 0) {
+    socket->refs = 1;
+    drop_reference(socket);
+  }
+  return error;
+}
+
+// Waits for a connection of either side and takes it. Like every wait it sticks to the listener, whatever becomes of the number meanwhile.
 class AcceptCondition final : public Condition {
  public:
-  AcceptCondition(Socket* socket, int fd) noexcept : socket_(socket), fd_(fd) {}
+  AcceptCondition(Socket* socket, const zps_call& call) noexcept
+      : socket_(socket), call_(call), fd_(static_cast<int>(call.arg[0])), flags_(static_cast<int>(call.arg[3])), dual_(socket->dual) {}
+
   long check() noexcept override {
     if (socket_->listener == nullptr) return -EINVAL;
-    return (socket_->listener->ready() & EPOLLIN) != 0 ? 0 : -EAGAIN;
+    if ((socket_->listener->ready() & EPOLLIN) == 0) return -EAGAIN;
+    const long made = kernel_call(SYS_socket, socket_->domain, SOCK_STREAM | flags_, 0);
+    if (made < 0) return made;
+    const long error = take_connection(socket_, static_cast<int>(made), flags_, &accepted_);
+    if (error == 0) return made;
+    (void)kernel_call(SYS_close, made);
+    return error;
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->listener); }
-  bool has_kernel_side() const noexcept override { return socket_->dual; }
+  bool has_kernel_side() const noexcept override { return dual_; }
   long check_kernel() noexcept override {
-    pollfd kernel{fd_, POLLIN, 0};
-    timespec zero{};
-    return kernel_call(SYS_ppoll, as_arg(&kernel), 1, as_arg(&zero), 0, 8) > 0 ? 0 : -EAGAIN;
+    if (peek(fd_) != socket_) {  // closed or replaced: the kernel's listener went with the number
+      dual_ = false;
+      kernel_fds_[0].fd = -1;
+      return -EAGAIN;
+    }
+    const long made = kernel_call(SYS_accept4, fd_, call_.arg[1], call_.arg[2], flags_);
+    by_kernel_ = made >= 0;
+    return made;
   }
+
+  [[nodiscard]] pollfd* kernel_fds() noexcept { return kernel_fds_; }
+  [[nodiscard]] bool by_kernel() const noexcept { return by_kernel_; }
+  [[nodiscard]] const Accepted& accepted() const noexcept { return accepted_; }
 
  private:
   Socket* socket_;
-  int fd_;
+  const zps_call& call_;
+  int fd_, flags_;
+  bool dual_;
+  bool by_kernel_ = false;
+  Accepted accepted_;
+  pollfd kernel_fds_[3] = {{fd_, POLLIN, 0}};
 };
 
-// Takes a connection of the stack: its descriptor, or -EAGAIN if there is none (any more).
-long accept_from_stack(int fd, int flags, SocketAddress* peer, int* domain) noexcept {
+bool is_dual(int fd) noexcept {
+  Guard guard;
+  const Socket* socket = socket_at(fd);
+  return socket != nullptr && socket->dual;
+}
+
+// Takes a connection of the stack: its descriptor, or -EAGAIN if there is none.
+long accept_from_stack(int fd, int flags, Accepted* out) noexcept {
+  int domain;
   {
     Guard guard;
     Socket* socket = socket_at(fd);
     if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
     if ((socket->listener->ready() & EPOLLIN) == 0) (void)guard.stack()->poll(base::monotonic_ns());
     if ((socket->listener->ready() & EPOLLIN) == 0) return -EAGAIN;
-    *domain = socket->domain;
+    domain = socket->domain;
   }
-  const long made = kernel_call(SYS_socket, *domain, SOCK_STREAM | flags, 0);
+  const long made = kernel_call(SYS_socket, domain, SOCK_STREAM | flags, 0);
   if (made < 0) return made;
-  long error = -EAGAIN;
-  uint64_t inherited = 0;
+  long error;
   {
     Guard guard;
     Socket* listening = socket_at(fd);
-    Socket* socket = listening == nullptr || listening->listener == nullptr ? nullptr : files().sockets.allocate(*domain);
-    netstack::TcpStream* stream = socket == nullptr ? nullptr : listening->listener->accept(peer, &error);
-    if (stream != nullptr) {
-      socket->state = SocketState::stream;
-      socket->stream = stream;
-      socket->connect_reported = true;
-      socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
-      socket->receive_timeout_ns = listening->receive_timeout_ns;
-      socket->send_timeout_ns = listening->send_timeout_ns;
-      socket->options_set = inherited = listening->options_set;
-      socket->receive_low_water = listening->receive_low_water;
-      error = table_set(static_cast<int>(made), socket);
-      if (error != 0) {
-        socket->refs = 1;
-        drop_reference(socket);
-      }
-    } else if (socket != nullptr) {
-      files().sockets.release(socket);
-    } else {
-      error = listening == nullptr ? -EBADF : -ENFILE;
-    }
+    error = listening == nullptr ? -EBADF : take_connection(listening, static_cast<int>(made), flags, out);
   }
-  if (error != 0) {
-    (void)kernel_call(SYS_close, made);
-    return error;
-  }
-  if (inherited != 0) inherit_options(fd, static_cast<int>(made), inherited);
-  return made;
+  if (error == 0) return made;
+  (void)kernel_call(SYS_close, made);
+  return error;
 }
 
-long do_accept(int fd, void* address, socklen_t* address_bytes, int flags) noexcept {
+// What accept() does with a connection of the stack last: options, and the peer's address.
+long finish_accept(const zps_call& call, long made, const Accepted& accepted) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (accepted.inherited != 0) inherit_options(fd, static_cast<int>(made), accepted.inherited);
+  if (call.arg[1] == 0) return made;
+  const long error = write_address(accepted.domain, accepted.peer, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]));
+  if (error == 0) return made;
+  Guard guard;
+  table_clear(static_cast<int>(made));
+  (void)kernel_call(SYS_close, made);
+  return error;
+}
+
+long do_accept(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  const int flags = static_cast<int>(call.arg[3]);
   if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) return -EINVAL;
   service_ensure();
-  while (true) {
-    SocketAddress peer;
-    int domain = AF_INET;
-    const long accepted = accept_from_stack(fd, flags, &peer, &domain);
-    if (accepted >= 0) {
-      if (address == nullptr) return accepted;
-      const long error = write_address(domain, peer, address, address_bytes);
-      if (error == 0) return accepted;
-      Guard guard;
-      table_clear(static_cast<int>(accepted));
-      (void)kernel_call(SYS_close, accepted);
-      return error;
-    }
-    if (accepted != -EAGAIN) return accepted;
-    bool dual;
-    bool wait;
-    WaitOptions options;
-    {
-      Guard guard;
-      const Socket* socket = socket_at(fd);
-      if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
-      dual = socket->dual;
-      wait = !socket->nonblocking;
-      if (socket->receive_timeout_ns != 0) options.deadline_ns = deadline_after(socket->receive_timeout_ns);
-    }
-    if (dual) {
-      const long kernel = kernel_call(SYS_accept4, fd, as_arg(address), as_arg(address_bytes), flags);
-      if (kernel != -EAGAIN) return kernel;
-    }
-    if (!wait) return -EAGAIN;
-    Socket* socket;
-    {
-      Guard guard;
-      socket = socket_at(fd);
-      if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
-      if (!begin_wait(socket)) return -ENOMEM;
-    }
-    options.restartable = options.deadline_ns == kForever;
-    pollfd kernel_fds[3] = {{fd, POLLIN, 0}};
-    if (dual) {
-      options.kernel_fds = kernel_fds;
-      options.kernel_fd_count = 1;
-    }
-    AcceptCondition condition(socket, fd);
-    const long waited = wait_for(condition, options);
-    if (waited != 0) return waited;
+  Accepted accepted;
+  const long at_once = accept_from_stack(fd, flags, &accepted);
+  if (at_once >= 0) return finish_accept(call, at_once, accepted);
+  if (at_once != -EAGAIN) return at_once;
+  if (is_dual(fd)) {
+    const long kernel = kernel_call(SYS_accept4, fd, call.arg[1], call.arg[2], flags);
+    if (kernel != -EAGAIN) return kernel;
   }
+  Socket* socket;
+  WaitOptions options;
+  {
+    Guard guard;
+    socket = socket_at(fd);
+    if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
+    if (socket->nonblocking || socket->receive_timeout_ns == 0) return -EAGAIN;
+    options.deadline_ns = deadline_after(socket->receive_timeout_ns);
+    options.restartable = socket->receive_timeout_ns == kForever;
+    if (!begin_wait(socket)) return -ENOMEM;
+  }
+  AcceptCondition condition(socket, call);
+  if (condition.has_kernel_side()) {
+    options.kernel_fds = condition.kernel_fds();
+    options.kernel_fd_count = 1;
+  }
+  const long made = wait_for(condition, options);
+  return made < 0 || condition.by_kernel() ? made : finish_accept(call, made, condition.accepted());
 }
 
 // The stack's part of listen(), with its address known. 0 or a negative errno.
@@ -288,7 +323,7 @@ long shim_accept4(const zps_call& call) noexcept {
     if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
     if (socket->state != SocketState::listening) return -EINVAL;
   }
-  return do_accept(fd, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]), static_cast<int>(call.arg[3]));
+  return do_accept(call);
 }
 
 long shim_accept(const zps_call& call) noexcept {

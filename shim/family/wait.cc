@@ -25,6 +25,7 @@ constexpr uint32_t kRetryEvery = 64;  // but now and then one is long again
 uint64_t longest_spin_ns = 0;
 thread_local uint32_t vain_spins = 0;
 thread_local void* scratch = nullptr;
+thread_local uint32_t scratch_uses = 0;
 
 // How long the next wait spins. A peer on another core answers within the spin; one that shares this core, or a
 // program that is idle, never does, and after some vain spins the wait goes to sleep almost at once.
@@ -61,7 +62,7 @@ long spin(Condition& condition, const WaitOptions& options) noexcept {
       if (result != -EAGAIN) return result;
       probe = now + kKernelProbeNs;
     }
-    if (now >= end || thread->signals_pending != 0) break;
+    if (now >= end || thread->signals_pending != 0 || options.interruption.came()) break;
     __builtin_ia32_pause();
   }
   vain_spins++;
@@ -125,6 +126,7 @@ long sleep_in_kernel(const WaitOptions& options, Sleep* sleep) noexcept {
   }
   const long result = engine->sleep(SYS_ppoll, as_arg(sleep->fds), sleep->count, as_arg(limit), as_arg(options.signal_mask),
                                     options.signal_mask_bytes, 0);
+  if (options.interruption.came()) return result;  // a wake-up that is not taken ends the next sleep; the array may be overwritten
   if (result > 0 && sleep->wake_index >= 0 && sleep->fds[sleep->wake_index].revents != 0) {
     uint64_t count;
     (void)kernel_call(SYS_read, sleep->fds[sleep->wake_index].fd, as_arg(&count), sizeof count);
@@ -132,7 +134,7 @@ long sleep_in_kernel(const WaitOptions& options, Sleep* sleep) noexcept {
   return result;
 }
 
-// Steps 2 to 4. -EAGAIN: awake, look again.
+// Steps 2 to 4. -EAGAIN: awake, look again. -EINTR: nothing but a signal came.
 long sleep_once(Condition& condition, const WaitOptions& options) noexcept {
   pollfd own_fds[2];
   Sleep sleep{own_fds, 0, -1, 0};
@@ -152,30 +154,42 @@ long sleep_once(Condition& condition, const WaitOptions& options) noexcept {
   const long slept = sleep_in_kernel(options, &sleep);
   {
     Guard guard;
-    if (is_this_waiter(waiter)) settle_waiter(waiter);  // not the parent's, in a child that a handler has forked
+    if (!is_this_waiter(waiter)) return -EINTR;  // it is the parent's: this is a child that a handler has forked
+    settle_waiter(waiter);
   }
   return slept < 0 ? slept : -EAGAIN;
 }
 
+long interrupted(const Condition& condition, const WaitOptions& options) noexcept {
+  return options.restartable && options.interruption.restarts() && !condition.has_moved() ? kRestart : -EINTR;
+}
+
 long wait_until_done(Condition& condition, const WaitOptions& options) noexcept {
-  zps_thread* thread = engine->thread();
-  thread->ran_no_restart = 0;
   const Counted* const pinned = pinned_object();
+  const uint32_t uses = scratch_uses;
   while (true) {
     long result = spin(condition, options);
     if (result != -EAGAIN) return result;
+    if (options.interruption.came()) return interrupted(condition, options);
     if (options.deadline_ns == 0 || base::monotonic_ns() >= options.deadline_ns) return -EAGAIN;
     result = sleep_once(condition, options);
-    if (pinned_object() != pinned) return -EINTR;  // a handler has waited for something itself: what this wait stands on may be gone
-    if (result == -EINTR) {
-      if (!options.restartable || thread->ran_no_restart != 0 || condition.has_moved()) return -EINTR;
-      continue;
+    if (options.interruption.came()) {
+      const bool intact = pinned_object() == pinned && scratch_uses == uses;  // else the handler has waited itself: what this wait stands on may be gone
+      if (result == -EINTR || !intact) return interrupted(condition, options);
+    } else if (result == -EINTR) {
+      continue;  // a signal of the engine's own
     }
     if (result != -EAGAIN) return result;
   }
 }
 
 }  // namespace
+
+Interruption::Interruption() noexcept : first_(engine->thread()->handlers_run) {}
+
+bool Interruption::came() const noexcept { return engine->thread()->handlers_run != first_; }
+
+bool Interruption::restarts() const noexcept { return (engine->thread()->restarts >> (first_ % 64) & 1) != 0; }
 
 uint64_t deadline_after(uint64_t relative_ns) noexcept {
   if (relative_ns == 0 || relative_ns == kForever) return relative_ns;
@@ -195,6 +209,7 @@ long wait_for(Condition& condition, const WaitOptions& options) noexcept {
 void measure_spinning() noexcept { longest_spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? uint64_t{config.spin_us} * 1000 : 0; }
 
 void* thread_scratch() noexcept {
+  scratch_uses++;
   if (scratch == nullptr) {
     const long address = kernel_call(SYS_mmap, 0, kScratchBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address < 0 && address > -4096) return nullptr;

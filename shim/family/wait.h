@@ -9,11 +9,14 @@
 // written after the lock is free. At most kWireWatchers sleepers watch the wire itself, so that a frame does not wake a thousand processes;
 // when the last of them leaves, another sleeper is woken to take the place.
 //
-// Signals: the program's handlers run in step 3 only (engine->sleep). If a handler leaves by siglongjmp nothing is held: lists and
-// counts hang on the waiter in shared memory and are undone by the thread's next wait.
+// Signals: the program's handlers run in step 3 only (engine->sleep), before, during or after the kernel call. Whatever that returned, a handler that ran
+// ends the wait, as the kernel's own waits end at signal_pending(): with the condition's result if it was woken for that, else with EINTR or,
+// where Linux restarts the call, with kRestart. The call is then made again from the start, as Linux does it: the handler may have closed the
+// descriptor, or used the thread's waiter and its buffer for waits of its own. Nothing else survives a handler, so none of it needs to be kept.
+// If a handler leaves by siglongjmp nothing is held either: lists and counts hang on the waiter in shared memory and are undone by the thread's
+// next wait.
 //
-// Known limits: a thread that never waits again after such a jump keeps its file alive until it ends; a wait whose handler has waited for a file of
-// ours itself ends with EINTR, with SA_RESTART too.
+// Known limits: a thread that never waits again after such a jump keeps its file alive until it ends.
 #pragma once
 
 #include <poll.h>
@@ -27,6 +30,20 @@ namespace shim {
 
 inline constexpr uint32_t kWireWatchers = 4;
 inline constexpr uint64_t kForever = UINT64_MAX;
+// A call's result, never the program's: dispatch makes the call again (Linux: ERESTARTSYS).
+inline constexpr long kRestart = -512;
+
+// What handlers did since a call began. One for the whole call, of however many waits it is made.
+class Interruption {
+ public:
+  Interruption() noexcept;
+  [[nodiscard]] bool came() const noexcept;
+  // Whether the call is made again: the first handler decides.
+  [[nodiscard]] bool restarts() const noexcept;
+
+ private:
+  uint32_t first_;
+};
 
 // What is waited for.
 class Condition {
@@ -47,7 +64,8 @@ class Condition {
 
 struct WaitOptions {
   uint64_t deadline_ns = kForever;  // base::monotonic_ns(); 0: do not wait
-  bool restartable = false;         // go on after a handler with SA_RESTART
+  bool restartable = false;         // kRestart, not EINTR, after a handler with SA_RESTART
+  Interruption interruption;        // since the call began
   bool spin = true;
   const void* signal_mask = nullptr;  // the program's, for the time of the sleep
   long signal_mask_bytes = 0;
@@ -57,7 +75,7 @@ struct WaitOptions {
 };
 
 // Between begin_wait() (waiter.h), which the caller has called with the lock held when it found its file, and its end, which is here.
-// The condition's result, -EAGAIN when the deadline passed, or -EINTR.
+// The condition's result, -EAGAIN when the deadline passed, -EINTR or kRestart.
 [[nodiscard]] long wait_for(Condition& condition, const WaitOptions& options) noexcept;
 
 // `relative_ns` from now as a deadline; 0 stays 0.
@@ -66,7 +84,7 @@ struct WaitOptions {
 // Counts the machine's CPUs; without a second one nothing spins. Called when a stack is made.
 void measure_spinning() noexcept;
 
-// A buffer of kScratchBytes for the calling thread alone, or nullptr. Freed when the thread ends.
+// A buffer of kScratchBytes for the calling thread alone, or nullptr. Freed when the thread ends. A handler that ran in a wait may have used it.
 inline constexpr size_t kScratchBytes = 65536;
 [[nodiscard]] void* thread_scratch() noexcept;
 void release_thread_scratch() noexcept;

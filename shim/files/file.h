@@ -11,6 +11,7 @@
 
 #include "netstack/stack.h"
 #include "shim/family/slots.h"
+#include "shim/family/wait.h"
 
 namespace shim {
 
@@ -68,8 +69,8 @@ class Socket final : public File {
   netstack::TcpStream* stream = nullptr;
   netstack::TcpListener* listener = nullptr;
   netstack::SocketAddress bound;
-  uint64_t receive_timeout_ns = 0;  // SO_RCVTIMEO; 0: none
-  uint64_t send_timeout_ns = 0;     // SO_SNDTIMEO
+  uint64_t receive_timeout_ns = kForever;  // SO_RCVTIMEO; 0: do not wait
+  uint64_t send_timeout_ns = kForever;     // SO_SNDTIMEO, also for connect()
   uint32_t receive_low_water = 1;   // a blocking read waits for so many bytes, or for what it asks for if that is less
   uint64_t options_set = 0;         // a bit per row of the option table: what accepted sockets inherit
 };

@@ -152,8 +152,8 @@ class WriteCondition final : public Condition {
 
 WaitOptions wait_options(uint64_t timeout_ns) noexcept {
   WaitOptions options;
-  options.deadline_ns = timeout_ns != 0 ? deadline_after(timeout_ns) : kForever;
-  options.restartable = timeout_ns == 0;
+  options.deadline_ns = deadline_after(timeout_ns);
+  options.restartable = timeout_ns == kForever;
   return options;
 }
 
@@ -191,7 +191,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (socket == nullptr || socket->state == SocketState::undecided) return ZPS_PASS;
     if (socket->state != SocketState::stream) return -ENOTCONN;
     if (total_bytes(parts, count) == 0) return 0;
-    const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
+    const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0 && socket->receive_timeout_ns != 0;
     const size_t wanted_at_once = total_bytes(parts, count);
     wanted = all || wanted_at_once < socket->receive_low_water ? wanted_at_once : socket->receive_low_water;
     long result = wait && peek_only && wanted > 1 ? -EAGAIN : read_stream(socket->stream, parts, count, peek_only);
@@ -209,7 +209,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   if (peek_only) {
     PeekCondition condition(socket, parts, count, wanted, all);
     const long result = wait_for(condition, wait_options(timeout_ns));
-    if (result != -EAGAIN && result != -EINTR) return result;
+    if (result != -EAGAIN && result != -EINTR && result != kRestart) return result;
     Guard guard;
     const bool there = socket_at(fd) == socket && socket->state == SocketState::stream && socket->stream->readable_bytes() > 0;
     return there ? read_stream(socket->stream, parts, count, true) : result;
@@ -247,8 +247,8 @@ long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (socket == nullptr || socket->state == SocketState::undecided) return ZPS_PASS;
     if (socket->state == SocketState::stream) {
       result = write_stream(socket->stream, parts, count, more);
-      wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0;
       timeout_ns = socket->send_timeout_ns;
+      wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0 && timeout_ns != 0;
       if (result == -EAGAIN && !wait) {
         (void)guard.stack()->poll(base::monotonic_ns());
         result = write_stream(socket->stream, parts, count, more);

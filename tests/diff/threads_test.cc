@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/lib/asleep.h"
 #include "tests/lib/pattern.h"
 #include "tests/lib/peer.h"
 
@@ -22,21 +23,6 @@ namespace {
 
 class Threads : public BothWays {};
 ZPS_BOTH_WAYS(Threads);
-
-// Until thread `tid` of ours sleeps in the kernel: what it waits for has begun.
-void until_asleep(pid_t tid) {
-  char path[64], line[512];
-  snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-  for (uint64_t end = now_ms() + 5000; now_ms() < end;) {
-    FILE* file = fopen(path, "r");
-    if (file == nullptr) return;
-    bool got = fgets(line, sizeof line, file) != nullptr;
-    fclose(file);
-    const char* state = got ? strrchr(line, ')') : nullptr;
-    if (state != nullptr && state[2] == 'S') return;
-    sched_yield();
-  }
-}
 
 struct Reader {
   explicit Reader(int fd) : thread([this, fd] {

@@ -62,9 +62,11 @@ int64_t on_syscall(zps_call* call) {
     case kProbeForks: return forks;
     case kProbeInside: return engine->thread()->inside;
     case kProbeWords: {
-      const int64_t ran = engine->thread()->ran_no_restart;
-      engine->thread()->ran_no_restart = 0;
-      return ran;
+      static thread_local uint32_t seen = 0;
+      const zps_thread* words = engine->thread();
+      const uint32_t first = seen;
+      seen = words->handlers_run;
+      return first == seen ? 0 : 1 + static_cast<int64_t>(words->restarts >> (first % 64) & 1);
     }
     default: return ZPS_PASS;
   }

@@ -142,6 +142,7 @@ TEST_F(Signals, SleepIsInterrupted) {
   EXPECT_EQ(hooked::call(kProbeWords), 1);
   install(SIGUSR1, count, SA_RESTART);
   raise(SIGUSR1);
+  EXPECT_EQ(hooked::call(kProbeWords), 2);
   EXPECT_EQ(hooked::call(kProbeWords), 0);
   close(pipes[0]);
   close(pipes[1]);

@@ -273,6 +273,14 @@ Action take_action(int number) noexcept {
   return action;
 }
 
+// One that interrupts this one in the middle counts first and is overwritten by it: the one below was delivered first.
+void count_handler(zps_thread& words, bool restarts) noexcept {
+  const uint32_t number = words.handlers_run;
+  const uint64_t bit = uint64_t{1} << (number % 64);
+  words.restarts = restarts ? words.restarts | bit : words.restarts & ~bit;
+  words.handlers_run = number + 1;
+}
+
 // The program's handler, in its own view of the mask.
 void run_handler(ThreadState& thread, int number, const Action& action, siginfo_t* info, ucontext_t* context) noexcept {
   const auto handler = reinterpret_cast<Handler>(action.handler);
@@ -322,7 +330,7 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
     let_trap(number, *mask_of(context));
     return reinterpret_cast<Handler>(action.handler)(number, info, opaque);
   }
-  if (!(action.flags & SA_RESTART)) thread.words.ran_no_restart = 1;
+  count_handler(thread.words, (action.flags & SA_RESTART) != 0);
   run_handler(thread, number, action, info, context);
 }
 

@@ -90,6 +90,8 @@ class TcpStream : public Pollable {
   // (raising SIGPIPE is the caller's), the pending error once. `more`: hold a partial segment back (MSG_MORE).
   // What was written leaves at the next Stack::flush() (the wait does it), or when a few segments are ready.
   [[nodiscard]] virtual long write(const iovec* parts, int count, bool more) noexcept = 0;
+  // What write() would take now, if memory lasts. 0 does not ask to be told (ready() does).
+  [[nodiscard]] virtual size_t writable_bytes() const noexcept = 0;
   // Bytes to read now (FIONREAD), and bytes not yet acknowledged by the peer (SIOCOUTQ).
   [[nodiscard]] virtual size_t readable_bytes() const noexcept = 0;
   [[nodiscard]] virtual size_t unsent_bytes() const noexcept = 0;

@@ -44,6 +44,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
   [[nodiscard]] size_t readable_bytes() const noexcept override { return received_bytes_; }
+  [[nodiscard]] size_t writable_bytes() const noexcept override { return write_room(); }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return static_cast<size_t>(written_ - acknowledged_); }
   [[nodiscard]] long shutdown(int how) noexcept override;
   [[nodiscard]] int take_error() noexcept override;

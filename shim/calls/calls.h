@@ -3,6 +3,8 @@
 // A handler gets the call as the program made it and returns what the program sees in rax, or kPass to let the kernel do it.
 #pragma once
 
+#include <cstddef>
+
 #include "zpoline/hook.h"
 
 namespace shim {
@@ -39,9 +41,10 @@ long shim_sendmmsg(const zps_call& call) noexcept;
 long shim_recvmmsg(const zps_call& call) noexcept;
 // sendfile_calls.cc
 long shim_sendfile(const zps_call& call) noexcept;
+// splice_calls.cc
 long shim_splice(const zps_call& call) noexcept;
-long shim_tee(const zps_call& call) noexcept;
-long shim_vmsplice(const zps_call& call) noexcept;
+// From the stream under `socket` into `pipe`, with flags of splice(2). kPass if one of them is something else.
+[[nodiscard]] long splice_to_pipe(int socket, int pipe, size_t wanted, unsigned flags) noexcept;
 // fd_calls.cc
 long shim_close(const zps_call& call) noexcept;
 long shim_close_range(const zps_call& call) noexcept;

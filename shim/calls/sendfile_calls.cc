@@ -1,4 +1,4 @@
-// sendfile from a file to a stack socket, and the splice family's refusals.
+// sendfile from a file to a stack socket.
 //
 // The file is read at a position into the thread's bounded buffer and written to the stream; only what the stream took
 // counts, so offset and file position are exact after a short write.
@@ -23,14 +23,6 @@ using base::kernel_call;
 
 constexpr size_t kMostBytes = 0x7fff'f000;
 
-bool is_stream(int64_t fd) noexcept {
-  const File* file = peek(fd);
-  if (file == nullptr || file->kind != FileKind::socket) return false;
-  Guard guard;
-  const Socket* socket = socket_at(fd);
-  return socket != nullptr && socket->state == SocketState::stream;
-}
-
 // Moves up to `wanted` bytes from `in` at *position to the stream. Count or negative errno.
 long pump(int out, int in, off_t* position, size_t wanted) noexcept {
   void* buffer = thread_scratch();
@@ -39,7 +31,7 @@ long pump(int out, int in, off_t* position, size_t wanted) noexcept {
   while (done < wanted) {
     const size_t left = wanted - done;
     const long got = kernel_call(SYS_pread64, in, as_arg(buffer), static_cast<long>(left < kScratchBytes ? left : kScratchBytes), *position);
-    if (got < 0) return done > 0 ? static_cast<long>(done) : got == -ESPIPE ? -EINVAL : got;
+    if (got < 0) return done > 0 ? static_cast<long>(done) : got;
     if (got == 0) break;
     const iovec part{buffer, static_cast<size_t>(got)};
     const bool more = done + static_cast<size_t>(got) < wanted && static_cast<size_t>(got) == kScratchBytes;
@@ -57,7 +49,8 @@ long pump(int out, int in, off_t* position, size_t wanted) noexcept {
 long shim_sendfile(const zps_call& call) noexcept {
   const int out = static_cast<int>(call.arg[0]);
   const int in = static_cast<int>(call.arg[1]);
-  if (is_stream(in)) return -EINVAL;
+  // From a connection it is a splice() if it goes into a pipe, else refused, by the kernel too.
+  if (is_stream(in)) return call.arg[2] == 0 ? splice_to_pipe(in, out, static_cast<size_t>(call.arg[3]), 0) : kPass;
   if (!is_stream(out)) return kPass;
   off_t* user_offset = reinterpret_cast<off_t*>(call.arg[2]);
   size_t wanted = static_cast<size_t>(call.arg[3]);
@@ -82,11 +75,5 @@ long shim_sendfile(const zps_call& call) noexcept {
   }
   return done;
 }
-
-long shim_splice(const zps_call& call) noexcept { return is_stream(call.arg[0]) || is_stream(call.arg[2]) ? -EINVAL : kPass; }
-
-long shim_tee(const zps_call& call) noexcept { return is_stream(call.arg[0]) || is_stream(call.arg[1]) ? -EINVAL : kPass; }
-
-long shim_vmsplice(const zps_call& call) noexcept { return is_stream(call.arg[0]) ? -EBADF : kPass; }
 
 }  // namespace shim

@@ -164,7 +164,21 @@ long interrupted(const Condition& condition, const WaitOptions& options) noexcep
   return options.restartable && options.interruption.restarts() && !condition.has_moved() ? kRestart : -EINTR;
 }
 
-long wait_until_done(Condition& condition, const WaitOptions& options) noexcept {
+}  // namespace
+
+Interruption::Interruption() noexcept : first_(engine->thread()->handlers_run) {}
+
+bool Interruption::came() const noexcept { return engine->thread()->handlers_run != first_; }
+
+bool Interruption::restarts() const noexcept { return (engine->thread()->restarts >> (first_ % 64) & 1) != 0; }
+
+uint64_t deadline_after(uint64_t relative_ns) noexcept {
+  if (relative_ns == 0 || relative_ns == kForever) return relative_ns;
+  const uint64_t now = base::monotonic_ns();
+  return relative_ns > kForever - 1 - now ? kForever : now + relative_ns;
+}
+
+long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept {
   const Counted* const pinned = pinned_object();
   const uint32_t uses = scratch_uses;
   while (true) {
@@ -183,22 +197,8 @@ long wait_until_done(Condition& condition, const WaitOptions& options) noexcept 
   }
 }
 
-}  // namespace
-
-Interruption::Interruption() noexcept : first_(engine->thread()->handlers_run) {}
-
-bool Interruption::came() const noexcept { return engine->thread()->handlers_run != first_; }
-
-bool Interruption::restarts() const noexcept { return (engine->thread()->restarts >> (first_ % 64) & 1) != 0; }
-
-uint64_t deadline_after(uint64_t relative_ns) noexcept {
-  if (relative_ns == 0 || relative_ns == kForever) return relative_ns;
-  const uint64_t now = base::monotonic_ns();
-  return relative_ns > kForever - 1 - now ? kForever : now + relative_ns;
-}
-
 long wait_for(Condition& condition, const WaitOptions& options) noexcept {
-  const long result = wait_until_done(condition, options);
+  const long result = wait_and_keep(condition, options);
   Guard guard;
   end_wait();
   return result;

@@ -77,6 +77,8 @@ struct WaitOptions {
 // Between begin_wait() (waiter.h), which the caller has called with the lock held when it found its file, and its end, which is here.
 // The condition's result, -EAGAIN when the deadline passed, -EINTR or kRestart.
 [[nodiscard]] long wait_for(Condition& condition, const WaitOptions& options) noexcept;
+// The same for a call that goes on with its file: end_wait() is the caller's. After -EINTR and kRestart the file may be gone.
+[[nodiscard]] long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept;
 
 // `relative_ns` from now as a deadline; 0 stays 0.
 [[nodiscard]] uint64_t deadline_after(uint64_t relative_ns) noexcept;

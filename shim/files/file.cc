@@ -31,6 +31,21 @@ void close_epoll(EpollFile* set) noexcept {
 
 }  // namespace
 
+void Socket::claim(ProcessSlot* by) noexcept {
+  mover = by;
+  mover_pid = by->pid;
+}
+
+bool Socket::is_claimed() noexcept {
+  if (mover == nullptr) return false;
+  if (mover->state.load(std::memory_order_relaxed) != SlotState::free && mover->pid == mover_pid) {
+    turned_away = true;
+    return true;
+  }
+  mover = nullptr;
+  return false;
+}
+
 void drop_registrations(File* file) noexcept {
   while (FileLink* link = file->registrations.front()) drop_item(static_cast<EpollItem*>(link));
 }

@@ -73,6 +73,14 @@ class Socket final : public File {
   uint64_t send_timeout_ns = kForever;     // SO_SNDTIMEO, also for connect()
   uint32_t receive_low_water = 1;   // a blocking read waits for so many bytes, or for what it asks for if that is less
   uint64_t options_set = 0;         // a bit per row of the option table: what accepted sockets inherit
+
+  // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.
+  void claim(ProcessSlot* by) noexcept;
+  // True while one does; whoever asks is woken after it. A claim dies with its process.
+  [[nodiscard]] bool is_claimed() noexcept;
+  ProcessSlot* mover = nullptr;
+  int32_t mover_pid = 0;
+  bool turned_away = false;  // somebody found the bytes claimed
 };
 
 }  // namespace shim

@@ -55,13 +55,15 @@ long read_stream(netstack::TcpStream* stream, const iovec* parts, int count, boo
   return stream->read(parts, count, peek);
 }
 
+// Takes bytes out, if no splice() is about to.
+long take(Socket* socket, const iovec* parts, int count) noexcept {
+  if (socket->mover != nullptr && socket->is_claimed()) [[unlikely]] return -EAGAIN;
+  return read_stream(socket->stream, parts, count, false);
+}
+
 long write_stream(netstack::TcpStream* stream, const iovec* parts, int count, bool more) noexcept {
   if (long error = probe_readable(parts, count, kMostProbed); error != 0) return error;
   return stream->write(parts, count, more);
-}
-
-void raise_sigpipe() noexcept {
-  (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), kernel_call(SYS_gettid), SIGPIPE);
 }
 
 // Reads until `wanted` bytes came, of which `done` are there. What came before an error is told first, and the error by the next read.
@@ -75,18 +77,18 @@ class ReadCondition final : public Condition {
     while (true) {
       long result;
       if (done_ == 0) {
-        result = read_stream(socket_->stream, parts_, count_, false);
+        result = take(socket_, parts_, count_);
       } else {
         if (socket_->stream->readable_bytes() == 0) return (socket_->stream->ready() & kNoMoreWillCome) != 0 ? static_cast<long>(done_) : -EAGAIN;
         const Remainder rest(parts_, count_, done_);
-        result = read_stream(socket_->stream, rest.parts(), rest.count(), false);
+        result = take(socket_, rest.parts(), rest.count());
       }
       if (result <= 0) return done_ > 0 && result != -EAGAIN ? static_cast<long>(done_) : result;
       done_ += static_cast<size_t>(result);
       if (done_ >= wanted_) return static_cast<long>(done_);
     }
   }
-  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream) && socket_->mover == nullptr; }
   [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
   [[nodiscard]] size_t done() const noexcept { return done_; }
 
@@ -159,6 +161,18 @@ WaitOptions wait_options(uint64_t timeout_ns) noexcept {
 
 }  // namespace
 
+bool is_stream(int64_t fd) noexcept {
+  const File* file = peek(fd);
+  if (file == nullptr || file->kind != FileKind::socket) return false;
+  Guard guard;
+  const Socket* socket = socket_at(fd);
+  return socket != nullptr && socket->state == SocketState::stream;
+}
+
+void raise_sigpipe() noexcept {
+  (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), kernel_call(SYS_gettid), SIGPIPE);
+}
+
 long Parts::load(const iovec* user, long count) noexcept {
   if (count < 0 || count > IOV_MAX) return -EINVAL;
   if (count > kFew) {
@@ -194,11 +208,12 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0 && socket->receive_timeout_ns != 0;
     const size_t wanted_at_once = total_bytes(parts, count);
     wanted = all || wanted_at_once < socket->receive_low_water ? wanted_at_once : socket->receive_low_water;
-    long result = wait && peek_only && wanted > 1 ? -EAGAIN : read_stream(socket->stream, parts, count, peek_only);
+    const auto look = [&] { return peek_only ? read_stream(socket->stream, parts, count, true) : take(socket, parts, count); };
+    long result = wait && peek_only && wanted > 1 ? -EAGAIN : look();
     if (result == -EAGAIN && !wait) {
       // A program that asks without waiting still drives the wire.
       (void)guard.stack()->poll(base::monotonic_ns());
-      result = read_stream(socket->stream, parts, count, peek_only);
+      result = look();
     }
     if (!wait || (result != -EAGAIN && (peek_only || result <= 0 || static_cast<size_t>(result) >= wanted))) return result;
     if (result > 0) started = static_cast<size_t>(result);

@@ -17,6 +17,10 @@ namespace shim {
 [[nodiscard]] long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept;
 [[nodiscard]] long send_parts(int fd, const iovec* parts, int count, int flags) noexcept;
 
+// Whether `fd` is a connection of the stack, made or in the making.
+[[nodiscard]] bool is_stream(int64_t fd) noexcept;
+void raise_sigpipe() noexcept;
+
 // A copy of the program's array of parts, checked: small ones in place, large ones in the thread's scratch buffer.
 class Parts {
  public:

@@ -1,4 +1,4 @@
-// sendfile() from files into sockets: whole, with offsets, in parts, into a full queue, past the end; splice and copies around it.
+// sendfile() from files into sockets: whole, with offsets, in parts, into a full queue, past the end.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -98,25 +98,6 @@ TEST_P(Sendfile, AfterShutdown) {
   ASSERT_EQ(shutdown(c.mine, SHUT_WR), 0);
   EXPECT_EQ(sendfile(c.mine, file_, nullptr, 10), -1);
   EXPECT_EQ(errno, EPIPE);
-}
-
-TEST_P(Sendfile, SpliceBothDirections) {
-  Connection c = connect_pair();
-  int ends[2];
-  ASSERT_EQ(pipe(ends), 0);
-  if (on_stack()) {
-    ASSERT_EQ(write(ends[1], "x", 1), 1);
-    EXPECT_EQ(splice(ends[0], nullptr, c.mine, nullptr, 1, 0), -1);
-    EXPECT_EQ(errno, EINVAL) << "refused, never lost";
-    EXPECT_EQ(read_all(ends[0], 1), "x");
-  }
-  KNOWN_DIFFERENCE("splice");
-  ASSERT_EQ(write(ends[1], "through the pipe", 16), 16);
-  EXPECT_EQ(splice(ends[0], nullptr, c.mine, nullptr, 16, 0), 16);
-  EXPECT_EQ(peer.recv_all(c.theirs, 16), "through the pipe");
-  peer.send(c.theirs, "and back");
-  EXPECT_EQ(splice(c.mine, nullptr, ends[1], nullptr, 8, 0), 8);
-  EXPECT_EQ(read_all(ends[0], 8), "and back");
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ class FakeStream final : public netstack::TcpStream {
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
   [[nodiscard]] size_t readable_bytes() const noexcept override { return fill; }
+  [[nodiscard]] size_t writable_bytes() const noexcept override { return other == nullptr ? 0 : kCapacity - other->fill; }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return other == nullptr ? 0 : other->fill; }
   [[nodiscard]] long shutdown(int how) noexcept override;
   [[nodiscard]] int take_error() noexcept override;

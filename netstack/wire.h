@@ -91,6 +91,8 @@ class Wire {
   virtual void flush() noexcept = 0;
   // Frames that wait in the software queue: the stack stops producing when this grows past a few bursts.
   [[nodiscard]] virtual int backlog() const noexcept = 0;
+  // Frames wait that the device has refused, and nothing will tell when it takes them: flush() is to be tried again soon.
+  [[nodiscard]] virtual bool refused() const noexcept { return false; }
 
   // A descriptor whose POLLIN says that frames may be there, or -1 if this wire cannot wake a sleeper now. The number is
   // the same in each member of the family and may change over time (a memif peer that comes or goes): ask before each sleep.

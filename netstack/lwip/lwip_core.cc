@@ -81,7 +81,8 @@ uint64_t LwipCore::next_timer_ns() const noexcept {
   if (interface_.loop_first != nullptr) return clock.now_ns();
   const uint64_t link_ns = link_timers.next_ns();
   const uint64_t retry_ns = clock.now_ns() + kStarvedRetryNs;
-  return output.starved() && retry_ns < link_ns ? retry_ns : link_ns;
+  const bool retries = output.starved() || setup_.wire->refused();
+  return retries && retry_ns < link_ns ? retry_ns : link_ns;
 }
 
 uint32_t LwipCore::random() noexcept {

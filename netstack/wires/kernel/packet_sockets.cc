@@ -18,7 +18,7 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
-// Frames larger than a slot wait in the kernel's memory, not in ours, until they are received.
+// Frames larger than a slot wait in the kernel's memory, not in ours, until they are received; so do those that a device has not sent yet.
 constexpr int kQueuedBytes = 8 << 20;
 
 long set(int fd, int level, int option, int value) noexcept {
@@ -35,14 +35,16 @@ int make_sending() noexcept {
   const int fd = make_socket();
   if (fd < 0) return fd;
   const long result = set(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
-  // A queueing discipline on the way out would only add latency.
-  (void)set(fd, SOL_PACKET, PACKET_QDISC_BYPASS, 1);
+  (void)bypass_queueing(fd, true);
+  if (set(fd, SOL_SOCKET, SO_SNDBUFFORCE, kQueuedBytes) != 0) (void)set(fd, SOL_SOCKET, SO_SNDBUF, kQueuedBytes);
   if (result == 0) return fd;
   (void)kernel_call(SYS_close, fd);
   return static_cast<int>(result);
 }
 
 }  // namespace
+
+long bypass_queueing(int sending, bool bypass) noexcept { return set(sending, SOL_PACKET, PACKET_QDISC_BYPASS, bypass ? 1 : 0); }
 
 PacketSockets::PacketSockets(uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept
     : shape_{block_bytes, slots / (block_bytes / slot_bytes), slot_bytes, slots}, receiving_(-EAGAIN), sending_(make_sending()) {

@@ -7,6 +7,7 @@
 #include <rte_mbuf.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/syscall.h"
 #include "netstack/wires/kernel/segment_train.h"
 
@@ -203,13 +204,29 @@ uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* mes
   return joined;
 }
 
+// A device that does not segment, or has lost TSO while it runs, refuses a train that comes to it past its queueing discipline: only the way through
+// that one cuts it in software (validate_xmit_skb_list() in __dev_direct_xmit()). The first train that is refused shows it, and all goes that way from
+// then on: what overtook it would arrive out of order.
 long PacketWire::transmit(uint32_t messages) noexcept {
+  const long sent = submit(messages);
+  if (sent != -ENOBUFS || frames_of_[0] == 1 || !bypassing_) return sent;
+  bypassing_ = false;
+  return bypass_queueing(sending_, false) == 0 ? submit(messages) : sent;
+}
+
+long PacketWire::submit(uint32_t messages) noexcept {
   const msghdr& first = messages_[0].msg_hdr;
   if (messages > 1) return kernel_call(SYS_sendmmsg, sending_, as_arg(messages_), messages, MSG_DONTWAIT);
   const long sent = first.msg_iovlen > 1
                         ? kernel_call(SYS_sendmsg, sending_, as_arg(&first), MSG_DONTWAIT)
                         : kernel_call(SYS_sendto, sending_, as_arg(first.msg_iov[0].iov_base), static_cast<long>(first.msg_iov[0].iov_len), MSG_DONTWAIT, 0, 0);
   return sent < 0 ? sent : 1;
+}
+
+bool PacketWire::refused_for_long() noexcept {
+  const uint64_t now_ns = base::monotonic_ns();
+  if (refused_since_ns_ == 0) refused_since_ns_ = now_ns;
+  return now_ns - refused_since_ns_ > kMostRefusedNs;
 }
 
 uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
@@ -224,8 +241,8 @@ uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
   const long result = transmit(messages);
   uint32_t done = result > 0 ? static_cast<uint32_t>(result) : 0;
   if (result > 0) {
-    refusals_ = 0;
-  } else if ((result != -ENOBUFS && result != -EAGAIN && result != -ENOMEM) || ++refusals_ >= kMostRefusals) {
+    refused_since_ns_ = 0;
+  } else if ((result != -ENOBUFS && result != -EAGAIN && result != -ENOMEM) || refused_for_long()) {
     done = 1;
   }
   uint16_t gone = 0;

@@ -28,16 +28,19 @@ class PacketWire final : public DpdkWire {
   void send_tcp(void* handle, uint32_t length) noexcept override;
   void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
   void flush() noexcept override;
+  [[nodiscard]] bool refused() const noexcept override { return backlog() > 0; }
   void recover() noexcept override;
 
  private:
-  static constexpr uint32_t kMostRefusals = 16;
+  static constexpr uint64_t kMostRefusedNs = 100'000'000;  // below the least retransmission time-out
   static constexpr uint32_t kMostDropped = 4096;
 
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
   [[nodiscard]] uint32_t most_whole(rte_mbuf* first) const noexcept;
   uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
   [[nodiscard]] long transmit(uint32_t messages) noexcept;
+  [[nodiscard]] long submit(uint32_t messages) noexcept;
+  [[nodiscard]] bool refused_for_long() noexcept;
   void copy_out(const uint8_t* from, uint32_t length, rte_mbuf** frames, uint32_t pieces) const noexcept;
   [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
   bool discard_queued() noexcept;
@@ -45,7 +48,8 @@ class PacketWire final : public DpdkWire {
   const int receiving_, sending_;
   const uint32_t frame_room_;
   PacketRing ring_;
-  uint32_t refusals_ = 0;
+  bool bypassing_ = true;          // the device's queueing discipline
+  uint64_t refused_since_ns_ = 0;  // 0: the kernel took the last that it was given
   mmsghdr messages_[kBurst] = {};
   iovec pieces_[(1 + kMostPieces) * kBurst] = {};
   uint16_t frames_of_[kBurst] = {};

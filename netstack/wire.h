@@ -69,6 +69,8 @@ class Wire {
   // Takes up to `capacity` (at most kBurst) frames off the wire; returns how many. Never sleeps. Makes no
   // kernel call where frames lie in shared memory: a wire that is connected, not armed, and frames that fit its ring.
   [[nodiscard]] virtual int receive(RxFrame* out, int capacity) noexcept = 0;
+  // So many frames wait that more would soon be lost.
+  [[nodiscard]] virtual bool crowded() const noexcept { return false; }
   // Gives a received frame's memory back.
   virtual void release(void* handle) noexcept = 0;
 

@@ -17,6 +17,7 @@ inline constexpr size_t kPlainHeaders = kEthernetHeader + kIpHeader + kTcpHeader
 
 inline constexpr size_t kEtherTypeAt = 12;
 inline constexpr size_t kIpVersionAt = 14;  // with the header's length: 0x45 for IPv4 without options
+inline constexpr size_t kIpLengthAt = 16;
 inline constexpr size_t kFragmentAt = 20;
 inline constexpr size_t kProtocolAt = 23;
 inline constexpr size_t kSourceAt = 26;

@@ -2,7 +2,11 @@
 //
 // A received frame (each piece of one) becomes a custom pbuf that lies in the frame's own scratch memory and points to its bytes;
 // freeing the pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the
-// arena instead and the frame goes back at once, so that ACKs can always be received.
+// arena instead and the frame goes back at once, so that ACKs can always be received. So is a small one where thousands wait for a
+// program.
+//
+// A turn takes one burst, which is still in the cache when the program reads it. But a wire that fills up while the program works would
+// lose what a thousand clients send at once, so it is emptied into the connections, as Linux's softirq does with a device's ring.
 //
 // The loop looks ahead: connection state is what misses the cache, and a burst names it all in advance. Each step's memory is asked for
 // some frames before it is read: the frame, the table's slot, the PCB that the slot leads to, the endpoint that the PCB leads to. (What VPP
@@ -25,7 +29,8 @@ struct FramePbuf {
 };
 static_assert(sizeof(FramePbuf) <= kFramePrivateBytes);
 
-constexpr uint32_t kCopyBreakBytes = 128;  // shorter frames are mostly ACKs, released before input returns
+constexpr uint32_t kCopyBreakBytes = 1024;  // what is shorter takes a fraction of its frame
+constexpr int kMostPerTurn = 4096;          // frames, so that a turn ends while a peer goes on sending
 
 void release_frame(pbuf* p) noexcept { the_core->wire().release(reinterpret_cast<FramePbuf*>(p)->handle); }
 
@@ -118,11 +123,15 @@ void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
   view.slot = nullptr;
   view.protocol = 0;
   view.plain_ip = view.fragment = view.other_ip = false;
+  view.stays = true;
   if (frame.continues || frame.length < kEthernetHeader + kIpHeader || field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) return;
   view.other_ip = d[kProtocolAt] != IP_PROTO_TCP;
   view.plain_ip = memcmp(d, core_.interface().hwaddr, 6) == 0;
   view.fragment = (field<uint16_t>(d + kFragmentAt) & PP_HTONS(0x3fff)) != 0;
-  if (d[kIpVersionAt] == kPlainIp && frame.length >= kEthernetHeader + kIpHeader + 4) view.protocol = d[kProtocolAt];
+  if (d[kIpVersionAt] != kPlainIp || frame.length < kEthernetHeader + kIpHeader + 4) return;
+  view.protocol = d[kProtocolAt];
+  if (view.protocol != IP_PROTO_TCP || frame.length < kPlainHeaders) return;
+  view.stays = lwip_ntohs(field<uint16_t>(d + kIpLengthAt)) > kIpHeader + (d[kTcpOffsetAt] >> 4) * 4u;
 }
 
 void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept {
@@ -150,9 +159,9 @@ void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) 
   finish();
 }
 
-void FrameInput::take_burst(const RxFrame* frames, int count) noexcept {
+void FrameInput::take_burst(const RxFrame* frames, int count, bool crowded) noexcept {
   constexpr int kFrameAhead = 4, kStateAhead = 6, kOwnerAhead = 3;
-  const bool low = wire_.free_frames() < wire_.total_frames() / 4;
+  const uint32_t copied = wire_.free_frames() < wire_.total_frames() / 4 ? UINT32_MAX : crowded ? kCopyBreakBytes : 0;
   FrameView views[kBurst];
   for (int i = 0; i < count && i < kFrameAhead; i++) __builtin_prefetch(frames[i].data);
   for (int i = 0; i < count; i++) {
@@ -173,7 +182,7 @@ void FrameInput::take_burst(const RxFrame* frames, int count) noexcept {
     if (bytes > 0xffff) {
       release_pieces(frames + i, pieces);
     } else {
-      pbuf* p = low && bytes > kCopyBreakBytes ? copy_pieces(frames + i, pieces) : wrap_pieces(frames + i, pieces);
+      pbuf* p = views[i].stays && bytes <= copied ? copy_pieces(frames + i, pieces) : wrap_pieces(frames + i, pieces);
       if (p != nullptr) take_one(frames[i], views[i], p);
     }
     i += pieces;
@@ -184,8 +193,15 @@ int FrameInput::receive() noexcept {
   // Not constructed: a turn that finds nothing would spend most of its time on that. The wire writes whole frames.
   alignas(RxFrame) unsigned char storage[kBurst * sizeof(RxFrame)];
   auto* const frames = reinterpret_cast<RxFrame*>(storage);
-  const int taken = wire_.receive(frames, kBurst);
-  if (taken > 0) take_burst(frames, taken);
+  bool crowded = false;
+  int taken = 0;
+  do {
+    const int count = wire_.receive(frames, kBurst);
+    if (count == 0) break;
+    crowded = crowded || (count >= kBurst / 2 && wire_.crowded());
+    take_burst(frames, count, crowded);
+    taken += count;
+  } while (crowded && taken < kMostPerTurn);
   if (core_.interface().loop_first != nullptr) {
     netif_poll(&core_.interface());
     finish();

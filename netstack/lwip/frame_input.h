@@ -27,7 +27,7 @@ class FrameInput {
   void look_at(const RxFrame& frame, FrameView& view) const noexcept;
   [[nodiscard]] pbuf* copy_pieces(const RxFrame* pieces, int count) noexcept;
   void release_pieces(const RxFrame* pieces, int count) noexcept;
-  void take_burst(const RxFrame* frames, int count) noexcept;
+  void take_burst(const RxFrame* frames, int count, bool crowded) noexcept;
   void take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept;
   void finish() noexcept {
     if (unfinished_ == nullptr) [[likely]] return;

@@ -24,6 +24,7 @@ struct FrameView {
   bool plain_ip;     // IPv4 to our own MAC, complete header
   bool fragment;
   bool other_ip;     // IPv4, but not TCP
+  bool stays;        // it may be more than an acknowledgement, which is released before input returns
 };
 
 class Protocol {

@@ -123,4 +123,24 @@ TEST_F(ManyConnections, ManyShortOnesInARow) {
   listener->release();
 }
 
+// What many clients send at once is taken off a wire that may soon lose frames in one turn, and leaves the wire its frames however small it is.
+TEST_F(ManyConnections, ACrowdedWireIsEmptied) {
+  constexpr size_t kCount = 1000;
+  Crowd crowd = open(kCount);
+  const auto readable = [&] { return std::count_if(crowd.servers.begin(), crowd.servers.end(), [](TcpStream* s) { return s->readable_bytes() == 9; }); };
+  const int free_before = pair_.server_wire().free_frames();
+  for (TcpStream* client : crowd.clients) ASSERT_EQ(9, send_text(*client, "a request"));
+  pair_.client->flush();
+  EXPECT_EQ(free_before - static_cast<int>(kCount), pair_.server_wire().free_frames());
+  EXPECT_EQ(netstack::kBurst, pair_.server->poll(test_clock->now_ns));
+  EXPECT_EQ(netstack::kBurst, readable()) << "as many as a program's turn is for";
+  pair_.server_wire().crowd = true;
+  EXPECT_EQ(static_cast<int>(kCount) - netstack::kBurst, pair_.server->poll(test_clock->now_ns));
+  pair_.server_wire().crowd = false;
+  EXPECT_EQ(static_cast<long>(kCount), readable());
+  EXPECT_GE(pair_.server_wire().free_frames(), free_before - netstack::kBurst);
+  for (TcpStream* server : crowd.servers) EXPECT_EQ("a request", text_of(*server));
+  close(crowd);
+}
+
 }  // namespace

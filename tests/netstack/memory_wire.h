@@ -65,6 +65,7 @@ class MemoryWire final : public netstack::Wire {
     }
     return count;
   }
+  bool crowded() const noexcept override { return crowd; }
   void release(void* handle) noexcept override {
     if (hook != nullptr) hook(hook_argument);
     give_back(static_cast<Frame*>(handle));
@@ -149,6 +150,7 @@ class MemoryWire final : public netstack::Wire {
   Impairment impairment;
   bool cut = false;     // nothing arrives any more
   bool refuse = false;  // no frame to send with
+  bool crowd = false;   // more frames would soon be lost
   int reserve = 64;     // frames kept for receiving
   uint64_t sent = 0;
   uint32_t longest_sent = 0;

@@ -25,6 +25,10 @@ class PacketRing {
     tpacket2_hdr& slot = at(place_.next);
     return is_filled(slot) ? &slot : nullptr;
   }
+  [[nodiscard]] bool half_full() const noexcept {
+    const uint32_t ahead = place_.next + slots_ / 2;
+    return is_filled(at(ahead < slots_ ? ahead : ahead - slots_));
+  }
   // Gives the front slot back to the kernel.
   void pop() noexcept {
     const uint32_t index = place_.next;

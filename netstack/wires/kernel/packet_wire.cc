@@ -53,7 +53,7 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
     const uint32_t length = slot->tp_len;
     const uint32_t pieces = (length + frame_room_ - 1) / frame_room_;
     const bool queued = (slot->tp_status & TP_STATUS_COPY) != 0;
-    const bool whole = slot->tp_snaplen == length && ring_.holds(*slot, length);
+    const bool whole = pieces == 1 && slot->tp_snaplen == length && ring_.holds(*slot, length);
     if ((!queued && !whole) || pieces == 0 || pieces > kBurst || !is_for_us(*slot)) {
       if (queued) (void)discard_queued();
       ring_.pop();
@@ -75,7 +75,8 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
         continue;
       }
     } else {
-      copy_out(ring_.frame(*slot), length, frames, pieces);
+      rte_pktmbuf_reset(frames[0]);
+      memcpy(rte_pktmbuf_mtod(frames[0], void*), ring_.frame(*slot), length);
     }
     const bool verified = (slot->tp_status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID)) != 0;
     for (uint32_t i = 0; i < pieces; i++) {
@@ -85,14 +86,6 @@ int PacketWire::receive(RxFrame* out, int capacity) noexcept {
     ring_.pop();
   }
   return taken;
-}
-
-void PacketWire::copy_out(const uint8_t* from, uint32_t length, rte_mbuf** frames, uint32_t pieces) const noexcept {
-  for (uint32_t i = 0; i < pieces; i++) {
-    const uint32_t bytes = i + 1 < pieces ? frame_room_ : length - i * frame_room_;
-    rte_pktmbuf_reset(frames[i]);
-    memcpy(rte_pktmbuf_mtod(frames[i], void*), from + size_t{i} * frame_room_, bytes);
-  }
 }
 
 // Reads the frame that `slot` only begins. Both queues have the same order; a frame of another length is one that recover() missed.

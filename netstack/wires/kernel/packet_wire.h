@@ -24,6 +24,7 @@ class PacketWire final : public DpdkWire {
              uint32_t queue_capacity) noexcept;
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
+  [[nodiscard]] bool crowded() const noexcept override { return ring_.half_full(); }
   void arm() noexcept override;
   void send_tcp(void* handle, uint32_t length) noexcept override;
   void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
@@ -41,7 +42,6 @@ class PacketWire final : public DpdkWire {
   [[nodiscard]] long transmit(uint32_t messages) noexcept;
   [[nodiscard]] long submit(uint32_t messages) noexcept;
   [[nodiscard]] bool refused_for_long() noexcept;
-  void copy_out(const uint8_t* from, uint32_t length, rte_mbuf** frames, uint32_t pieces) const noexcept;
   [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
   bool discard_queued() noexcept;
 

@@ -128,24 +128,52 @@ TEST_F(PacketWireTest, TakesAFrameLongerThanASlotInPieces) {
   close(fd);
 }
 
-// A slot is longer than a frame of the pool.
-TEST_F(PacketWireTest, TakesAFrameOfTwoPiecesOutOfASlot) {
+// In a slot, in the socket's queue and in two pieces: everything arrives in order.
+TEST_F(PacketWireTest, TakesAFrameOfAnyLength) {
   Wire& wire = *opened_.wire;
   const int free_before = wire.free_frames();
   const int fd = segmenting_socket();
   std::vector<uint8_t> sent(6000);
   std::iota(sent.begin(), sent.end(), uint8_t{0});
-  ASSERT_EQ(send(fd, sent.data(), sent.size(), 0), static_cast<ssize_t>(sent.size()));
-  RxFrame frames[netstack::kBurst];
-  int count = 0;
-  ASSERT_TRUE(until([&] { return (count = receive(frames, netstack::kBurst)) > 0; }));
-  ASSERT_EQ(count, 2);
-  EXPECT_TRUE(frames[1].continues);
-  ASSERT_EQ(frames[0].length + frames[1].length, 6042U);
-  EXPECT_EQ(memcmp(frames[0].data + 42, sent.data(), frames[0].length - 42), 0);
-  EXPECT_EQ(memcmp(frames[1].data, &sent[frames[0].length - 42], frames[1].length), 0);
-  for (int i = 0; i < count; i++) wire.release(frames[i].handle);
+  for (size_t length = 1; length <= sent.size(); length += 13) {
+    ASSERT_EQ(send(fd, sent.data(), length, 0), static_cast<ssize_t>(length));
+    RxFrame frames[netstack::kBurst];
+    int count = 0;
+    ASSERT_TRUE(until([&] { return (count = receive(frames, netstack::kBurst)) > 0; }));
+    ASSERT_EQ(count, length + 42 > 4096 ? 2 : 1) << length;
+    uint32_t bytes = 0;
+    for (int i = 0; i < count; i++) {
+      const uint32_t headers = i == 0 ? 42 : 0;
+      EXPECT_EQ(frames[i].continues, i > 0);
+      ASSERT_LE(bytes + frames[i].length - headers, length);
+      ASSERT_EQ(memcmp(frames[i].data + headers, &sent[bytes], frames[i].length - headers), 0) << length;
+      bytes += frames[i].length - headers;
+      wire.release(frames[i].handle);
+    }
+    ASSERT_EQ(bytes, length);
+  }
   EXPECT_EQ(wire.free_frames(), free_before);
+  close(fd);
+}
+
+// What thousands of clients send while the program works on something else.
+TEST_F(PacketWireTest, KeepsThousandsOfFramesUntilSomebodyPolls) {
+  constexpr int kFrames = 4000;
+  Wire& wire = *opened_.wire;
+  const int fd = segmenting_socket();
+  EXPECT_FALSE(wire.crowded());
+  for (int i = 0; i < kFrames; i++) ASSERT_EQ(send(fd, &i, sizeof i, 0), static_cast<ssize_t>(sizeof i));
+  EXPECT_TRUE(wire.crowded());
+  for (int next = 0; next < kFrames;) {
+    RxFrame frames[netstack::kBurst];
+    const int count = receive(frames, netstack::kBurst);
+    ASSERT_GT(count, 0) << next;
+    for (int i = 0; i < count; i++, next++) {
+      ASSERT_EQ(memcmp(frames[i].data + 42, &next, sizeof next), 0) << next;
+      wire.release(frames[i].handle);
+    }
+  }
+  EXPECT_FALSE(wire.crowded());
   close(fd);
 }
 

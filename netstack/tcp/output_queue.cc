@@ -37,7 +37,8 @@ void OutputQueue::retry() noexcept {
 
 void OutputQueue::reset() noexcept {
   new (&streams_) base::List<DirtyLink>();
-  count_ = answers_due_ = 0;
+  count_ = answers_due_ = closes_after_answer_ = 0;
+  answered_ = nullptr;
   unflushed_bytes_ = 0;
 }
 

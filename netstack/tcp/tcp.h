@@ -32,7 +32,10 @@ class Tcp final : public Protocol {
   void start() noexcept { timers.start(); }
 
   // A turn, as the stack's top drives it: before the wire is asked; after it was; and when this protocol wants the next one.
-  void begin_turn() noexcept { acks.send_all(); }
+  void begin_turn() noexcept {
+    output.begin_turn();
+    acks.send_all();
+  }
   void run_due() noexcept;
   void flush() noexcept { output.flush(); }
   [[nodiscard]] uint64_t next_timer_ns() const noexcept;

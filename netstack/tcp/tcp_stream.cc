@@ -194,6 +194,7 @@ long LwipStream::shutdown(int how) noexcept {
   if ((how == SHUT_WR || how == SHUT_RDWR) && !write_closed_) {
     write_closed_ = true;
     more_ = false;
+    tcp_.output.close(*this);
     mark_dirty();
   }
   announce(ready());
@@ -209,6 +210,7 @@ int LwipStream::take_error() noexcept {
 void LwipStream::release() noexcept {
   const bool unread = received_bytes_ > 0;
   released_ = true;
+  tcp_.output.close(*this);
   drop_received();
   if (bound_) tcp_.ports().unuse(lwip_ntohs(local_.port_be));
   bound_ = false;

@@ -84,7 +84,7 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   }
   if (holding() && held_since_ns_ == 0) held_since_ns_ = now_ns | 1;
   mark_dirty();
-  tcp_.output.push(done);
+  tcp_.output.push(*this, done);
   return static_cast<long>(done);
 }
 

@@ -123,11 +123,12 @@ TEST_F(ManyConnections, ManyShortOnesInARow) {
   listener->release();
 }
 
-// What many clients send at once is taken off a wire that may soon lose frames in one turn, and leaves the wire its frames however small it is.
+// What many clients send at once is taken in one turn off a wire that may soon lose frames, and leaves the wire its frames, small as it is.
 TEST_F(ManyConnections, ACrowdedWireIsEmptied) {
   constexpr size_t kCount = 1000;
   Crowd crowd = open(kCount);
-  const auto readable = [&] { return std::count_if(crowd.servers.begin(), crowd.servers.end(), [](TcpStream* s) { return s->readable_bytes() == 9; }); };
+  const auto is_asked = [](TcpStream* server) { return server->readable_bytes() == 9; };
+  const auto readable = [&] { return std::count_if(crowd.servers.begin(), crowd.servers.end(), is_asked); };
   const int free_before = pair_.server_wire().free_frames();
   for (TcpStream* client : crowd.clients) ASSERT_EQ(9, send_text(*client, "a request"));
   pair_.client->flush();

@@ -1,6 +1,8 @@
 // The first things a TCP stack must do: connect, echo, close.
 #include "stack_pair.h"
 
+#include <netinet/in.h>
+
 using namespace netstack_test;
 
 namespace {
@@ -41,6 +43,54 @@ TEST_F(TcpBasic, NothingLeavesBeforeTheFlush) {
   EXPECT_EQ(before + 1, pair_.client_wire().sent);
   pair_.settle();
   EXPECT_EQ("abcabcabcabcabc", text_of(*server));
+  client->release();
+  server->release();
+}
+
+int fins_alone, fins_with_data;
+
+// A program that closes after each answer: after a few the FIN is in the answer's segment, or the peer might close first and be the one that
+// keeps TIME-WAIT.
+TEST_F(TcpBasic, TheLastAnswerCarriesTheFin) {
+  pair_ = Pair::get(Segments::by_reference);
+  SetUp();
+  fins_alone = fins_with_data = 0;
+  pair_.server_wire().tap = [](const uint8_t* data, uint32_t length) {
+    if (data[23] == IPPROTO_TCP && (data[47] & 1) != 0) (length > 54u + (data[46] >> 4) * 4u - 20u ? fins_with_data : fins_alone)++;
+  };
+  const auto ask = [&] {
+    auto ends = connected();
+    EXPECT_EQ(1, send_text(*ends.first, "q"));
+    pair_.settle();
+    EXPECT_EQ("q", text_of(*ends.second));
+    return ends;
+  };
+  constexpr int kCount = 20;
+  for (int i = 0; i < kCount; i++) {
+    auto [client, server] = ask();
+    EXPECT_EQ(1, send_text(*server, "a"));
+    server->release();
+    pair_.server->flush();
+    pair_.settle();
+    EXPECT_EQ("a", text_of(*client));
+    EXPECT_EQ(0, read_some(*client));
+    client->release();
+  }
+  EXPECT_EQ(kCount, fins_alone + fins_with_data);
+  EXPECT_GE(fins_with_data, kCount - 8);
+  // Whoever goes on instead has the answer sent at the next turn, and the ones after it at once.
+  auto [client, server] = ask();
+  for (int i = 0; i < 3; i++) {
+    const uint64_t before = pair_.server_wire().sent;
+    EXPECT_EQ(1, send_text(*server, "b"));
+    EXPECT_EQ(before + (i > 0), pair_.server_wire().sent) << i;
+    pair_.settle();
+    EXPECT_EQ("b", text_of(*client));
+    EXPECT_EQ(1, send_text(*client, "q"));
+    pair_.settle();
+    EXPECT_EQ("q", text_of(*server));
+  }
+  pair_.server_wire().tap = nullptr;
   client->release();
   server->release();
 }

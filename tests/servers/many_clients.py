@@ -18,6 +18,7 @@ import bed as beds  # noqa: E402
 
 LEAST = 0.9  # of the kernel's rate over loopback
 SECONDS = 1
+HOOKED, NATIVE = "198.18.0.2:8080", "127.0.0.1:8081"
 CONFIGURATION = """
 daemon off;
 master_process off;
@@ -39,9 +40,16 @@ def start(bed, name, port, clients, environment):
     return bed.spawn_sut(["nginx", "-c", file, "-p", folder], name=name, environment=environment)
 
 
-def ask(bed, address, clients):
+def start_both(bed, clients):
+    start(bed, "hooked", 8080, clients, bed.sut_environment())
+    start(bed, "native", 8081, clients, beds.clean_environment())
+    for address in (HOOKED, NATIVE):
+        beds.wait_until(lambda: answers(bed, address), 30, f"the start of {address}")
+
+
+def ask(bed, address, clients, seconds=SECONDS, header="Accept: */*"):
     """(requests a second, what went wrong) of wrk."""
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{SECONDS}s", f"http://{address}/"]
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-H", header, f"http://{address}/"]
     out = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=bed.peer_space.enter, env=beds.clean_environment()).stdout
     errors = re.search(r"Socket errors: (.*)", out)
     return float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), errors.group(1) if errors else None
@@ -59,13 +67,10 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     traces = options.build / "test-traces" / "many-clients"
     with beds.Bed("zpstack-veth", options.build, traces) as bed:
-        start(bed, "hooked", 8080, options.clients, bed.sut_environment())
-        start(bed, "native", 8081, options.clients, beds.clean_environment())
-        for address in (f"{bed.sut_address}:8080", "127.0.0.1:8081"):
-            beds.wait_until(lambda: answers(bed, address), 30, f"the start of {address}")
+        start_both(bed, options.clients)
         for _ in range(options.rounds):
-            hooked, errors = ask(bed, f"{bed.sut_address}:8080", options.clients)
-            native, _ = ask(bed, "127.0.0.1:8081", options.clients)
+            hooked, errors = ask(bed, HOOKED, options.clients)
+            native, _ = ask(bed, NATIVE, options.clients)
             print(f"{options.clients} clients: {hooked:.0f} requests a second, {native:.0f} natively over loopback, {hooked / native:.2f}; errors: {errors}", flush=True)
             if hooked >= LEAST * native and errors is None:
                 break

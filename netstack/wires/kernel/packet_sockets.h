@@ -7,8 +7,8 @@
 // Sending: no ring. The kernel would give the slots' pages to the receiver by reference and then, because the receiver is on the same
 // machine, copy them to pages it must allocate first: one frame of 100 bytes costs 1.2 us through a ring, 0.9 us through send(), and in batches
 // sendmmsg() is ahead as well (veth, this wire's frames). Each frame is led by a virtio header (PACKET_VNET_HDR), by which the kernel finishes
-// checksums and takes several segments as one. The sending socket names no protocol, so nothing is delivered to it. A queueing discipline on the way
-// out would only add latency, so there is none until the device needs it (PacketWire::transmit).
+// checksums and takes several segments as one. The sending socket names no protocol, so nothing is delivered to it.
+// A queueing discipline on the way out would only add latency, so there is none until the device needs it (PacketWire::transmit).
 #pragma once
 
 #include <cstdint>

@@ -197,9 +197,9 @@ uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* mes
   return joined;
 }
 
-// A device that does not segment, or has lost TSO while it runs, refuses a train that comes to it past its queueing discipline: only the way through
-// that one cuts it in software (validate_xmit_skb_list() in __dev_direct_xmit()). The first train that is refused shows it, and all goes that way from
-// then on: what overtook it would arrive out of order.
+// A device that does not segment, or has lost TSO while it runs, refuses a train that comes to it past its queueing discipline: only the
+// way through that one cuts it in software (validate_xmit_skb_list() in __dev_direct_xmit()). The first train that is refused shows it, and
+// all goes that way from then on: what overtook it would arrive out of order.
 long PacketWire::transmit(uint32_t messages) noexcept {
   const long sent = submit(messages);
   if (sent != -ENOBUFS || frames_of_[0] == 1 || !bypassing_) return sent;

@@ -31,6 +31,9 @@ class LwipStack final : public Stack {
   [[nodiscard]] PoolLevels levels() const noexcept override;
   [[nodiscard]] Wire& wire() noexcept override { return core_.wire(); }
   void recover() noexcept override;
+  void forget_holders() noexcept override { tcp_.forget_holders(); }
+  [[nodiscard]] bool hold(TcpStream* stream) noexcept override { return tcp_.hold(static_cast<LwipStream*>(stream)); }
+  [[nodiscard]] bool hold(TcpListener* listener) noexcept override { return tcp_.hold(static_cast<LwipListener*>(listener)); }
 
   // Starts lwIP and what is on it. Once, and again by recover().
   void start() noexcept;

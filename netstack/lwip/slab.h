@@ -4,6 +4,7 @@
 // a T of a later generation, never to something else. Slots that were never used are never touched.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -28,9 +29,11 @@ class Slab {
     }
     Slot& slot = slots_[index];
     slot.generation++;
+    T* object = new (slot.storage) T(std::forward<Args>(args)...);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // a slot that is marked holds a whole object, whenever its maker dies
     slot.used = true;
     used_++;
-    return new (slot.storage) T(std::forward<Args>(args)...);
+    return object;
   }
 
   void free(T* object) noexcept {
@@ -45,6 +48,12 @@ class Slab {
   [[nodiscard]] int used() const noexcept { return used_; }
   [[nodiscard]] bool full() const noexcept { return used_ == kCapacity; }
   [[nodiscard]] uint32_t generation(const T* object) const noexcept { return const_cast<Slab*>(this)->slot_of(const_cast<T*>(object))->generation; }
+
+  // Whether `object`, any pointer, is one of the objects in use.
+  [[nodiscard]] bool owns(const T* object) const noexcept {
+    const auto offset = reinterpret_cast<uintptr_t>(object) - reinterpret_cast<uintptr_t>(&slots_[0]);
+    return offset < static_cast<size_t>(touched_) * sizeof(Slot) && offset % sizeof(Slot) == 0 && slots_[offset / sizeof(Slot)].used;
+  }
 
   // Calls visit(T&) for each object in use.
   template <class F>

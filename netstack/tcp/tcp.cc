@@ -122,13 +122,32 @@ void Tcp::free_listener(LwipListener& listener) noexcept {
 
 // ---------------------------------------------------------------- recovery
 
+void Tcp::forget_holders() noexcept {
+  tables.streams.rebuild();
+  tables.streams.for_each([](LwipStream& stream) { stream.hold(false); });
+  tables.listeners.rebuild();
+  tables.listeners.for_each([](LwipListener& listener) { listener.hold(false); });
+}
+
+bool Tcp::hold(LwipStream* stream) noexcept {
+  if (!tables.streams.owns(stream) || stream->held() || stream->released()) return false;
+  stream->hold();
+  return true;
+}
+
+bool Tcp::hold(LwipListener* listener) noexcept {
+  if (!tables.listeners.owns(listener) || listener->held()) return false;
+  listener->hold(true);
+  return true;
+}
+
 void Tcp::note_what_is_lost() noexcept {
   tables.streams.rebuild();
   recovery.note_connections();
 }
 
-// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams'
-// options and observers.
+// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams' options
+// and observers. An endpoint that is in use and that nobody holds was being made or released.
 void Tcp::reset() noexcept {
   output.reset();
   acks.reset();
@@ -139,6 +158,10 @@ void Tcp::reset() noexcept {
   tables.listeners.rebuild();
   listeners.reset();
   tables.listeners.for_each([&](LwipListener& listener) {
+    if (!listener.held()) {
+      tables.listeners.free(&listener);
+      return;
+    }
     listener.rebuild();
     file(listener);
   });
@@ -147,12 +170,12 @@ void Tcp::reset() noexcept {
 void Tcp::tell_what_is_lost() noexcept {
   recovery.begin_resets();
   tables.streams.for_each([&](LwipStream& stream) {
-    stream.forget_everything();
     if (!stream.held() || stream.released()) {
       tables.streams.free(&stream);
-    } else {
-      stream.announce(stream.ready());
+      return;
     }
+    stream.forget_everything();
+    stream.announce(stream.ready());
   });
 }
 

@@ -55,8 +55,11 @@ class Tcp final : public Protocol {
   // A PCB is about to be freed, for whatever reason.
   void connection_destroyed(tcp_pcb* pcb) noexcept;
 
-  // After a member died inside the lock, in this order: while lwIP's memory is still as it was left; when that is empty; when lwIP runs
-  // again.
+  // After a member died inside the lock: who holds which endpoints, as Stack has it.
+  void forget_holders() noexcept;
+  [[nodiscard]] bool hold(LwipStream* stream) noexcept;
+  [[nodiscard]] bool hold(LwipListener* listener) noexcept;
+  // And then, in this order: while lwIP's memory is still as it was left; when that is empty; when lwIP runs again.
   void note_what_is_lost() noexcept;
   void reset() noexcept;
   void tell_what_is_lost() noexcept;

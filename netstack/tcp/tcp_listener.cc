@@ -76,6 +76,7 @@ long LwipListener::set_option(TcpOption option, int value) noexcept {
 }
 
 void LwipListener::release() noexcept {
+  held_ = false;
   while (AcceptLink* link = queue_.pop_front()) {
     auto* stream = static_cast<LwipStream*>(link);
     stream->abort(0);

@@ -30,6 +30,8 @@ class LwipListener final : public TcpListener {
   [[nodiscard]] bool takes_syn() const noexcept { return !full() && half_open_ < kMaxHalfOpen; }
   void half_open_changed(int by) noexcept { half_open_ += by; }
   void stream_left_queue() noexcept { queued_--; }
+  [[nodiscard]] bool held() const noexcept { return held_; }
+  void hold(bool held) noexcept { held_ = held; }
   // lwIP's part anew, an empty queue: after recover().
   void rebuild() noexcept;
   [[nodiscard]] static LwipListener* of(const tcp_pcb_listen* pcb) noexcept { return static_cast<LwipListener*>(pcb->callback_arg); }
@@ -50,6 +52,7 @@ class LwipListener final : public TcpListener {
   int queued_ = 0;
   int half_open_ = 0;
   bool reuse_port_;
+  bool held_ = true;  // not released
 };
 
 }  // namespace netstack

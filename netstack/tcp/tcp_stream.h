@@ -78,7 +78,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool released() const noexcept { return released_; }
   // Whether a user has the stream (made or accepted it); what only waits in an accept queue is not held.
   [[nodiscard]] bool held() const noexcept { return held_; }
-  void hold() noexcept { held_ = true; }
+  void hold(bool held = true) noexcept { held_ = held; }
   void announce(uint32_t events) noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
   // A segment comes that acknowledges nothing new, but may open the window.

@@ -66,12 +66,12 @@ long add_item(EpollFile* set, File* file, const zps_call& call, uint32_t events,
     item = make_item(set, file, fd);
     if (item == nullptr) return -ENOSPC;
     if (kernel_too(file)) {
+      item->in_kernel = true;
+      set->kernel_items++;
       if (long error = control_placeholder(call, events, data); error != 0) {
         drop_item(item);
         return error;
       }
-      item->in_kernel = true;
-      set->kernel_items++;
     }
   }
   item->events = events;
@@ -96,9 +96,11 @@ long modify_item(EpollItem* item, const zps_call& call, uint32_t events, uint64_
 
 // A kernel descriptor: the kernel's half alone.
 long control_kernel(EpollFile* set, const zps_call& call) noexcept {
+  const bool adds = call.arg[1] == EPOLL_CTL_ADD;
+  if (adds) set->kernel_items++;  // before the kernel has it: an upper bound, also if this process dies on the way
   const long result = kernel_call(SYS_epoll_ctl, call.arg[0], call.arg[1], call.arg[2], call.arg[3]);
-  if (result == 0 && call.arg[1] == EPOLL_CTL_ADD) set->kernel_items++;
-  if (result == 0 && call.arg[1] == EPOLL_CTL_DEL && set->kernel_items > 0) set->kernel_items--;
+  const bool fewer = adds ? result != 0 : result == 0 && call.arg[1] == EPOLL_CTL_DEL;
+  if (fewer && set->kernel_items > 0) set->kernel_items--;
   return result;
 }
 

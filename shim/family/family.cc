@@ -88,9 +88,7 @@ void Guard::take_slowly() noexcept {
 }
 
 void Guard::recover() noexcept {
-  forget_lists();
-  if (stack_ != nullptr) stack_->recover();
-  recover_family();
+  recover_family(stack_);
   base::log(base::LogLevel::warn, "a process died inside the stack: its connections were reset, serving goes on");
 }
 

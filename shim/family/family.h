@@ -62,10 +62,8 @@ extern const zps_engine* engine;
 [[nodiscard]] Family* copy_family() noexcept;
 [[nodiscard]] bool adopt_family(Family* copy) noexcept;
 void unmap_family(Family* copy) noexcept;
-// After a member died with the lock: forgets all lists, which the stack's own recovery would walk (first); makes lists, counts and
-// pools whole when the stack has recovered (then). The lock is held.
-void forget_lists() noexcept;
-void recover_family() noexcept;
+// After a member died with the lock, which is held: makes the stack (null before there is one), lists, counts and pools whole.
+void recover_family(netstack::Stack* stack) noexcept;
 // Writes the eventfds of `wake_bits`. Without the lock.
 void deliver_wakes() noexcept;
 

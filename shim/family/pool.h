@@ -6,6 +6,7 @@
 // free list from the `used` words alone (4). The family's lock is held around every call.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -30,6 +31,7 @@ class Pool {
     }
     Cell& cell = cells_[index];
     T* object = new (cell.bytes) T(arguments...);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // a cell that is marked holds a whole object, whenever its maker dies
     cell.used = 1;
     in_use_++;
     return object;

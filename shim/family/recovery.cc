@@ -1,8 +1,18 @@
-// Making the family's lists and counts whole after a member died in the middle of changing them.
+// Making everything that a family shares whole after a member died in the middle of changing it.
 //
-// What can be trusted: the `used` marks of pool cells, table entries (each one store), and the objects' own scalar fields.
-// What cannot: links of any list, reference counts, free lists. So every list is emptied and filled again from the items, every count is
-// taken anew from the tables, and what nobody refers to is freed.
+// What can be trusted is what one store each has written: the marks of slots and pool cells (a marked cell holds a whole object), table entries, and the
+// scalar fields of objects. What cannot: links of lists, counts, free lists, and whether a pointer still leads to what it once led to. So nothing is
+// undone or completed. Everything is derived anew from what the processes hold:
+//
+//   slots -> chunks, entries -> files; waiters -> pinned files; files -> endpoints of the stack; items -> files and sets
+//
+// What is reached is in use, and once; the rest was being made or ended by the dead member, and its cell is freed as it is, without the steps
+// of a close, some of which may have been taken. A description that says it is a connection or a listener and has no endpoint is undecided again, as
+// before the call that made it one, or after the one that ended it.
+//
+// The next owner may die in here as well, at any instruction: then the one after it does all this again from the same marks.
+#include <iterator>
+
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
@@ -15,25 +25,25 @@ void empty_list(base::List<T>& list) noexcept {
   new (&list) base::List<T>();
 }
 
-bool known_file(Counted* file) noexcept {
+bool known(Counted* file) noexcept {
   return files().sockets.owns(static_cast<Socket*>(file)) || files().epolls.owns(static_cast<EpollFile*>(file));
 }
 
-// An item's links, as if it had never been in a list.
-void forget_links(EpollItem* item) noexcept {
-  static_cast<netstack::Observer&>(*item).prev = static_cast<netstack::Observer&>(*item).next = nullptr;
-  static_cast<FileLink&>(*item).prev = static_cast<FileLink&>(*item).next = nullptr;
-  static_cast<SetLink&>(*item).prev = static_cast<SetLink&>(*item).next = nullptr;
-  static_cast<ReadyLink&>(*item).prev = static_cast<ReadyLink&>(*item).next = nullptr;
+bool is_process(const ProcessSlot* slot) noexcept { return slot >= std::begin(family->slots) && slot < std::end(family->slots) && !is_free(*slot); }
+
+void rebuild_pools() noexcept {
+  files().sockets.rebuild();
+  files().epolls.rebuild();
+  files().items.rebuild();
+  family->waiters.rebuild();
+  family->nodes.rebuild();
+  family->chunks.rebuild();
 }
 
-}  // namespace
-
-void forget_lists() noexcept {
+void forget_counts_and_lists() noexcept {
   files().sockets.for_each([](Socket* socket) {
     socket->refs = 0;
     empty_list(socket->registrations);
-    if (netstack::Pollable* source = file_pollable(socket)) empty_list(source->observers);
   });
   files().epolls.for_each([](EpollFile* set) {
     set->refs = 0;
@@ -44,12 +54,100 @@ void forget_lists() noexcept {
   });
 }
 
-namespace {
+// ---------------------------------------------------------------- what processes hold
 
+void find_chunks() noexcept {
+  uint32_t processes = 0;
+  for (ProcessSlot& slot : family->slots) {
+    if (is_free(slot)) continue;
+    processes++;
+    slot.chunks = 0;
+    for (uint32_t i = 0; i < kDirectoryEntries; i++) {
+      FdChunk* chunk = slot.directory[i].load(std::memory_order_relaxed);
+      if (chunk == nullptr) continue;
+      if (family->chunks.owns(chunk) && chunk->slot == &slot && chunk->index == i) {
+        slot.chunks = i + 1;
+      } else {
+        slot.directory[i].store(nullptr, std::memory_order_relaxed);
+      }
+    }
+  }
+  family->processes.store(processes, std::memory_order_relaxed);
+  family->chunks.for_each([](FdChunk* chunk) {
+    const bool reached = is_process(chunk->slot) && chunk->index < kDirectoryEntries && chunk->slot->directory[chunk->index].load() == chunk;
+    if (!reached) family->chunks.release(chunk);
+  });
+}
+
+void count_entries() noexcept {
+  for (ProcessSlot& slot : family->slots) {
+    if (is_free(slot)) continue;
+    for_each_entry(&slot, [&](int fd, Counted* file) {
+      if (known(file)) {
+        file->refs++;
+      } else {
+        slot.directory[static_cast<uint32_t>(fd) / kChunkEntries].load()->entry[static_cast<uint32_t>(fd) % kChunkEntries].store(nullptr);
+      }
+    });
+  }
+}
+
+// Sleepers keep their wake-up slots and what they have pinned. What they watched they will watch again: all of them are woken at the end.
+void find_waiters() noexcept {
+  family->nodes.for_each([](WaitNode* node) {
+    node->prev = node->next = nullptr;
+    family->nodes.release(node);
+  });
+  family->wire_watchers = 0;
+  for (uint64_t& taken : family->wake_taken) taken = 0;
+  family->waiters.for_each([](Waiter* waiter) {
+    waiter->nodes = nullptr;
+    if (!is_process(waiter->process)) {
+      family->waiters.release(waiter);
+      return;
+    }
+    if (waiter->on_wire) family->wire_watchers++;
+    if (waiter->wake_slot >= 0) family->wake_taken[waiter->wake_slot / 64] |= uint64_t{1} << (waiter->wake_slot % 64);
+    if (waiter->pinned == nullptr) return;
+    if (known(waiter->pinned)) {
+      waiter->pinned->refs++;
+    } else {
+      waiter->pinned = nullptr;
+    }
+  });
+}
+
+void free_what_nobody_holds() noexcept {
+  files().sockets.for_each([](Socket* socket) {
+    if (socket->refs == 0) files().sockets.release(socket);
+  });
+  files().epolls.for_each([](EpollFile* set) {
+    if (set->refs == 0) files().epolls.release(set);
+  });
+}
+
+// ---------------------------------------------------------------- what files refer to
+
+void hold_endpoints(netstack::Stack* stack, Socket* socket) noexcept {
+  const bool connection = socket->state == SocketState::stream, listening = socket->state == SocketState::listening;
+  if (!connection || !stack->hold(socket->stream)) socket->stream = nullptr;
+  if (!listening || !stack->hold(socket->listener)) socket->listener = nullptr;
+  if (netstack::Pollable* source = file_pollable(socket)) {
+    empty_list(source->observers);
+  } else if (connection || listening) {
+    socket->state = SocketState::undecided;
+    socket->dual = false;
+  }
+}
+
+// A parked item waits for a registration that the program would have to make: it is none.
 void relink_items() noexcept {
   files().items.for_each([](EpollItem* item) {
-    forget_links(item);
-    if (!files().epolls.owns(item->set) || !known_file(item->file) || item->file->parked == item) {
+    static_cast<netstack::Observer&>(*item).prev = static_cast<netstack::Observer&>(*item).next = nullptr;
+    static_cast<FileLink&>(*item).prev = static_cast<FileLink&>(*item).next = nullptr;
+    static_cast<SetLink&>(*item).prev = static_cast<SetLink&>(*item).next = nullptr;
+    static_cast<ReadyLink&>(*item).prev = static_cast<ReadyLink&>(*item).next = nullptr;
+    if (!files().epolls.owns(item->set) || !known(item->file) || item->file->parked == item) {
       files().items.release(item);
       return;
     }
@@ -59,70 +157,42 @@ void relink_items() noexcept {
   files().sockets.for_each([](Socket* socket) { socket->parked = nullptr; });
 }
 
-void recount() noexcept {
-  for (ProcessSlot& slot : family->slots) {
-    if (slot.state.load(std::memory_order_relaxed) == SlotState::free) continue;
-    for_each_entry(&slot, [&](int fd, Counted* file) {
-      if (known_file(file)) {
-        file->refs++;
-      } else {
-        slot.directory[static_cast<uint32_t>(fd) / kChunkEntries].load()->entry[static_cast<uint32_t>(fd) % kChunkEntries].store(nullptr);
-      }
-    });
-  }
+// ---------------------------------------------------------------- what has become of them
+
+void tell_sets() noexcept {
+  files().sockets.for_each([](Socket* socket) {
+    if (socket->state == SocketState::undecided) registrations_return(socket);
+  });
+  files().items.for_each([](EpollItem* item) {
+    attach_item(item);
+    mark_ready(item);
+  });
 }
 
-// Every sleeper is woken, to look and watch again; its nodes were in lists that are no more.
-void restart_waiters() noexcept {
-  family->nodes.for_each([](WaitNode* node) {
-    node->prev = node->next = nullptr;
-    family->nodes.release(node);
-  });
-  family->wire_watchers = 0;
+void wake_everybody() noexcept {
   family->waiters.for_each([](Waiter* waiter) {
-    waiter->nodes = nullptr;
-    if (waiter->on_wire) family->wire_watchers++;
-    if (waiter->pinned != nullptr && known_file(waiter->pinned)) {
-      waiter->pinned->refs++;
-    } else {
-      waiter->pinned = nullptr;
-    }
     waiter->notified = false;
     notify(waiter);
   });
 }
 
-// What a dead member had allocated and not yet put into a table.
-void free_unreferenced() noexcept {
-  files().sockets.for_each([](Socket* socket) {
-    if (socket->refs != 0) return;
-    socket->refs = 1;
-    drop_reference(socket);
-  });
-  files().epolls.for_each([](EpollFile* set) {
-    if (set->refs != 0) return;
-    set->refs = 1;
-    drop_reference(set);
-  });
-}
-
 }  // namespace
 
-void recover_family() noexcept {
-  files().sockets.rebuild();
-  files().epolls.rebuild();
-  files().items.rebuild();
-  family->waiters.rebuild();
-  family->nodes.rebuild();
-  family->chunks.rebuild();
+void recover_family(netstack::Stack* stack) noexcept {
+  rebuild_pools();
+  forget_counts_and_lists();
+  find_chunks();
+  count_entries();
+  find_waiters();
+  free_what_nobody_holds();
+  if (stack != nullptr) {
+    stack->forget_holders();
+    files().sockets.for_each([&](Socket* socket) { hold_endpoints(stack, socket); });
+  }
   relink_items();
-  recount();
-  restart_waiters();
-  free_unreferenced();
-  files().items.for_each([](EpollItem* item) {
-    attach_item(item);
-    mark_ready(item);
-  });
+  if (stack != nullptr) stack->recover();
+  tell_sets();
+  wake_everybody();
 }
 
 }  // namespace shim

@@ -29,9 +29,8 @@ void drop_reference(Counted* object) noexcept {
 FdChunk* chunk_for(ProcessSlot* slot, uint32_t index) noexcept {
   FdChunk* chunk = slot->directory[index].load(std::memory_order_relaxed);
   if (chunk != nullptr) return chunk;
-  chunk = family->chunks.allocate();
+  chunk = family->chunks.allocate(slot, index);
   if (chunk == nullptr) return nullptr;
-  for (std::atomic<Counted*>& entry : chunk->entry) entry.store(nullptr, std::memory_order_relaxed);
   slot->directory[index].store(chunk, std::memory_order_release);
   if (index >= slot->chunks) slot->chunks = index + 1;
   return chunk;
@@ -39,7 +38,7 @@ FdChunk* chunk_for(ProcessSlot* slot, uint32_t index) noexcept {
 
 ProcessSlot* slot_acquire() noexcept {
   for (ProcessSlot& slot : family->slots) {
-    if (slot.state.load(std::memory_order_relaxed) != SlotState::free) continue;
+    if (!is_free(slot)) continue;
     slot.pid = 0;
     slot.since_ns = base::monotonic_ns();
     slot.state.store(SlotState::forking, std::memory_order_release);

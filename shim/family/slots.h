@@ -28,8 +28,13 @@ class Counted {
 inline void add_reference(Counted* object) noexcept { object->refs++; }
 void drop_reference(Counted* object) noexcept;
 
+struct ProcessSlot;
+
 struct FdChunk {
-  std::atomic<Counted*> entry[kChunkEntries];
+  FdChunk(ProcessSlot* of, uint32_t at) noexcept : slot(of), index(at) {}
+  std::atomic<Counted*> entry[kChunkEntries] = {};
+  ProcessSlot* slot;  // whose directory has it, and where
+  uint32_t index;
 };
 
 enum class SlotState : uint32_t { free, forking, live };
@@ -45,6 +50,8 @@ struct ProcessSlot {
 
 // This process's own slot.
 extern ProcessSlot* my_slot;
+
+[[nodiscard]] inline bool is_free(const ProcessSlot& slot) noexcept { return slot.state.load(std::memory_order_relaxed) == SlotState::free; }
 
 // The chunk `index` of `slot`, made if need be; nullptr if memory ran out. With the lock held, as everything from here on.
 [[nodiscard]] FdChunk* chunk_for(ProcessSlot* slot, uint32_t index) noexcept;

@@ -132,7 +132,9 @@ void registrations_follow(File* file, bool dual) noexcept {
 void kick(EpollFile* set) noexcept {
   if (set->kicked_ns != 0 || the_stack() == nullptr) return;
   epoll_event event{EPOLLIN, {.u64 = kKickData}};
-  if (kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_ADD, family->kick_fd, as_arg(&event)) == 0) set->kicked_ns = base::monotonic_ns();
+  set->kicked_ns = base::monotonic_ns();  // before the kernel has it: whoever sees its event must know it
+  const long error = kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_ADD, family->kick_fd, as_arg(&event));
+  if (error != 0 && error != -EEXIST) set->kicked_ns = 0;
 }
 
 void take_kick_back(EpollFile* set) noexcept {
@@ -150,7 +152,7 @@ void registrations_return(File* file) noexcept {
     EpollItem* item = static_cast<EpollItem*>(link);
     item->netstack::Observer::unlink();
     item->ReadyLink::unlink();
-    if (item->in_kernel) continue;
+    if (item->in_kernel || peek(item->fd) != file) continue;
     epoll_event event{item->armed ? item->events : static_cast<uint32_t>(EPOLLONESHOT), {.u64 = item->data}};
     if (kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_ADD, item->fd, as_arg(&event)) != 0) continue;
     item->in_kernel = true;

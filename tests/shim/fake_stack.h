@@ -86,6 +86,9 @@ class FakeStack final : public netstack::Stack {
   [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
   [[nodiscard]] netstack::Wire& wire() noexcept override;
   void recover() noexcept override { recoveries++; }
+  void forget_holders() noexcept override {}
+  [[nodiscard]] bool hold(netstack::TcpStream*) noexcept override { return true; }
+  [[nodiscard]] bool hold(netstack::TcpListener*) noexcept override { return true; }
 
   FakeListener* find(uint16_t port_be) noexcept;
   // A connection from outside to a listener: the far end, or nullptr.

@@ -10,4 +10,14 @@ void PacketRing::realign() noexcept {
   set_place({given_back ? (place_.next + 1) % slots_ : place_.next, 0});
 }
 
+void PacketRing::empty_queued() noexcept {
+  for (uint32_t i = 0; i < slots_; i++) {
+    tpacket2_hdr& slot = at((place_.next + i) % slots_);
+    if (!is_filled(slot)) break;
+    if ((slot.tp_status & TP_STATUS_COPY) == 0) continue;
+    slot.tp_len = kEmptied;
+    slot.tp_status &= ~static_cast<uint32_t>(TP_STATUS_COPY);
+  }
+}
+
 }  // namespace netstack

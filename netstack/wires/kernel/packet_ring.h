@@ -46,6 +46,8 @@ class PacketRing {
 
   // After a member died in here: goes on with the slot that the kernel fills next, or the oldest that waits.
   void realign() noexcept;
+  // Makes of each frame that waits, and of which the ring holds only a part, one without any bytes.
+  void empty_queued() noexcept;
 
  private:
   static constexpr uint32_t kEmptied = 0;  // as tp_len: no frame has this length, and the kernel writes it with each

@@ -244,14 +244,15 @@ uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
   return gone;
 }
 
-// A member that died between the two has taken a frame out of the socket's queue and left its slot, so everything that waits is dropped: the queue
-// first, because of a frame that comes meanwhile only what is queued may be left over (fetch() notices).
+// A member that died between the two has taken a frame out of the socket's queue and left its slot, so every frame that has one in the queue is dropped: the
+// queue first, because of a frame that comes meanwhile only what is queued may be left over (fetch() notices). Frames that lie in the ring stay:
+// a SYN among them would cost its sender a second.
 void PacketWire::recover() noexcept {
   DpdkWire::recover();
   ring_.realign();
   for (uint32_t i = 0; i < kMostDropped && discard_queued(); i++) {
   }
-  for (uint32_t i = 0; i < kMostDropped && ring_.front() != nullptr; i++) ring_.pop();
+  ring_.empty_queued();
 }
 
 }  // namespace netstack

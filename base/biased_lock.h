@@ -29,7 +29,7 @@ class BiasedLock {
   [[nodiscard]] Taken lock() noexcept { return enter_as_favourite() ? Taken::clean : lock_fairly(thread_id()); }
   // Takes the lock if this thread is its favourite. False: nothing was done, and lock() will take it.
   [[nodiscard]] bool enter_as_favourite() noexcept {
-    const uint32_t me = cached_thread_id;
+    const uint32_t me = cached_thread_id();
     if (favourite_.load(std::memory_order_relaxed) != me || me == 0) [[unlikely]] return false;
     inside_.store(true, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -45,6 +45,9 @@ class BiasedLock {
       leave_as_favourite();
     }
   }
+
+  // As RobustLock::look_after_owner(); a favourite has nobody to be helped by.
+  [[nodiscard]] uint64_t look_after_owner(uint64_t last) noexcept { return fair_.look_after_owner(last); }
 
   // Nobody is or becomes the favourite from now on. Not with the lock held.
   void forbid_favour() noexcept;

@@ -30,6 +30,7 @@ struct Config {
   uint32_t time_wait_ms = 2000;        // ZPS_TIME_WAIT_MS
   uint32_t spin_us = 200;              // ZPS_SPIN_US: how long a wait polls before it sleeps
   CpuSleep cpu_sleep = CpuSleep::light;  // ZPS_CPU_SLEEP: how idle processors sleep while a peer on this machine answers at once
+  uint32_t patience_ms = 1000;         // ZPS_PATIENCE_MS: how long a process that is held inside the lock is waited for before it is killed
   bool hugepages = true;               // ZPS_HUGEPAGES: use them when they are there
   Fallback fallback = Fallback::fail;  // ZPS_FALLBACK=kernel
   LogLevel log = LogLevel::info;       // ZPS_LOG
@@ -49,7 +50,7 @@ struct ConfigKey {
   const char* type;      // what a value looks like: "number from 16 to 65536"
   const char* help;      // one line
 };
-inline constexpr int kConfigKeys = 18;
+inline constexpr int kConfigKeys = 19;
 [[nodiscard]] const ConfigKey& config_key(int index) noexcept;
 // The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire". At most 255 bytes.
 void print_config_value(const Config& config, int index, char* out, size_t capacity) noexcept;

@@ -2,11 +2,13 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/stopped_owner.h"
 #include "base/user_copy.h"
 #include "shim/family/family.h"
 #include "shim/calls/ledger.h"
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/process.h"
+#include "shim/family/service.h"
 #include "shim/calls/syscall_table.h"
 #include "shim/family/test_hook.h"
 #include "shim/family/wait.h"
@@ -82,6 +84,8 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   my_slot = &family->slots[0];
+  base::set_patience_ms(config.patience_ms);
+  service_introduce();
   arm_test_hook(engine->environment);
   fill(hook);
   return 0;

@@ -38,10 +38,11 @@ struct alignas(64) Family {
 
   uint32_t wire_watchers;             // sleepers on the wire's own descriptor
   std::atomic<uint64_t> service_ns;   // when the service last looked
+  std::atomic<uint32_t> on_duty;      // which process's: the tag of its slot
   uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them
   netstack::PoolLevels told;
   Processors processors;
-  int life_fd;                        // memfd whose bytes are locked: byte 0 by the service on duty, byte 1 + i by the process of slot i
+  int life_fd;                        // memfd whose bytes are locked: byte 0 by who took up the duty, byte 1 + i by the process of slot i
 
   Pool<Waiter, 8192> waiters;
   Pool<WaitNode, 65536> nodes;

@@ -30,6 +30,7 @@ constexpr uint64_t kFarewellNs = 100'000'000;  // and for the FINs of its peers,
 // The lock is held from before_fork to after_fork_parent; these belong to its holder.
 alignas(Guard) char fork_guard[sizeof(Guard)];
 ProcessSlot* child_slot = nullptr;
+uint64_t child_since_ns = 0;
 Family* child_family = nullptr;
 
 // What a process without a place in the family has as its table: always empty.
@@ -114,6 +115,7 @@ void before_fork(uint64_t flags) noexcept {
     return;
   }
   child_slot = slot_acquire();
+  if (child_slot != nullptr) child_since_ns = child_slot->since_ns;
   if (child_slot != nullptr && !slot_copy(my_slot, child_slot)) {
     slot_release(child_slot);
     child_slot = nullptr;
@@ -148,9 +150,16 @@ void after_fork_child(uint64_t flags) noexcept {
     return;
   }
   my_slot = child_slot;
-  my_slot->pid = static_cast<int32_t>(kernel_call(SYS_getpid));
   service_hold_slot();
-  my_slot->state.store(SlotState::live, std::memory_order_release);
+  // Stopped before it got here, with a parent that has died since, it may have been given up.
+  SlotState state = SlotState::forking;
+  if (child_slot->since_ns != child_since_ns || !child_slot->state.compare_exchange_strong(state, SlotState::live)) {
+    service_leave_slot(child_slot);
+    become_kernel_only();
+    return;
+  }
+  my_slot->pid = static_cast<int32_t>(kernel_call(SYS_getpid));
+  base::set_process_tag(tag_of(my_slot));
   service_forget();
 }
 
@@ -180,6 +189,7 @@ void before_exit(int64_t) noexcept {
   Guard::may_exit = true;
   if (exiting.exchange(true)) return;
   service_stop();
+  base::set_process_tag(0);  // what is left is done without a sign of life
   bool last;
   netstack::Stack* stack;
   {

@@ -5,10 +5,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <csignal>
+#include <iterator>
 #include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/high_fd.h"
+#include "base/lock_owner.h"
 #include "base/log.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
@@ -27,6 +29,8 @@ constexpr long kIdleTickMs = 100;
 constexpr int kStopSpins = 2000;
 constexpr long kStopNapNs = 50'000;
 constexpr uint64_t kReapEveryNs = 100'000'000;
+constexpr uint64_t kLookEveryNs = 50'000'000;   // what a thread in the row sleeps, if it is alone there
+constexpr uint64_t kLateNs = 300'000'000;       // whoever is on duty has had three turns in this time
 constexpr uint64_t kTellEveryNs = 500'000'000;
 constexpr uint64_t kForkingAtMostNs = 2'000'000'000;
 constexpr size_t kStackBytes = 256 * 1024;
@@ -53,9 +57,20 @@ bool is_dead(const ProcessSlot& slot, uint64_t now) noexcept {
   if (state == SlotState::free || &slot == my_slot) return false;
   flock answer;
   if (lock_byte(F_GETLK, F_WRLCK, slot_byte(&slot), &answer) != 0 || answer.l_type != F_UNLCK) return false;
-  if (state == SlotState::live) return true;
+  if (state != SlotState::forking) return true;
   // Forked and not yet heard of: it takes its byte as the first thing it does.
-  return now - slot.since_ns > kForkingAtMostNs && (slot.pid == 0 || kernel_call(SYS_kill, slot.pid, 0) == -ESRCH);
+  if (slot.pid != 0) return base::owner_is_gone(static_cast<uint32_t>(slot.pid));
+  return now - slot.since_ns > kForkingAtMostNs;
+}
+
+// Of the process that owns a lock, which is dead only if its slot still is its own: on its way out it gives its byte back, and owns what it needs without a tag.
+bool process_is_gone(uint32_t tag) noexcept {
+  if (tag > std::size(family->slots) || family->life_fd < 0) return false;
+  const ProcessSlot& slot = family->slots[tag - 1];
+  if (slot.state.load(std::memory_order_acquire) != SlotState::live) return false;
+  flock answer;
+  const bool free = lock_byte(F_GETLK, F_WRLCK, slot_byte(&slot), &answer) == 0 && answer.l_type == F_UNLCK;
+  return free && slot.state.load(std::memory_order_acquire) == SlotState::live;
 }
 
 void reap(uint64_t now) noexcept {
@@ -64,12 +79,16 @@ void reap(uint64_t now) noexcept {
     if (!is_dead(slot, now)) continue;
     Guard guard;
     if (!is_dead(slot, now)) continue;  // left in the meantime, and the slot may be somebody else's
+    SlotState state = slot.state.load(std::memory_order_relaxed);
+    if (state == SlotState::forking && !slot.state.compare_exchange_strong(state, SlotState::leaving)) continue;  // heard of after all
     family->waiters.for_each([&](Waiter* waiter) {
       if (waiter->process == &slot) free_waiter(waiter);
     });
     slot_release(&slot);
     guard.stack()->flush();
   }
+  Guard guard;
+  repeat_wakes();
 }
 
 // How long to sleep, in ms. While the program polls the lock is left to it: a look at the clock needs none. A lock with a favourite is
@@ -80,7 +99,7 @@ long look_after_stack(uint64_t now, uint64_t* own_poll_ns, uint64_t* others_poll
   if (now > last && now - last > kQuietNs) {
     Guard guard;
     netstack::Stack* stack = guard.stack();
-    (void)stack->poll(now);
+    if (stack->poll(now) > 0 && family->wire_watchers > 0) replace_wire_watchers();
     *own_poll_ns = stack->last_poll_ns();
   }
   const bool idle = family->wire_watchers > 0 && now > *others_poll_ns && now - *others_poll_ns > kIdleNs;
@@ -120,17 +139,22 @@ void run_control_if_due(const pollfd& control) noexcept {
   guard.stack()->wire().run_control();
 }
 
-[[noreturn]] void be_on_duty() noexcept {
+void park_if_exiting() noexcept {
+  if (!exiting.load()) return;
+  busy.store(false);
+  park_forever();
+}
+
+// Until another has taken it up.
+void be_on_duty() noexcept {
   uint64_t own_poll_ns = 0;
   uint64_t others_poll_ns = 0;
   uint64_t reaped_ns = 0;
   pollfd control{-1, POLLIN, 0};
-  for (bool first = true;; first = false) {
+  for (bool first = true; family->on_duty.load(std::memory_order_relaxed) == base::process_tag(); first = false) {
     busy.store(true);
-    if (exiting.load()) {
-      busy.store(false);
-      park_forever();
-    }
+    park_if_exiting();
+    family->service_ns.store(base::monotonic_ns(), std::memory_order_relaxed);
     if (first) control.fd = ask_for_control_fd();
     run_control_if_due(control);
     allow_favour_if_alone();
@@ -150,14 +174,42 @@ void run_control_if_due(const pollfd& control) noexcept {
   }
 }
 
+// Whoever was on duty has ended, or has not been heard of for long.
+bool take_duty() noexcept {
+  uint32_t before = family->on_duty.load(std::memory_order_relaxed);
+  const bool late = base::monotonic_ns() - family->service_ns.load(std::memory_order_relaxed) > kLateNs;
+  if (lock_byte(F_SETLK, F_WRLCK, 0) != 0 && !late) return false;
+  return family->on_duty.compare_exchange_strong(before, base::process_tag());
+}
+
+// All together look so often that nobody is missed for long, however many they are.
+void sleep_in_the_row() noexcept {
+  const uint64_t processes = family->processes.load(std::memory_order_relaxed);
+  const uint64_t ns = kLookEveryNs * (processes > 2 ? processes / 2 : 1);
+  const timespec time{static_cast<time_t>(ns / 1'000'000'000u), static_cast<long>(ns % 1'000'000'000u)};
+  (void)kernel_call(SYS_nanosleep, as_arg(&time));
+}
+
 void* service_main(void*) noexcept {
   Guard::may_exit = true;  // service_stop() waits for the end of a turn, so a turn that has begun goes on
-  while (lock_byte(F_SETLKW, F_WRLCK, 0) == -EINTR) {
+  uint64_t lock_owner = 0;
+  while (true) {
+    if (take_duty()) {
+      be_on_duty();
+      (void)lock_byte(F_SETLK, F_UNLCK, 0);
+    }
+    sleep_in_the_row();
+    park_if_exiting();
+    lock_owner = the_stack()->lock.look_after_owner(lock_owner);
   }
-  be_on_duty();
 }
 
 }  // namespace
+
+void service_introduce() noexcept {
+  base::set_process_tag(tag_of(my_slot));
+  base::set_process_check(process_is_gone);
+}
 
 bool service_prepare() noexcept {
   const long made = kernel_call(SYS_memfd_create, as_arg("zpstack-life"), MFD_CLOEXEC);

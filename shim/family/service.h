@@ -2,10 +2,15 @@
 //
 // A stack is driven by whoever waits (wait.h). The service steps in for what is left: timers, acknowledgements and retransmission
 // while the program computes; the wire's control events; descriptors of members that were killed; data that was written
-// by a program which then does not wait. One process of the family is on duty, the one that holds byte 0 of a memory
-// file (life_fd) by a POSIX record lock; the others' threads sleep in F_SETLKW, and the kernel wakes one of them when that
-// process ends, however it ends. Each process also holds the byte of its slot: a byte that nobody holds belongs to a dead process,
-// also while that is a zombie.
+// by a program which then does not wait. Each process holds the byte of its slot in a memory file (life_fd) by a POSIX record lock, which
+// the kernel drops when the process ends, however it ends: a byte that nobody holds belongs to a dead process, also while that is a zombie.
+//
+// One process of the family is on duty. It holds byte 0 as well, and notes the time of each turn. The others' threads look in turn, some forty times a
+// second all together: if byte 0 is free the one on duty has ended, and if its last turn is long ago it is stopped or frozen (or gets no processor). Either
+// way the next takes the duty up; one who comes back to find another on duty goes back into the row. Two on duty at once do no harm, only too much.
+//
+// Nothing that a member was about to do outside of the lock may be lost with it: whoever is on duty repeats wake-ups that a sleeper has not
+// followed, and has others watch the wire when those who should have let frames lie.
 //
 // The thread is made lazily: with the stack, and in a forked child at its first wait, because in the child of a fork the C library may
 // not make threads before fork() has returned to the program.
@@ -17,6 +22,8 @@ namespace shim {
 
 struct ProcessSlot;
 
+// From the start: this process's threads own locks under the tag of its slot, and whether a process lives is asked here.
+void service_introduce() noexcept;
 // Makes life_fd and takes this process's byte of it. With the family's lock held, while the stack is being made. False on failure.
 [[nodiscard]] bool service_prepare() noexcept;
 // Takes the byte of this process's slot, in the child of a fork.

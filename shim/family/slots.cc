@@ -21,6 +21,8 @@ void free_chunks(ProcessSlot* slot) noexcept {
 
 }  // namespace
 
+uint32_t tag_of(const ProcessSlot* slot) noexcept { return 1 + static_cast<uint32_t>(slot - family->slots); }
+
 void drop_reference(Counted* object) noexcept {
   CHECK(object->refs > 0);
   if (--object->refs == 0) object->end();

@@ -37,7 +37,7 @@ struct FdChunk {
   uint32_t index;
 };
 
-enum class SlotState : uint32_t { free, forking, live };
+enum class SlotState : uint32_t { free, forking, live, leaving };
 
 // One process of the family.
 struct ProcessSlot {
@@ -55,6 +55,9 @@ extern ProcessSlot* my_slot;
 
 // The chunk `index` of `slot`, made if need be; nullptr if memory ran out. With the lock held, as everything from here on.
 [[nodiscard]] FdChunk* chunk_for(ProcessSlot* slot, uint32_t index) noexcept;
+
+// What this process's threads own locks under (base/robust_lock.h).
+[[nodiscard]] uint32_t tag_of(const ProcessSlot* slot) noexcept;
 
 // Calls visit(fd, entry) for each entry of `slot`.
 template <class F>

@@ -6,6 +6,8 @@
 namespace shim {
 namespace {
 
+constexpr uint32_t kMostReplaced = 4;
+
 thread_local Waiter* current_waiter = nullptr;
 
 int take_wake_slot() noexcept {
@@ -62,6 +64,30 @@ void notify(Waiter* waiter) noexcept {
   if (waiter->wake_slot < 0) return;
   family->wake_bits[waiter->wake_slot / 64].fetch_or(uint64_t{1} << (waiter->wake_slot % 64), std::memory_order_relaxed);
   family->wakes_due.store(true, std::memory_order_relaxed);
+}
+
+void repeat_wakes() noexcept {
+  family->waiters.for_each([](Waiter* waiter) {
+    if (!waiter->sleeping || !waiter->notified) return;
+    waiter->notified = false;
+    notify(waiter);
+  });
+}
+
+void replace_wire_watchers() noexcept {
+  uint32_t others = 0;
+  family->waiters.for_each([&](Waiter* waiter) { others += waiter->sleeping && !waiter->on_wire ? 1 : 0; });
+  if (others == 0) return;
+  family->wire_watchers = 0;
+  uint32_t woken = 0;
+  family->waiters.for_each([&](Waiter* waiter) {
+    if (!waiter->sleeping) return;
+    if (waiter->on_wire) {
+      waiter->on_wire = false;
+    } else if (woken++ < kMostReplaced) {
+      notify(waiter);
+    }
+  });
 }
 
 void settle_waiter(Waiter* waiter) noexcept {

@@ -51,6 +51,10 @@ void notify(Waiter* waiter) noexcept;
 void end_wait() noexcept;
 // What the wait of this thread keeps alive; null if it needs nothing or there is none.
 [[nodiscard]] const Counted* pinned_object() noexcept;
+// Marks all wake-ups due again that sleepers have not followed: whoever was about to deliver them may have died or be stopped.
+void repeat_wakes() noexcept;
+// Those who watch the wire let frames lie: other sleepers, if there are any, are woken to take their places.
+void replace_wire_watchers() noexcept;
 // Undoes what one sleep set up.
 void settle_waiter(Waiter* waiter) noexcept;
 // Frees a waiter for good: its thread ends, or its process died.

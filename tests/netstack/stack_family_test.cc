@@ -294,6 +294,33 @@ TEST_F(Family, AHalfOpenConnectionsPeerIsTold) {
   listener->release();
 }
 
+// Who keeps account of what he holds says so: the rest was being made or released by whoever died.
+TEST_F(Family, WhatNobodyHoldsIsFreed) {
+  auto [client, server] = connected();
+  TcpListener* kept = listen(81);
+  TcpListener* lost = listen(82);
+  TcpStream* fresh = pair_.server->make_stream();
+  TcpStream* released = pair_.server->make_stream();
+  released->release();
+  pair_.server->forget_holders();
+  EXPECT_TRUE(pair_.server->hold(server));
+  EXPECT_FALSE(pair_.server->hold(server)) << "twice";
+  EXPECT_FALSE(pair_.server->hold(released));
+  EXPECT_FALSE(pair_.server->hold(static_cast<TcpStream*>(nullptr)));
+  EXPECT_FALSE(pair_.server->hold(reinterpret_cast<TcpStream*>(reinterpret_cast<char*>(server) + 8)));
+  EXPECT_TRUE(pair_.server->hold(kept));
+  EXPECT_FALSE(pair_.server->hold(reinterpret_cast<TcpListener*>(server)));
+  pair_.server->recover();
+  (void)fresh, (void)lost;
+  const auto levels = pair_.server->levels();
+  EXPECT_EQ(1, levels.streams);
+  EXPECT_EQ(1, levels.listeners);
+  server->release();
+  kept->release();
+  pair_.pass(2000);
+  client->release();
+}
+
 TEST_F(Family, DeathAtEachPointOfAConversation) {
   // The child dies at its nth frame; the parent recovers and serves a new connection each time.
   static int countdown;

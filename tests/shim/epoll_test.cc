@@ -183,8 +183,7 @@ TEST_F(Epoll, RecoveryForgetsWhatWasRemoved) {
   far_write(far, "x");
   {
     shim::Guard guard;
-    shim::forget_lists();
-    shim::recover_family();
+    shim::recover_family(guard.stack());
     EXPECT_EQ(shim::files().items.in_use(), 1u);
   }
   uint64_t data = 0;

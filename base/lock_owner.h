@@ -14,7 +14,7 @@ enum class OwnerState {
   runs,     // or waits for a processor, or for the kernel's own work
   stopped,  // by a signal
   traced,   // in a stop of its debugger
-  sleeps,   // where nobody sleeps of his own accord: its control group is frozen
+  frozen,   // with its control group, of version 2
 };
 
 // `owner` is a RobustLock's: thread id and tag.

@@ -15,7 +15,7 @@ namespace base {
 namespace {
 
 constexpr int kSpins = 200;
-constexpr int kYields = 200;  // measured with memcached, four threads, 50 connections: CHANGEME
+constexpr int kYields = 200;
 constexpr uint64_t kShortestSleepNs = 1'000'000;
 constexpr uint64_t kLongestSleepNs = 8'000'000;
 constexpr uint64_t kHelpAfterNs = 3'000'000;   // a turn takes microseconds: who has it so long is asked about

@@ -11,6 +11,9 @@
 //     seen by the process's parent, and its handler runs; a SIGCONT from elsewhere within that moment has no effect.
 //   3 A thread that a debugger holds, or a frozen control group, obeys neither. It is waited for; when the others' patience is at its end it is killed.
 //
+// Known limits: without /proc nobody is seen to be stopped. Groups of version 1 do not let go of their frozen members even when they are killed, and their
+// state is that of a thread at work in the kernel: they are waited for until they are thawed.
+//
 // Rejected: treating a stopped owner as dead and mending the state (it goes on some day, in the middle of what it did); killing it at once.
 // Sources: ptrace(2), "Group-stop" and "PTRACE_SEIZE"; kernel/ptrace.c, __ptrace_unlink().
 #pragma once

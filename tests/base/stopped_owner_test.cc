@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -146,6 +147,52 @@ TEST_F(StoppedOwner, IsKilledWhenADebuggerHoldsItForTooLong) {
   ASSERT_TRUE(WIFSTOPPED(status));
   (void)take_ns();
   EXPECT_EQ(RobustLock::Taken::owner_died, taken_);
+}
+
+// A control group of its own, of version 2.
+class Group {
+ public:
+  Group() {
+    for (const char* mounted : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+      const std::string path = std::string(mounted) + "/zpstack-test-" + std::to_string(getpid());
+      if (access((std::string(mounted) + "/cgroup.procs").c_str(), W_OK) != 0 || mkdir(path.c_str(), 0755) != 0) continue;
+      if (access((path + "/cgroup.freeze").c_str(), W_OK) == 0) path_ = path;
+      if (path_.empty()) (void)rmdir(path.c_str());
+      break;
+    }
+  }
+  ~Group() {
+    if (!path_.empty()) (void)rmdir(path_.c_str());
+  }
+  [[nodiscard]] bool made() const { return !path_.empty(); }
+  void write(const char* file, const std::string& text) const { std::ofstream(path_ + "/" + file) << text; }
+  [[nodiscard]] bool frozen() const {
+    std::ifstream file(path_ + "/cgroup.events");
+    return std::string((std::istreambuf_iterator<char>(file)), {}).find("frozen 1") != std::string::npos;
+  }
+
+ private:
+  std::string path_;
+};
+
+TEST_F(StoppedOwner, IsKilledWhenItIsFrozenForTooLong) {
+  const Group group;
+  if (!group.made()) GTEST_SKIP() << "no control groups of version 2 that may be written to";
+  base::set_patience_ms(100);
+  const pid_t owner = member(2, [&] {
+    (void)shared_->lock.lock();
+    shared_->inside = true;
+    while (shared_->turns == 0) pass();
+  });
+  while (!shared_->inside) std::this_thread::yield();
+  group.write("cgroup.procs", std::to_string(owner));
+  group.write("cgroup.freeze", "1");
+  while (!group.frozen()) std::this_thread::yield();
+  (void)take_ns();
+  EXPECT_EQ(RobustLock::Taken::owner_died, taken_);
+  int status = 0;
+  EXPECT_EQ(owner, waitpid(owner, &status, 0));
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 TEST_F(StoppedOwner, IsWaitedForIfThatIsWished) {

@@ -246,7 +246,8 @@ constexpr Row kRows[] = {
      parse_cpu_sleep,
      print_cpu_sleep},
     {{"patience_ms", "ZPS_PATIENCE_MS", "number from 0 to 3600000",
-      "how long a forked process that a debugger or a frozen control group holds inside the stack is waited for before it is killed, in milliseconds; 0: for ever"},
+      "how long a forked process that a debugger or a frozen control group holds inside the stack is waited for before it is killed, "
+      "in milliseconds; 0: for ever"},
      parse_number<&Config::patience_ms, 0, 3600000, false>,
      print_number<&Config::patience_ms, false>},
     {{"hugepages", "ZPS_HUGEPAGES", "0 or 1", "use huge pages when there are some"},

@@ -1,8 +1,8 @@
 // What has become of the owner of a lock: dead, stopped, or on its way.
 //
-// Death is certain knowledge, or nothing is done. The kernel knows the threads there are: FUTEX_TRYLOCK_PI on a word of our own that names the thread says
-// ESRCH if it is gone, be it a zombie. An id that is in use again would hide a death; so the process behind the owner's tag is asked
-// for as well, by whoever knows (a family: its record lock, which the kernel drops with the process).
+// Death is certain knowledge, or nothing is done. The kernel knows the threads there are: FUTEX_TRYLOCK_PI on a word of our own that names
+// the thread says ESRCH if it is gone, be it a zombie. An id that is in use again would hide a death; so the process behind the owner's tag
+// is asked for as well, by whoever knows (a family: its record lock, which the kernel drops with the process).
 #pragma once
 
 #include <cstdint>

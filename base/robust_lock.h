@@ -1,9 +1,9 @@
 // A lock in shared memory without hand-over, that outlives its owner's death at any instruction and goes on when its owner is stopped.
 //
-// The word holds who owns it: the thread's kernel id, and the tag of its process. Taking and releasing a free lock is one locked instruction each. A
-// release makes the lock free, whoever waits: there is no next owner who might be asleep, stopped or dead, and no switch per turn (a lock
-// that is handed on is held all the time by somebody who does not run yet; with four busy threads that left a fifth of the throughput). If somebody
-// sleeps, the release wakes one, who competes again like everybody else.
+// The word holds who owns it: the thread's kernel id, and the tag of its process. Taking and releasing a free lock is one locked
+// instruction each. A release makes the lock free, whoever waits: there is no next owner who might be asleep, stopped or dead, and no
+// switch per turn (a lock that is handed on is held all the time by somebody who does not run yet; with four busy threads that left a fifth
+// of the throughput). If somebody sleeps, the release wakes one, who competes again like everybody else.
 //
 // Who finds it taken
 //   1 spins for the time that most turns take;
@@ -12,16 +12,17 @@
 //     gone (also a zombie)   the lock is taken over, and lock() returns `owner_died`: the caller must make the protected state whole;
 //     stopped inside         it is let go on until it has left the lock, or told to stop again behind it (stopped_owner.h);
 //     anything else          waited for.
-// The bound on each sleep covers what nobody tells: death, a stop, and a sleeper who was woken by a release and was stopped or killed before it came to compete.
+// The bound on each sleep covers what nobody tells: death, a stop, and a sleeper who was woken by a release and was stopped or killed
+// before it came to compete.
 //
-// Rejected: FUTEX_LOCK_PI (it knows of deaths and of nothing else: it hands on); robust lists (one per thread, and the program's own libc has it;
-// threads made by raw clone have none).
+// Rejected: FUTEX_LOCK_PI (it knows of deaths and of nothing else: it hands on); robust lists (one per thread, and the program's own libc
+// has it; threads made by raw clone have none).
 //
-// Invariants: 1 the lock is not recursive; 2 it is never held across a sleep or a return to the program; 3 who has slept takes the lock with the mark of
-// sleepers set, as there may be others.
-// Known limits: members of a family in different pid namespaces do not see each other's ids. There is no priority inheritance: a waiter of a real-time priority
-// sleeps until the owner has had its turn.
-// Source: futex(2); U. Drepper, Futexes Are Tricky (the mark of sleepers).
+// Invariants: 1 the lock is not recursive; 2 it is never held across a sleep or a return to the program; 3 who has slept takes the lock
+// with the mark of sleepers set, as there may be others.
+// Known limits: members of a family in different pid namespaces do not see each other's ids. There is no priority inheritance: a waiter of
+// a real-time priority sleeps until the owner has had its turn.
+// Sources: futex(2); U. Drepper, Futexes Are Tricky (the mark of sleepers).
 #pragma once
 
 #include <atomic>
@@ -43,7 +44,8 @@ extern constinit thread_local uint64_t cached_owner [[gnu::tls_model("initial-ex
 [[nodiscard]] inline uint32_t cached_thread_id() noexcept { return static_cast<uint32_t>(cached_owner); }
 [[nodiscard]] inline uint32_t thread_id() noexcept { return static_cast<uint32_t>(this_owner()); }
 inline void forget_thread_id() noexcept { cached_owner = 0; }
-// From now on threads of this process own locks under this tag; those that have owned one already keep theirs, but for the calling one. 0: none.
+// From now on threads of this process own locks under this tag; those that have owned one already keep theirs, but for the calling one. 0:
+// none.
 void set_process_tag(uint32_t tag) noexcept;
 [[nodiscard]] uint32_t process_tag() noexcept;
 
@@ -69,7 +71,7 @@ class RobustLock {
 
  private:
   static constexpr uint64_t kSleepers = uint64_t{1} << 31;   // somebody sleeps on the word
-  static constexpr uint64_t kStopAgain = uint64_t{1} << 30;  // the owner was stopped, and goes on in order to leave the lock: there it stops again
+  static constexpr uint64_t kStopAgain = uint64_t{1} << 30;  // the owner was stopped, and goes on to leave the lock: there it stops again
   static constexpr uint64_t kFlags = kSleepers | kStopAgain;
 
   [[nodiscard]] static constexpr uint64_t owner_of(uint64_t word) noexcept { return word & ~kFlags; }

@@ -1,18 +1,19 @@
 // Getting a stopped process out of a lock that others wait for.
 //
-// SIGSTOP, a terminal's stop, a debugger and a frozen control group halt a thread at any instruction, and none can be held off. A lock is left within
-// microseconds, so the stop is put off for so long:
+// SIGSTOP, a terminal's stop, a debugger and a frozen control group halt a thread at any instruction, and none can be held off. A lock is
+// left within microseconds, so the stop is put off for so long:
 //
-//   1 A tracer lets the owner run while its process stays stopped for everybody else (PTRACE_SEIZE, PTRACE_CONT). A mark in the lock has the owner send
-//     itself SIGSTOP as it leaves; the tracer swallows that and goes, and the kernel stops the thread there: it has done nothing for the program. A SIGCONT that
-//     came meanwhile is not lost. The tracer is a process of its own, made for this: what a tracer is told of its tracees would otherwise turn
-//     up in the program's own wait().
+//   1 A tracer lets the owner run while its process stays stopped for everybody else (PTRACE_SEIZE, PTRACE_CONT). A mark in the lock has
+//     the owner send itself SIGSTOP as it leaves; the tracer swallows that and goes, and the kernel stops the thread there: it has done
+//     nothing for the program. A SIGCONT that came meanwhile is not lost. The tracer is a process of its own, made for this: what a tracer
+//     is told of its tracees would otherwise turn up in the program's own wait().
 //   2 Where that is not permitted (another user's, Yama, no capability), SIGCONT, and at the mark the owner stops itself again. It is
 //     seen by the process's parent, and its handler runs; a SIGCONT from elsewhere within that moment has no effect.
-//   3 A thread that a debugger holds, or a frozen control group, obeys neither. It is waited for; when the others' patience is at its end it is killed.
+//   3 A thread that a debugger holds, or a frozen control group, obeys neither. It is waited for; when the others' patience is at its end
+//     it is killed.
 //
-// Known limits: without /proc nobody is seen to be stopped. Groups of version 1 do not let go of their frozen members even when they are killed, and their
-// state is that of a thread at work in the kernel: they are waited for until they are thawed.
+// Known limits: without /proc nobody is seen to be stopped. Groups of version 1 do not let go of their frozen members even when they are
+// killed, and their state is that of a thread at work in the kernel: they are waited for until they are thawed.
 //
 // Rejected: treating a stopped owner as dead and mending the state (it goes on some day, in the middle of what it did); killing it at once.
 // Sources: ptrace(2), "Group-stop" and "PTRACE_SEIZE"; kernel/ptrace.c, __ptrace_unlink().
@@ -23,8 +24,8 @@
 
 namespace base {
 
-// Lets the stopped thread `tid` run, with `mark` set in `word`, until the low 30 bits of that are not its own and it has stopped itself; at most for some
-// ten milliseconds. False: not permitted, not stopped, or it did not come so far.
+// Lets the stopped thread `tid` run, with `mark` set in `word`, until the low 30 bits of that are not its own and it has stopped itself; at
+// most for some ten milliseconds. False: not permitted, not stopped, or it did not come so far.
 [[nodiscard]] bool run_until_it_leaves(uint32_t tid, std::atomic<uint64_t>* word, uint64_t mark) noexcept;
 
 // How long a process that cannot be helped is waited for before it is killed; 0: for ever.

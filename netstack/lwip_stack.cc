@@ -55,9 +55,9 @@ PoolLevels LwipStack::levels() const noexcept {
           setup.wire->free_frames(), tables.demux.waiting_count()};
 }
 
-// A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts anew in
-// the image's first data; the neighbour table is carried over, and TCP tells users and peers what is lost. Another death at any instruction of this
-// has it begun anew.
+// A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts
+// anew in the image's first data; the neighbour table is carried over, and TCP tells users and peers what is lost. Another death at any
+// instruction of this has it begun anew.
 void LwipStack::recover() noexcept {
   tcp_.note_what_is_lost();
   core_.neighbours.save();

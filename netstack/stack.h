@@ -168,8 +168,9 @@ class Stack {
   // After a member died inside the lock: resets every connection (users see ECONNRESET), keeps listeners, rebuilds
   // lwIP and the pools, and frees the endpoints that nobody holds. The caller holds the lock.
   virtual void recover() noexcept = 0;
-  // Before that, by a user who keeps his own account of what he holds: nobody holds anything, and then, endpoint by endpoint, what is held. False: the pointer
-  // leads to no endpoint, to one that was released, or to one that is held already; it must be forgotten. Any pointer may be asked about.
+  // Before that, by a user who keeps his own account of what he holds: nobody holds anything, and then, endpoint by endpoint, what is held.
+  // False: the pointer leads to no endpoint, to one that was released, or to one that is held already; it must be forgotten. Any pointer
+  // may be asked about.
   virtual void forget_holders() noexcept = 0;
   [[nodiscard]] virtual bool hold(TcpStream* stream) noexcept = 0;
   [[nodiscard]] virtual bool hold(TcpListener* listener) noexcept = 0;

@@ -146,8 +146,8 @@ void Tcp::note_what_is_lost() noexcept {
   recovery.note_connections();
 }
 
-// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams' options
-// and observers. An endpoint that is in use and that nobody holds was being made or released.
+// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams'
+// options and observers. An endpoint that is in use and that nobody holds was being made or released.
 void Tcp::reset() noexcept {
   output.reset();
   acks.reset();

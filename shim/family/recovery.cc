@@ -1,14 +1,14 @@
 // Making everything that a family shares whole after a member died in the middle of changing it.
 //
-// What can be trusted is what one store each has written: the marks of slots and pool cells (a marked cell holds a whole object), table entries, and the
-// scalar fields of objects. What cannot: links of lists, counts, free lists, and whether a pointer still leads to what it once led to. So nothing is
-// undone or completed. Everything is derived anew from what the processes hold:
+// What can be trusted is what one store each has written: the marks of slots and pool cells (a marked cell holds a whole object), table
+// entries, and the scalar fields of objects. What cannot: links of lists, counts, free lists, and whether a pointer still leads to what it
+// once led to. So nothing is undone or completed. Everything is derived anew from what the processes hold:
 //
 //   slots -> chunks, entries -> files; waiters -> pinned files; files -> endpoints of the stack; items -> files and sets
 //
-// What is reached is in use, and once; the rest was being made or ended by the dead member, and its cell is freed as it is, without the steps
-// of a close, some of which may have been taken. A description that says it is a connection or a listener and has no endpoint is undecided again, as
-// before the call that made it one, or after the one that ended it.
+// What is reached is in use, and once; the rest was being made or ended by the dead member, and its cell is freed as it is, without the
+// steps of a close, some of which may have been taken. A description that says it is a connection or a listener and has no endpoint is
+// undecided again, as before the call that made it one, or after the one that ended it.
 //
 // The next owner may die in here as well, at any instruction: then the one after it does all this again from the same marks.
 #include <iterator>
@@ -29,7 +29,9 @@ bool known(Counted* file) noexcept {
   return files().sockets.owns(static_cast<Socket*>(file)) || files().epolls.owns(static_cast<EpollFile*>(file));
 }
 
-bool is_process(const ProcessSlot* slot) noexcept { return slot >= std::begin(family->slots) && slot < std::end(family->slots) && !is_free(*slot); }
+bool is_process(const ProcessSlot* slot) noexcept {
+  return slot >= std::begin(family->slots) && slot < std::end(family->slots) && !is_free(*slot);
+}
 
 void rebuild_pools() noexcept {
   files().sockets.rebuild();
@@ -74,8 +76,8 @@ void find_chunks() noexcept {
   }
   family->processes.store(processes, std::memory_order_relaxed);
   family->chunks.for_each([](FdChunk* chunk) {
-    const bool reached = is_process(chunk->slot) && chunk->index < kDirectoryEntries && chunk->slot->directory[chunk->index].load() == chunk;
-    if (!reached) family->chunks.release(chunk);
+    if (is_process(chunk->slot) && chunk->index < kDirectoryEntries && chunk->slot->directory[chunk->index].load() == chunk) return;
+    family->chunks.release(chunk);
   });
 }
 

@@ -63,7 +63,8 @@ bool is_dead(const ProcessSlot& slot, uint64_t now) noexcept {
   return now - slot.since_ns > kForkingAtMostNs;
 }
 
-// Of the process that owns a lock, which is dead only if its slot still is its own: on its way out it gives its byte back, and owns what it needs without a tag.
+// Of the process that owns a lock, which is dead only if its slot still is its own: on its way out it gives its byte back, and owns what it
+// needs without a tag.
 bool process_is_gone(uint32_t tag) noexcept {
   if (tag > std::size(family->slots) || family->life_fd < 0) return false;
   const ProcessSlot& slot = family->slots[tag - 1];

@@ -5,9 +5,10 @@
 // by a program which then does not wait. Each process holds the byte of its slot in a memory file (life_fd) by a POSIX record lock, which
 // the kernel drops when the process ends, however it ends: a byte that nobody holds belongs to a dead process, also while that is a zombie.
 //
-// One process of the family is on duty. It holds byte 0 as well, and notes the time of each turn. The others' threads look in turn, some forty times a
-// second all together: if byte 0 is free the one on duty has ended, and if its last turn is long ago it is stopped or frozen (or gets no processor). Either
-// way the next takes the duty up; one who comes back to find another on duty goes back into the row. Two on duty at once do no harm, only too much.
+// One process of the family is on duty. It holds byte 0 as well, and notes the time of each turn. The others' threads look in turn, some
+// forty times a second all together: if byte 0 is free the one on duty has ended, and if its last turn is long ago it is stopped or frozen
+// (or gets no processor). Either way the next takes the duty up; one who comes back to find another on duty goes back into the row. Two on
+// duty at once do no harm, only too much.
 //
 // Nothing that a member was about to do outside of the lock may be lost with it: whoever is on duty repeats wake-ups that a sleeper has not
 // followed, and has others watch the wire when those who should have let frames lie.

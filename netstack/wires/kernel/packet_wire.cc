@@ -244,9 +244,9 @@ uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
   return gone;
 }
 
-// A member that died between the two has taken a frame out of the socket's queue and left its slot, so every frame that has one in the queue is dropped: the
-// queue first, because of a frame that comes meanwhile only what is queued may be left over (fetch() notices). Frames that lie in the ring stay:
-// a SYN among them would cost its sender a second.
+// A member that died between the two has taken a frame out of the socket's queue and left its slot, so every frame that has one in the
+// queue is dropped: the queue first, because of a frame that comes meanwhile only what is queued may be left over (fetch() notices). Frames
+// that lie in the ring stay: a SYN among them would cost its sender a second.
 void PacketWire::recover() noexcept {
   DpdkWire::recover();
   ring_.realign();

@@ -66,7 +66,8 @@ TEST(Config, every_key_takes_a_value_and_prints_it_back) {
                                                          {"ledger", "1"},
                                                          {"io_uring", "kernel"},
                                                          {"inherit", "no"},
-                                                         {"jit", "kernel"}};
+                                                         {"jit", "kernel"},
+                                                         {"patience_ms", "0"}};
   EXPECT_EQ(std::size(kValues), static_cast<size_t>(kConfigKeys));
   for (const auto& [name, value] : kValues) {
     for (int i = 0; i < kConfigKeys; i++) {

@@ -35,11 +35,41 @@ long load_message(const msghdr* user, msghdr* header, Parts* parts) noexcept {
   return parts->load(header->msg_iov, static_cast<long>(header->msg_iovlen));
 }
 
+// Control messages to a TCP socket, as sock_cmsg_send() judges them: those of other levels and those that are for other sockets are ignored. What would
+// ask for an answer that never comes (time stamps, zero copy) is refused.
+long check_control(const msghdr& header) noexcept {
+  if (header.msg_controllen > INT_MAX) return -ENOBUFS;
+  const auto* const begin = static_cast<const char*>(header.msg_control);
+  char last;
+  if (long error = copy_in(&last, begin + header.msg_controllen - 1, 1); error != 0) return error;
+  size_t left = header.msg_controllen;
+  for (size_t at = 0; left >= sizeof(cmsghdr);) {
+    cmsghdr message;
+    if (long error = copy_in(&message, begin + at, sizeof message); error != 0) return error;
+    if (message.cmsg_len < sizeof message || message.cmsg_len > left) return -EINVAL;
+    if (message.cmsg_level == SOL_SOCKET) {
+      const bool ignored = message.cmsg_type == SCM_RIGHTS || message.cmsg_type == SCM_CREDENTIALS;
+      const bool kept = (message.cmsg_type == SO_MARK || message.cmsg_type == SO_PRIORITY) && message.cmsg_len == CMSG_LEN(sizeof(uint32_t));
+      if (!ignored && !kept) return -EINVAL;
+    }
+    const size_t step = CMSG_ALIGN(message.cmsg_len);
+    if (step > left) break;
+    at += step;
+    left -= step;
+  }
+  return 0;
+}
+
 long send_message(int fd, const msghdr* user, int flags) noexcept {
   msghdr header;
   Parts parts;
   if (long error = load_message(user, &header, &parts); error != 0) return error;
-  if (header.msg_controllen != 0 && header.msg_control != nullptr) return -EINVAL;
+  if (header.msg_controllen != 0) {
+    const long error = check_control(header);
+    // A connection that is over says so first.
+    if (const long state = error == -EINVAL ? send_parts(fd, nullptr, 0, flags) : 0; state != 0) return state;
+    if (error != 0) return error;
+  }
   return send_parts(fd, parts.data(), parts.count(), flags);
 }
 
@@ -49,10 +79,10 @@ long receive_message(int fd, msghdr* user, int flags) noexcept {
   if (long error = load_message(user, &header, &parts); error != 0) return error;
   const long result = receive_with_flags(fd, parts.data(), parts.count(), flags);
   if (result < 0) return result;
-  // A stream has no name, no control data and no flags to report.
+  // A stream has no name, no control data to report.
   if (header.msg_name != nullptr) header.msg_namelen = 0;
   header.msg_controllen = 0;
-  header.msg_flags = 0;
+  header.msg_flags = flags & MSG_CMSG_CLOEXEC;
   if (long error = copy_out(user, &header, sizeof header); error != 0) return error;
   return result;
 }

@@ -37,7 +37,7 @@ constexpr SyscallRow kRows[] = {
     ROW(pwritev2, "dviix", kData, "offset -1; RWF_NOWAIT; an offset is ESPIPE"),
     ROW(sendto, "dpzxai", kData, "MSG_DONTWAIT, NOSIGNAL, MORE, EOR, CONFIRM; OOB and FASTOPEN are EOPNOTSUPP"),
     ROW(recvfrom, "dpzxap", kData, "MSG_PEEK, WAITALL, DONTWAIT, TRUNC; OOB is EINVAL, ERRQUEUE is EAGAIN"),
-    ROW(sendmsg, "dpx", kData, "as sendto; control messages are EINVAL"),
+    ROW(sendmsg, "dpx", kData, "as sendto; control messages as Linux judges them for TCP, but time stamps are EINVAL"),
     ROW(recvmsg, "dpx", kData, "as recvfrom; no control messages"),
     ROW(sendmmsg, "dpzx", kData, "as sendmsg"),
     ROW(recvmmsg, "dpzxt", kData, "as recvmsg; timeout, WAITFORONE"),

@@ -100,23 +100,33 @@ class RoomCondition final : public Condition {
   Socket* socket_;
 };
 
-// Until the stream has something, its end, or an error: looks at the bytes (their number), which are then this thread's to take.
-class ClaimCondition final : public Condition {
+// Until the stream has something (how much), its end, or an error.
+class ReadableCondition final : public Condition {
  public:
-  ClaimCondition(Socket* socket, const iovec& part) noexcept : socket_(socket), part_(part) {}
+  explicit ReadableCondition(Socket* socket) noexcept : socket_(socket) {}
   long check() noexcept override {
     if (socket_->stream == nullptr) return -ENOTCONN;
     if (socket_->is_claimed()) return -EAGAIN;
-    const long result = socket_->stream->read(&part_, 1, true);
-    if (result > 0) socket_->claim(my_slot);
-    return result;
+    if (const size_t there = socket_->stream->readable_bytes(); there > 0) return static_cast<long>(there);
+    char byte;
+    const iovec part{&byte, 1};
+    return socket_->stream->read(&part, 1, true);
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream) && socket_->mover == nullptr; }
 
  private:
   Socket* socket_;
-  iovec part_;
 };
+
+// Looks at the bytes, which are then this thread's to take. Their number, 0, or a negative errno.
+long claim(Socket* socket, const iovec& part) noexcept {
+  Guard guard;
+  if (socket->stream == nullptr) return -ENOTCONN;
+  if (socket->is_claimed()) return -EAGAIN;
+  const long result = socket->stream->read(&part, 1, true);
+  if (result > 0) socket->claim(my_slot);
+  return result;
+}
 
 // A look at the stream and, where the socket is to wait, a wait for it. `timeout` is the one of this direction.
 long check_or_wait(const Move& move, Condition& condition, uint64_t Socket::*timeout, bool may_wait) noexcept {
@@ -192,7 +202,7 @@ long splice_into_stream(const Move& move) noexcept {
 // Fresh pages, for a pipe to keep.
 class Pages {
  public:
-  explicit Pages(size_t bytes) noexcept : bytes_(bytes < kScratchBytes ? bytes : kScratchBytes) {
+  explicit Pages(size_t bytes) noexcept : bytes_(bytes) {
     const long address = kernel_call(SYS_mmap, 0, static_cast<long>(bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address >= 0 || address <= -4096) memory_ = reinterpret_cast<void*>(address);
   }
@@ -223,28 +233,37 @@ void take_claimed(Socket* socket, size_t count) noexcept {
   }
 }
 
-// Moves what the stream has at once: the count, 0 at its end, or a negative errno. *full: the pipe took less than there was.
-long move_into_pipe(const Move& move, size_t wanted, bool first, bool* full) noexcept {
-  short level = pipe_level(move.pipe, POLLOUT);
-  while (level == 0) {
+// Until the pipe has room. 0, or a negative errno; SIGPIPE is raised here.
+long await_room(const Move& move, bool first) noexcept {
+  short level;
+  while ((level = pipe_level(move.pipe, POLLOUT)) == 0) {
     if (!first || !move.pipe_waits) return -EAGAIN;
     if (const long error = await_pipe(move.pipe, POLLOUT); error != 0) return error;
-    level = pipe_level(move.pipe, POLLOUT);
   }
-  if ((level & POLLERR) != 0) {
-    if (first) raise_sigpipe();
-    return -EPIPE;
+  if ((level & POLLERR) == 0) return 0;
+  if (first) raise_sigpipe();
+  return -EPIPE;
+}
+
+// Moves what the stream has at once: the count, 0 at its end, or a negative errno. *full: the pipe took less than there was.
+long move_into_pipe(const Move& move, size_t wanted, bool first, bool* full) noexcept {
+  if (const long error = await_room(move, first); error != 0) return error;
+  ReadableCondition condition(move.socket);
+  while (true) {
+    const long there = check_or_wait(move, condition, &Socket::receive_timeout_ns, first);
+    if (there <= 0) return there;
+    // Not before the wait, which a handler may leave for good.
+    const Pages pages(least(wanted, static_cast<size_t>(there), kScratchBytes));
+    if (!pages.exist() || thread_scratch() == nullptr) return -ENOMEM;
+    const long seen = claim(move.socket, pages.part());
+    if (seen == -EAGAIN) continue;  // another reader was faster
+    if (seen <= 0) return seen;
+    const iovec part{pages.part().iov_base, static_cast<size_t>(seen)};
+    const long taken = kernel_call(SYS_vmsplice, move.pipe, as_arg(&part), 1, SPLICE_F_NONBLOCK);
+    take_claimed(move.socket, taken > 0 ? static_cast<size_t>(taken) : 0);
+    *full = taken < seen;
+    return taken;
   }
-  const Pages pages(wanted);
-  if (!pages.exist() || thread_scratch() == nullptr) return -ENOMEM;
-  ClaimCondition condition(move.socket, pages.part());
-  const long there = check_or_wait(move, condition, &Socket::receive_timeout_ns, first);
-  if (there <= 0) return there;
-  const iovec part{pages.part().iov_base, static_cast<size_t>(there)};
-  const long taken = kernel_call(SYS_vmsplice, move.pipe, as_arg(&part), 1, SPLICE_F_NONBLOCK);
-  take_claimed(move.socket, taken > 0 ? static_cast<size_t>(taken) : 0);
-  *full = taken < there;
-  return taken;
 }
 
 long splice_into_pipe(const Move& move) noexcept {

@@ -68,19 +68,20 @@ class Socket final : public File {
   bool connect_reported = false;  // a connect() has told the program that the connection is there
   netstack::TcpStream* stream = nullptr;
   netstack::TcpListener* listener = nullptr;
+  ProcessSlot* mover = nullptr;   // whose splice() has claimed the readable bytes
   netstack::SocketAddress bound;
   uint64_t receive_timeout_ns = kForever;  // SO_RCVTIMEO; 0: do not wait
   uint64_t send_timeout_ns = kForever;     // SO_SNDTIMEO, also for connect()
   uint32_t receive_low_water = 1;   // a blocking read waits for so many bytes, or for what it asks for if that is less
   uint64_t options_set = 0;         // a bit per row of the option table: what accepted sockets inherit
 
+  int32_t mover_pid = 0;
+  bool turned_away = false;         // somebody found the readable bytes claimed
+
   // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.
   void claim(ProcessSlot* by) noexcept;
   // True while one does; whoever asks is woken after it. A claim dies with its process.
   [[nodiscard]] bool is_claimed() noexcept;
-  ProcessSlot* mover = nullptr;
-  int32_t mover_pid = 0;
-  bool turned_away = false;  // somebody found the bytes claimed
 };
 
 }  // namespace shim

@@ -3,7 +3,7 @@
 // A received frame (each piece of one) becomes a custom pbuf that lies in the frame's own scratch memory and points to its bytes;
 // freeing the pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the
 // arena instead and the frame goes back at once, so that ACKs can always be received. So is a small one where thousands wait for a
-// program.
+// program. If there is no room for it, TCP still sees the segment: what it acknowledges may be what makes room.
 //
 // A turn takes one burst, which is still in the cache when the program reads it. But a wire that fills up while the program works would
 // lose what a thousand clients send at once, so it is emptied into the connections, as Linux's softirq does with a device's ring.
@@ -99,21 +99,27 @@ void FrameInput::release_pieces(const RxFrame* pieces, int count) noexcept {
   for (int i = 0; i < count; i++) wire_.release(pieces[i].handle);
 }
 
-// The frame's bytes in the arena and its pieces back on the wire; nullptr if there is no room (they go back all the same).
-// What is received may fill three quarters of the arena: the rest is for ACKs and for what programs must send before they read on.
+// The frame's bytes in the arena and its pieces back on the wire; nullptr if there is no room, and nothing has happened.
 pbuf* FrameInput::copy_pieces(const RxFrame* pieces, int count) noexcept {
-  const base::Heap& arena = core_.arena();
-  const bool room = arena.used() < arena.capacity() / 4 * 3;
-  pbuf* p = room ? pbuf_alloc(PBUF_RAW, static_cast<u16_t>(bytes_of(pieces, count)), PBUF_RAM) : nullptr;
-  if (p != nullptr) {
-    auto* to = static_cast<uint8_t*>(p->payload);
-    for (int i = 0; i < count; i++) {
-      memcpy(to, pieces[i].data, pieces[i].length);
-      to += pieces[i].length;
-    }
+  if (!core_.memory.takes_data()) return nullptr;
+  pbuf* const p = pbuf_alloc(PBUF_RAW, static_cast<u16_t>(bytes_of(pieces, count)), PBUF_RAM);
+  if (p == nullptr) return nullptr;
+  auto* to = static_cast<uint8_t*>(p->payload);
+  for (int i = 0; i < count; i++) {
+    memcpy(to, pieces[i].data, pieces[i].length);
+    to += pieces[i].length;
   }
   release_pieces(pieces, count);
   return p;
+}
+
+// What would stay in its frame, where it must not.
+void FrameInput::take_copy(const RxFrame* pieces, int count, const FrameView& view) noexcept {
+  if (pbuf* const copy = copy_pieces(pieces, count); copy != nullptr) return take_one(*pieces, view, copy);
+  if (view.protocol != IP_PROTO_TCP || view.fragment) return release_pieces(pieces, count);
+  core_.memory.payload_is_lent = true;
+  take_one(*pieces, view, wrap_pieces(pieces, count));
+  core_.memory.payload_is_lent = false;
 }
 
 // Field by field in its place: a view that is built elsewhere and copied would be read back in larger pieces than it was written in, which
@@ -161,7 +167,8 @@ void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) 
 
 void FrameInput::take_burst(const RxFrame* frames, int count, bool crowded) noexcept {
   constexpr int kFrameAhead = 4, kStateAhead = 6, kOwnerAhead = 3;
-  const uint32_t copied = wire_.free_frames() < wire_.total_frames() / 4 ? UINT32_MAX : crowded ? kCopyBreakBytes : 0;
+  core_.memory.note_free_frames(wire_.free_frames());
+  const uint32_t copied = core_.memory.frames_low() ? UINT32_MAX : crowded ? kCopyBreakBytes : 0;
   FrameView views[kBurst];
   for (int i = 0; i < count && i < kFrameAhead; i++) __builtin_prefetch(frames[i].data);
   for (int i = 0; i < count; i++) {
@@ -181,9 +188,10 @@ void FrameInput::take_burst(const RxFrame* frames, int count, bool crowded) noex
     const uint32_t bytes = bytes_of(frames + i, pieces);
     if (bytes > 0xffff) {
       release_pieces(frames + i, pieces);
+    } else if (views[i].stays && bytes <= copied) [[unlikely]] {
+      take_copy(frames + i, pieces, views[i]);
     } else {
-      pbuf* p = views[i].stays && bytes <= copied ? copy_pieces(frames + i, pieces) : wrap_pieces(frames + i, pieces);
-      if (p != nullptr) take_one(frames[i], views[i], p);
+      take_one(frames[i], views[i], wrap_pieces(frames + i, pieces));
     }
     i += pieces;
   }
@@ -202,6 +210,7 @@ int FrameInput::receive() noexcept {
     take_burst(frames, count, crowded);
     taken += count;
   } while (crowded && taken < kMostPerTurn);
+  if (taken == 0) core_.memory.note_free_frames(wire_.free_frames());
   if (core_.interface().loop_first != nullptr) {
     netif_poll(&core_.interface());
     finish();

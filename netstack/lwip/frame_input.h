@@ -28,6 +28,7 @@ class FrameInput {
   [[nodiscard]] pbuf* copy_pieces(const RxFrame* pieces, int count) noexcept;
   void release_pieces(const RxFrame* pieces, int count) noexcept;
   void take_burst(const RxFrame* frames, int count, bool crowded) noexcept;
+  void take_copy(const RxFrame* pieces, int count, const FrameView& view) noexcept;
   void take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept;
   void finish() noexcept {
     if (unfinished_ == nullptr) [[likely]] return;

@@ -43,7 +43,8 @@ void fill_ip_checksum(uint8_t* frame, uint32_t length) noexcept {
 
 }  // namespace
 
-FrameOutput::FrameOutput(LwipCore& core) noexcept : core_(core), wire_(core.wire()) {}
+FrameOutput::FrameOutput(LwipCore& core) noexcept
+    : core_(core), wire_(core.wire()), most_backlog_(wire_.total_frames() / 8 < 4 * kBurst ? wire_.total_frames() / 8 : 4 * kBurst) {}
 
 // A segment whose payload lies in few pieces stays where it is until the wire has sent it: nothing that lwIP holds goes away within a
 // flush. False: it is not such a segment.
@@ -98,7 +99,7 @@ err_t FrameOutput::send(pbuf* p) noexcept {
   if (p->tot_len > core_.interface().mtu + kEthernetHeader) return ERR_IF;
   const bool is_long = p->tot_len > core_.frame_mtu() + kEthernetHeader;
   if (is_long && may_defer && protocol_->defer(static_cast<const uint8_t*>(p->payload))) return ERR_MEM;
-  if (wire_.backlog() > 4 * kBurst || !wire_.allocate(&frame)) {
+  if (wire_.backlog() > most_backlog_ || !wire_.allocate(&frame)) {
     starved_ = true;
     return ERR_MEM;
   }

@@ -48,6 +48,7 @@ class FrameOutput {
 
   LwipCore& core_;
   Wire& wire_;
+  const int most_backlog_;  // frames that wait for room in the peer's ring; the peer needs free ones of ours to make some
   Protocol* protocol_ = nullptr;
   pbuf* kept_ = nullptr;  // until flushed, chained
   bool starved_ = false;

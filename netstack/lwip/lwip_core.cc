@@ -27,6 +27,7 @@ LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
       tcp_checksum_offload_(facts_.tcp_checksum_offload),
       checks_of_unverified_(facts_.link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0),
       clock(setup.now_ns),
+      memory(*setup.arena, *setup.wire),
       link_timers(clock),
       input(*this),
       output(*this),
@@ -71,7 +72,7 @@ void LwipCore::start() noexcept {
 void LwipCore::reset() noexcept {
   setup_.arena->reset();
   setup_.wire->recover();
-  in_turn_ = false;
+  in_turn_ = memory.payload_is_lent = false;
   input.reset();
   output.reset();
   link_timers.reset();

@@ -11,6 +11,7 @@
 #include "netstack/lwip/frame_input.h"
 #include "netstack/lwip/frame_output.h"
 #include "netstack/lwip/link_timers.h"
+#include "netstack/lwip/memory_budget.h"
 #include "netstack/lwip/neighbours.h"
 #include "netstack/lwip/stack_setup.h"
 #include "netstack/wire.h"
@@ -64,6 +65,7 @@ class LwipCore {
 
  public:
   Clock clock;
+  MemoryBudget memory;
   LinkTimers link_timers;
   FrameInput input;
   FrameOutput output;

@@ -8,7 +8,13 @@ using netstack::the_core;
 
 extern "C" {
 
-void* zps_lwip_allocate(size_t bytes) { return the_core->arena().allocate(bytes); }
+// What is refused is asked for again in the next turn: lwIP itself forgets that it could not send.
+void* zps_lwip_allocate(size_t bytes) {
+  const bool allowed = bytes <= netstack::MemoryBudget::kHeaderBytes || the_core->memory.takes_data();
+  void* const piece = allowed ? the_core->arena().allocate(bytes) : nullptr;
+  if (piece == nullptr) [[unlikely]] the_core->output.set_starved(true);
+  return piece;
+}
 
 void* zps_lwip_allocate_cleared(size_t count, size_t bytes) {
   void* piece = zps_lwip_allocate(count * bytes);

@@ -36,11 +36,26 @@ err_t answer_with_ack(tcp_pcb* pcb) noexcept {
 void TcpRepairs::prepare_recovery(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
   const bool recovering = tcp_is_flag_set(pcb, TF_INFR);
   const bool counting = recovering || pcb->dupacks > 0;
-  const bool at_shut_window = p.tot_len == 0 && pcb->rcv_wnd == 0 && header.seqno == pcb->rcv_nxt && (flags & TCP_FIN) == 0;
-  if (!counting && !at_shut_window) [[likely]] return;
+  const uint32_t ahead = header.seqno - pcb->rcv_nxt;
+  const bool beyond = p.tot_len == 0 && (flags & TCP_FIN) == 0 && ahead >= pcb->rcv_wnd && TCP_SEQ_GEQ(header.seqno, pcb->rcv_nxt);
+  if (!counting && !beyond) [[likely]] return;
   const bool forgotten = p.tot_len > 0 && header.ackno == pcb->lastack && pcb->dupacks > 0;
-  pending_ = {pcb, forgotten ? pcb->dupacks : -1, at_shut_window, recovering, pcb->lastack};
-  if (at_shut_window) pcb->rcv_wnd = 1;
+  pending_ = {pcb, forgotten ? pcb->dupacks : -1, recovering, pcb->lastack, 0};
+  if (beyond) set_window(pcb, ahead + 1);
+  tcp_.core.input.finish_for(tcp_);
+}
+
+// 15. What lies behind a gap, and what comes where nothing is unread, so that no read() would open the window again, meets a window that is shut for
+// this segment only.
+void TcpRepairs::hold_to_budget(tcp_pcb* pcb, uint32_t sequence, uint32_t bytes) noexcept {
+  auto& stream = *static_cast<LwipStream*>(pcb->callback_arg);
+  const uint32_t gap = TCP_SEQ_GT(sequence, pcb->rcv_nxt) ? sequence - pcb->rcv_nxt : 0;
+  const uint32_t room = stream.receive_room();
+  if (gap + bytes <= room || pcb->rcv_wnd == 0) [[likely]] return;
+  if (gap == 0 && stream.readable_bytes() > 0) return stream.shut_window();
+  const uint32_t left = gap == 0 && room < pcb->rcv_wnd ? room : 0;
+  if (pending_.pcb == nullptr) pending_ = {pcb, -1, tcp_is_flag_set(pcb, TF_INFR) != 0, pcb->lastack, 0};
+  set_window(pcb, left);
   tcp_.core.input.finish_for(tcp_);
 }
 
@@ -60,15 +75,18 @@ err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsig
   if (stream != nullptr && header.ackno == pcb->lastack) stream->window_may_open();  // 9
   if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // 10
   prepare_recovery(pcb, header, flags, p);
+  if (p.tot_len > 0 && pcb->errf != nullptr) hold_to_budget(pcb, header.seqno, p.tot_len);
   return ERR_OK;
 }
 
 err_t TcpRepairs::before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf& p) noexcept {
+  after_segment();  // of the one before, if it came from this stack itself
   const unsigned flags = TCPH_FLAGS(&header);
   if ((flags & TCP_SYN) != 0 && (flags & (TCP_FIN | TCP_RST)) != 0) return ERR_VAL;  // 1
   if (pcb->state == LISTEN) {
     const bool asks = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-    return asks && !LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb))->takes_syn() ? ERR_MEM : ERR_OK;  // 5
+    const bool room = LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb))->takes_syn() && tcp_.core.memory.takes_connections();
+    return asks && !room ? ERR_MEM : ERR_OK;  // 5
   }
   if (pcb->state == TIME_WAIT) {
     if ((flags & TCP_FIN) != 0) tcp_.demux().requeue_waiting(pcb);  // RFC 9293, 3.10.7.4: the 2 MSL begin anew
@@ -78,6 +96,7 @@ err_t TcpRepairs::before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf
   if (pcb->state >= ESTABLISHED) return before_synchronised(pcb, header, flags, p);
   if (pcb->state == SYN_SENT && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) open_simultaneously(pcb, header);
   if (pcb->state == SYN_RCVD && pcb->errf == nullptr && (flags & (TCP_ACK | TCP_RST)) == TCP_ACK) {
+    if (p.tot_len > 0 && tcp_.core.memory.payload_is_lent) return ERR_MEM;
     const bool no_room = pcb->listener != nullptr && (LwipListener::of(pcb->listener)->full() || tcp_.streams_exhausted());
     return no_room ? ERR_MEM : ERR_OK;  // 5
   }
@@ -94,7 +113,7 @@ void TcpRepairs::after_segment() noexcept {
 // 12, 13 and 14, their second halves.
 void TcpRepairs::after_segment_of(tcp_pcb* pcb, const Pending& pending) noexcept {
   if (pending.dupacks > 0 && pcb->dupacks == 0) pcb->dupacks = static_cast<u8_t>(pending.dupacks);
-  if (pending.close_window && pcb->rcv_wnd > 0) pcb->rcv_wnd--;
+  pcb->rcv_wnd += pending.window_less;
   if (pcb->errf == nullptr) return;
   auto& stream = *static_cast<LwipStream*>(pcb->callback_arg);
   const bool recovering = tcp_is_flag_set(pcb, TF_INFR);

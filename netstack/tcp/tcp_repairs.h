@@ -9,8 +9,8 @@
 //  3. SYN on a synchronised connection: answered with a challenge ACK, RFC 5961, 4.2. lwIP asserts. (tcp_send_challenge_ack().)
 //  4. Out-of-order data beyond the window: answered with an ACK, RFC 9293, 3.10.7.4, first. lwIP would let it replace queued segments past
 //     their bound. A bare ACK from there counts, as the RFC asks for when the window is shut. (tcp_sequence().)
-//  5. A SYN when the accept queue or the number of half-open connections is full; and the last ACK of a handshake while the queue is full
-//     or no endpoint is left: the peer's data, or its repeated SYN, will bring another. (tcp_conn_request(), tcp_check_req().)
+//  5. A SYN when the accept queue, the number of half-open connections or the memory is full; and the last ACK of a handshake while the
+//     queue is full or no endpoint is left: the peer's data, or its repeated SYN, will bring another. (tcp_conn_request(), tcp_check_req().)
 // Put right before lwIP looks:
 //  6. An ACK that is due leaves before out-of-order data is answered: RFC 5681, 4.2 wants an immediate duplicate there, and together with
 //     the other it would not be one.
@@ -28,13 +28,17 @@
 //     two-way traffic would never retransmit fast.
 // 13. A partial acknowledgement retransmits the next hole at once and fast recovery goes on, RFC 6582, 3.2: lwIP leaves it, so each further
 //     loss in a window costs a timeout. (tcp_fastretrans_alert(), tcp_try_undo_partial().)
-// 14. A pure ACK at the edge of a shut window is acceptable, RFC 9293, 3.10.7.4, first, and not answered: lwIP answers each, so two stacks
-//     that both have no window would answer each other for ever.
+// 14. A pure ACK at the edge of a shut window is acceptable, RFC 9293, 3.10.7.4, first, and one from beyond a window that has shrunk counts;
+//     neither is answered: lwIP answers each, so two stacks that both have no window would answer each other for ever.
+//     (tcp_oow_rate_limited().)
+// 15. Data for which there is no memory is not taken, but what it acknowledges counts: that may be what makes room. The window is shut
+//     until something is read, or the peer would send it again and again until it gives up. (tcp_data_queue() after tcp_ack();
+//     tcp_select_window() with ICSK_ACK_NOMEM.)
 //
 // Repairs that are not about a segment that comes in lie where they act: the acknowledgement that Nagle would hold back
 // (LwipStream::output()), a SYN's back-off (RFC 6298, 5.5) and keepalive in FIN-WAIT-2 (LwipStream::before_tick()), the initial window (RFC
 // 6928, LwipStream::raise_window()), a FIN that would be split (LwipStream::finish_sending()), a delayed ACK that found no frame
-// (TcpTimers), initial sequence numbers (RFC 6528), TIME-WAIT (RFC 6191) and lists without end (tcp_hooks.cc, tcp_demux.h), two segments
+// and a timeout during a fast retransmission (TcpTimers), initial sequence numbers (RFC 6528), TIME-WAIT (RFC 6191) and lists without end (tcp_hooks.cc, tcp_demux.h), two segments
 // per ACK (DelayedAcks).
 #pragma once
 
@@ -64,13 +68,19 @@ class TcpRepairs {
   struct Pending {
     tcp_pcb* pcb;
     int dupacks;        // to put back, or -1
-    bool close_window;  // the window was opened by one byte for this segment
     bool recovering;    // the connection was in fast recovery
     uint32_t lastack;   // what was acknowledged before
+    uint32_t window_less;  // by so much (modulo 2^32) the window was made smaller for this segment
   };
 
   void after_segment_of(tcp_pcb* pcb, const Pending& pending) noexcept;
   [[nodiscard]] err_t before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept;
+  // For the segment that lwIP looks at next; `pending_` is about it.
+  void set_window(tcp_pcb* pcb, uint32_t bytes) noexcept {
+    pending_.window_less += pcb->rcv_wnd - bytes;
+    pcb->rcv_wnd = bytes;
+  }
+  void hold_to_budget(tcp_pcb* pcb, uint32_t sequence, uint32_t bytes) noexcept;
   void prepare_recovery(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept;
 
   Tcp& tcp_;

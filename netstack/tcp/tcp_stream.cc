@@ -20,6 +20,9 @@ constexpr uint32_t kWritable = EPOLLOUT | EPOLLWRNORM;
 constexpr s16_t kInitialRto = 1000 / TCP_SLOW_INTERVAL;
 
 constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
+constexpr uint32_t kUnscaledWindow = 0xffff;  // the most that a SYN can offer
+
+constexpr uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 }  // namespace
 
@@ -56,12 +59,15 @@ void LwipStream::detach() noexcept {
 
 void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
   options_ = listener.options_;
-  withheld_ = kDefaultReceiveBuffer - receive_window();
   set_low_water();
   local_ = {pcb->local_ip.addr, lwip_htons(pcb->local_port)};
   peer_ = {pcb->remote_ip.addr, lwip_htons(pcb->remote_port)};
   phase_ = Phase::connected;
   attach(pcb);
+  if (receive_limit() < pcb->rcv_wnd) {  // memory is short; what the SYN-ACK has said stands
+    pcb->rcv_wnd = receive_limit() < kUnscaledWindow ? kUnscaledWindow : receive_limit();
+    pcb->rcv_ann_wnd = pcb->rcv_wnd;
+  }
 }
 
 long LwipStream::bind(const SocketAddress& local) noexcept {
@@ -104,7 +110,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   }
   if (port == 0) return -EADDRNOTAVAIL;
 
-  tcp_pcb* pcb = tcp_new();
+  tcp_pcb* pcb = tcp_.core.memory.takes_connections() ? tcp_new() : nullptr;
   if (pcb == nullptr) return -ENOBUFS;
   pcb->local_ip.addr = own;
   pcb->local_port = port;
@@ -353,7 +359,7 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
     if (received_head_ == nullptr) received_tail_ = nullptr;
     received_bytes_ -= copied;
     read_total_ += copied;
-    open_window(copied);
+    open_window();
   }
   return static_cast<long>(copied);
 }
@@ -366,23 +372,43 @@ uint32_t LwipStream::receive_window() const noexcept {
   return asked < 2 * frame ? 2 * frame : asked;
 }
 
+// The same, or what memory has room for; but two segments of the connection's.
+uint32_t LwipStream::receive_limit() const noexcept {
+  const uint32_t buffer = receive_window();
+  const size_t share = tcp_.core.memory.receive_share();
+  if (share >= buffer) [[likely]] return buffer;
+  const uint32_t least = 2 * tcp_.frame_mss(*pcb_);
+  return share < least ? least : static_cast<uint32_t>(share);
+}
+
+uint32_t LwipStream::receive_room() const noexcept {
+  const MemoryBudget& memory = tcp_.core.memory;
+  const size_t share = memory.payload_is_lent ? 0 : memory.receive_share();
+  if (share >= TCP_WND) [[likely]] return TCP_WND;
+  return share > received_bytes_ ? static_cast<uint32_t>(share - received_bytes_) : 0;
+}
+
+// Linux: what is there is readable under pressure, however much the program would wait for (tcp_rmem_pressure()).
+void LwipStream::shut_window() noexcept {
+  pcb_->rcv_wnd = pcb_->rcv_ann_wnd = 0;
+  if (received_bytes_ >= low_water_) return;
+  low_water_ = 1;
+  announce(kReadable);
+}
+
 void LwipStream::set_low_water() noexcept {
   const auto asked = static_cast<uint32_t>(options_.receive_low_water);
   low_water_ = asked < receive_window() / 2 ? asked : receive_window() / 2;
 }
 
-// The window grows by what was read. An update of its own is sent when the peer may be waiting for it: after 64 KB, or
+// The window is what the buffer has room for, but what was offered is not taken back. An update of its own is sent when the peer may be waiting for it: after 64 KB, or
 // after two segments or half the buffer if it saw less than that; otherwise the next segment that leaves carries it.
-void LwipStream::open_window(size_t bytes) noexcept {
+void LwipStream::open_window() noexcept {
   if (pcb_ == nullptr || pcb_->state < ESTABLISHED || pcb_->state > FIN_WAIT_2) return;
-  const uint32_t buffer = receive_window();
-  const uint32_t most_withheld = TCP_WND_MAX(pcb_) > buffer ? TCP_WND_MAX(pcb_) - buffer : 0;
-  if (withheld_ > most_withheld) withheld_ = most_withheld;
-  const size_t hold_back = withheld_ < bytes ? withheld_ : bytes;
-  withheld_ -= static_cast<uint32_t>(hold_back);
-  const tcpwnd_size_t room = TCP_WND_MAX(pcb_) - pcb_->rcv_wnd;
-  const size_t growth = bytes - hold_back;
-  pcb_->rcv_wnd += static_cast<tcpwnd_size_t>(growth < room ? growth : room);
+  const uint32_t buffer = least(receive_limit(), TCP_WND_MAX(pcb_));
+  const uint32_t room = received_bytes_ < buffer ? buffer - static_cast<uint32_t>(received_bytes_) : 0;
+  if (pcb_->rcv_wnd == 0 && room > 0) set_low_water();
+  if (pcb_->rcv_wnd < room) pcb_->rcv_wnd = room;
   const uint32_t announced = pcb_->rcv_ann_right_edge - pcb_->rcv_nxt;
   (void)tcp_update_rcv_ann_wnd(pcb_);
   const uint32_t edge = pcb_->rcv_nxt + pcb_->rcv_wnd;

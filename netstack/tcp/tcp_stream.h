@@ -81,6 +81,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void hold(bool held = true) noexcept { held_ = held; }
   void announce(uint32_t events) noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
+  // How many bytes more the memory allows to be received and not read.
+  [[nodiscard]] uint32_t receive_room() const noexcept;
+  // Takes the window back that memory cannot keep, until something is read.
+  void shut_window() noexcept;
   // A segment comes that acknowledges nothing new, but may open the window.
   void window_may_open() noexcept {
     if (feeding_ != nullptr) mark_dirty();
@@ -124,16 +128,18 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void give_up(int error) noexcept;
   void queue_received(pbuf* p) noexcept;
   void drop_received() noexcept;
-  void open_window(size_t bytes) noexcept;
+  void open_window() noexcept;
   void set_low_water() noexcept;
   void give_up_connecting() noexcept;
   [[nodiscard]] bool keep_alive() noexcept;
   [[nodiscard]] uint32_t receive_window() const noexcept;
+  [[nodiscard]] uint32_t receive_limit() const noexcept;
   void mark_dirty() noexcept;
   [[nodiscard]] size_t write_room() const noexcept;
   [[nodiscard]] bool writable() const noexcept;
   [[nodiscard]] bool holding() const noexcept { return (options_.cork || more_) && !write_closed_; }
   [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
+  [[nodiscard]] Chunk* make_chunk(size_t bytes) noexcept;
   [[nodiscard]] size_t append_chunks(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }
   [[nodiscard]] uint32_t feed_budget(size_t wanted) noexcept;
@@ -162,7 +168,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   uint64_t progress_ns_ = 0;  // when data was last acknowledged or first became outstanding
   uint64_t read_total_ = 0;
   uint32_t low_water_ = 1;  // what the program asked for, but no more than half of a window
-  uint32_t withheld_ = 0;  // window bytes that stay closed because the program asked for a small receive buffer
   uint64_t connect_ns_ = 0;  // when the attempt under way (or the failed one) began; 0 once connected
 
   // Round trips as the program's stack sees them (lwIP's own clock ticks are too coarse for tcp_info).

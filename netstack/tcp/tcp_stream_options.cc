@@ -71,21 +71,11 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       o.user_timeout_ms = value;
       break;
     case TcpOption::send_buffer_bytes: o.send_buffer = clamp(value, kSmallestBuffer, kLargestSendBuffer); break;
-    case TcpOption::receive_buffer_bytes: {
-      const int wanted = clamp(value, kSmallestBuffer, TCP_WND);
-      // A window that was offered is not taken back: a smaller one comes about as data arrives and is read.
-      const uint32_t before = receive_window();
-      o.receive_buffer = wanted;
+    case TcpOption::receive_buffer_bytes:
+      o.receive_buffer = clamp(value, kSmallestBuffer, TCP_WND);
       set_low_water();
-      if (receive_window() < before) {
-        withheld_ += before - receive_window();
-      } else {
-        const uint32_t more = receive_window() - before, kept = withheld_ < more ? withheld_ : more;
-        withheld_ -= kept;
-        open_window(more - kept);
-      }
+      open_window();  // one that was offered is not taken back: a smaller one comes about as data arrives and is read
       break;
-    }
     case TcpOption::receive_low_water:
       o.receive_low_water = value < 1 ? 1 : value;
       set_low_water();

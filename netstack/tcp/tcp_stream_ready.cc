@@ -39,20 +39,22 @@ uint32_t LwipStream::ready() const noexcept {
   return events;
 }
 
-// What the send buffer still takes. When the arena is nearly full, streams that already hold some get no more.
+// What the send buffer still takes. When memory is short a stream has its share of it only, in which lwIP's segments count as well.
 size_t LwipStream::write_room() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
-  const size_t used = unsent_bytes();
-  if (used >= limit) return 0;
-  const base::Heap& arena = tcp_.arena();
-  if (used > 0 && arena.used() > arena.capacity() / 8 * 7) return 0;
-  return limit - used;
+  const size_t share = tcp_.core.memory.send_share();
+  const size_t queued = unsent_bytes();
+  if (share >= limit) [[likely]] return queued < limit ? limit - queued : 0;
+  const size_t held = queued + (pcb_ != nullptr ? pcb_->snd_queuelen * MemoryBudget::kSegmentBytes : 0);
+  return held < share ? share - held : 0;
 }
 
-// Linux: free space of at least half of what is queued, that is a third of the buffer. Nobody can write into a full arena.
+// Linux: free space of at least half of what is queued, that is a third of the buffer; under pressure a third of what it may hold.
 bool LwipStream::writable() const noexcept {
-  const base::Heap& arena = tcp_.arena();
-  return write_room() * 3 >= static_cast<size_t>(options_.send_buffer) && arena.used() < arena.capacity() / 16 * 15;
+  const auto limit = static_cast<size_t>(options_.send_buffer);
+  const size_t share = tcp_.core.memory.send_share();
+  const size_t room = write_room();
+  return room > 0 && room * 3 >= (share < limit ? share : limit);
 }
 
 }  // namespace netstack

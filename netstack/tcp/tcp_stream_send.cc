@@ -19,6 +19,7 @@
 // Rejected: lwIP's own queue up to the send buffer (above); one buffer per stream (65536 streams share one arena).
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <sys/epoll.h>
 
 #include "netstack/tcp/tcp.h"
@@ -34,8 +35,7 @@ constexpr uint32_t kInitialSegments = 10;
 constexpr uint32_t kWindowSegments = 4;          // long segments are for windows that hold so many
 constexpr uint32_t kLeastSegment = 536;          // a window smaller than this is probed
 constexpr uint32_t kHeaderBytes = 40;            // of IPv4 and TCP, without options
-constexpr uint32_t kSmallChunk = 16 * 1024 - 64;
-constexpr uint32_t kLargeChunk = 64 * 1024 - 64;
+constexpr uint32_t kChunks[] = {64 * 1024 - 64, 16 * 1024 - 64, 4 * 1024 - 64};
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
 constexpr uint64_t kOrphanNs = 100'000'000'000;  // Linux gives up on a closed socket whose peer takes nothing after about as long
 constexpr uint64_t kUnreachableNs = 3'000'000'000;
@@ -143,16 +143,24 @@ size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
   return done < bytes ? done + append_chunks(data + done, bytes - done) : done;
 }
 
+// For `bytes` or less. While memory is short, and where only small pieces are left, a smaller one does.
+LwipStream::Chunk* LwipStream::make_chunk(size_t bytes) noexcept {
+  const bool is_short = tcp_.core.memory.send_share() < kChunks[0];
+  for (const uint32_t capacity : kChunks) {
+    const bool last = capacity == kChunks[2];
+    if (!last && bytes <= (capacity == kChunks[0] || is_short ? capacity / 4 : 0)) continue;
+    if (void* const memory = tcp_.arena().allocate(sizeof(Chunk) + capacity); memory != nullptr) return new (memory) Chunk{nullptr, 0, capacity, 0, 0};
+  }
+  return nullptr;
+}
+
 size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
   size_t done = 0;
   while (done < bytes) {
     Chunk* chunk = last_chunk_;
     if (chunk == nullptr || chunk->filled == chunk->capacity) {
-      uint32_t capacity = bytes - done > kSmallChunk ? kLargeChunk : kSmallChunk;
-      auto* memory = tcp_.arena().allocate(sizeof(Chunk) + capacity);
-      if (memory == nullptr) break;
-      chunk = static_cast<Chunk*>(memory);
-      *chunk = {nullptr, 0, capacity, 0, 0};
+      chunk = make_chunk(bytes - done);
+      if (chunk == nullptr) break;
       if (last_chunk_ != nullptr) {
         last_chunk_->next = chunk;
       } else {
@@ -181,7 +189,7 @@ void LwipStream::feed() noexcept {
     size_t n = least(least(available, feed_budget(available)), kCopyAtOnce);
     const size_t unfed = static_cast<size_t>(written_ - fed_);
     if (holding()) n = least(n, unfed - unfed % pcb_->mss);
-    if (n == 0) return;
+    if (n == 0 || (pcb_->unacked != nullptr && !tcp_.core.memory.takes_data())) return;
     const u8_t flags = unfed > n ? u8_t{TCP_WRITE_FLAG_MORE} : u8_t{0};
     if (tcp_write(pcb_, chunk.bytes() + chunk.fed, static_cast<u16_t>(n), flags) != ERR_OK) return;
     chunk.fed += static_cast<uint32_t>(n);

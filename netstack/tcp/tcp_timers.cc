@@ -12,6 +12,24 @@ void take_probe_back(tcp_pcb& pcb) noexcept {
   if (pcb.unsent != nullptr && lwip_ntohl(pcb.unsent->tcphdr->seqno) == pcb.lastack) pcb.snd_nxt = pcb.lastack;
 }
 
+uint32_t sequence_of(const tcp_seg& segment) noexcept { return lwip_ntohl(segment.tcphdr->seqno); }
+
+// A fast retransmission that the window or the wire has not let out yet waits in front of what is unsent. At a timeout lwIP puts all that is
+// unacknowledged in front of that, the earliest segment behind later ones, and with a congestion window of one segment (RFC 5681, 3.1) nothing would be sent
+// any more. So it goes back to its place among the unacknowledged ones first.
+void put_retransmission_back(tcp_pcb& pcb) noexcept {
+  if (pcb.unacked == nullptr || pcb.rtime + 1 < pcb.rto) return;
+  while (pcb.unsent != nullptr) {
+    tcp_seg** at = &pcb.unacked;
+    while (*at != nullptr && TCP_SEQ_LT(sequence_of(**at), sequence_of(*pcb.unsent))) at = &(*at)->next;
+    if (*at == nullptr) return;
+    tcp_seg* const earlier = pcb.unsent;
+    pcb.unsent = earlier->next;
+    earlier->next = *at;
+    *at = earlier;
+  }
+}
+
 }  // namespace
 
 TcpTimers::TcpTimers(Tcp& tcp, uint32_t time_wait_ms) noexcept : tcp_(tcp) {
@@ -90,6 +108,7 @@ void TcpTimers::run_tick() noexcept {
   if (choose_ticking()) tcp_fasttmr();
   if (tcp_ticks != last_slow_tick_) {
     last_slow_tick_ = tcp_ticks--;
+    for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next) put_retransmission_back(*pcb);
     tcp_slowtmr();
   }
   for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr;) {

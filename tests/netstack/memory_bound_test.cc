@@ -1,0 +1,195 @@
+// What happens when a stack's memory is full of what programs have written or not read: who is served meanwhile, and what is left of it afterwards.
+#include "stack_pair.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace netstack_test;
+
+namespace {
+
+constexpr size_t kArena = 2 << 20;
+
+// Two stacks of little memory.
+struct Small : Pair {
+  TcpListener* listener = nullptr;
+
+  explicit Small(Segments segments = Segments::unchecked) : Pair{MemoryLink::make(segments), nullptr, nullptr} {
+    client = make_stack(0, kClientIp);
+    server = make_stack(1, kServerIp);
+    long error = 1;
+    listener = server->listen(address("0.0.0.0", 80), 1000, false, &error);
+    EXPECT_EQ(0, error);
+  }
+  Stack* make_stack(int end, const char* ip) {
+    netstack::StackPlan plan;
+    plan.wire = &link->ends[end];
+    plan.address_be = inet_addr(ip);
+    plan.now_ns = test_now;
+    plan.time_wait_ms = 100;
+    plan.arena_bytes = kArena;
+    auto stack = netstack::build_stack(plan);
+    EXPECT_TRUE(static_cast<bool>(stack));
+    return *stack;
+  }
+
+  // A connection to the server; the client may be the server's own stack.
+  std::pair<TcpStream*, TcpStream*> connect(Stack* from) const {
+    TcpStream* near = from->make_stream();
+    EXPECT_EQ(0, near->connect(address(kServerIp, 80)));
+    TcpStream* far = nullptr;
+    EXPECT_TRUE(until([&] {
+      SocketAddress peer;
+      long error = 0;
+      return far != nullptr || (far = listener->accept(&peer, &error)) != nullptr;
+    }, 10'000)) << "a connection can always be made";
+    return {near, far};
+  }
+  std::pair<TcpStream*, TcpStream*> connect() const { return connect(client); }
+
+  // A small request and its answer on this connection; false if it takes longer than a second or two.
+  bool ask(const std::pair<TcpStream*, TcpStream*>& pair) const {
+    const auto moves = [&](TcpStream* from, TcpStream* to, const std::string& text) {
+      if (send_text(*from, text) != static_cast<long>(text.size())) return false;
+      std::string got;
+      return until([&] { return (got += text_of(*to)) == text; }, 2000);
+    };
+    return moves(pair.first, pair.second, "a small request") && moves(pair.second, pair.first, std::string(500, 'a'));
+  }
+  bool has_room_for_all() const {
+    std::vector<std::pair<TcpStream*, TcpStream*>> made;
+    bool served = true;
+    for (int i = 0; i < 200 && served; i++) {
+      made.push_back(connect());
+      served = made.back().second != nullptr && ask(made.back());
+    }
+    for (const auto& [near, far] : made) {
+      near->release();
+      if (far != nullptr) far->release();
+    }
+    return served;
+  }
+  void end() {
+    listener->release();
+    pass(70'000, 100);
+    for (Stack* stack : {client, server}) {
+      EXPECT_EQ(0u, stack->levels().arena_bytes);
+      EXPECT_EQ(0, stack->levels().streams);
+    }
+    for (MemoryWire& wire : link->ends) EXPECT_EQ(wire.total_frames(), wire.free_frames());
+  }
+};
+
+using Connections = std::vector<std::pair<TcpStream*, TcpStream*>>;
+
+// Writes from one side of each until nothing moves any more; who was written to does not read.
+void fill(const Small& bed, const Connections& connections, bool from_far) {
+  const std::string piece(50'000, 'f');
+  for (int quiet = 0; quiet < 20; quiet++) {
+    for (const auto& [near, far] : connections) {
+      if (send_text(from_far ? *far : *near, piece) > 0) quiet = 0;
+    }
+    bed.pass(10);
+  }
+}
+
+class MemoryBound : public testing::TestWithParam<bool> {};
+
+TEST_P(MemoryBound, OthersAreServedMeanwhileAndAllAfterwards) {
+  Small bed;
+  Connections idle;
+  const auto early = bed.connect();
+  for (int i = 0; i < 30; i++) idle.push_back(bed.connect());
+  fill(bed, idle, GetParam());
+  EXPECT_GT(std::max(bed.client->levels().arena_bytes, bed.server->levels().arena_bytes), kArena / 2) << "the burst is too small";
+  EXPECT_TRUE(bed.ask(early));
+  for (int i = 0; i < 20; i++) {
+    const auto late = bed.connect();
+    ASSERT_NE(nullptr, late.second);
+    EXPECT_TRUE(bed.ask(late)) << i;
+    late.first->release();
+    late.second->release();
+  }
+  for (const auto& [near, far] : idle) near->release();
+  for (const auto& [near, far] : idle) far->release();
+  bed.pass(1000);
+  early.first->release();
+  early.second->release();
+  EXPECT_TRUE(bed.has_room_for_all());
+  bed.end();
+}
+
+INSTANTIATE_TEST_SUITE_P(, MemoryBound, testing::Values(false, true),
+                         [](const auto& test) { return test.param ? "ThePeersDoNotRead" : "TheServerDoesNotRead"; });
+
+TEST(MemoryBoundShare, OneThatTakesAllItGetsLeavesMostToOthers) {
+  Small bed;
+  Connections greedy{bed.connect()};
+  int most = 4 << 20;
+  EXPECT_EQ(0, greedy[0].second->set_option(TcpOption::send_buffer_bytes, most));
+  fill(bed, greedy, true);
+  EXPECT_LE(bed.server->levels().arena_bytes, kArena / 2);
+  const auto other = bed.connect();
+  EXPECT_GT(send_text(*other.second, std::string(200'000, 'o')), 100'000);
+  for (const auto& [near, far] : {greedy[0], other}) {
+    near->release();
+    far->release();
+  }
+  bed.end();
+}
+
+// Everybody writes a lot and reads what comes, as an event loop does; within one stack, and between two.
+class BothWays : public testing::TestWithParam<std::tuple<bool, Segments>> {};
+
+TEST_P(BothWays, EverythingArrives) {
+  constexpr size_t kBytes = 300'000;
+  Small bed(std::get<1>(GetParam()));
+  struct Side {
+    TcpStream* stream;
+    size_t sent, got;
+  };
+  std::vector<Side> sides;
+  for (int i = 0; i < 25; i++) {
+    const auto [near, far] = bed.connect(std::get<0>(GetParam()) ? bed.server : bed.client);
+    sides.push_back({near, 0, 0});
+    sides.push_back({far, 0, 0});
+  }
+  const std::string data(kBytes, 'b');
+  EXPECT_TRUE(bed.until([&] {
+    bool all = true;
+    for (Side& side : sides) {
+      const long sent = side.sent < kBytes ? send_text(*side.stream, data.substr(side.sent)) : 0;
+      if (sent > 0) side.sent += static_cast<size_t>(sent);
+      const long got = read_some(*side.stream, 20'000);
+      if (got > 0) side.got += static_cast<size_t>(got);
+      all = all && side.got == kBytes;
+    }
+    return all;
+  }, 600'000));
+  for (const Side& side : sides) {
+    EXPECT_EQ(kBytes, side.got);
+    side.stream->release();
+  }
+  bed.end();
+}
+
+INSTANTIATE_TEST_SUITE_P(, BothWays, testing::Combine(testing::Bool(), testing::Values(Segments::unchecked, Segments::by_reference)));
+
+// Who waits for more than memory can keep is told of what there is.
+TEST(MemoryBoundShare, LowWaterGivesWay) {
+  Small bed;
+  Connections all;
+  for (int i = 0; i < 30; i++) {
+    all.push_back(bed.connect());
+    EXPECT_EQ(0, all.back().second->set_option(TcpOption::receive_low_water, 200'000));
+  }
+  fill(bed, all, false);
+  for (const auto& [near, far] : all) EXPECT_NE(0u, far->ready() & EPOLLIN) << far->readable_bytes();
+  for (const auto& [near, far] : all) {
+    near->release();
+    far->release();
+  }
+  bed.end();
+}
+
+}  // namespace

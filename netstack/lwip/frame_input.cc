@@ -113,11 +113,12 @@ pbuf* FrameInput::copy_pieces(const RxFrame* pieces, int count) noexcept {
   return p;
 }
 
-// What would stay in its frame, where it must not.
+// What would stay in its frame, but must not if there are few frames and better did not if many wait.
 void FrameInput::take_copy(const RxFrame* pieces, int count, const FrameView& view) noexcept {
   if (pbuf* const copy = copy_pieces(pieces, count); copy != nullptr) return take_one(*pieces, view, copy);
-  if (view.protocol != IP_PROTO_TCP || view.fragment) return release_pieces(pieces, count);
-  core_.memory.payload_is_lent = true;
+  const bool low = core_.memory.frames_low();
+  if (low && (view.protocol != IP_PROTO_TCP || view.fragment)) return release_pieces(pieces, count);
+  core_.memory.payload_is_lent = low;
   take_one(*pieces, view, wrap_pieces(pieces, count));
   core_.memory.payload_is_lent = false;
 }

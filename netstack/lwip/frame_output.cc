@@ -94,21 +94,31 @@ void FrameOutput::send_copy(const TxFrame& frame, const pbuf& p) noexcept {
   }
 }
 
+// The connection queues for the next flush, if it can: while others have been refused, one that an acknowledgement has just woken does not
+// overtake them.
+bool FrameOutput::waits_its_turn(const pbuf& p) noexcept {
+  const auto* headers = static_cast<const uint8_t*>(p.payload);
+  return p.len >= kPlainHeaders && is_tcp(headers, p.len) && protocol_->defer(headers);
+}
+
+err_t FrameOutput::refuse(const pbuf& p) noexcept {
+  starved_ = true;
+  (void)waits_its_turn(p);
+  return ERR_MEM;
+}
+
 err_t FrameOutput::send(pbuf* p) noexcept {
   TxFrame frame;
   if (p->tot_len > core_.interface().mtu + kEthernetHeader) return ERR_IF;
   const bool is_long = p->tot_len > core_.frame_mtu() + kEthernetHeader;
   if (is_long && may_defer && protocol_->defer(static_cast<const uint8_t*>(p->payload))) return ERR_MEM;
-  if (wire_.backlog() > most_backlog_ || !wire_.allocate(&frame)) {
-    starved_ = true;
-    return ERR_MEM;
-  }
+  if (starved_ && may_defer && waits_its_turn(*p)) return ERR_MEM;
+  if (wire_.backlog() > most_backlog_ || !wire_.allocate(&frame)) return refuse(*p);
   if (asks_for_neighbour(*p)) core_.link_timers.keep_running();
   if (is_long) {
     if (send_segment(frame, p)) return ERR_OK;
     wire_.release(frame.handle);
-    starved_ = true;
-    return ERR_MEM;
+    return refuse(*p);
   }
   if (flushing_ && p->tot_len >= kWorthReferring && send_by_reference(frame, *p)) return ERR_OK;
   send_copy(frame, *p);

@@ -41,6 +41,8 @@ class FrameOutput {
   void reset() noexcept;
 
  private:
+  [[nodiscard]] bool waits_its_turn(const pbuf& p) noexcept;
+  [[nodiscard]] err_t refuse(const pbuf& p) noexcept;
   [[nodiscard]] bool send_by_reference(const TxFrame& frame, const pbuf& p) noexcept;
   [[nodiscard]] bool send_segment(const TxFrame& frame, pbuf* p) noexcept;
   void send_copy(const TxFrame& frame, const pbuf& p) noexcept;

@@ -13,7 +13,7 @@ namespace netstack {
 // A received frame before lwIP sees it.
 struct FrameView {
   // What of a connection is worth having in the cache: its PCB, and the endpoint that the PCB points to.
-  static constexpr size_t kStateBytes = 384, kOwnerBytes = 320;
+  static constexpr size_t kStateBytes = 384, kOwnerBytes = 384;
 
   const uint8_t* bytes;  // from the Ethernet header on
   // Filled in by the frame's protocol, or not: where a pointer to the PCB of its connection lies, and at which offset in that the one to

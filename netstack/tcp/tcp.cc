@@ -10,6 +10,7 @@ namespace netstack {
 namespace {
 
 constexpr uint64_t kRetryNs = 1'000'000;
+constexpr uint64_t kTellWritersNs = 2'000'000;  // those who wait for memory are looked at so often
 static_assert(sizeof(tcp_pcb) <= FrameView::kStateBytes, "raise kStateBytes: so much is asked for ahead");
 static_assert(sizeof(LwipStream) <= FrameView::kOwnerBytes, "raise kOwnerBytes: so much is asked for ahead");
 
@@ -38,13 +39,22 @@ void Tcp::run_due() noexcept {
   if (core.output.starved()) output.retry();
   if (recovery.resets_owed()) [[unlikely]] recovery.send_resets();
   timers.run_due();
+  if (memory_awaited_) [[unlikely]] tell_writers();
+}
+
+void Tcp::tell_writers() noexcept {
+  if (now_ns() - writers_told_ns_ < kTellWritersNs) return;
+  memory_awaited_ = false;
+  writers_told_ns_ = now_ns();
+  tables.streams.for_each([](LwipStream& stream) { stream.look_for_room(); });
 }
 
 uint64_t Tcp::next_timer_ns() const noexcept {
   if (!acks.empty()) return now_ns();
   const uint64_t due = timers.next_ns();
-  const uint64_t retry = now_ns() + kRetryNs;
-  return (recovery.resets_owed() || recovery.new_peers()) && retry < due ? retry : due;
+  const bool retries = recovery.resets_owed() || recovery.new_peers();
+  const uint64_t retry = now_ns() + (retries ? kRetryNs : kTellWritersNs);
+  return (retries || memory_awaited_) && retry < due ? retry : due;
 }
 
 void Tcp::begin_burst(FrameView* frames, int count) noexcept {
@@ -149,6 +159,7 @@ void Tcp::note_what_is_lost() noexcept {
 // What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams'
 // options and observers. An endpoint that is in use and that nobody holds was being made or released.
 void Tcp::reset() noexcept {
+  memory_awaited_ = false;
   output.reset();
   acks.reset();
   timers.reset();

@@ -49,6 +49,9 @@ class Tcp final : public Protocol {
   [[nodiscard]] LwipStream* make_stream() noexcept { return tables.streams.make(*this); }
   [[nodiscard]] bool streams_exhausted() const noexcept { return tables.streams.full(); }
   void free_stream(LwipStream& stream) noexcept;
+  // A stream cannot take a write because memory is short. It may have nothing to send that an acknowledgement or a tick would be about, so it
+  // is told from here when there is some again.
+  void await_memory() noexcept { memory_awaited_ = true; }
   [[nodiscard]] TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept;
   void free_listener(LwipListener& listener) noexcept;
 
@@ -81,11 +84,14 @@ class Tcp final : public Protocol {
 
  private:
   void file(LwipListener& listener) noexcept;
+  void tell_writers() noexcept;
 
   // Of the core's, without the way through it.
   base::Heap& arena_;
   const Clock& clock_;
   const WireFacts& facts_;
+  bool memory_awaited_ = false;
+  uint64_t writers_told_ns_ = 0;
 
  public:
   LwipCore& core;

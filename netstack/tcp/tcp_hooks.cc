@@ -91,6 +91,10 @@ u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* 
 
 void zps_tcp_ack(tcp_pcb* pcb) { the_tcp->acks.acknowledge(pcb); }
 
+int zps_tcp_nagle(tcp_pcb* pcb) {
+  return pcb->errf == nullptr || static_cast<netstack::LwipStream*>(pcb->callback_arg)->nagle_permits() ? 1 : 0;
+}
+
 err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, pbuf* p) {
   the_tcp->acks.begin_segment(p->tot_len);
   return the_tcp->repairs.before_segment(pcb, *header, *p);

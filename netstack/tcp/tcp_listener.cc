@@ -79,7 +79,7 @@ void LwipListener::release() noexcept {
   held_ = false;
   while (AcceptLink* link = queue_.pop_front()) {
     auto* stream = static_cast<LwipStream*>(link);
-    stream->abort(0);
+    stream->options_.linger_s = 0;
     stream->release();
   }
   queued_ = 0;

@@ -220,14 +220,17 @@ void LwipStream::release() noexcept {
   drop_received();
   if (bound_) tcp_.ports().unuse(lwip_ntohs(local_.port_be));
   bound_ = false;
-  if (pcb_ != nullptr && pcb_->state == SYN_SENT) {
-    give_up_connecting();
-  } else if (pcb_ != nullptr && (unread || options_.linger_s == 0)) {
-    abort(0);
-  }
+  if (pcb_ != nullptr && pcb_->state == SYN_SENT) give_up_connecting();
   if (pcb_ != nullptr && pcb_->state == TIME_WAIT) detach();
   if (pcb_ == nullptr) {
     tcp_.free_stream(*this);
+    return;
+  }
+  const bool ended = peer_closed_ && write_closed_;  // both have said their last
+  if (unread || (options_.linger_s == 0 && !ended)) {
+    resetting_ = true;
+    progress_ns_ = tcp_.now_ns();
+    if (!finish_reset()) tcp_.output.owe_reset(*this);
     return;
   }
   tcp_set_flags(pcb_, TF_RXCLOSED);
@@ -238,6 +241,17 @@ void LwipStream::release() noexcept {
     tcp_.timers.arm(pcb_);
   }
   (void)output();
+}
+
+// Linux hands to the device what windows, Nagle and cork let out in write() itself; here it may be waiting for a flush still, and goes first.
+// What they hold is lost, as it is there. Not within a flush, whose frames refer to memory that is freed here.
+bool LwipStream::finish_reset() noexcept {
+  if (!output() || !tcp_.output.send_reset(*pcb_)) return false;
+  tcp_pcb* const pcb = pcb_;
+  detach();
+  tcp_abandon(pcb, 0);
+  tcp_.free_stream(*this);
+  return true;
 }
 
 void LwipStream::dispose() noexcept {
@@ -282,6 +296,8 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
     if (!stream->released_) stream->announce(stream->ready());
     return ERR_OK;
   }
+  stream->received_ns_ = stream->tcp_.now_ns();
+  if ((p->flags & PBUF_FLAG_PUSH) != 0) stream->push_came_ = true;
   stream->queue_received(p);
   stream->tcp_.output.data_received();
   if (stream->received_bytes_ >= stream->low_water_) {
@@ -360,8 +376,18 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
     received_bytes_ -= copied;
     read_total_ += copied;
     open_window();
+    if (push_came_ && received_bytes_ == 0) acknowledge_read();
   }
   return static_cast<long>(copied);
+}
+
+// Linux's tcp_cleanup_rbuf(): who has read all that the peer has pushed, and is not one to answer, acknowledges it now. The peer may have no
+// more to send before that: a small send buffer, a short segment that waits for the one before it.
+void LwipStream::acknowledge_read() noexcept {
+  push_came_ = false;
+  if (interactive_ || pcb_ == nullptr || !tcp_is_flag_set(pcb_, TF_ACK_DELAY)) return;
+  tcp_ack_now(pcb_);
+  mark_dirty();
 }
 
 // As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for room

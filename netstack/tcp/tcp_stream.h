@@ -89,6 +89,12 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void window_may_open() noexcept {
     if (feeding_ != nullptr) mark_dirty();
   }
+  // Whether the first unsent segment may leave, which it then does.
+  [[nodiscard]] bool nagle_permits() noexcept;
+  // Sends what may leave, then the reset that release() owes, and the stream is gone. False: the wire takes no more now.
+  bool finish_reset() noexcept;
+  // Tells the writer that waits, if it can write.
+  void look_for_room() noexcept;
   bool deferred = false;     // it had something to send while nothing is (FrameOutput)
   uint32_t recovery_point = 0;  // what had been sent when fast recovery began (RFC 6582)
 
@@ -137,11 +143,18 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void mark_dirty() noexcept;
   [[nodiscard]] size_t write_room() const noexcept;
   [[nodiscard]] bool writable() const noexcept;
+  // The writer waits from here on.
+  void note_no_space() const noexcept;
   [[nodiscard]] bool holding() const noexcept { return (options_.cork || more_) && !write_closed_; }
+  void push_all() noexcept;
+  void acknowledge_read() noexcept;
   [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] Chunk* make_chunk(size_t bytes) noexcept;
   [[nodiscard]] size_t append_chunks(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }
+  [[nodiscard]] size_t unheld(size_t unfed) const noexcept;
+  [[nodiscard]] bool retransmits() const noexcept;
+  [[nodiscard]] uint32_t longest_segment() const noexcept;
   [[nodiscard]] uint32_t feed_budget(size_t wanted) noexcept;
   void shorten_segments() noexcept;
   void feed() noexcept;
@@ -164,7 +177,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   Chunk* chunks_ = nullptr;
   Chunk* last_chunk_ = nullptr;
   Chunk* feeding_ = nullptr;
+  uint64_t pushed_ = 0;     // what lies before this offset waits neither for Nagle nor for a cork
+  uint32_t short_end_ = 0;  // sequence number behind the last segment that was sent short (Linux: snd_sml)
   uint64_t held_since_ns_ = 0;
+  uint64_t received_ns_ = 0;  // when data last came
   uint64_t progress_ns_ = 0;  // when data was last acknowledged or first became outstanding
   uint64_t read_total_ = 0;
   uint32_t low_water_ = 1;  // what the program asked for, but no more than half of a window
@@ -187,6 +203,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool released_ = false;
   bool held_ = false;
   bool more_ = false;
+  bool resetting_ = false;    // released, and what ends it is a reset
+  bool interactive_ = false;  // the program answers what comes: its answers carry the acknowledgements (Linux: pingpong mode)
+  bool push_came_ = false;    // of what is to be acknowledged some was pushed by the peer
   bool bound_ = false;
   bool window_raised_ = false;
   mutable bool no_space_ = false;

@@ -20,7 +20,7 @@ uint32_t LwipStream::ready() const noexcept {
   if (unusual == 0) [[likely]] {
     const uint32_t readable = received_bytes_ >= low_water_ ? kReadable : 0;
     if (writable()) [[likely]] return readable | kWritable;
-    no_space_ = true;
+    note_no_space();
     return readable;
   }
   uint32_t events = 0;
@@ -32,7 +32,7 @@ uint32_t LwipStream::ready() const noexcept {
     if (write_closed_ || writable()) {
       events |= kWritable;
     } else {
-      no_space_ = true;
+      note_no_space();
     }
   }
   if (error_ != 0) events |= EPOLLERR;
@@ -55,6 +55,12 @@ bool LwipStream::writable() const noexcept {
   const size_t share = tcp_.core.memory.send_share();
   const size_t room = write_room();
   return room > 0 && room * 3 >= (share < limit ? share : limit);
+}
+
+// If it is memory that is short, this stream may have nothing outstanding that would have it looked at again.
+void LwipStream::note_no_space() const noexcept {
+  no_space_ = true;
+  if (tcp_.core.memory.send_share() < static_cast<size_t>(options_.send_buffer)) tcp_.await_memory();
 }
 
 }  // namespace netstack

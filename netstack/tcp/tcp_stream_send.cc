@@ -39,6 +39,7 @@ constexpr uint32_t kChunks[] = {64 * 1024 - 64, 16 * 1024 - 64, 4 * 1024 - 64};
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
 constexpr uint64_t kOrphanNs = 100'000'000'000;  // Linux gives up on a closed socket whose peer takes nothing after about as long
 constexpr uint64_t kUnreachableNs = 3'000'000'000;
+constexpr uint64_t kDelayedAckNs = 40'000'000;   // Linux: TCP_ATO_MIN
 constexpr int kInitialRtoTicks = 1000 / TCP_SLOW_INTERVAL;
 
 constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -59,6 +60,7 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   const bool was_empty = written_ == acknowledged_;
   const uint64_t now_ns = was_empty ? tcp_.timers.fresh_now_ns() : tcp_.now_ns();
   more_ = more;
+  if (now_ns - received_ns_ < kDelayedAckNs) interactive_ = true;
   size_t room = write_room();
   size_t done = 0, wanted = 0;
   for (int i = 0; i < count; i++) {
@@ -73,7 +75,8 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
     if (n < accepted) room = 0;
   }
   if (done < wanted) {
-    no_space_ = true;
+    note_no_space();
+    push_all();
     tcp_.timers.arm(pcb_);  // if it is memory that lacks, no ACK may come to tell that there is some again
   }
   if (done == 0) return wanted == 0 ? 0 : -EAGAIN;
@@ -88,17 +91,29 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   return static_cast<long>(done);
 }
 
+// A segment to be sent again waits in lwIP's unsent queue. It may be the last there, and a short one: tcp_write() would take it
+// for the end of the stream and add to it.
+bool LwipStream::retransmits() const noexcept {
+  return pcb_->unsent != nullptr && TCP_SEQ_LT(lwip_ntohl(pcb_->unsent->tcphdr->seqno), pcb_->snd_nxt);
+}
+
+// As lwIP cuts them: two fit the largest window there was.
+uint32_t LwipStream::longest_segment() const noexcept {
+  const uint32_t half = pcb_->snd_wnd_max / 2;
+  return half != 0 && half < pcb_->mss ? half : pcb_->mss;
+}
+
 // What lwIP may be given now of `wanted` bytes, or more than these: whole segments that the window lets out at once, because every
 // tcp_output with something unsent walks to the end of the unacknowledged queue. lwIP cuts them so that two fit the largest window there was:
 // Linux acknowledges two at once, one may wait for its timer. A window that became smaller than a long segment has short ones from then on.
 // With nothing in flight something goes in whatever the window, so that lwIP's persist timer has something to probe with.
 uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
   if (pcb_->snd_queuelen > TCP_SND_QUEUELEN / 2) return 0;
+  if (retransmits()) return 0;
   const uint32_t window = pcb_->snd_wnd < pcb_->cwnd ? pcb_->snd_wnd : pcb_->cwnd;
   const uint32_t taken = pcb_->snd_lbb - pcb_->lastack;  // in flight and unsent
   if (taken == 0 && window != 0 && window < pcb_->mss) shorten_segments();
-  const uint32_t half = pcb_->snd_wnd_max / 2;
-  const uint32_t segment = half != 0 && half < pcb_->mss ? half : pcb_->mss;
+  const uint32_t segment = longest_segment();
   if (taken == 0 && window < segment) return window < kLeastSegment ? segment : window;
   const uint32_t room = window > taken ? window - taken : 0;
   if (room < segment) return wanted <= room ? room : 0;
@@ -177,6 +192,38 @@ size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
   return done;
 }
 
+// A full send buffer leaves: no more will be added to it (Linux: tcp_push() with TCP_NAGLE_PUSH before a sender waits for memory).
+void LwipStream::push_all() noexcept {
+  pushed_ = written_;
+  mark_dirty();
+}
+
+// How many of so many unfed bytes a cork lets out: whole segments as they are on the wire, and what was pushed.
+size_t LwipStream::unheld(size_t unfed) const noexcept {
+  const size_t whole = unfed - unfed % tcp_.frame_mss(*pcb_);
+  const size_t pushed = pushed_ > fed_ ? static_cast<size_t>(pushed_ - fed_) : 0;
+  return whole > pushed ? whole : pushed;
+}
+
+// Nagle's algorithm in Minshall's variant, which is Linux's (tcp_nagle_check, tcp_minshall_check): a short segment waits only while another
+// short one is unacknowledged. In lwIP's own it waits for anything, so the end of each large write would take as long as the peer delays
+// acknowledgements.
+bool LwipStream::nagle_permits() noexcept {
+  const tcp_seg& segment = *pcb_->unsent;
+  const uint32_t longest = longest_segment();
+  if (segment.len >= longest) return true;
+  const uint32_t framed = tcp_.frame_mss(*pcb_), full = framed < longest ? framed : longest;
+  const uint32_t start = lwip_ntohl(segment.tcphdr->seqno);
+  const bool behind_short = TCP_SEQ_GT(short_end_, pcb_->lastack) && TCP_SEQ_LEQ(short_end_, start);
+  const bool last_of_several = segment.next == nullptr && pcb_->unacked != nullptr;
+  if (behind_short && segment.len < full && last_of_several && !tcp_is_flag_set(pcb_, TF_NODELAY | TF_INFR)) {
+    const uint64_t offset = fed_ - (pcb_->snd_lbb - start);
+    if (offset >= pushed_) return false;
+  }
+  if (segment.len < full ? segment.len > 0 : segment.len % full != 0) short_end_ = start + segment.len;
+  return true;
+}
+
 // Gives chunk bytes to lwIP by reference, as far as its queue may grow; whole segments only while a partial one is held back.
 void LwipStream::feed() noexcept {
   while (feeding_ != nullptr) {
@@ -188,10 +235,13 @@ void LwipStream::feed() noexcept {
     }
     size_t n = least(least(available, feed_budget(available)), kCopyAtOnce);
     const size_t unfed = static_cast<size_t>(written_ - fed_);
-    if (holding()) n = least(n, unfed - unfed % pcb_->mss);
+    if (holding()) n = least(n, unheld(unfed));
     if (n == 0 || (pcb_->unacked != nullptr && !tcp_.core.memory.takes_data())) return;
     const u8_t flags = unfed > n ? u8_t{TCP_WRITE_FLAG_MORE} : u8_t{0};
-    if (tcp_write(pcb_, chunk.bytes() + chunk.fed, static_cast<u16_t>(n), flags) != ERR_OK) return;
+    if (tcp_write(pcb_, chunk.bytes() + chunk.fed, static_cast<u16_t>(n), flags) != ERR_OK) {
+      tcp_.output.await_memory(*this);
+      return;
+    }
     chunk.fed += static_cast<uint32_t>(n);
     fed_ += n;
     chunk.end_offset = fed_;
@@ -206,7 +256,7 @@ bool LwipStream::finish_sending() noexcept {
     fin_sent_ = true;
     (void)tcp_shutdown(pcb_, 0, 1);
   }
-  if (released_ && fin_sent_ && chunks_ == nullptr) {
+  if (released_ && !resetting_ && fin_sent_ && chunks_ == nullptr) {
     detach();
     tcp_.free_stream(*this);
     return false;
@@ -243,16 +293,21 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
     if (stream->last_chunk_ == chunk) stream->last_chunk_ = nullptr;
     stream->tcp_.arena().release(chunk);
   }
+  stream->more_ = false;  // MSG_MORE is about one call: an acknowledgement lets out what it has held (Linux: tcp_data_snd_check())
   if (stream->feeding_ != nullptr) stream->mark_dirty();  // fed once, when all ACKs of this turn are in
-  if (stream->no_space_ && stream->writable()) {
-    stream->no_space_ = false;
-    stream->announce(EPOLLOUT | EPOLLWRNORM);
-  }
+  stream->look_for_room();
   if (stream->write_closed_) {
     if (stream->acknowledged_ == stream->written_) stream->announce(0);  // for who lingers
     (void)stream->finish_sending();
   }
   return ERR_OK;
+}
+
+void LwipStream::look_for_room() noexcept {
+  if (!no_space_) return;
+  if (!writable()) return note_no_space();
+  no_space_ = false;
+  announce(EPOLLOUT | EPOLLWRNORM);
 }
 
 // RFC 6298's smoothing over the time from write() to its acknowledgement; retransmitted data gives no sample (Karn).
@@ -304,12 +359,13 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !tcp_.core.neighbours.knows_way_to(peer_.address_be)) abort(EHOSTUNREACH);
     return true;
   }
+  if (tcp_is_flag_set(pcb_, TF_ACK_DELAY)) interactive_ = false;  // no answer has carried it
   const bool outstanding = written_ != acknowledged_;
   if (outstanding && options_.user_timeout_ms > 0 && now_ns - progress_ns_ > static_cast<uint64_t>(options_.user_timeout_ms) * 1'000'000) {
     give_up(ETIMEDOUT);
     return false;
   }
-  if (released_ && outstanding && now_ns - progress_ns_ > kOrphanNs) {
+  if (released_ && (outstanding || resetting_) && now_ns - progress_ns_ > kOrphanNs) {
     give_up(0);
     return false;
   }
@@ -321,11 +377,8 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     options_.cork = cork;
     (void)tcp_output(pcb_);
   }
-  if (no_space_ && writable()) {
-    no_space_ = false;
-    announce(EPOLLOUT | EPOLLWRNORM);
-  }
-  const bool unfinished = feeding_ != nullptr || (write_closed_ && !fin_sent_);
+  look_for_room();
+  const bool unfinished = resetting_ || feeding_ != nullptr || (write_closed_ && !fin_sent_);
   if (unfinished) mark_dirty();  // feeding may have failed for lack of memory, with no ACK outstanding that would try again
   return unfinished || no_space_;
 }

@@ -39,6 +39,14 @@ def send_what_fits(connection, data):
     return sent
 
 
+def take_leave(connection):
+    """Closes after the server has: what a process leaves half closed on a stack of its own dies with it."""
+    connection.socket.shutdown(socket.SHUT_WR)
+    if connection.file.read() != b"":
+        raise AssertionError("an answer to nothing")
+    connection.close()
+
+
 def small_requests(address, count):
     """New connections, each of which has something answered."""
     connections = []
@@ -48,7 +56,7 @@ def small_requests(address, count):
             raise AssertionError(f"connection {i}: a wrong reply")
         connections.append(connection)
     for connection in connections:
-        connection.close()
+        take_leave(connection)
 
 
 def held_back(observer):
@@ -106,6 +114,9 @@ async def there_and_back(address, number):
         expected = b"+OK\r\n$%d\r\n" % len(data)
         if await reader.readexactly(len(expected)) != expected or await reader.readexactly(len(data) + 2) != data + b"\r\n":
             raise AssertionError(f"connection {number}: wrong data")
+    writer.write_eof()
+    if await reader.read() != b"":
+        raise AssertionError(f"connection {number}: an answer to nothing")
     writer.close()
 
 
@@ -130,6 +141,7 @@ def main():
     lasted = time.monotonic() - start
     small_requests(address, NEW)
     observer("FLUSHALL")
+    observer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # nothing is left to be acknowledged
     observer.close()
     print(f"{burst.__name__} for {lasted:.1f} s, then {NEW} of {NEW} in {time.monotonic() - start - lasted:.1f} s")
 

@@ -44,12 +44,19 @@ class Worker {
   Worker() : thread_([this] { run(); }) {}
   ~Worker() {
     finish();
-    stop_ = true;
+    state_ = kStopped;
+    state_.notify_all();
     thread_.join();
   }
   void begin(std::function<long()> call) {
     call_ = std::move(call);
     state_ = kBegun;
+    state_.notify_all();
+  }
+  // Until the call sleeps in the kernel.
+  void until_waiting() {
+    while (state_ == kBegun) sched_yield();
+    until_asleep(tid_);
   }
   [[nodiscard]] bool busy() const { return state_ != kIdle; }
   void signal(int number) { pthread_kill(thread_.native_handle(), number); }
@@ -64,27 +71,26 @@ class Worker {
   long result = 0;
   int error = 0;
   int handlers = 0;  // that ran during the call
-  std::atomic<pid_t> tid{0};
 
  private:
-  static constexpr int kIdle = 0, kBegun = 1;
+  static constexpr int kIdle = 0, kBegun = 1, kInside = 2, kStopped = 3;
   void run() {
-    tid = gettid();
-    while (!stop_) {
-      if (state_ == kIdle) {
-        sched_yield();
-        continue;
-      }
+    tid_ = gettid();
+    for (;;) {
+      state_.wait(kIdle);
+      if (state_ == kStopped) return;
       handled = 0;
       errno = 0;
+      state_ = kInside;
       result = call_();
       error = errno;
       handlers = handled;
-      state_ = kIdle;
+      int inside = kInside;
+      state_.compare_exchange_strong(inside, kIdle);
     }
   }
   std::atomic<int> state_{kIdle};
-  std::atomic<bool> stop_{false};
+  std::atomic<pid_t> tid_{0};
   std::function<long()> call_;
   std::thread thread_;  // last: it uses the others
 };
@@ -167,7 +173,7 @@ TEST_P(Storm, WakeUpsBesideASignal) {
       epoll_event got{};
       return epoll_wait(set, &got, 1, -1);
     });
-    for (Worker& worker : workers) until_asleep(worker.tid);
+    for (Worker& worker : workers) worker.until_waiting();
     const size_t early = random.next() % 4;
     if (early < 3) workers[early].signal(SIGUSR1);
     ASSERT_EQ(shutdown(c.mine, SHUT_WR), 0);
@@ -239,7 +245,7 @@ TEST_P(Storm, CloseAndReplaceUnderEverything) {
       return epoll_wait(set, &got, 1, -1);
     });
     while (!begun) sched_yield();
-    until_asleep(reader.tid);
+    reader.until_waiting();
     while_away(random);
     if (random.next() % 2 == 0) {
       ASSERT_EQ(close(c.mine), 0);

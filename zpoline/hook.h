@@ -44,9 +44,9 @@ struct zps_thread {
   volatile uint8_t selector;         /* read by the kernel under Syscall User Dispatch: 1 while the program's own code runs, 0 inside the hook */
   uint16_t unused;
   volatile uint32_t signals_pending; /* a handler waits to run: a wait should end soon */
-  volatile uint32_t handlers_run;    /* how many of the program's handlers this thread has begun: whoever sleeps compares before and after */
+  volatile uint32_t handlers_run;    /* how many of the program's handlers this thread has begun: compare around a sleep */
   uint32_t vfork_child;              /* this is a vfork child on its parent's memory: descriptors are the kernel's business only */
-  volatile uint64_t restarts;        /* bit n % 64: handler number n, from 0, has SA_RESTART. The first that interrupts a call decides about it */
+  volatile uint64_t restarts;        /* bit n % 64: handler number n, from 0, has SA_RESTART; the first in a call decides */
 };
 
 struct zps_engine {

@@ -209,7 +209,8 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
   return result == -EAGAIN ? 0 : result;
 }
 
-// A wait in a family without a stack: the kernel's half alone. kPass: a stack is there (now), wait again the other way. kRestart: once more.
+// A wait in a family without a stack: the kernel's half alone. kPass: a stack is there (now), wait again the other way. kRestart: once
+// more.
 long wait_in_kernel(int fd, epoll_event* events, long capacity, uint64_t deadline_ns, const void* mask, long mask_bytes) noexcept {
   const Interruption interruption;
   EpollFile* set;

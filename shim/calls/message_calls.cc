@@ -35,8 +35,8 @@ long load_message(const msghdr* user, msghdr* header, Parts* parts) noexcept {
   return parts->load(header->msg_iov, static_cast<long>(header->msg_iovlen));
 }
 
-// Control messages to a TCP socket, as sock_cmsg_send() judges them: those of other levels and those that are for other sockets are ignored. What would
-// ask for an answer that never comes (time stamps, zero copy) is refused.
+// Control messages to a TCP socket, as sock_cmsg_send() judges them: those of other levels and those that are for other sockets are
+// ignored. What would ask for an answer that never comes (time stamps, zero copy) is refused.
 long check_control(const msghdr& header) noexcept {
   if (header.msg_controllen > INT_MAX) return -ENOBUFS;
   const auto* const begin = static_cast<const char*>(header.msg_control);
@@ -49,7 +49,8 @@ long check_control(const msghdr& header) noexcept {
     if (message.cmsg_len < sizeof message || message.cmsg_len > left) return -EINVAL;
     if (message.cmsg_level == SOL_SOCKET) {
       const bool ignored = message.cmsg_type == SCM_RIGHTS || message.cmsg_type == SCM_CREDENTIALS;
-      const bool kept = (message.cmsg_type == SO_MARK || message.cmsg_type == SO_PRIORITY) && message.cmsg_len == CMSG_LEN(sizeof(uint32_t));
+      const bool one_word = message.cmsg_len == CMSG_LEN(sizeof(uint32_t));
+      const bool kept = one_word && (message.cmsg_type == SO_MARK || message.cmsg_type == SO_PRIORITY);
       if (!ignored && !kept) return -EINVAL;
     }
     const size_t step = CMSG_ALIGN(message.cmsg_len);

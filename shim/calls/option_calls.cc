@@ -21,8 +21,8 @@ using base::kernel_call;
 bool said_get = false;
 bool said_set = false;
 
-// A timeout that the placeholder has accepted from `user`. In the kernel's grain, if there is one; what it tells of a negative one (do not wait) is
-// what it tells of none: sock_set_timeout(), sock_get_timeout().
+// A timeout that the placeholder has accepted from `user`. In the kernel's grain, if there is one; what it tells of a negative one (do not
+// wait) is what it tells of none: sock_set_timeout(), sock_get_timeout().
 uint64_t accepted_timeout_ns(int fd, int name, const void* user) noexcept {
   constexpr int64_t kMostSeconds = INT64_MAX / 1'000'000'000 - 1;
   timeval value{};

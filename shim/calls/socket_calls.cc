@@ -175,7 +175,8 @@ long finish_accept(const zps_call& call, long made, const Accepted& accepted) no
   const int fd = static_cast<int>(call.arg[0]);
   if (accepted.inherited != 0) inherit_options(fd, static_cast<int>(made), accepted.inherited);
   if (call.arg[1] == 0) return made;
-  const long error = write_address(accepted.domain, accepted.peer, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]));
+  auto* const bytes = reinterpret_cast<socklen_t*>(call.arg[2]);
+  const long error = write_address(accepted.domain, accepted.peer, reinterpret_cast<void*>(call.arg[1]), bytes);
   if (error == 0) return made;
   Guard guard;
   table_clear(static_cast<int>(made));

@@ -1,19 +1,19 @@
 // splice between a pipe and a connection of the stack, and sendfile from a connection into a pipe.
 //
-// The problem. Linux moves references to pages, under the socket's and the pipe's lock; here bytes are copied between two worlds, and a pipe call can
-// block for long: whoever splices into a pipe holds its mutex while it waits for its own source. So no pipe is touched with the family's
-// lock held, and between the halves of a move both pipe and stream may change. Yet no byte may be lost or come twice, and what was not moved must
-// still be where it was: programs go on with read() and write() when splice() says EAGAIN.
+// The problem. Linux moves references to pages, under the socket's and the pipe's lock; here bytes are copied between two worlds, and a
+// pipe call can block for long: whoever splices into a pipe holds its mutex while it waits for its own source. So no pipe is touched with
+// the family's lock held, and between the halves of a move both pipe and stream may change. Yet no byte may be lost or come twice, and what
+// was not moved must still be where it was: programs go on with read() and write() when splice() says EAGAIN.
 //
-// From a pipe. The stream's free space is looked at first and only so much is taken out of the pipe: the move counts as done then, as a write() into a
-// send queue does. A reset that comes before the bytes are queued throws them away, as it throws the queue away. If another thread
-// has used the space meanwhile, or memory is short, the rest is queued as soon as it fits.
+// From a pipe. The stream's free space is looked at first and only so much is taken out of the pipe: the move counts as done then, as a
+// write() into a send queue does. A reset that comes before the bytes are queued throws them away, as it throws the queue away. If another
+// thread has used the space meanwhile, or memory is short, the rest is queued as soon as it fits.
 //
-// Into a pipe. The bytes are looked at (peek), the pipe takes what it has room for, and that much is taken from the stream. Meanwhile the stream's
-// readable bytes belong to this thread (Socket::mover): other readers find nothing, and are woken after it. The pages are fresh ones, given to the
-// pipe as they are.
+// Into a pipe. The bytes are looked at (peek), the pipe takes what it has room for, and that much is taken from the stream. Meanwhile the
+// stream's readable bytes belong to this thread (Socket::mover): other readers find nothing, and are woken after it. The pages are fresh
+// ones, given to the pipe as they are.
 //
-// vmsplice(SPLICE_F_NONBLOCK) does both pipe calls: it does not block whatever the mode of the descriptor, on every kernel.
+// vmsplice(SPLICE_F_NONBLOCK) does both pipe calls: it waits neither for data nor for room, whatever the descriptor's mode, on every kernel.
 //
 // Known limits: a process killed between the halves loses what it took out of a pipe, or leaves in the stream what the pipe has already.
 // Sources: Linux fs/splice.c (do_splice, splice_to_socket, splice_file_to_pipe), net/ipv4/tcp.c (tcp_splice_read).
@@ -227,9 +227,10 @@ void take_claimed(Socket* socket, size_t count) noexcept {
   socket->mover = nullptr;
   if (!socket->turned_away) return;
   socket->turned_away = false;
-  if (socket->stream == nullptr || socket->stream->readable_bytes() == 0) return;
-  for (netstack::Observer* observer = socket->stream->observers.front(); observer != nullptr; observer = socket->stream->observers.after(observer)) {
-    observer->on_ready(*socket->stream, EPOLLIN);
+  netstack::TcpStream* stream = socket->stream;
+  if (stream == nullptr || stream->readable_bytes() == 0) return;
+  for (netstack::Observer* observer = stream->observers.front(); observer != nullptr; observer = stream->observers.after(observer)) {
+    observer->on_ready(*stream, EPOLLIN);
   }
 }
 

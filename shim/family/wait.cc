@@ -188,7 +188,8 @@ long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept {
     if (options.deadline_ns == 0 || base::monotonic_ns() >= options.deadline_ns) return -EAGAIN;
     result = sleep_once(condition, options);
     if (options.interruption.came()) {
-      const bool intact = pinned_object() == pinned && scratch_uses == uses;  // else the handler has waited itself: what this wait stands on may be gone
+      // Else the handler has waited itself: what this wait stands on may be gone.
+      const bool intact = pinned_object() == pinned && scratch_uses == uses;
       if (result == -EINTR || !intact) return interrupted(condition, options);
     } else if (result == -EINTR) {
       continue;  // a signal of the engine's own

@@ -9,12 +9,12 @@
 // written after the lock is free. At most kWireWatchers sleepers watch the wire itself, so that a frame does not wake a thousand processes;
 // when the last of them leaves, another sleeper is woken to take the place.
 //
-// Signals: the program's handlers run in step 3 only (engine->sleep), before, during or after the kernel call. Whatever that returned, a handler that ran
-// ends the wait, as the kernel's own waits end at signal_pending(): with the condition's result if it was woken for that, else with EINTR or,
-// where Linux restarts the call, with kRestart. The call is then made again from the start, as Linux does it: the handler may have closed the
-// descriptor, or used the thread's waiter and its buffer for waits of its own. Nothing else survives a handler, so none of it needs to be kept.
-// If a handler leaves by siglongjmp nothing is held either: lists and counts hang on the waiter in shared memory and are undone by the thread's
-// next wait.
+// Signals: the program's handlers run in step 3 only (engine->sleep), before, during or after the kernel call. Whatever that returned, a
+// handler that ran ends the wait, as the kernel's own waits end at signal_pending(): with the condition's result if it was woken for that,
+// else with EINTR or, where Linux restarts the call, with kRestart. The call is then made again from the start, as Linux does it: the
+// handler may have closed the descriptor, or used the thread's waiter and its buffer for waits of its own. Nothing else survives a handler,
+// so none of it needs to be kept. If a handler leaves by siglongjmp nothing is held either: lists and counts hang on the waiter in shared
+// memory and are undone by the thread's next wait.
 //
 // Known limits: a thread that never waits again after such a jump keeps its file alive until it ends.
 #pragma once
@@ -86,7 +86,8 @@ struct WaitOptions {
 // Counts the machine's CPUs; without a second one nothing spins. Called when a stack is made.
 void measure_spinning() noexcept;
 
-// A buffer of kScratchBytes for the calling thread alone, or nullptr. Freed when the thread ends. A handler that ran in a wait may have used it.
+// A buffer of kScratchBytes for the calling thread alone, or nullptr. Freed when the thread ends. A handler that ran in a wait may have
+// used it.
 inline constexpr size_t kScratchBytes = 65536;
 [[nodiscard]] void* thread_scratch() noexcept;
 void release_thread_scratch() noexcept;

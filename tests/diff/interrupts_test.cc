@@ -81,7 +81,8 @@ struct Sleeper {
   std::thread thread;
 };
 
-// The wake-up that is none of the sleeper's business and the signal come together: the handler may run before, in or after the kernel's sleep.
+// The wake-up that is none of the sleeper's business and the signal come together: the handler may run before, in or after the kernel's
+// sleep.
 TEST_P(Interrupts, ASignalBesideAWakeUp) {
   handle(SIGUSR1, 0);
   for (int i = 0; i < 30; i++) {
@@ -380,7 +381,8 @@ TEST_P(Interrupts, TimeoutsThatAreRefusedOrHuge) {
     }
   }
   // These are longer than any test: the reader is asleep in each, and a signal ends it.
-  for (const timeval huge : {timeval{INT64_MAX, 0}, timeval{10000000000, 0}, timeval{100000000000000, 999999}, timeval{INT64_MAX / 1000, 0}}) {
+  for (const int64_t seconds : {INT64_MAX, INT64_MAX / 1000, int64_t{100000000000000}, int64_t{10000000000}}) {
+    const timeval huge{seconds, 999999};
     ASSERT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVTIMEO, &huge, sizeof huge), 0);
     handle(SIGUSR1, 0);
     char byte;
@@ -392,7 +394,8 @@ TEST_P(Interrupts, TimeoutsThatAreRefusedOrHuge) {
   }
 }
 
-// connect() waits as SO_SNDTIMEO says; a second one joins the attempt that is under way, and a handler with SA_RESTART makes it a second one.
+// connect() waits as SO_SNDTIMEO says; a second one joins the attempt that is under way, and a handler with SA_RESTART makes it a second
+// one.
 TEST_P(Interrupts, Connecting) {
   // Nobody answers for an address of the peer's network that nobody has: three seconds until the host is unreachable.
   sockaddr_in nobody = peer_address(htons(9));

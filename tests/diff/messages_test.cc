@@ -59,7 +59,8 @@ TEST_P(Messages, ControlThatIsIgnored) {
   EXPECT_EQ(send_with(c.mine, {{SOL_SOCKET, SCM_RIGHTS, of(0)}}), 1) << strerror(errno);
   EXPECT_EQ(send_with(c.mine, {{SOL_SOCKET, SCM_CREDENTIALS, std::vector<char>(12)}}), 1) << strerror(errno);
   EXPECT_EQ(send_with(c.mine, {{IPPROTO_IP, IP_TOS, of(4)}}), 1) << strerror(errno);
-  EXPECT_EQ(send_with(c.mine, {{12345, 6, {}}, {IPPROTO_TCP, 99, std::vector<char>(100)}, {SOL_SOCKET, SCM_RIGHTS, of(1)}}), 1) << strerror(errno);
+  const std::vector<Control> several = {{12345, 6, {}}, {IPPROTO_TCP, 99, std::vector<char>(100)}, {SOL_SOCKET, SCM_RIGHTS, of(1)}};
+  EXPECT_EQ(send_with(c.mine, several), 1) << strerror(errno);
   EXPECT_EQ(send_with(c.mine, {{SOL_SOCKET, SO_MARK, of(0)}}), 1) << strerror(errno);
   // Too short for a header is none at all.
   char few[8] = {};
@@ -69,7 +70,10 @@ TEST_P(Messages, ControlThatIsIgnored) {
 
 TEST_P(Messages, ControlThatIsRefused) {
   Connection c = connect_pair();
-  for (const Control& wrong : {Control{SOL_SOCKET, 12345, of(0)}, Control{SOL_SOCKET, SO_MARK, std::vector<char>(2)}, Control{SOL_SOCKET, 61, std::vector<char>(8)}}) {
+  constexpr int kTxTime = 61;
+  const std::vector<char> two(2), eight(8);
+  const Control all[] = {{SOL_SOCKET, 12345, of(0)}, {SOL_SOCKET, SO_MARK, two}, {SOL_SOCKET, kTxTime, eight}};
+  for (const Control& wrong : all) {
     EXPECT_EQ(send_with(c.mine, {wrong}), -1) << wrong.type;
     EXPECT_EQ(errno, EINVAL) << wrong.type;
     EXPECT_EQ(send_with(c.mine, {{IPPROTO_IP, IP_TTL, of(4)}, wrong}), -1) << wrong.type;

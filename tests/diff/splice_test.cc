@@ -47,8 +47,12 @@ class Splice : public BothWays {
   void TearDown() override {
     for (const int end : ends_) close(end);
   }
-  [[nodiscard]] long in(int socket, size_t count, unsigned flags = 0) const { return splice(socket, nullptr, ends_[1], nullptr, count, flags); }
-  [[nodiscard]] long out(int socket, size_t count, unsigned flags = 0) const { return splice(ends_[0], nullptr, socket, nullptr, count, flags); }
+  [[nodiscard]] long in(int socket, size_t count, unsigned flags = 0) const {
+    return splice(socket, nullptr, ends_[1], nullptr, count, flags);
+  }
+  [[nodiscard]] long out(int socket, size_t count, unsigned flags = 0) const {
+    return splice(ends_[0], nullptr, socket, nullptr, count, flags);
+  }
   [[nodiscard]] int held() const {
     int bytes = -1;
     EXPECT_EQ(ioctl(ends_[0], FIONREAD, &bytes), 0);

@@ -1,4 +1,5 @@
-// Threads that read, write, accept and poll while others send signals, shut down, replace and close what they wait for: each call ends, and as it should.
+// Threads that read, write, accept and poll while others send signals, shut down, replace and close what they wait for: each call ends, and
+// as it should.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -119,8 +120,9 @@ TEST_P(Storm, SignalsAndBytes) {
     epoll_event got{};
     return static_cast<long>(epoll_wait(set, &got, 1, -1));
   };
-  const std::function<long()> calls[] = {[&] { return read(c.mine, &byte, 1); }, [&] { return recv(c.mine, &byte, 1, MSG_WAITALL); }, wait_in_poll,
-                                         wait_in_epoll};
+  const auto wait_in_read = [&] { return read(c.mine, &byte, 1); };
+  const auto wait_in_recv = [&] { return recv(c.mine, &byte, 1, MSG_WAITALL); };
+  const std::function<long()> calls[] = {wait_in_read, wait_in_recv, wait_in_poll, wait_in_epoll};
   const int job = peer.start(PeerOp::echo, c.theirs, 0);
   for (int i = 0; i < 2000; i++) {
     const size_t which = random.next() % 4;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""haproxy in TCP mode that splices, between clients on the wire and two backends: one on the wire, one on the kernel's loopback. Every byte is
-compared in both directions, and haproxy must say that it has spliced.
+"""haproxy in TCP mode that splices, between clients on the wire and two backends: one on the wire, one on the kernel's loopback.
+
+Every byte is compared in both directions, and haproxy must say that it has spliced.
 
   splice_proxy.py --build build/release --mode zpstack-veth
 """
@@ -113,13 +114,15 @@ def run(bed):
         spawn([sys.executable, here, "--backend", port, ready], name=name, environment=beds.clean_environment())
         beds.wait_until(ready.exists, 30, f"backend {name}")
     file = bed.scratch / "haproxy.cfg"
-    file.write_text(CONFIGURATION.format(scratch=bed.scratch, own=bed.sut_address, peer=bed.peer_address, far=FAR, near=NEAR, wire=WIRE, loopback=LOOPBACK))
+    places = {"far": FAR, "near": NEAR, "wire": WIRE, "loopback": LOOPBACK}
+    file.write_text(CONFIGURATION.format(scratch=bed.scratch, own=bed.sut_address, peer=bed.peer_address, **places))
     proxy = bed.spawn_sut(["haproxy", "-db", "-f", file], name="haproxy")
     bed.peer_space.enter()
     for port in (FAR, NEAR):
         beds.wait_until(lambda: answers(bed.sut_address, port) or proxy.poll() is not None, 30, "haproxy's start")
     problems = []
-    clients = [threading.Thread(target=talk, args=(bed.sut_address, port, number, problems)) for number in range(CONNECTIONS) for port in (FAR, NEAR)]
+    pairs = [(port, number) for number in range(CONNECTIONS) for port in (FAR, NEAR)]
+    clients = [threading.Thread(target=talk, args=(bed.sut_address, port, number, problems)) for port, number in pairs]
     for client in clients:
         client.start()
     for client in clients:

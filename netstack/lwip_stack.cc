@@ -52,7 +52,7 @@ PoolLevels LwipStack::levels() const noexcept {
   const TcpTables& tables = tcp_.tables;
   const StackSetup& setup = core_.setup();
   return {setup.arena->used(),     tables.streams.used(),      tables.listeners.used(), tables.demux.connections(),
-          setup.wire->free_frames(), tables.demux.waiting_count()};
+          setup.wire->free_frames(), tables.demux.waiting_count(), tables.requests.count()};
 }
 
 // A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts

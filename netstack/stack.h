@@ -135,6 +135,7 @@ struct PoolLevels {
   size_t arena_bytes;
   int streams, listeners, pcbs, free_frames;
   int time_wait;  // of the pcbs: those in TIME-WAIT
+  int half_open;  // handshakes that wait for their last ACK
   bool operator==(const PoolLevels&) const = default;
 };
 

@@ -145,6 +145,7 @@ void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) 
   LwipCore& core = core_;
   netif& interface = core.interface();
   if (view.fragment) core.link_timers.keep_running();
+  source_mac_ = static_cast<const uint8_t*>(p->payload) + ETH_HWADDR_LEN;
   const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
   if (view.other_ip && mtu == core.gso_max_size()) interface.mtu = core.frame_mtu();  // what answers it must fit a frame
   core.output.may_defer = view.protocol == IP_PROTO_TCP;                               // and not what waited for a neighbour's address
@@ -162,6 +163,7 @@ void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) 
   }
   interface.chksum_flags = checks;
   interface.mtu = mtu;
+  source_mac_ = nullptr;
   core.output.may_defer = true;
   finish();
 }

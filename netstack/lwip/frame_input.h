@@ -19,7 +19,9 @@ class FrameInput {
   int receive() noexcept;
   // Has the protocol called when lwIP is through with the present segment.
   void finish_for(Protocol& protocol) noexcept { unfinished_ = &protocol; }
-  void reset() noexcept { unfinished_ = nullptr; }
+  // Whom the frame under input came from; nullptr if it is from the stack itself, or none is.
+  [[nodiscard]] const uint8_t* source_mac() const noexcept { return source_mac_; }
+  void reset() noexcept { unfinished_ = nullptr, source_mac_ = nullptr; }
 
  private:
   static constexpr int kMostProtocols = 2;
@@ -40,6 +42,7 @@ class FrameInput {
   LwipCore& core_;
   Wire& wire_;
   Protocol* unfinished_ = nullptr;
+  const uint8_t* source_mac_ = nullptr;
   Protocol* protocols_[kMostProtocols] = {};
 };
 

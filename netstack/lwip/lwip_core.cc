@@ -17,6 +17,18 @@ constexpr uint64_t kStarvedRetryNs = 1'000'000;
 
 err_t send_frame(netif*, pbuf* p) noexcept { return the_core->output.send(p); }
 
+// What answers the frame under input and belongs to no endpoint goes back where that came from. A lookup for each echo and each reset to a
+// source that anybody could forge would push the neighbours of connections out of the table, and queue packets for addresses that never
+// answer.
+err_t send_packet(netif* interface, pbuf* p, const ip4_addr_t* to) noexcept {
+  const uint8_t* const mac = the_core->input.source_mac();
+  const bool answers = mac != nullptr && interface->hints == nullptr && ip4_addr_cmp(to, ip4_current_src_addr()) && (mac[0] & 1) == 0;
+  if (!answers) return etharp_output(interface, p, to);
+  eth_addr station;
+  memcpy(station.addr, mac, ETH_HWADDR_LEN);
+  return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), &station, ETHTYPE_IP);
+}
+
 }  // namespace
 
 LwipCore* the_core = nullptr;
@@ -40,7 +52,7 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   CHECK(facts.gso_max_size <= TCP_MSS + kIpHeader + kTcpHeader);
   interface->name[0] = 'z';
   interface->name[1] = 'p';
-  interface->output = etharp_output;
+  interface->output = send_packet;
   interface->linkoutput = send_frame;
   interface->hwaddr_len = ETH_HWADDR_LEN;
   memcpy(interface->hwaddr, facts.mac, ETH_HWADDR_LEN);

@@ -47,6 +47,11 @@ LwipListener* ListenerTable::find(const SocketAddress& local, uint32_t spread) n
   return nullptr;
 }
 
+LwipListener* ListenerTable::find(const FourTuple& tuple) noexcept {
+  const uint32_t spread = tuple.peer_be * 0x9e37'79b1u ^ tuple.peer_port * 0x85eb'ca6bu;
+  return find({tuple.local_be, lwip_htons(tuple.local_port)}, spread ^ spread >> 15);
+}
+
 void ListenerTable::reset() noexcept {
   for (LwipListener*& bucket : buckets_) bucket = nullptr;
   count_ = 0;

@@ -24,6 +24,7 @@ Tcp::Tcp(LwipCore& owner, TcpTables& memory) noexcept
       facts_(owner.facts()),
       core(owner),
       tables(memory),
+      handshakes(*this),
       output(*this),
       acks(*this),
       timers(*this, owner.setup().time_wait_ms),
@@ -39,6 +40,7 @@ void Tcp::run_due() noexcept {
   if (core.output.starved()) output.retry();
   if (recovery.resets_owed()) [[unlikely]] recovery.send_resets();
   timers.run_due();
+  handshakes.run_due();
   if (memory_awaited_) [[unlikely]] tell_writers();
 }
 
@@ -51,7 +53,8 @@ void Tcp::tell_writers() noexcept {
 
 uint64_t Tcp::next_timer_ns() const noexcept {
   if (!acks.empty()) return now_ns();
-  const uint64_t due = timers.next_ns();
+  const uint64_t handshake_ns = handshakes.next_ns();
+  const uint64_t due = timers.next_ns() < handshake_ns ? timers.next_ns() : handshake_ns;
   const bool retries = recovery.resets_owed() || recovery.new_peers();
   const uint64_t retry = now_ns() + (retries ? kRetryNs : kTellWritersNs);
   return (retries || memory_awaited_) && retry < due ? retry : due;
@@ -91,8 +94,6 @@ void Tcp::connection_destroyed(tcp_pcb* pcb) noexcept {
   if (demux().remove(pcb)) ports().unuse(pcb->local_port);
   if (pcb->errf != nullptr) {
     static_cast<LwipStream*>(pcb->callback_arg)->pcb_gone();
-  } else if (pcb->listener != nullptr && pcb->callback_arg != nullptr) {
-    LwipListener::of(pcb->listener)->half_open_changed(-1);
   }
 }
 
@@ -176,6 +177,7 @@ void Tcp::reset() noexcept {
     listener.rebuild();
     file(listener);
   });
+  handshakes.recover();
 }
 
 void Tcp::tell_what_is_lost() noexcept {

@@ -3,6 +3,7 @@
 // The parts, each a class with its reason in its own file:
 //   TcpTables      connections by four-tuple, ports, endpoints: in the region, and they outlive lwIP
 //   ListenerTable  which listener a SYN belongs to
+//   Handshakes     from a peer's SYN to a connection; segments that belong to nothing
 //   OutputQueue    who has something to send, and when it leaves
 //   DelayedAcks    acknowledgements owed
 //   TcpTimers      when lwIP's timers run
@@ -15,6 +16,7 @@
 
 #include "netstack/lwip/lwip_core.h"
 #include "netstack/tcp/delayed_acks.h"
+#include "netstack/tcp/handshakes.h"
 #include "netstack/tcp/listener_table.h"
 #include "netstack/tcp/output_queue.h"
 #include "netstack/tcp/tcp_recovery.h"
@@ -97,6 +99,7 @@ class Tcp final : public Protocol {
   LwipCore& core;
   TcpTables& tables;
   ListenerTable listeners;
+  Handshakes handshakes;
   OutputQueue output;
   DelayedAcks acks;
   TcpTimers timers;

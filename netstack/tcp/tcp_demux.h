@@ -20,6 +20,7 @@
 
 #include "base/heap.h"
 #include "lwip/priv/tcp_priv.h"
+#include "netstack/tcp/syn_cookies.h"
 
 namespace netstack {
 
@@ -57,8 +58,14 @@ class TcpDemux {
   // Takes a PCB out of table and lists; false if it is in none.
   bool remove(tcp_pcb* pcb) noexcept;
   [[nodiscard]] tcp_pcb* find(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
-  // Where the same lookup will start, for who wants the likely PCB there in the cache before it is read; the place itself is asked for here.
+  // Where the same lookup will start, for who wants the likely PCB there in the cache before it is read; the place itself is asked for
+  // here.
   [[nodiscard]] const void* const* locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
+
+  // Of the same kind as the table's: nobody else can choose it.
+  [[nodiscard]] uint32_t hash(const FourTuple& tuple) const noexcept {
+    return bucket_of(tuple.local_be, tuple.peer_be, tuple.local_port, tuple.peer_port);
+  }
 
   // Moves a connection to the armed list, or from it to the parked list or to none.
   void arm(tcp_pcb* pcb) noexcept {

@@ -2,7 +2,8 @@
 // repairs.
 //
 // lwIP 2.1.3 is built unchanged. It finds a PCB by walking lists; here the list heads that it starts from are accessors, which yield at
-// most the one PCB that the segment is for (tcp_demux.h). What is wrong in its state machine is in tcp_repairs.h.
+// most the one PCB that the segment is for (tcp_demux.h). What is for a listener, or for nobody, never gets to lwIP
+// (handshakes.h). What is wrong in its state machine is in tcp_repairs.h.
 #include "netstack/tcp/tcp_hooks.h"
 
 #include "netstack/lwip/siphash.h"
@@ -17,26 +18,15 @@ namespace {
 tcp_pcb* connection_hit = nullptr;
 tcp_pcb* time_wait_hit = nullptr;
 tcp_listen_pcbs_t listener_hit = {};
+tcp_pcb_listen nobody = {};  // stands where there is no listener
 
 void on_destroy(u8_t, void* data) noexcept {
   if (data != nullptr) the_tcp->connection_destroyed(static_cast<tcp_pcb*>(data));
 }
 
-// A SYN made a PCB: bound their number, and follow this one until it is accepted or gone. RFC 6298, 2.1: one second until there is a
-// sample.
-err_t on_passive_open(u8_t, tcp_pcb_listen* listening, tcp_pcb* pcb) noexcept {
-  LwipListener& listener = *LwipListener::of(listening);
-  listener.half_open_changed(1);
-  pcb->ext_args[0] = {&kPcbCallbacks, pcb};
-  pcb->rto = pcb->sv = 1000 / TCP_SLOW_INTERVAL;
-  pcb->ttl = listening->ttl;
-  pcb->tos = listening->tos;
-  return ERR_OK;
-}
-
 }  // namespace
 
-const tcp_ext_arg_callbacks kPcbCallbacks = {on_destroy, on_passive_open};
+const tcp_ext_arg_callbacks kPcbCallbacks = {on_destroy, nullptr};
 
 }  // namespace netstack
 
@@ -60,7 +50,10 @@ tcp_pcb** zps_demux_connection(const tcp_hdr* header) {
   using namespace netstack;
   connection_hit = time_wait_hit = nullptr;
   tcp_pcb* pcb = the_tcp->demux().find(ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src);
-  if (pcb == nullptr) return &connection_hit;
+  if (pcb == nullptr) {
+    connection_hit = the_tcp->handshakes.complete(*header);
+    return &connection_hit;
+  }
   if (pcb->state != TIME_WAIT) {
     connection_hit = pcb;
   } else if ((TCPH_FLAGS(header) & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && TCP_SEQ_GT(header->seqno, pcb->rcv_nxt)) {
@@ -75,10 +68,11 @@ tcp_pcb** zps_demux_time_wait() { return &netstack::time_wait_hit; }
 
 tcp_listen_pcbs_t* zps_demux_listener(const tcp_hdr* header) {
   using namespace netstack;
-  const SocketAddress local{ip4_current_dest_addr()->addr, lwip_htons(header->dest)};
-  const uint32_t spread = ip4_current_src_addr()->addr * 0x9e37'79b1u ^ header->src * 0x85eb'ca6bu;
-  LwipListener* listener = the_tcp->listeners.find(local, spread ^ spread >> 15);
-  listener_hit.listen_pcbs = listener != nullptr ? listener->pcb() : nullptr;
+  const FourTuple tuple{ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src};
+  LwipListener* listener = the_tcp->listeners.find(tuple);
+  nobody.state = LISTEN;
+  nobody.local_port = header->dest;
+  listener_hit.listen_pcbs = listener != nullptr ? listener->pcb() : &nobody;
   return &listener_hit;
 }
 
@@ -95,7 +89,12 @@ int zps_tcp_nagle(tcp_pcb* pcb) {
   return pcb->errf == nullptr || static_cast<netstack::LwipStream*>(pcb->callback_arg)->nagle_permits() ? 1 : 0;
 }
 
-err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, pbuf* p) {
+err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, u16_t option_bytes, pbuf* p) {
+  if (pcb->state == LISTEN) {
+    const netstack::OptionBytes options{reinterpret_cast<const uint8_t*>(header + 1), option_bytes};
+    the_tcp->handshakes.input(netstack::LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb)), *header, options, p->tot_len);
+    return ERR_VAL;
+  }
   the_tcp->acks.begin_segment(p->tot_len);
   return the_tcp->repairs.before_segment(pcb, *header, *p);
 }

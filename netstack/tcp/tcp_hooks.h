@@ -5,7 +5,7 @@
 
 namespace netstack {
 
-// Set as ext_args[0] of every PCB: `passive_open` files a half-open connection, `destroy` unfiles whatever the PCB was.
+// Set as ext_args[0] of every PCB: `destroy` unfiles whatever the PCB was.
 extern const tcp_ext_arg_callbacks kPcbCallbacks;
 
 }  // namespace netstack

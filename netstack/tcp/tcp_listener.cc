@@ -17,7 +17,7 @@ LwipListener::LwipListener(Tcp& tcp, const SocketAddress& local, int backlog, bo
 
 void LwipListener::rebuild() noexcept {
   new (&queue_) base::List<AcceptLink>();
-  queued_ = half_open_ = 0;
+  queued_ = half_open_ = fresh_ = held_syns_ = 0;
   memset(static_cast<void*>(&pcb_), 0, sizeof pcb_);
   pcb_.local_ip.addr = local_.address_be;
   pcb_.local_port = lwip_ntohs(local_.port_be);
@@ -33,11 +33,10 @@ void LwipListener::rebuild() noexcept {
 uint32_t LwipListener::ready() const noexcept { return queued_ > 0 ? EPOLLIN | EPOLLRDNORM : 0; }
 
 err_t LwipListener::on_accept(void* self, tcp_pcb* pcb, err_t) noexcept {
-  if (pcb == nullptr) return ERR_OK;  // a SYN met an empty arena: the peer tries again
   auto& listener = *static_cast<LwipListener*>(self);
   LwipStream* stream = listener.tcp_.make_stream();
   if (stream == nullptr) return ERR_MEM;
-  listener.half_open_--;
+  listener.tcp_.handshakes.completed(*pcb);
   stream->adopt(pcb, listener);
   listener.queue_.push_back(stream);
   listener.queued_++;
@@ -54,6 +53,7 @@ TcpStream* LwipListener::accept(SocketAddress* peer, long* error) noexcept {
     return nullptr;
   }
   queued_--;
+  if (holds_some()) tcp_.handshakes.room_made();
   auto* stream = static_cast<LwipStream*>(link);
   stream->hold();
   *peer = stream->peer();
@@ -83,13 +83,7 @@ void LwipListener::release() noexcept {
     stream->release();
   }
   queued_ = 0;
-  // Half-open connections are always armed.
-  const PcbList& armed = tcp_.demux().armed();
-  for (tcp_pcb* pcb = armed.front(); pcb != nullptr;) {
-    tcp_pcb* const next = PcbList::after(pcb);
-    if (pcb->state == SYN_RCVD && pcb->listener == &pcb_) tcp_abort(pcb);
-    pcb = next;
-  }
+  tcp_.handshakes.forget(*this);
   tcp_.free_listener(*this);
 }
 

@@ -2,12 +2,12 @@
 //
 // lwIP's own listener is only the struct it hands to callbacks: it lies inside this object, is in none of lwIP's lists
 // and is found by the demultiplexer, so any number of listeners costs nothing per segment and several may share a port.
-// As on Linux: a SYN is dropped when the queue is full, and the last ACK of a handshake is
-// dropped while it is, so that the peer tries again; a connection that is reset while queued stays in the queue.
+// How connections get into the queue is in handshakes.h. One that is reset while queued stays in it, as on Linux.
 #pragma once
 
 #include "lwip/priv/tcp_priv.h"
 #include "netstack/stack.h"
+#include "netstack/tcp/request_table.h"
 #include "netstack/tcp/tcp_stream.h"
 
 namespace netstack {
@@ -27,8 +27,26 @@ class LwipListener final : public TcpListener {
   [[nodiscard]] tcp_pcb_listen* pcb() noexcept { return &pcb_; }
   [[nodiscard]] bool reuse_port() const noexcept { return reuse_port_; }
   [[nodiscard]] bool full() const noexcept { return queued_ > backlog_; }
-  [[nodiscard]] bool takes_syn() const noexcept { return !full() && half_open_ < kMaxHalfOpen; }
-  void half_open_changed(int by) noexcept { half_open_ += by; }
+  [[nodiscard]] uint8_t ttl() const noexcept { return pcb_.ttl; }
+  [[nodiscard]] uint8_t tos() const noexcept { return pcb_.tos; }
+  // One handshake more, or less, is in this stage.
+  void count_handshake(uint8_t stage, int by) noexcept {
+    half_open_ += by;
+    if (stage == RequestTable::kHeld) held_syns_ += by;
+    if (stage == RequestTable::kFresh) fresh_ += by;
+  }
+  // As many as may be: as the backlog asks for, within bounds. An entry costs little, a cookie the peer some options.
+  [[nodiscard]] bool handshakes_full() const noexcept {
+    return half_open_ >= (backlog_ < kLeastHalfOpen ? kLeastHalfOpen : backlog_ > kMostHalfOpen ? kMostHalfOpen : backlog_);
+  }
+  [[nodiscard]] bool holds_some() const noexcept { return held_syns_ > 0; }
+  // Whether there is room in the queue beyond what the fresh ones are going to take; or whether as many as fit into it have got no answer
+  // in time, so that it is not likely that the fresh ones will.
+  [[nodiscard]] bool admits() const noexcept {
+    return !full() && (queued_ + fresh_ <= backlog_ || half_open_ - fresh_ - held_syns_ > backlog_);
+  }
+  void note_cookie(uint64_t now_ns) noexcept { cookie_ns_ = now_ns; }
+  [[nodiscard]] bool sent_cookie_since(uint64_t ns) const noexcept { return cookie_ns_ != 0 && cookie_ns_ >= ns; }
   void stream_left_queue() noexcept { queued_--; }
   [[nodiscard]] bool held() const noexcept { return held_; }
   void hold(bool held) noexcept { held_ = held; }
@@ -40,7 +58,7 @@ class LwipListener final : public TcpListener {
 
  private:
   friend class LwipStream;
-  static constexpr int kMaxHalfOpen = 1024;
+  static constexpr int kLeastHalfOpen = 128, kMostHalfOpen = 1024;
   static err_t on_accept(void* self, tcp_pcb* pcb, err_t error) noexcept;
 
   Tcp& tcp_;
@@ -50,7 +68,8 @@ class LwipListener final : public TcpListener {
   SocketAddress local_;
   int backlog_;
   int queued_ = 0;
-  int half_open_ = 0;
+  int half_open_ = 0, fresh_ = 0, held_syns_ = 0;  // handshakes under way: all, and those in these stages
+  uint64_t cookie_ns_ = 0;  // when the last was sent; 0: none was
   bool reuse_port_;
   bool held_ = true;  // not released
 };

@@ -83,11 +83,6 @@ err_t TcpRepairs::before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf
   after_segment();  // of the one before, if it came from this stack itself
   const unsigned flags = TCPH_FLAGS(&header);
   if ((flags & TCP_SYN) != 0 && (flags & (TCP_FIN | TCP_RST)) != 0) return ERR_VAL;  // 1
-  if (pcb->state == LISTEN) {
-    const bool asks = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-    const bool room = LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb))->takes_syn() && tcp_.core.memory.takes_connections();
-    return asks && !room ? ERR_MEM : ERR_OK;  // 5
-  }
   if (pcb->state == TIME_WAIT) {
     if ((flags & TCP_FIN) != 0) tcp_.demux().requeue_waiting(pcb);  // RFC 9293, 3.10.7.4: the 2 MSL begin anew
     return ERR_OK;
@@ -95,10 +90,9 @@ err_t TcpRepairs::before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf
   tcp_.timers.arm(pcb);
   if (pcb->state >= ESTABLISHED) return before_synchronised(pcb, header, flags, p);
   if (pcb->state == SYN_SENT && (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) open_simultaneously(pcb, header);
-  if (pcb->state == SYN_RCVD && pcb->errf == nullptr && (flags & (TCP_ACK | TCP_RST)) == TCP_ACK) {
-    if (p.tot_len > 0 && tcp_.core.memory.payload_is_lent) return ERR_MEM;
-    const bool no_room = pcb->listener != nullptr && (LwipListener::of(pcb->listener)->full() || tcp_.streams_exhausted());
-    return no_room ? ERR_MEM : ERR_OK;  // 5
+  if (pcb->state == SYN_RCVD && pcb->errf == nullptr && p.tot_len > 0 && tcp_.core.memory.payload_is_lent) {
+    tcp_abandon(pcb, 0);
+    return ERR_MEM;  // 5
   }
   return ERR_OK;
 }

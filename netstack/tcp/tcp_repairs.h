@@ -9,8 +9,8 @@
 //  3. SYN on a synchronised connection: answered with a challenge ACK, RFC 5961, 4.2. lwIP asserts. (tcp_send_challenge_ack().)
 //  4. Out-of-order data beyond the window: answered with an ACK, RFC 9293, 3.10.7.4, first. lwIP would let it replace queued segments past
 //     their bound. A bare ACK from there counts, as the RFC asks for when the window is shut. (tcp_sequence().)
-//  5. A SYN when the accept queue, the number of half-open connections or the memory is full; and the last ACK of a handshake while the
-//     queue is full or no endpoint is left: the peer's data, or its repeated SYN, will bring another. (tcp_conn_request(), tcp_check_req().)
+//  5. The last ACK of a handshake with data for which there is no memory: the peer sends it again. (What is for a listener, or for nobody, does
+//     not get here: handshakes.h.)
 // Put right before lwIP looks:
 //  6. An ACK that is due leaves before out-of-order data is answered: RFC 5681, 4.2 wants an immediate duplicate there, and together with
 //     the other it would not be one.

@@ -1,8 +1,10 @@
-// What TCP keeps in the stack's region: connections and ports by number, endpoints, resets that are owed. It survives recovery.
+// What TCP keeps in the stack's region: connections and ports by number, half-open connections, endpoints, resets that are owed. It
+// survives recovery.
 #pragma once
 
 #include "netstack/lwip/slab.h"
 #include "netstack/tcp/port_table.h"
+#include "netstack/tcp/request_table.h"
 #include "netstack/tcp/tcp_demux.h"
 #include "netstack/tcp/tcp_listener.h"
 #include "netstack/tcp/tcp_recovery.h"
@@ -18,6 +20,7 @@ struct TcpTables {
 
   alignas(64) TcpDemux demux;
   alignas(64) PortTable ports;
+  alignas(64) RequestTable requests;
   alignas(64) Slab<LwipStream, kMaxStreams> streams;
   alignas(64) Slab<LwipListener, kMaxListeners> listeners;
   OwedReset resets[kMostResets];

@@ -96,6 +96,43 @@ TEST_F(Accept, OptionsAreInherited) {
   EXPECT_EQ(value, 1);
 }
 
+// More clients than the backlog has room for, and a program that accepts late: few look connected meanwhile, none is reset, and all are
+// served soon after.
+TEST_F(Accept, CrowdInFrontOfASmallBacklog) {
+  constexpr int kClients = 6;
+  sockaddr_in at{};
+  int listener = listen_here(&at, 2);
+  std::vector<int> clients, jobs;
+  for (int i = 0; i < kClients; i++) {
+    clients.push_back(peer.socket());
+    jobs.push_back(peer.start_connect(clients.back(), at));
+  }
+  // Nobody but the wire knows when all SYNs are there: as long as this wait for one that must not come in.
+  const auto connected = [&] {
+    return std::count_if(clients.begin(), clients.end(), [&](int fd) {
+      return (peer.call(PeerOp::poll, fd, POLLOUT, 0).result & (POLLOUT | POLLHUP)) == POLLOUT;
+    });
+  };
+  const uint64_t start = now_ms();
+  while (connected() < 3 && now_ms() - start < 10'000) {
+  }
+  peer.call(PeerOp::poll, clients.back(), POLLPRI, 300);
+  EXPECT_EQ(connected(), 3) << "backlog + 1";
+  const uint64_t opened = now_ms();
+  for (int i = 0; i < kClients; i++) {
+    ASSERT_TRUE(wait_for(listener, POLLIN)) << i;
+    int fd = accept(listener, nullptr, nullptr);
+    ASSERT_GE(fd, 0);
+    ASSERT_EQ(write(fd, "in", 2), 2);
+  }
+  EXPECT_LT(now_ms() - opened, 8000u);
+  for (int i = 0; i < kClients; i++) {
+    EXPECT_EQ(peer.finish(jobs[static_cast<size_t>(i)]).result, 0);
+    EXPECT_EQ(peer.send(clients[static_cast<size_t>(i)], "req").result, 3);
+    EXPECT_EQ(peer.recv_all(clients[static_cast<size_t>(i)], 2), "in");
+  }
+}
+
 TEST_F(Accept, FullDescriptorTableLeavesItQueued) {
   sockaddr_in at{};
   int listener = listen_here(&at);

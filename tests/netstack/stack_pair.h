@@ -146,6 +146,7 @@ class StackTest : public testing::Test {
     EXPECT_EQ(before.streams, after.streams);
     EXPECT_EQ(before.listeners, after.listeners);
     EXPECT_EQ(before.pcbs, after.pcbs);
+    EXPECT_EQ(before.half_open, after.half_open);
     EXPECT_EQ(before.free_frames, after.free_frames);
   }
 

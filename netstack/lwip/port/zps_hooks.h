@@ -22,7 +22,7 @@ struct tcp_pcb** zps_demux_connection(const struct tcp_hdr* header);
 struct tcp_pcb** zps_demux_time_wait(void);
 union tcp_listen_pcbs_t* zps_demux_listener(const struct tcp_hdr* header);
 u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* remote_ip, u16_t remote_port);
-err_t zps_tcp_guard(struct tcp_pcb* pcb, struct tcp_hdr* header, struct pbuf* p);
+err_t zps_tcp_guard(struct tcp_pcb* pcb, struct tcp_hdr* header, u16_t option_bytes, struct pbuf* p);
 void zps_tcp_ack(struct tcp_pcb* pcb);
 int zps_tcp_nagle(struct tcp_pcb* pcb);
 #ifdef __cplusplus
@@ -38,7 +38,7 @@ int zps_tcp_nagle(struct tcp_pcb* pcb);
 #undef tcp_do_output_nagle
 #define tcp_do_output_nagle(pcb) zps_tcp_nagle(pcb)
 #define LWIP_HOOK_TCP_ISN zps_tcp_isn
-#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, hdr, optlen, opt1len, opt2, p) zps_tcp_guard(pcb, hdr, p)
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, hdr, optlen, opt1len, opt2, p) zps_tcp_guard(pcb, hdr, opt1len, p)
 
 #ifdef ZPS_REDIRECT_TCP_LISTS
 #define tcp_active_pcbs (*zps_demux_connection(tcphdr))

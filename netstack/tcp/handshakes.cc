@@ -1,0 +1,303 @@
+// Handshakes that peers begin: SYNs, their answers, the ACKs that complete them.
+#include "netstack/tcp/handshakes.h"
+
+#include <cstring>
+
+#include "lwip/ip.h"
+#include "netstack/tcp/control_segment.h"
+#include "netstack/tcp/tcp.h"
+#include "netstack/tcp/tcp_hooks.h"
+#include "zps_hooks.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint64_t kMinuteNs = 60'000'000'000;
+constexpr uint32_t kSynWindow = 0xffff;  // without scaling, as every window of a SYN
+constexpr uint32_t kHeaders = 40;
+
+FourTuple tuple_of(const tcp_hdr& header) noexcept {
+  return {ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header.dest, header.src};
+}
+
+uint32_t isn_of(const FourTuple& tuple) noexcept {
+  const ip_addr_t local{tuple.local_be}, peer{tuple.peer_be};
+  return zps_tcp_isn(&local, tuple.local_port, &peer, tuple.peer_port);
+}
+
+// How large a segment may be that comes to us.
+uint16_t own_mss(const LwipCore& core) noexcept {
+  const uint32_t mtu = core.interface().mtu < core.frame_mtu() ? core.interface().mtu : core.frame_mtu();
+  const uint32_t frame = core.gro_max_size() != 0 ? core.gro_max_size() : mtu;
+  return static_cast<uint16_t>(frame - kHeaders);
+}
+
+}  // namespace
+
+RequestTable& Handshakes::table() const noexcept { return tcp_.tables.requests; }
+
+uint32_t Handshakes::hash(const FourTuple& tuple) const noexcept { return tcp_.demux().hash(tuple); }
+
+uint32_t Handshakes::minute() const noexcept { return static_cast<uint32_t>(tcp_.now_ns() / kMinuteNs); }
+
+// What is fresh while others are held must be noticed when it is so no longer.
+uint64_t Handshakes::next_ns() const noexcept {
+  if (table().count() == 0) return UINT64_MAX;
+  if (room_made_) return tcp_.now_ns();
+  const Request* const fresh = table().oldest(RequestTable::kHeld) != nullptr ? table().oldest(RequestTable::kFresh) : nullptr;
+  const uint64_t next = table().next_ns();
+  if (fresh == nullptr) return next;
+  const uint64_t ages = fresh->since_ns + RequestTable::kStageNs[RequestTable::kFresh];
+  return ages < next ? ages : next;
+}
+
+// ---------------------------------------------------------------- the last ACK
+
+tcp_pcb* Handshakes::complete(const tcp_hdr& header) noexcept {
+  if ((TCPH_FLAGS(&header) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_ACK) return nullptr;
+  const FourTuple tuple = tuple_of(header);
+  Request* const kept = table().find(hash(tuple), tuple);
+  LwipListener* const listener = kept != nullptr ? kept->listener : tcp_.listeners.find(tuple);
+  if (listener == nullptr || listener->full() || !takes_connections()) return nullptr;
+  Request request{};
+  if (kept != nullptr && header.ackno == kept->isn + 1) {
+    if (!TCP_SEQ_BETWEEN(header.seqno, kept->peer_isn + 1, kept->peer_isn + kSynWindow)) return nullptr;
+    request = *kept;
+  } else {
+    if (!reads_cookie(*listener, tuple, header, &request.options)) return nullptr;
+    request.tuple = tuple;
+    request.isn = header.ackno - 1;
+    request.peer_isn = header.seqno - 1;
+    request.window = header.wnd;
+    request.stage = RequestTable::kRepeated;  // how long it took is not known
+  }
+  return make_connection(*listener, request);
+}
+
+void Handshakes::completed(const tcp_pcb& pcb) noexcept {
+  const FourTuple tuple{pcb.local_ip.addr, pcb.remote_ip.addr, pcb.local_port, pcb.remote_port};
+  Request* const request = table().find(hash(tuple), tuple);
+  if (request != nullptr) remove(*request);
+}
+
+bool Handshakes::takes_connections() const noexcept { return !tcp_.streams_exhausted() && tcp_.core.memory.takes_connections(); }
+
+bool Handshakes::reads_cookie(const LwipListener& listener, const FourTuple& tuple, const tcp_hdr& header,
+                              SynOptions* options) const noexcept {
+  if (!listener.sent_cookie_since(tcp_.now_ns() - kCookieLifeNs)) return false;
+  return read_syn_cookie(tcp_.core.setup().seed, tuple, header.seqno - 1, minute(), header.ackno - 1, options);
+}
+
+// As lwIP's tcp_listen_input() would have left it, and the SYN-ACK acknowledged: this is the one place that knows what SYN-RECEIVED looks
+// like.
+tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& request) noexcept {
+  tcp_pcb* const pcb = tcp_alloc(TCP_PRIO_NORMAL);
+  if (pcb == nullptr) return nullptr;
+  pcb->local_ip.addr = request.tuple.local_be;
+  pcb->remote_ip.addr = request.tuple.peer_be;
+  pcb->local_port = request.tuple.local_port;
+  pcb->remote_port = request.tuple.peer_port;
+  pcb->state = SYN_RCVD;
+  pcb->listener = listener.pcb();
+  pcb->callback_arg = &listener;
+  pcb->ext_args[0] = {&kPcbCallbacks, pcb};
+  pcb->ttl = listener.pcb()->ttl;
+  pcb->tos = listener.pcb()->tos;
+  pcb->rcv_nxt = request.peer_isn + 1;
+  pcb->snd_wl1 = request.peer_isn - 1;  // any window is newer
+  pcb->snd_wl2 = pcb->lastack = request.isn;
+  pcb->snd_nxt = pcb->snd_lbb = request.isn + 1;
+  pcb->snd_wnd = pcb->snd_wnd_max = request.window;
+  if (request.options.scale != SynOptions::kNoScale) {
+    pcb->snd_scale = request.options.scale;
+    pcb->rcv_scale = TCP_RCV_SCALE;
+    pcb->rcv_wnd = pcb->rcv_ann_wnd = TCP_WND;
+    tcp_set_flags(pcb, TF_WND_SCALE);
+  }
+  if (request.options.sack) tcp_set_flags(pcb, TF_SACK);
+  pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
+  pcb->mss = tcp_eff_send_mss(request.options.mss < TCP_MSS ? request.options.mss : TCP_MSS, &pcb->local_ip, &pcb->remote_ip);
+  if (request.stage < RequestTable::kRepeated) {  // RFC 6298, 3: the first round trip that is measured, unless the SYN-ACK was repeated
+    pcb->rttest = request.tick;
+    pcb->rtseq = request.isn;
+  }
+  zps_pcb_register(pcb);
+  return pcb;
+}
+
+// Whether this ACK is one that a handshake waits for, though nothing came of it now: the queue is full, memory is short, or it comes
+// from outside the window, where the answer is an ACK (RFC 9293, 3.10.7.4).
+bool Handshakes::awaits(const LwipListener& listener, const Request* request, const FourTuple& tuple, const tcp_hdr& header) noexcept {
+  SynOptions options;
+  if (request == nullptr || header.ackno != request->isn + 1) {
+    const bool may_follow = listener.full() && listener.sent_cookie_since(tcp_.now_ns() - kCookieLifeNs);
+    return may_follow || reads_cookie(listener, tuple, header, &options);
+  }
+  if (!TCP_SEQ_BETWEEN(header.seqno, request->peer_isn + 1, request->peer_isn + kSynWindow)) send_ack(*request);
+  return true;
+}
+
+// ---------------------------------------------------------------- segments for listeners and for nobody
+
+void Handshakes::input(LwipListener* listener, const tcp_hdr& header, OptionBytes options, uint32_t payload) noexcept {
+  const FourTuple tuple = tuple_of(header);
+  const unsigned flags = TCPH_FLAGS(&header);
+  Request* const request = table().find(hash(tuple), tuple);
+  if ((flags & TCP_RST) != 0) {
+    if (request != nullptr && header.seqno == request->peer_isn + 1) remove(*request);
+    return;
+  }
+  if (listener == nullptr) return send_reset(tuple, header, payload);
+  if ((flags & TCP_ACK) != 0) {
+    if ((flags & TCP_SYN) == 0 && awaits(*listener, request, tuple, header)) return;
+    return send_reset(tuple, header, payload);
+  }
+  if ((flags & (TCP_SYN | TCP_FIN)) != TCP_SYN) return;
+  if (request == nullptr) return syn(*listener, tuple, header, options);
+  if (request->stage == RequestTable::kHeld) return;
+  if (header.seqno != request->peer_isn) return send_ack(*request);
+  send_syn_ack(*request->listener, *request);
+}
+
+void Handshakes::syn(LwipListener& listener, const FourTuple& tuple, const tcp_hdr& header, OptionBytes options) noexcept {
+  const bool own = tcp_.core.neighbours.owns(tuple.peer_be);
+  const uint8_t* const mac = tcp_.core.input.source_mac();
+  if (mac == nullptr ? !own : own || (mac[0] & 1) != 0) return;  // forged
+  if (!tcp_.core.neighbours.routes(tuple.peer_be)) return;                     // nothing of the connection would reach it
+  if (!takes_connections()) return;
+  age_fresh();
+  Request request{};
+  request.tuple = tuple;
+  request.peer_isn = header.seqno;
+  request.options = parse_syn_options(options.data, options.bytes);
+  request.window = header.wnd;
+  request.listener = &listener;
+  if (mac != nullptr) memcpy(request.mac, mac, sizeof request.mac);
+  if (!listener.handshakes_full() && !table().full()) return begin(request);
+  if (listener.full() || listener.holds_some()) return;
+  listener.note_cookie(tcp_.now_ns());
+  request.isn = make_syn_cookie(tcp_.core.setup().seed, tuple, request.peer_isn, minute(), request.options);
+  send_syn_ack(listener, request);
+}
+
+// Answered at once, or held.
+void Handshakes::begin(Request& request) noexcept {
+  const bool admitted = request.listener->admits();
+  request.isn = isn_of(request.tuple);
+  request.tick = tcp_ticks;
+  request.stage = admitted ? RequestTable::kFresh : RequestTable::kHeld;
+  request.listener->count_handshake(request.stage, 1);
+  const Request& kept = table().add(hash(request.tuple), request, tcp_.now_ns());
+  if (admitted) send_syn_ack(*kept.listener, kept);
+}
+
+void Handshakes::advance(Request& request, uint64_t now_ns) noexcept {
+  request.listener->count_handshake(request.stage, -1);
+  table().advance(request, now_ns);
+  request.listener->count_handshake(request.stage, 1);
+}
+
+void Handshakes::remove(Request& request) noexcept {
+  LwipListener& listener = *request.listener;
+  listener.count_handshake(request.stage, -1);
+  if (listener.holds_some()) room_made();
+  table().remove(hash(request.tuple), request);
+}
+
+void Handshakes::forget(const LwipListener& listener) noexcept {
+  table().for_each([&](Request& request) {
+    if (request.listener == &listener) remove(request);
+  });
+}
+
+void Handshakes::recover() noexcept {
+  table().rebuild(
+      tcp_.now_ns(), [&](const Request& request) { return tcp_.tables.listeners.owns(request.listener); },
+      [&](const Request& request) {
+        request.listener->count_handshake(request.stage, 1);
+        return hash(request.tuple);
+      });
+  room_made_ = true;
+}
+
+// ---------------------------------------------------------------- time
+
+void Handshakes::age_fresh() noexcept {
+  const uint64_t now = tcp_.now_ns();
+  for (Request* oldest; (oldest = table().oldest(RequestTable::kFresh)) != nullptr && table().due(*oldest, now);) {
+    advance(*oldest, oldest->since_ns + RequestTable::kStageNs[RequestTable::kFresh]);
+    if (oldest->listener->holds_some()) room_made();
+  }
+}
+
+void Handshakes::answer_held() noexcept {
+  room_made_ = false;
+  for (Request* held = table().oldest(RequestTable::kHeld); held != nullptr;) {
+    Request* const next = table().after(*held);
+    if (held->listener->admits()) {
+      send_syn_ack(*held->listener, *held);
+      held->tick = tcp_ticks;
+      advance(*held, tcp_.now_ns());
+    }
+    held = next;
+  }
+}
+
+void Handshakes::run_due() noexcept {
+  if (table().count() == 0) [[likely]] return;
+  const uint64_t now = tcp_.now_ns();
+  age_fresh();
+  if (room_made_) answer_held();
+  for (const int stage : {RequestTable::kHeld, RequestTable::kLast}) {
+    for (Request* oldest; (oldest = table().oldest(stage)) != nullptr && table().due(*oldest, now);) remove(*oldest);
+  }
+  for (int stage = RequestTable::kLast - 1; stage >= RequestTable::kAnswered; stage--) {
+    for (Request* oldest; (oldest = table().oldest(stage)) != nullptr && table().due(*oldest, now);) {
+      send_syn_ack(*oldest->listener, *oldest);
+      advance(*oldest, now);
+    }
+  }
+}
+
+// ---------------------------------------------------------------- answers
+
+void Handshakes::send_syn_ack(const LwipListener& listener, const Request& request) noexcept {
+  ControlSegment segment{request.tuple, request.isn, request.peer_isn + 1, kSynWindow, TCP_SYN | TCP_ACK, listener.ttl(), listener.tos()};
+  uint8_t* const options = segment.options;
+  const unsigned mss = own_mss(tcp_.core);
+  uint8_t bytes = 0;
+  const auto add = [&](std::initializer_list<unsigned> list) {
+    for (const unsigned byte : list) options[bytes++] = static_cast<uint8_t>(byte);
+  };
+  add({2, 4, mss >> 8, mss & 0xff});
+  if (request.options.sack) add({1, 1, 4, 2});
+  if (request.options.scale != SynOptions::kNoScale) add({1, 3, 3, TCP_RCV_SCALE});
+  segment.option_bytes = bytes;
+  send_control_segment(tcp_.core, segment, request.mac);
+}
+
+void Handshakes::send_ack(const Request& request) noexcept {
+  const ControlSegment segment{request.tuple, request.isn + 1, request.peer_isn + 1, kSynWindow, TCP_ACK};
+  send_control_segment(tcp_.core, segment, request.mac);
+}
+
+// RFC 9293, 3.10.7.1.
+void Handshakes::send_reset(const FourTuple& tuple, const tcp_hdr& header, uint32_t payload) noexcept {
+  if (tcp_.core.input.source_mac() == nullptr && !tcp_.core.neighbours.owns(tuple.peer_be)) return;
+  if (tcp_.now_ns() - turn_ns_ >= kTurnNs) {
+    turn_ns_ = tcp_.now_ns();
+    resets_ = 0;
+  }
+  if (resets_ >= kResetsPerTurn) return;
+  resets_++;
+  const unsigned flags = TCPH_FLAGS(&header);
+  ControlSegment segment{tuple, header.ackno, 0, 0, TCP_RST};
+  if ((flags & TCP_ACK) == 0) {
+    segment.sequence = 0;
+    segment.acknowledgement = header.seqno + payload + ((flags & TCP_SYN) != 0 ? 1 : 0) + ((flags & TCP_FIN) != 0 ? 1 : 0);
+    segment.flags = TCP_RST | TCP_ACK;
+  }
+  send_control_segment(tcp_.core, segment, tcp_.core.input.source_mac());
+}
+
+}  // namespace netstack

@@ -23,6 +23,13 @@ namespace shim {
 
 inline constexpr int kWakeSlots = 512;
 
+// What is at its start level when no program of the family does anything.
+struct FamilyLevels {
+  uint32_t processes, chunks, waiters, nodes;
+  uint32_t sockets, epolls, items;
+  bool operator==(const FamilyLevels&) const = default;
+};
+
 struct alignas(64) Family {
   base::BiasedLock lock;
   std::atomic<netstack::Stack*> stack;
@@ -41,6 +48,7 @@ struct alignas(64) Family {
   std::atomic<uint32_t> on_duty;      // which process's: the tag of its slot
   uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them
   netstack::PoolLevels told;
+  FamilyLevels told_family;
   Processors processors;
   int life_fd;                        // memfd whose bytes are locked: byte 0 by who took up the duty, byte 1 + i by the process of slot i
 
@@ -53,6 +61,8 @@ struct alignas(64) Family {
 extern Family* family;
 // Of the whole mapping: the family, and behind it what files/ keeps there.
 extern const size_t shared_bytes;
+// With the lock held.
+[[nodiscard]] FamilyLevels family_levels() noexcept;
 extern base::Config config;
 extern const zps_engine* engine;
 

@@ -119,9 +119,16 @@ void tell_levels(uint64_t now) noexcept {
   if (base::log_level() != base::LogLevel::debug || now - family->told_ns < kTellEveryNs) return;
   family->told_ns = now;
   netstack::PoolLevels levels;
+  FamilyLevels own;
   {
     Guard guard;
     levels = guard.stack()->levels();
+    own = family_levels();
+  }
+  if (own != family->told_family) {
+    family->told_family = own;
+    base::log(base::LogLevel::debug, "family: %u processes, %u chunks, %u sleepers, %u watched, %u sockets, %u sets, %u registrations",
+              own.processes, own.chunks, own.waiters, own.nodes, own.sockets, own.epolls, own.items);
   }
   if (levels == family->told) return;
   family->told = levels;

@@ -103,7 +103,8 @@ void RobustLock::look(uint64_t owner, uint64_t since_last_ns, Watch* watch) noex
   if (before_ns < kTellAfterNs && watch->waited_ns >= kTellAfterNs) {
     log(LogLevel::warn, "thread %u is stopped or frozen inside the stack: the other processes wait", thread_of(owner));
   }
-  if (patience_ms() == 0 || watch->waited_ns < uint64_t{patience_ms()} * 1'000'000) return;
+  const uint64_t patience_ns = uint64_t{patience_ms()} * 1'000'000;
+  if (patience_ns == 0 || before_ns >= patience_ns || watch->waited_ns < patience_ns) return;
   log(LogLevel::warn, "thread %u has been stopped or frozen inside the stack for %u ms: its process is killed", thread_of(owner),
       patience_ms());
   (void)kernel_call(SYS_kill, thread_of(owner), SIGKILL);

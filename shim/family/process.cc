@@ -91,6 +91,7 @@ int count_connections(ProcessSlot* slot) noexcept {
 
 void become_kernel_only() noexcept {
   my_slot = &no_slot;
+  base::set_process_tag(0);
   base::log(base::LogLevel::warn, "no place for process %ld in the family: its sockets are the kernel's", kernel_call(SYS_getpid));
 }
 

@@ -2,8 +2,11 @@
 #include "stack_pair.h"
 
 #include <csignal>
+#include <random>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "tests/lib/killed.h"
 
 using namespace netstack_test;
 
@@ -323,6 +326,50 @@ TEST_F(Family, WhatNobodyHoldsIsFreed) {
   kept->release();
   pair_.pass(2000);
   client->release();
+}
+
+// Whoever recovers dies as well, anywhere on its way.
+TEST_F(Family, DeathInTheRecovery) {
+  constexpr int kSamples = 30;
+  std::mt19937 random(std::random_device{}());
+  uint64_t all_ns = 10'000'000'000;
+  for (int sample = 0; sample <= kSamples; sample++) {
+    TcpListener* listener = listen(80);
+    TcpStream* client = connect(80);
+    pair_.settle();
+    TcpStream* server = accept(*listener);
+    ASSERT_NE(nullptr, server);
+    send_text(*client, "lost");
+    const uint64_t most_ns = sample == 0 ? all_ns : random() % all_ns;
+    const auto fork_child = [] {
+      const pid_t child = fork();
+      if (child == 0) base::forget_thread_id();
+      return child;
+    };
+    const uint64_t took_ns = kill_after(most_ns, fork_child, [&] {
+      (void)pair_.server->lock.lock();
+      pair_.server->recover();
+    });
+    if (sample == 0) all_ns = took_ns;
+    {
+      netstack::StackLock lock(*pair_.server);
+      EXPECT_EQ(-ECONNRESET, read_some(*server)) << "killed after " << most_ns << " of " << all_ns << " ns";
+      server->release();
+    }
+    pair_.pass(1000);
+    client->release();
+    TcpStream* again = connect(80);
+    TcpStream* served = nullptr;
+    ASSERT_TRUE(pair_.until([&] { return (served = accept(*listener)) != nullptr; }))
+        << "killed after " << most_ns << " of " << all_ns << " ns";
+    send_text(*again, "alive");
+    pair_.settle();
+    EXPECT_EQ("alive", text_of(*served));
+    again->release();
+    served->release();
+    listener->release();
+    pair_.pass(3000, 50);
+  }
 }
 
 TEST_F(Family, DeathAtEachPointOfAConversation) {

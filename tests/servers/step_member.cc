@@ -71,7 +71,7 @@ struct Member {
 
 void Member::act(const std::string& operation) const {
   char bytes[4096] = {};
-  epoll_event event{EPOLLIN | EPOLLOUT, {.fd = connection}};
+  epoll_event event{EPOLLIN | EPOLLOUT, {.fd = -1}};
   if (operation == "close") (void)close(connection);
   if (operation == "accept") (void)accept(spare, nullptr, nullptr);
   if (operation == "read") (void)!read(connection, bytes, sizeof bytes);
@@ -182,7 +182,7 @@ int main(int, char** arguments) {
       } else if (fd == member.listener) {
         const int made = accept4(fd, nullptr, nullptr, SOCK_NONBLOCK);
         if (made >= 0) member.watch(made);
-      } else if (fd != member.connection) {
+      } else if (fd >= 0) {  // not what a victim has registered
         member.serve(fd);
       }
     }

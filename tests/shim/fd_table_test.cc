@@ -1,6 +1,7 @@
 // Descriptors, their copies and what the last close does.
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <random>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
 #include "shim_bed.h"
+#include "tests/lib/killed.h"
 
 namespace shim_test {
 namespace {
@@ -186,6 +188,34 @@ TEST(FdTable, ADeathInsideTheLockIsMended) {
     FakeStack::get().wait_until([] { return shim::family->processes.load() == 1; });
     EXPECT_EQ(call(SYS_close, near), 0);
     EXPECT_TRUE(far->end_seen) << "the count is right again";
+    EXPECT_EQ(call(SYS_close, set), 0);
+    far_close(far);
+  }
+  expect_all_closed();
+}
+
+// Whoever mends dies as well, anywhere on its way.
+TEST(FdTable, ADeathInTheMendingIsMended) {
+  constexpr int kSamples = 10;
+  std::mt19937 random(std::random_device{}());
+  uint64_t all_ns = 10'000'000'000;
+  for (int sample = 0; sample <= kSamples; sample++) {
+    Listening listening;
+    int near;
+    FakeStream* far = listening.connect(&near);
+    const long set = call(SYS_epoll_create1, 0);
+    ASSERT_EQ(control(static_cast<int>(set), EPOLL_CTL_ADD, near, EPOLLIN, 7), 0);
+    const uint64_t most_ns = sample == 0 ? all_ns : random() % all_ns;
+    const uint64_t took_ns = kill_after(most_ns, [] { return forked(); }, [] {
+      auto* guard = new shim::Guard();
+      shim::recover_family(guard->stack());
+    });
+    if (sample == 0) all_ns = took_ns;
+    far_write(far, "alive");
+    EXPECT_EQ(next_event(static_cast<int>(set)), static_cast<uint32_t>(EPOLLIN)) << "killed after " << most_ns << " of " << all_ns << " ns";
+    FakeStack::get().wait_until([] { return shim::family->processes.load() == 1; });
+    EXPECT_EQ(call(SYS_close, near), 0);
+    EXPECT_TRUE(far->end_seen);
     EXPECT_EQ(call(SYS_close, set), 0);
     far_close(far);
   }

@@ -100,7 +100,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
     read_closed_ = write_closed_ = peer_closed_ = false;
     if (error_ != 0) return -take_error();
   }
-  if (!tcp_.core.neighbours.routes(peer.address_be) || peer.port_be == 0) return peer.port_be == 0 ? -EADDRNOTAVAIL : -ENETUNREACH;
+  if (!tcp_.core.neighbours.routes(peer.address_be)) return -ENETUNREACH;
   const uint32_t own = tcp_.own_address_be();
   uint16_t port = lwip_ntohs(local_.port_be);
   if (port == 0) {
@@ -115,6 +115,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   pcb->local_ip.addr = own;
   pcb->local_port = port;
   attach(pcb);
+  read_closed_ = write_closed_ = false;
   const ip_addr_t peer_ip{peer.address_be};
   const err_t error = tcp_connect(pcb, &peer_ip, lwip_ntohs(peer.port_be), on_connected);
   if (error != ERR_OK) {
@@ -195,7 +196,13 @@ long LwipStream::shutdown(int how) noexcept {
     announce(ready());
     return 0;
   }
-  if (phase_ != Phase::connected) return -ENOTCONN;
+  if (!connected()) {
+    // inet_shutdown() takes note and wakes who waits, whatever it finds.
+    if (how != SHUT_WR) read_closed_ = true;
+    if (how != SHUT_RD) write_closed_ = true;
+    announce(ready());
+    return -ENOTCONN;
+  }
   if (how == SHUT_RD || how == SHUT_RDWR) read_closed_ = true;
   if ((how == SHUT_WR || how == SHUT_RDWR) && !write_closed_) {
     write_closed_ = true;
@@ -296,12 +303,18 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
     if (!stream->released_) stream->announce(stream->ready());
     return ERR_OK;
   }
+  if (stream->read_closed_ && (stream->pcb_->state == FIN_WAIT_1 || stream->pcb_->state == FIN_WAIT_2)) {
+    // Nobody will read it and nobody can write: RFC 1122 4.2.2.13 wants a reset (tcp_rcv_state_process() of Linux).
+    pbuf_free(p);
+    stream->abort(ECONNRESET);
+    return ERR_ABRT;
+  }
   stream->received_ns_ = stream->tcp_.now_ns();
   if ((p->flags & PBUF_FLAG_PUSH) != 0) stream->push_came_ = true;
   stream->queue_received(p);
   stream->tcp_.output.data_received();
   if (stream->received_bytes_ >= stream->low_water_) {
-    stream->announce(kReadable);
+    stream->announce(kReadable | EPOLLPRI | EPOLLRDBAND);  // as sock_def_readable(): an edge for who asks for any of these
   } else if (stream->write_closed_) {
     stream->announce(0);  // for who lingers
   }

@@ -39,7 +39,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   // TcpStream.
   [[nodiscard]] uint32_t ready() const noexcept override;
   [[nodiscard]] long connect(const SocketAddress& peer) noexcept override;
-  [[nodiscard]] bool connected() const noexcept override { return phase_ == Phase::connected; }
+  // TIME-WAIT is over for who holds the socket: what Linux keeps of it there is no socket (tcp_time_wait()).
+  [[nodiscard]] bool connected() const noexcept override { return phase_ == Phase::connected && (pcb_ == nullptr || pcb_->state != TIME_WAIT); }
   [[nodiscard]] bool connecting() const noexcept override { return phase_ == Phase::connecting; }
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;

@@ -139,7 +139,7 @@ void LwipStream::info(tcp_info* out) const noexcept {
   const tcp_pcb& p = *pcb_;
   const uint32_t in_flight = p.snd_nxt - p.lastack;
   constexpr uint32_t kTickUs = TCP_SLOW_INTERVAL * 1000;
-  out->tcpi_state = kLinuxState[p.state];
+  out->tcpi_state = kLinuxState[connected() || connecting() ? p.state : CLOSED];
   out->tcpi_retransmits = p.nrtx;
   out->tcpi_probes = p.persist_probe;
   out->tcpi_backoff = p.persist_backoff;

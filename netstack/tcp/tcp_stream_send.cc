@@ -17,6 +17,7 @@
 //  - What is held back (TCP_CORK, MSG_MORE; Linux: 200 ms at most) stays here as well: lwIP has Nagle's algorithm (RFC 9293, 3.7.4), but no cork.
 //  - The FIN goes to lwIP when everything is with lwIP, and not before: finish_sending().
 // Rejected: lwIP's own queue up to the send buffer (above); one buffer per stream (65536 streams share one arena).
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -59,8 +60,8 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   }
   const bool was_empty = written_ == acknowledged_;
   const uint64_t now_ns = was_empty ? tcp_.timers.fresh_now_ns() : tcp_.now_ns();
-  more_ = more;
   if (now_ns - received_ns_ < kDelayedAckNs) interactive_ = true;
+  if (std::any_of(parts, parts + count, [](const iovec& part) { return part.iov_len != 0; })) more_ = more;  // an empty write pushes nothing
   size_t room = write_room();
   size_t done = 0, wanted = 0;
   for (int i = 0; i < count; i++) {
@@ -361,7 +362,9 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   }
   if (tcp_is_flag_set(pcb_, TF_ACK_DELAY)) interactive_ = false;  // no answer has carried it
   const bool outstanding = written_ != acknowledged_;
-  if (outstanding && options_.user_timeout_ms > 0 && now_ns - progress_ns_ > static_cast<uint64_t>(options_.user_timeout_ms) * 1'000'000) {
+  // Asked when something was sent again or the window is probed, as on Linux: a time shorter than a delayed ACK must not end a healthy connection.
+  const bool in_doubt = outstanding && (pcb_->nrtx > 0 || pcb_->persist_backoff > 0);
+  if (in_doubt && options_.user_timeout_ms > 0 && now_ns - progress_ns_ > static_cast<uint64_t>(options_.user_timeout_ms) * 1'000'000) {
     give_up(ETIMEDOUT);
     return false;
   }

@@ -2,6 +2,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <cstddef>
+
 #include "base/syscall.h"
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
@@ -10,6 +12,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/options.h"
 #include "shim/files/routing.h"
+#include "shim/files/user_memory.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
 
@@ -55,15 +58,15 @@ void forget_failed_stream(Socket* socket) noexcept {
 // Another connect() on a socket of the stack. kPass: start anew; -EALREADY: under way.
 long connect_again(Socket* socket) noexcept {
   if (socket->stream->connecting()) return -EALREADY;
+  if (socket->connect_reported) return -EISCONN;  // whatever has become of the connection since
   if (socket->attempt_ended) {  // by the program itself: nothing is to be told
     forget_failed_stream(socket);
     return kPass;
   }
-  const bool reported = socket->connect_reported;
   const long result = connect_result(socket);
-  if (socket->stream->connected()) return reported && result == 0 ? -EISCONN : result;
+  if (socket->stream->connected()) return result;
   forget_failed_stream(socket);
-  return result == -ECONNABORTED ? kPass : result;
+  return result;
 }
 
 // Starts the handshake, with the lock held. 0 or a negative errno.
@@ -120,6 +123,14 @@ SocketAddress placeholder_port(int fd) noexcept {
   return {0, name.sin6_port};
 }
 
+// A socket with an address of the stack's can go nowhere else; but first what is no address at all.
+long unreachable(int domain, const void* address, size_t bytes) noexcept {
+  sa_family_t family = AF_UNSPEC;
+  if (bytes < sizeof family || copy_in(&family, address, sizeof family) != 0) return bytes < sizeof family ? -EINVAL : -EFAULT;
+  if (bytes < (domain == AF_INET6 ? offsetof(sockaddr_in6, sin6_scope_id) : sizeof(sockaddr_in))) return -EINVAL;
+  return family == domain ? -ENETUNREACH : -EAFNOSUPPORT;
+}
+
 }  // namespace
 
 long shim_connect(const zps_call& call) noexcept {
@@ -149,7 +160,7 @@ long shim_connect(const zps_call& call) noexcept {
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
   netstack::Stack* stack = parsed.ipv4 ? stack_towards(parsed.address.address_be) : nullptr;
   if (stack == nullptr) {
-    if (stack_bound) return -ENETUNREACH;
+    if (stack_bound) return unreachable(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]));
     Guard guard;
     socket = socket_at(fd);
     if (socket != nullptr && parsed.ipv4) {

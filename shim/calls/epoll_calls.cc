@@ -86,6 +86,12 @@ long modify_item(EpollItem* item, const zps_call& call, uint32_t events, uint64_
   if ((item->events & EPOLLEXCLUSIVE) != 0) return -EINVAL;
   if (item->in_kernel) {
     if (long error = control_placeholder(call, events, data); error != 0) return error;
+  } else if (kernel_too(item->file)) {  // it had fired when its socket went back to the kernel
+    epoll_event event{events, {.u64 = data}};
+    const long error = kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_ADD, item->fd, as_arg(&event));
+    if (error != 0) return error;
+    item->in_kernel = true;
+    item->set->kernel_items++;
   }
   item->events = events;
   item->data = data;
@@ -121,13 +127,22 @@ int kernel_events(EpollFile* set, int fd, epoll_event* events, int capacity) noe
   return got > 0 ? static_cast<int>(got) : 0;
 }
 
+// True if `data` stands for a listener on both sides, the one kind of file that is in both halves of a set: two files may have the same data.
+bool is_in_both_halves(EpollFile* set, uint64_t data) noexcept {
+  for (SetLink* link = set->items.front(); link != nullptr; link = set->items.after(link)) {
+    const auto* item = static_cast<const EpollItem*>(link);
+    if (item->in_kernel && item->data == data && item->file->kind == FileKind::socket && static_cast<const Socket*>(item->file)->dual) return true;
+  }
+  return false;
+}
+
 // Joins events[count, end) into those before: a listener on both sides may be in both halves. The number that is left.
-int merge_events(epoll_event* events, int count, int end) noexcept {
+int merge_events(EpollFile* set, epoll_event* events, int count, int end) noexcept {
   int left = count;
   for (int i = count; i < end; i++) {
     int same = 0;
     while (same < count && events[same].data.u64 != events[i].data.u64) same++;
-    if (same < count) {
+    if (same < count && is_in_both_halves(set, events[i].data.u64)) {
       events[same].events |= events[i].events;
     } else {
       events[left++] = events[i];
@@ -189,7 +204,7 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
     const int first = look_at_kernel && ready ? kernel_events(set, fd, events, static_cast<int>(capacity > 1 ? capacity / 2 : 1)) : 0;
     count = collect_ready(set, events + first, static_cast<int>(capacity) - first);
     if (count < 0) return count;
-    count = merge_events(events, first, first + count);
+    count = merge_events(set, events, first, first + count);
   }
   if (look_at_kernel && count == 0) count = kernel_events(set, fd, events, static_cast<int>(capacity));
   if (count > 0 || deadline_ns == 0) return count;

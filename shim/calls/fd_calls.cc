@@ -102,7 +102,7 @@ long stream_figure(const zps_call& call) noexcept {
     Guard guard;
     const Socket* socket = socket_at(call.arg[0]);
     if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
-    if (socket->state != SocketState::stream) return -EINVAL;
+    if (socket->state != SocketState::stream) return static_cast<unsigned>(call.arg[1]) == SIOCATMARK ? kPass : -EINVAL;
     const unsigned request = static_cast<unsigned>(call.arg[1]);
     if (request == FIONREAD) value = static_cast<int>(socket->stream->readable_bytes());
     if (request == SIOCOUTQ) value = static_cast<int>(socket->stream->unsent_bytes());

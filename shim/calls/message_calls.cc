@@ -1,4 +1,5 @@
 // sendmsg, recvmsg and their many-message forms.
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <climits>
@@ -6,6 +7,7 @@
 #include "base/clock.h"
 #include "shim/calls/calls.h"
 #include "shim/calls/page_zero_pointers.h"
+#include "shim/family/family.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/stream_io.h"
 #include "shim/files/user_memory.h"
@@ -91,6 +93,19 @@ long receive_message(int fd, msghdr* user, int flags) noexcept {
 // The result of a many-message call: messages done, or the first one's error.
 long so_far(unsigned done, long error) noexcept { return done > 0 ? static_cast<long>(done) : error; }
 
+// recvmmsg() tells of an error before it takes any message, and leaves the one behind the messages it has for the next call.
+long error_first(int fd) noexcept {
+  Guard guard;
+  const Socket* socket = socket_at(fd);
+  return socket != nullptr && socket->state == SocketState::stream ? -socket->stream->take_error() : 0;
+}
+
+bool only_error_is_left(int fd) noexcept {
+  Guard guard;
+  const Socket* socket = socket_at(fd);
+  return socket != nullptr && socket->state == SocketState::stream && socket->stream->readable_bytes() == 0 && (socket->stream->ready() & EPOLLERR) != 0;
+}
+
 }  // namespace
 
 long shim_sendmsg(const zps_call& call) noexcept {
@@ -130,7 +145,11 @@ long shim_recvmmsg(const zps_call& call) noexcept {
     if (timeout.tv_sec < 0 || timeout.tv_nsec < 0 || timeout.tv_nsec >= 1'000'000'000) return -EINVAL;
     end = base::monotonic_ns() + static_cast<uint64_t>(timeout.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(timeout.tv_nsec);
   }
+  if ((flags & MSG_ERRQUEUE) == 0) {
+    if (const long error = error_first(static_cast<int>(call.arg[0])); error != 0) return error;
+  }
   for (unsigned i = 0; i < count; i++) {
+    if (i > 0 && only_error_is_left(static_cast<int>(call.arg[0]))) return i;
     const long result = receive_message(static_cast<int>(call.arg[0]), &messages[i].msg_hdr, flags & ~MSG_WAITFORONE);
     if (result == kPass) return i == 0 ? kPass : static_cast<long>(i);
     if (result < 0) return so_far(i, result);

@@ -1,6 +1,7 @@
 // getsockopt and setsockopt by the option table.
 #include <netinet/in.h>
 #include <linux/tcp.h>  // as netstack/: the C library's tcp_info is shorter
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -9,6 +10,7 @@
 #include "shim/family/family.h"
 #include "shim/calls/ledger.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/epoll_file.h"
 #include "shim/files/options.h"
 #include "shim/files/user_memory.h"
 
@@ -54,6 +56,15 @@ int old_name(int level, int name) noexcept {
   return name == SO_RCVTIMEO_NEW ? SO_RCVTIMEO : name == SO_SNDTIMEO_NEW ? SO_SNDTIMEO : name;
 }
 
+// sk_setsockopt() calls sk_write_space(): an edge for who waits to write, whether there is more room or not.
+void announce_space(Socket* socket) noexcept {
+  netstack::Pollable* source = file_pollable(socket);
+  if (source == nullptr) return;
+  for (netstack::Observer* observer = source->observers.front(); observer != nullptr; observer = source->observers.after(observer)) {
+    observer->on_ready(*source, EPOLLOUT | EPOLLWRNORM);
+  }
+}
+
 // Brings a value that the placeholder has accepted to the stack's endpoint.
 long follow(int fd, const OptionRow& row, int index, const void* user) noexcept {
   int value = 0;
@@ -67,6 +78,7 @@ long follow(int fd, const OptionRow& row, int index, const void* user) noexcept 
   if (row.kind == OptionKind::receive_timeout) socket->receive_timeout_ns = timeout_ns;
   if (row.kind == OptionKind::send_timeout) socket->send_timeout_ns = timeout_ns;
   if (row.option == netstack::TcpOption::receive_low_water) socket->receive_low_water = static_cast<uint32_t>(value);
+  if (row.kind == OptionKind::half && row.option == netstack::TcpOption::send_buffer_bytes) announce_space(socket);
   if (!for_stack) return 0;
   if (socket->stream != nullptr) return socket->stream->set_option(row.option, value);
   if (socket->listener != nullptr) return socket->listener->set_option(row.option, value);
@@ -81,11 +93,13 @@ long shim_setsockopt(const zps_call& call) noexcept {
   const int level = static_cast<int>(call.arg[1]);
   const int name = old_name(level, static_cast<int>(call.arg[2]));
   SocketState state;
+  bool has_port;
   {
     Guard guard;
     const Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
     state = socket->state;
+    has_port = socket->domain == AF_INET6 && state == SocketState::stream && (socket->stream->connected() || socket->stream->connecting());
   }
   const int index = find_option(level, name);
   if (index < 0) {
@@ -93,6 +107,7 @@ long shim_setsockopt(const zps_call& call) noexcept {
     log_once(&said_set, "setsockopt option %ld is not supported on the stack's sockets", name);
     return -ENOPROTOOPT;
   }
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && has_port) return -EINVAL;  // ipv6_setsockopt(); the placeholder may have none
   const long result = kernel_call(SYS_setsockopt, fd, level, call.arg[2], call.arg[3], call.arg[4]);
   if (result != 0) return result;
   return follow(fd, option_rows().first[index], index, reinterpret_cast<const void*>(call.arg[3]));

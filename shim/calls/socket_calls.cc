@@ -1,6 +1,7 @@
 // socket, bind, listen, accept, shutdown and the names of sockets.
 //
 // A socket is undecided until connect() or listen(): until then its placeholder answers everything.
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -55,6 +56,12 @@ long reserve_port(int fd, int domain, SocketAddress* address) noexcept {
   ParsedAddress chosen;
   if (placeholder_name(fd, &chosen) == 0) address->port_be = chosen.address.port_be;
   return 0;
+}
+
+// What bind() says about a socket that has a name already: Linux looks at the address first. The placeholder may have none.
+long refuse_bind(const zps_call& call) noexcept {
+  const long error = kernel_call(SYS_bind, call.arg[0], call.arg[1], call.arg[2]);
+  return error != 0 ? error : -EINVAL;
 }
 
 void give_to_kernel(int fd, Socket* socket) noexcept {
@@ -259,18 +266,19 @@ long shim_bind(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
   int domain;
+  bool has_name;
   {
     Guard guard;
     Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
-    if (socket->state != SocketState::undecided || socket->stack_bound) return -EINVAL;
     domain = socket->domain;
+    has_name = socket->state != SocketState::undecided || socket->stack_bound;
   }
   ParsedAddress parsed;
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
-  if (!parsed.ipv4 || parsed.wildcard) return kPass;
-  netstack::Stack* stack = stack_at(parsed.address.address_be);
-  if (stack == nullptr) return kPass;
+  if (!parsed.ipv4 || parsed.wildcard) return has_name ? refuse_bind(call) : kPass;
+  if (stack_at(parsed.address.address_be) == nullptr) return has_name ? refuse_bind(call) : kPass;
+  if (has_name) return -EINVAL;
   if (long error = reserve_port(fd, domain, &parsed.address); error != 0) return error;
   Guard guard;
   Socket* socket = socket_at(fd);
@@ -342,6 +350,7 @@ long shim_shutdown(const zps_call& call) noexcept {
   if (socket == nullptr) return kPass;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   if (socket->state == SocketState::stream) {
+    if (!socket->stream->connecting()) socket->connect_reported = true;  // inet_shutdown() takes note as connect() would
     const bool connecting = socket->stream->connecting();
     const long result = socket->stream->shutdown(how);
     if (connecting && result == 0) socket->attempt_ended = true;
@@ -360,6 +369,11 @@ long shim_shutdown(const zps_call& call) noexcept {
   socket->state = SocketState::undecided;
   const bool dual = socket->dual;
   socket->dual = false;
+  registrations_return(socket);  // the placeholder answers again, and blocks if the program wants it
+  if (dual && !socket->nonblocking) {
+    const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);
+    if (flags >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, flags & ~static_cast<long>(O_NONBLOCK));
+  }
   return dual ? kPass : 0;
 }
 

@@ -3,6 +3,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
+
 #include "base/syscall.h"
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
@@ -39,6 +41,8 @@ long vector_call(const zps_call& call, bool receive, int flags) noexcept {
   const long count = static_cast<long>(static_cast<unsigned long>(call.arg[2]) > INT32_MAX ? -1 : call.arg[2]);
   Parts parts;
   if (long error = parts.load(reinterpret_cast<const iovec*>(call.arg[1]), count); error != 0) return error;
+  // Nothing to move does not reach the socket (vfs_readv(), vfs_writev()), whatever its state.
+  if (std::all_of(parts.data(), parts.data() + parts.count(), [](const iovec& part) { return part.iov_len == 0; })) return 0;
   return receive ? receive_parts(fd, parts.data(), parts.count(), flags) : send_parts(fd, parts.data(), parts.count(), flags);
 }
 
@@ -58,6 +62,7 @@ long shim_read(const zps_call& call) noexcept {
   if (peek(call.arg[0]) == nullptr || is_epoll(call.arg[0])) return kPass;
   iovec part;
   if (long error = one_part(call.arg[1], call.arg[2], &part); error != 0) return error;
+  if (part.iov_len == 0) return 0;  // as sock_read_iter()
   return receive_parts(static_cast<int>(call.arg[0]), &part, 1, 0);
 }
 

@@ -103,8 +103,11 @@ int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
     if ((item->events & EPOLLONESHOT) != 0) {
       item->armed = false;
       if (item->in_kernel) {
-        epoll_event off{EPOLLONESHOT, {.u64 = item->data}};
-        (void)kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_MOD, item->fd, as_arg(&off));
+        // Out of the kernel's half: of a rearmed mask without events it would still tell HUP. EPOLL_CTL_MOD brings it back.
+        epoll_event unused{};
+        (void)kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_DEL, item->fd, as_arg(&unused));
+        item->in_kernel = false;
+        if (set->kernel_items > 0) set->kernel_items--;
       }
     } else if (!item->edge()) {
       again.push_back(item);
@@ -152,8 +155,9 @@ void registrations_return(File* file) noexcept {
     EpollItem* item = static_cast<EpollItem*>(link);
     item->netstack::Observer::unlink();
     item->ReadyLink::unlink();
-    if (item->in_kernel || peek(item->fd) != file) continue;
-    epoll_event event{item->armed ? item->events : static_cast<uint32_t>(EPOLLONESHOT), {.u64 = item->data}};
+    // Of one that has fired the kernel would tell HUP: it comes back with EPOLL_CTL_MOD.
+    if (item->in_kernel || !item->armed || peek(item->fd) != file) continue;
+    epoll_event event{item->events, {.u64 = item->data}};
     if (kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_ADD, item->fd, as_arg(&event)) != 0) continue;
     item->in_kernel = true;
     item->set->kernel_items++;

@@ -44,7 +44,7 @@ class PollCondition final : public Condition {
 
   long check() noexcept override {
     for (int i = 0; i < request_.count; i++) {
-      if (stack_level(request_.fds[i]) != 0) return 1;
+      if (stack_level(request_.fds[i]) != 0 || goes_to_kernel(i)) return 1;
     }
     return -EAGAIN;
   }
@@ -81,6 +81,17 @@ class PollCondition final : public Condition {
   }
 
  private:
+  // A listener that was shut down, or a connection that failed, while this poll() sleeps: its placeholder answers from now on.
+  bool goes_to_kernel(int i) noexcept {
+    const int fd = request_.fds[i].fd;
+    if (fd < 0 || request_.copies[i].fd >= 0 || peek(fd) == nullptr) return false;
+    const Socket* socket = socket_at(fd);
+    if (socket == nullptr || socket->state != SocketState::undecided) return false;
+    request_.copies[i].fd = fd;
+    kernel_side_ = true;
+    return true;
+  }
+
   const PollRequest& request_;
   bool kernel_side_ = false;
 };

@@ -1,0 +1,193 @@
+// The agent's loop, and the call into it.
+#include "tests/diff/random/agent.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+#include <vector>
+
+namespace random_sequences {
+namespace {
+
+constexpr uint64_t kPatienceUs = 3'000'000;
+constexpr int kMostBytes = 65536;
+constexpr short kAllEvents = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRNORM;
+
+std::set<int> opened;
+std::vector<char> buffer(kMostBytes);
+
+[[noreturn]] void fail(const char* what) {
+  perror(what);
+  exit(3);
+}
+
+sockaddr_in address(const char* variable, uint32_t port) {
+  sockaddr_in made{};
+  made.sin_family = AF_INET;
+  made.sin_port = htons(static_cast<uint16_t>(port));
+  const char* text = getenv(variable);
+  if (text == nullptr || inet_pton(AF_INET, text, &made.sin_addr) != 1) fail(variable);
+  return made;
+}
+
+uint32_t local_port(int fd) {
+  sockaddr_in name{};
+  socklen_t bytes = sizeof name;
+  return getsockname(fd, reinterpret_cast<sockaddr*>(&name), &bytes) == 0 ? ntohs(name.sin_port) : 0;
+}
+
+bool await(int fd, const Arrival& before) {
+  const uint64_t end = now_us() + kPatienceUs;
+  for (int turn = 0; !has_arrived(fd, before); turn++) {
+    if (now_us() > end) return false;
+    pollfd one{fd, 0, 0};
+    (void)poll(&one, 0, turn < 20 ? 0 : 1);
+  }
+  return true;
+}
+
+int new_socket() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) fail("socket");
+  const int on = 1;
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  opened.insert(fd);
+  return fd;
+}
+
+int do_listen(AgentReply* reply) {
+  const int fd = new_socket();
+  sockaddr_in any = address("ZPS_TEST_PEER", 0);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0 || listen(fd, 16) != 0) fail("listen");
+  reply->port = local_port(fd);
+  return fd;
+}
+
+int do_connect(uint32_t port, AgentReply* reply) {
+  const int fd = new_socket();
+  const sockaddr_in to = address("ZPS_TEST_SELF", port);
+  const int result = connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+  reply->error = result == 0 ? 0 : errno;
+  reply->port = local_port(fd);
+  return fd;
+}
+
+int do_accept(int listener, AgentReply* reply) {
+  sockaddr_in who{};
+  socklen_t bytes = sizeof who;
+  pollfd one{listener, POLLIN, 0};
+  (void)poll(&one, 1, static_cast<int>(kPatienceUs / 1000));  // the tester asks when somebody is there
+  const int fd = accept4(listener, reinterpret_cast<sockaddr*>(&who), &bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) return fd;
+  const int on = 1;
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  opened.insert(fd);
+  reply->port = ntohs(who.sin_port);
+  return fd;
+}
+
+int do_send(const AgentRequest& request) {
+  const unsigned bytes = static_cast<unsigned>(std::min(request.a, kMostBytes));
+  fill(buffer.data(), bytes, static_cast<unsigned>(request.b));
+  return static_cast<int>(send(request.fd, buffer.data(), bytes, MSG_NOSIGNAL | MSG_DONTWAIT));
+}
+
+int do_receive(const AgentRequest& request, AgentReply* reply) {
+  const ssize_t got = recv(request.fd, buffer.data(), static_cast<size_t>(std::min(request.a, kMostBytes)), MSG_DONTWAIT);
+  if (got > 0) reply->digest = digest(buffer.data(), static_cast<unsigned>(got));
+  return static_cast<int>(got);
+}
+
+int do_close(int fd, bool reset) {
+  linger now{1, 0};
+  if (reset) (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  opened.erase(fd);
+  return close(fd);
+}
+
+int do_forget() {
+  while (!opened.empty()) (void)do_close(*opened.begin(), true);
+  return 0;
+}
+
+void run(const AgentRequest& request, AgentReply* reply) {
+  errno = 0;
+  switch (request.call) {
+    case AgentCall::listen: reply->result = do_listen(reply); return;
+    case AgentCall::connect: reply->result = do_connect(static_cast<uint32_t>(request.a), reply); return;
+    case AgentCall::accept: reply->result = do_accept(request.fd, reply); break;
+    case AgentCall::send: reply->result = do_send(request); break;
+    case AgentCall::receive: reply->result = do_receive(request, reply); break;
+    case AgentCall::shutdown: reply->result = shutdown(request.fd, request.a); break;
+    case AgentCall::close: reply->result = do_close(request.fd, false); break;
+    case AgentCall::reset: reply->result = do_close(request.fd, true); break;
+    case AgentCall::look: reply->result = 0; break;
+    case AgentCall::forget: reply->result = do_forget(); break;
+  }
+  reply->error = reply->result < 0 ? errno : 0;
+}
+
+void serve(int control) {
+  AgentRequest request;
+  while (recv(control, &request, sizeof request, 0) == static_cast<ssize_t>(sizeof request)) {
+    AgentReply reply{};
+    reply.arrived = request.fd < 0 || await(request.fd, request.before);
+    if (request.fd >= 0) {
+      pollfd one{request.fd, kAllEvents, 0};
+      (void)poll(&one, 1, 0);
+      reply.revents = one.revents;
+      reply.unread = unread_bytes(request.fd);
+    }
+    run(request, &reply);
+    if (send(control, &reply, sizeof reply, MSG_NOSIGNAL) < 0) break;
+  }
+  (void)do_forget();
+  close(control);
+}
+
+}  // namespace
+
+Agent::Agent(const char* control) : control_(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  snprintf(name.sun_path, sizeof name.sun_path, "%s", control);
+  if (control_ < 0 || connect(control_, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0) fail(control);
+}
+
+AgentReply Agent::call(AgentCall call, int fd, int a, int b, const Arrival& before) {
+  const AgentRequest request{call, fd, a, b, before};
+  AgentReply reply{};
+  if (send(control_, &request, sizeof request, MSG_NOSIGNAL) < 0) fail("agent");
+  ssize_t got;
+  do got = recv(control_, &reply, sizeof reply, 0);
+  while (got < 0 && errno == EINTR);
+  if (got != static_cast<ssize_t>(sizeof reply)) fail("agent");
+  return reply;
+}
+
+void serve_as_agent(const char* control) {
+  signal(SIGPIPE, SIG_IGN);
+  const int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  snprintf(name.sun_path, sizeof name.sun_path, "%s.new", control);
+  // Who waits for the name may connect as soon as it is there.
+  if (bind(listener, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0 || listen(listener, 1) != 0 ||
+      rename(name.sun_path, control) != 0)
+    fail(control);
+  while (true) serve(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+}
+
+}  // namespace random_sequences

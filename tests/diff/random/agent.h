@@ -1,0 +1,56 @@
+// The other end of the wire: a process that does over its own sockets what the tester asks for through a unix SEQPACKET socket.
+//
+// Its sockets do not block, and before it acts on one it waits until everything the program under test has done has arrived there.
+#pragma once
+
+#include <cstdint>
+
+#include "tests/diff/random/arrival.h"
+
+namespace random_sequences {
+
+enum class AgentCall : uint32_t {
+  listen,    // -> fd, port
+  connect,   // a: port of the program under test -> fd, port
+  accept,    // fd -> fd, port of who came
+  send,      // fd, a: bytes, b: origin
+  receive,   // fd, a: most bytes -> digest
+  shutdown,  // fd, a: how
+  close,     // fd
+  reset,     // fd: close with linger 0
+  look,      // fd
+  forget     // closes everything
+};
+
+struct AgentRequest {
+  AgentCall call;
+  int32_t fd;
+  int32_t a, b;
+  Arrival before;
+};
+
+// `result` and `error` are those of the system call; `revents` and `unread` how the socket stood before it.
+struct AgentReply {
+  int32_t result;
+  int32_t error;
+  uint32_t port;
+  uint32_t digest;
+  int32_t revents;
+  uint32_t unread;
+  bool arrived;
+};
+
+// The tester's side.
+class Agent {
+ public:
+  explicit Agent(const char* control);
+  AgentReply call(AgentCall call, int fd, int a = 0, int b = 0, const Arrival& before = {});
+
+ private:
+  int control_;
+};
+
+// Serves one tester after the other. Does not return.
+[[noreturn]] void serve_as_agent(const char* control);
+
+}  // namespace random_sequences

@@ -1,0 +1,49 @@
+// Looking at sockets without changing them.
+#include "tests/diff/random/arrival.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+
+namespace random_sequences {
+
+int tcp_state(int fd) {
+  tcp_info info{};
+  socklen_t bytes = sizeof info;
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 ? info.tcpi_state : -1;
+}
+
+uint32_t unread_bytes(int fd) {
+  int count = 0;
+  return ioctl(fd, FIONREAD, &count) == 0 ? static_cast<uint32_t>(count) : 0;
+}
+
+bool has_arrived(int fd, const Arrival& arrival) {
+  const int state = tcp_state(fd);
+  if (state == TCP_CLOSE || state < 0) return true;
+  if (arrival.closed) return false;
+  if (arrival.connected && (state == TCP_SYN_SENT || state == TCP_SYN_RECV)) return false;
+  if (arrival.fin && state != TCP_CLOSE_WAIT && state != TCP_LAST_ACK && state != TCP_CLOSING && state != TCP_TIME_WAIT) return false;
+  return arrival.unread_bytes == 0 || unread_bytes(fd) >= arrival.unread_bytes;
+}
+
+uint64_t now_us() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
+}
+
+void fill(char* data, unsigned bytes, unsigned origin) {
+  for (unsigned i = 0; i < bytes; i++) data[i] = static_cast<char>(origin * 37 + i + (i >> 8) * 13);
+}
+
+uint32_t digest(const void* data, unsigned bytes) {
+  const auto* at = static_cast<const unsigned char*>(data);
+  uint32_t hash = 2166136261u;
+  for (unsigned i = 0; i < bytes; i++) hash = (hash ^ at[i]) * 16777619u;
+  return hash;
+}
+
+}  // namespace random_sequences

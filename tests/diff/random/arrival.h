@@ -1,0 +1,31 @@
+// What must have reached an end of a connection before an operation there has a determined result.
+//
+// Both processes of a test look at their own ends only; what the other end has done comes from the tester's books (world.h).
+#pragma once
+
+#include <cstdint>
+
+namespace random_sequences {
+
+struct Arrival {
+  uint32_t unread_bytes = 0;  // at least so many wait to be read
+  bool connected = false;     // the handshake is over, one way or the other
+  bool fin = false;           // the other side has ended its stream
+  bool closed = false;        // nothing will come any more in either direction: by reset, or both streams have ended
+};
+
+// True if all of it has been seen at this descriptor, or nothing more can come.
+bool has_arrived(int fd, const Arrival& arrival);
+
+// The TCP state (tcp_info's), -1 if it has none.
+int tcp_state(int fd);
+// FIONREAD, 0 if there is no answer.
+uint32_t unread_bytes(int fd);
+
+uint64_t now_us();
+
+// Fills with bytes that tell `origin` and their place; text that names what was read.
+void fill(char* data, unsigned bytes, unsigned origin);
+uint32_t digest(const void* data, unsigned bytes);
+
+}  // namespace random_sequences

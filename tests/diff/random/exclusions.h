@@ -1,0 +1,18 @@
+// What the tester leaves out because it is known to differ: each entry names its row of docs/differences.md, and the trace shows where it
+// was met.
+//
+// Socket options have entries of their own in the table of options (operation.cc).
+#pragma once
+
+namespace random_sequences {
+
+constexpr char kSourceAddress[] = "source-address";  // connect() across the sides from a bound address
+constexpr char kAcceptOrder[] = "accept-order";      // both sides' connections in one accept queue
+constexpr char kFailedConnect[] = "failed-connect";  // getsockname() and listen() after a connect() that failed
+constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection that has ended
+
+constexpr char kPortInUse[] = "port-in-use";  // bind() to a port that only connections use
+
+constexpr const char* kExclusions[] = {kSourceAddress, kAcceptOrder, kFailedConnect, kDeadBind, kPortInUse};
+
+}  // namespace random_sequences

@@ -1,0 +1,13 @@
+// Makes the sequence of a world out of a seed and the world's number.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tests/diff/random/operation.h"
+
+namespace random_sequences {
+
+std::vector<Operation> generate(uint64_t seed, uint64_t world);
+
+}  // namespace random_sequences

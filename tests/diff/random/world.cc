@@ -1,0 +1,312 @@
+// Slots, books, settling and the trace.
+#include "tests/diff/random/world.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace random_sequences {
+namespace {
+
+constexpr uint64_t kPatienceUs = 2'000'000;
+constexpr uint16_t kFirstFixedPort = 2000;
+constexpr uint16_t kFixedPortRange = 28'000;  // below the ephemeral ports
+
+in_addr_t address_in(const char* variable) {
+  const char* text = getenv(variable);
+  return text == nullptr ? INADDR_NONE : inet_addr(text);
+}
+
+// What the address classes are in this run, in network order.
+struct Addresses {
+  in_addr_t self = address_in("ZPS_TEST_SELF");
+  in_addr_t peer = address_in("ZPS_TEST_PEER");
+  // In the wire's network, but nobody is there.
+  in_addr_t nobody = (self & htonl(0xffff'ff00)) | htonl(77);
+  // No address of this machine, in no network of it.
+  in_addr_t foreign = htonl(0xc633'6401);
+};
+
+const Addresses& addresses() {
+  static const Addresses all;
+  return all;
+}
+
+in_addr_t address_be(int kind) {
+  switch (kind) {
+    case kSelf:
+    case kSelfMapped: return addresses().self;
+    case kPeer: return addresses().peer;
+    case kLoop:
+    case kLoopMapped: return htonl(INADDR_LOOPBACK);
+    case kNobody: return addresses().nobody;
+    case kForeign: return addresses().foreign;
+    default: return INADDR_ANY;
+  }
+}
+
+std::string word_of(in_addr_t address) {
+  if (address == INADDR_ANY) return "any";
+  if (address == addresses().self) return "self";
+  if (address == addresses().peer) return "peer";
+  if (address == htonl(INADDR_LOOPBACK)) return "loop";
+  if (address == addresses().nobody) return "nobody";
+  in_addr text{address};
+  return inet_ntoa(text);
+}
+
+}  // namespace
+
+volatile int sigpipe_count = 0;
+
+bool is_nonblocking(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  return flags >= 0 && (flags & O_NONBLOCK) != 0;
+}
+
+short level(int fd, short events) {
+  pollfd one{fd, events, 0};
+  return poll(&one, 1, 0) > 0 ? one.revents : static_cast<short>(0);
+}
+
+void await_acknowledged(int fd) {
+  int count = 0;
+  for (int turn = 0; turn < 100 && ioctl(fd, SIOCOUTQ, &count) == 0 && count > 0; turn++) {
+    (void)level(fd, 0);
+    const timespec pause{0, 100'000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+  }
+}
+
+World::World(Agent& the_agent, uint64_t number) : agent(the_agent), number_(number) { std::fill(fds_, fds_ + kSlots, -1); }
+
+World::~World() = default;
+
+void World::run(const Operation& operation) {
+  if (lost_) return;
+  const int before = sigpipe_count;
+  trace_ += to_text(operation);
+  row_of(operation.kind).run(*this, operation.args);
+  if (sigpipe_count != before) note(" SIGPIPE %d", sigpipe_count - before);
+  trace_ += '\n';
+  step++;
+}
+
+void World::finish() {
+  run({Kind::look, {}});
+  for (int slot = 0; slot < kPeerSlots; slot++) {
+    if (peers[slot].fd >= 0) run({Kind::peer_look, {slot}});
+  }
+  const linger now{1, 0};
+  for (int slot = 0; slot < kSlots; slot++) {
+    if (files_[slot] == nullptr) continue;
+    if (files_[slot]->kind == FileKind::stream) (void)setsockopt(fds_[slot], SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    (void)close(fds_[slot]);
+    files_[slot] = nullptr;
+    fds_[slot] = -1;
+  }
+  (void)agent.call(AgentCall::forget, -1);
+}
+
+void World::hold(int slot, int fd, std::shared_ptr<File> file) {
+  if (files_[slot] != nullptr) (void)close_slot(slot);
+  fds_[slot] = fd;
+  file->fd = fd;
+  files_[slot] = std::move(file);
+}
+
+void World::replace(int slot, std::shared_ptr<File> file) { files_[slot] = std::move(file); }
+
+int World::close_slot(int slot) {
+  std::shared_ptr<File> file = std::move(files_[slot]);
+  files_[slot] = nullptr;
+  const bool had_unread = file->kind == FileKind::stream && file.use_count() == 1 && unread_bytes(fds_[slot]) > 0;
+  if (had_unread) await_acknowledged(fds_[slot]);
+  const int result = close(fds_[slot]);
+  fds_[slot] = -1;
+  if (file.use_count() == 1) {
+    released(file, had_unread);
+  } else {
+    find_descriptor(file);
+  }
+  return result;
+}
+
+void World::find_descriptor(const std::shared_ptr<File>& file) {
+  file->fd = -1;
+  for (int other = 0; other < kSlots; other++) {
+    if (files_[other] == file) file->fd = fds_[other];
+  }
+}
+
+void World::released(const std::shared_ptr<File>& file, bool had_unread) {
+  if (file->kind == FileKind::listener) forget_waiting(file.get());
+  End* end = file->end;
+  if (end == nullptr) return;
+  end->file = nullptr;
+  end->gone = end->fin = true;
+  if (end->listener != nullptr) end->listener = nullptr;
+  if (end->other != nullptr) {
+    if (had_unread || file->linger_zero) end->other->reset = true;
+    settle(end->other);
+  }
+}
+
+// A listener that ends resets whoever it has not accepted.
+void World::forget_waiting(File* listener) {
+  for (End* end : listener->waiting) {
+    end->listener = nullptr;
+    end->reset = true;
+    settle(end);
+  }
+  listener->waiting.clear();
+}
+
+File* World::listener_at(int address, uint16_t port) {
+  for (int slot = 0; slot < kSlots; slot++) {
+    File* one = files_[slot].get();
+    if (one != nullptr && one->kind == FileKind::listener && one->port == port && answers(*one, address)) return one;
+  }
+  return nullptr;
+}
+
+bool World::was_used(uint16_t port) const {
+  return std::any_of(ends_.begin(), ends_.end(), [port](const End& end) { return end.local_port == port; });
+}
+
+bool World::port_is_listened_at(uint16_t port) const {
+  return std::any_of(files_, files_ + kSlots,
+                     [port](const auto& file) { return file != nullptr && file->kind == FileKind::listener && file->port == port; });
+}
+
+bool World::answers(const File& listener, int address) const {
+  if (address == kPeer || address == kNobody || address == kForeign) return false;
+  if (address == kLoop6 || address == kAny6) return listener.family != AF_INET && listener.address_be == 0;
+  const in_addr_t wanted = address == kAny ? htonl(INADDR_LOOPBACK) : address_be(address);  // connect() to no address goes to the loopback
+  return listener.family != AF_INET6 && (listener.address_be == 0 || listener.address_be == wanted);
+}
+
+void World::note_sent(End* end, unsigned moved) {
+  if (end == nullptr || moved == 0) return;
+  end->sent += moved;
+  End* other = end->other;
+  // Who is closed answers data with a reset, and so does who has shut down both streams (RFC 1122 4.2.2.13).
+  if (other != nullptr && (other->gone || (other->fin && other->shut_read))) end->reset = other->reset = true;
+}
+
+Arrival World::expected_at(const End& end) const {
+  Arrival expected;
+  expected.connected = end.answered;
+  const End* other = end.other;
+  expected.closed = end.reset || (other != nullptr && end.fin && other->fin);
+  if (other == nullptr) return expected;
+  expected.fin = other->fin;
+  expected.unread_bytes = other->sent - end.read;
+  return expected;
+}
+
+void World::settle(End* end) {
+  if (end == nullptr || end->file == nullptr || lost_) return;
+  const Arrival expected = expected_at(*end);
+  const int fd = end->file->fd;
+  const uint64_t deadline = now_us() + kPatienceUs;
+  for (int turn = 0; !has_arrived(fd, expected); turn++) {
+    if (end->reader_is_over != nullptr && end->reader_is_over()) return;
+    if (now_us() > deadline) {
+      note(" (not arrived: state %d, %u of %u unread)", tcp_state(fd), unread_bytes(fd), expected.unread_bytes);
+      lost_ = true;
+      return;
+    }
+    (void)level(fd, 0);
+    if (turn < 20) continue;
+    const timespec pause{0, 20'000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+  }
+}
+
+void World::settle_all() {
+  for (End& end : ends_) settle(&end);
+}
+
+uint16_t World::fixed_port(int index) const {
+  return static_cast<uint16_t>(kFirstFixedPort + (number_ * kFixedPorts + static_cast<uint64_t>(index)) % kFixedPortRange);
+}
+
+unsigned World::address(int kind, uint16_t port, sockaddr_storage* out) const {
+  memset(out, 0, sizeof *out);
+  if (kind < kAny6) {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(out);
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(port);
+    v4->sin_addr.s_addr = address_be(kind);
+    return sizeof *v4;
+  }
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(out);
+  v6->sin6_family = AF_INET6;
+  v6->sin6_port = htons(port);
+  if (kind == kLoop6) v6->sin6_addr = in6addr_loopback;
+  if (kind == kSelfMapped || kind == kLoopMapped) {
+    v6->sin6_addr.s6_addr[10] = v6->sin6_addr.s6_addr[11] = 0xff;
+    const in_addr_t v4 = address_be(kind);
+    memcpy(v6->sin6_addr.s6_addr + 12, &v4, sizeof v4);
+  }
+  return sizeof *v6;
+}
+
+std::string World::name_of(const sockaddr_storage& name, unsigned bytes, uint16_t expected_port) const {
+  std::string text;
+  uint16_t port = 0;
+  if (name.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(name);
+    text = word_of(v4.sin_addr.s_addr);
+    port = ntohs(v4.sin_port);
+  } else if (name.ss_family == AF_INET6) {
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(name);
+    in_addr_t mapped;
+    memcpy(&mapped, v6.sin6_addr.s6_addr + 12, sizeof mapped);
+    if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr)) text = word_of(mapped) + "46";
+    else text = IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr) ? "any6" : IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) ? "loop6" : "other6";
+    port = ntohs(v6.sin6_port);
+  } else {
+    return "family " + std::to_string(name.ss_family) + "/" + std::to_string(bytes);
+  }
+  text += ':';
+  for (int i = 0; i < kFixedPorts; i++) {
+    if (port == fixed_port(i)) return text + "fixed" + std::to_string(i) + "/" + std::to_string(bytes);
+  }
+  text += port == 0 ? "0" : port == expected_port ? "expected" : expected_port == 0 ? "some" : "unexpected";
+  return text + "/" + std::to_string(bytes);
+}
+
+void World::note(const char* format, ...) {
+  char text[400];
+  va_list list;
+  va_start(list, format);
+  vsnprintf(text, sizeof text, format, list);
+  va_end(list);
+  trace_ += text;
+}
+
+void World::note_result(long result) {
+  if (result >= 0) {
+    note(" = %ld", result);
+    return;
+  }
+  const char* name = strerrorname_np(errno);
+  note(" = %s", name == nullptr ? "?" : name);
+}
+
+}  // namespace random_sequences

@@ -350,7 +350,7 @@ long shim_shutdown(const zps_call& call) noexcept {
   if (socket == nullptr) return kPass;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   if (socket->state == SocketState::stream) {
-    if (!socket->stream->connecting()) socket->connect_reported = true;  // inet_shutdown() takes note as connect() would
+    if (!socket->stream->connecting() && !socket->attempt_ended) socket->connect_reported = true;  // inet_shutdown() takes note as connect() would
     const bool connecting = socket->stream->connecting();
     const long result = socket->stream->shutdown(how);
     if (connecting && result == 0) socket->attempt_ended = true;

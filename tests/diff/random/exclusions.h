@@ -11,8 +11,9 @@ constexpr char kAcceptOrder[] = "accept-order";      // both sides' connections 
 constexpr char kFailedConnect[] = "failed-connect";  // getsockname() and listen() after a connect() that failed
 constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection that has ended
 
-constexpr char kPortInUse[] = "port-in-use";  // bind() to a port that only connections use
+constexpr char kPortInUse[] = "port-in-use";           // bind() to a port that only connections use
+constexpr char kInheritedReuse[] = "inherited-reuse";  // SO_REUSEADDR of an accepted connection
 
-constexpr const char* kExclusions[] = {kSourceAddress, kAcceptOrder, kFailedConnect, kDeadBind, kPortInUse};
+constexpr const char* kExclusions[] = {kSourceAddress, kAcceptOrder, kFailedConnect, kDeadBind, kPortInUse, kInheritedReuse};
 
 }  // namespace random_sequences

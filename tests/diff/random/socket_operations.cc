@@ -164,6 +164,7 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   end->remote_port = port;
   file->kind = FileKind::stream;
   file->end = end;
+  file->was_accepted = true;
   file->linger_zero = listener->linger_zero;
   file->chose_receive_buffer = listener->chose_receive_buffer;
   file->chose_send_buffer = listener->chose_send_buffer;

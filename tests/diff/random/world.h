@@ -52,6 +52,7 @@ struct File {
   uint32_t address_be = 0;                     // what it is bound to, 0 for any
   uint16_t seen_port = 0;                      // the last port its name had
   bool bound_to_self = false, failed = false;  // its last connect()
+  bool was_accepted = false;
   bool linger_zero = false;
   bool chose_receive_buffer = false, chose_send_buffer = false;
   bool pipe_writer = false;

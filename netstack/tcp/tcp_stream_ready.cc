@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint32_t kReadable = EPOLLIN | EPOLLRDNORM;
 constexpr uint32_t kWritable = EPOLLOUT | EPOLLWRNORM;
+constexpr size_t kLeftOfShare = 16 * 1024;
 
 }  // namespace
 
@@ -49,12 +50,16 @@ size_t LwipStream::write_room() const noexcept {
   return held < share ? share - held : 0;
 }
 
-// Linux: free space of at least half of what is queued, that is a third of the buffer; under pressure a third of what it may hold.
+// Linux: free space of at least half of what is queued, that is a third of the buffer. A share of short memory is taken in pieces as large as it
+// allows, when nearly all of the last one has left: a program that copies what it has still to write at each call (hiredis does) pays for each
+// piece. Of a small share a third is enough, and some segments may be left, so that no piece waits for a delayed acknowledgement.
 bool LwipStream::writable() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
   const size_t share = tcp_.core.memory.send_share();
   const size_t room = write_room();
-  return room > 0 && room * 3 >= (share < limit ? share : limit);
+  if (share >= limit) [[likely]] return room > 0 && room * 3 >= limit;
+  const size_t left = share / 8 > kLeftOfShare ? share / 8 : kLeftOfShare;
+  return room > 0 && room * 3 >= share && room + left >= share;
 }
 
 // If it is memory that is short, this stream may have nothing outstanding that would have it looked at again.

@@ -175,6 +175,40 @@ TEST_P(BothWays, EverythingArrives) {
 
 INSTANTIATE_TEST_SUITE_P(, BothWays, testing::Combine(testing::Bool(), testing::Values(Segments::unchecked, Segments::by_reference)));
 
+// Writers that share short memory are woken when each can take much of its share at once: a program may copy what it has still to write at each
+// call, and pays for each piece.
+TEST(MemoryBoundShare, WritersTakeLargePieces) {
+  constexpr size_t kBytes = 2'000'000, kWriters = 12;
+  constexpr size_t kShare = kArena / 8 * 7 / (kWriters + 4);
+  Small bed;
+  Connections writers;
+  for (size_t i = 0; i < kWriters; i++) writers.push_back(bed.connect());
+  const std::string data(kBytes, 'w');
+  size_t sent[kWriters] = {}, got[kWriters] = {}, pieces = 0;
+  EXPECT_TRUE(bed.until([&] {
+    bool all = true;
+    for (size_t i = 0; i < kWriters; i++) {
+      const auto& [near, far] = writers[i];
+      if (sent[i] < kBytes && (near->ready() & EPOLLOUT) != 0) {
+        const long n = send_text(*near, data.substr(sent[i]));
+        EXPECT_GT(n, 0) << "what says that it is writable is";
+        sent[i] += static_cast<size_t>(std::max(n, 0l));
+        pieces++;
+      }
+      const long n = read_some(*far, 50'000);
+      if (n > 0) got[i] += static_cast<size_t>(n);
+      all = all && got[i] == kBytes;
+    }
+    return all;
+  }, 600'000));
+  EXPECT_GT(kBytes * kWriters / pieces, kShare / 4 * 3);
+  for (const auto& [near, far] : writers) {
+    near->release();
+    far->release();
+  }
+  bed.end();
+}
+
 // Who waits for more than memory can keep is told of what there is.
 TEST(MemoryBoundShare, LowWaterGivesWay) {
   Small bed;

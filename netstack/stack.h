@@ -164,6 +164,8 @@ class Stack {
   [[nodiscard]] virtual bool routes(uint32_t address_be) const noexcept = 0;
 
   [[nodiscard]] virtual PoolLevels levels() const noexcept = 0;
+  // Nothing waits for a frame or for the wire's room that no connection would send again: true before a process may leave its stack.
+  [[nodiscard]] virtual bool all_sent() const noexcept = 0;
   [[nodiscard]] virtual Wire& wire() noexcept = 0;
 
   // After a member died inside the lock: resets every connection (users see ECONNRESET), keeps listeners, rebuilds

@@ -93,6 +93,8 @@ class Wire {
   virtual void flush() noexcept = 0;
   // Frames that wait in the software queue: the stack stops producing when this grows past a few bursts.
   [[nodiscard]] virtual int backlog() const noexcept = 0;
+  // Whoever is at the other end has all that was sent, or holds memory that outlives this process. Without anybody there: true.
+  [[nodiscard]] virtual bool delivered() const noexcept { return backlog() == 0; }
   // Frames wait that the device has refused, and nothing will tell when it takes them: flush() is to be tried again soon.
   [[nodiscard]] virtual bool refused() const noexcept { return false; }
 

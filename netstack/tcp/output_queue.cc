@@ -48,6 +48,15 @@ void OutputQueue::retry() noexcept {
     if (pcb->errf == nullptr && (pcb->unsent != nullptr || tcp_is_flag_set(pcb, TF_ACK_NOW))) (void)tcp_output(pcb);
     pcb = next;
   }
+  if (last_acks_owed_ && !frames_.starved()) send_last_acks();
+}
+
+// Backwards, since those that lack it came last; the walk ends at the first that is refused again.
+void OutputQueue::send_last_acks() noexcept {
+  last_acks_owed_ = false;
+  for (tcp_pcb* pcb = tcp_.demux().waiting().back(); pcb != nullptr && !frames_.starved(); pcb = PcbList::before(pcb)) {
+    if (tcp_is_flag_set(pcb, TF_ACK_NOW)) (void)tcp_output(pcb);
+  }
 }
 
 void OutputQueue::owe_reset(LwipStream& stream) noexcept {
@@ -80,6 +89,7 @@ void OutputQueue::reset() noexcept {
   count_ = answers_due_ = closes_after_answer_ = 0;
   answered_ = nullptr;
   unflushed_bytes_ = 0;
+  last_acks_owed_ = false;
 }
 
 }  // namespace netstack

@@ -76,7 +76,12 @@ bool Tcp::defer(const uint8_t* frame) noexcept {
   tcp_pcb* const pcb = demux().find(field<uint32_t>(frame + kSourceAt), field<uint32_t>(frame + kDestinationAt),
                                     lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)),
                                     lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
-  if (pcb == nullptr || pcb->errf == nullptr) return false;
+  if (pcb == nullptr) return false;
+  if (pcb->state == TIME_WAIT) {
+    output.owe_last_ack();
+    return true;
+  }
+  if (pcb->errf == nullptr) return false;
   output.defer(*static_cast<LwipStream*>(pcb->callback_arg));
   return true;
 }

@@ -8,7 +8,6 @@ namespace {
 
 tcp_pcb* hash_next(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[1].data); }
 void set_hash_next(tcp_pcb* pcb, tcp_pcb* next) noexcept { pcb->ext_args[1].data = next; }
-tcp_pcb* list_prev(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[2].data); }
 void set_list_prev(tcp_pcb* pcb, tcp_pcb* prev) noexcept { pcb->ext_args[2].data = prev; }
 void set_list_next(tcp_pcb* pcb, tcp_pcb* next) noexcept { pcb->ext_args[3].data = next; }
 
@@ -26,7 +25,7 @@ void PcbList::push_back(tcp_pcb* pcb) noexcept {
 }
 
 void PcbList::remove(tcp_pcb* pcb) noexcept {
-  tcp_pcb* const prev = list_prev(pcb);
+  tcp_pcb* const prev = before(pcb);
   tcp_pcb* const next = after(pcb);
   if (prev != nullptr) {
     set_list_next(prev, next);

@@ -28,8 +28,10 @@ namespace netstack {
 class PcbList {
  public:
   [[nodiscard]] tcp_pcb* front() const noexcept { return head_; }
+  [[nodiscard]] tcp_pcb* back() const noexcept { return tail_; }
   [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
   [[nodiscard]] static tcp_pcb* after(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[3].data); }
+  [[nodiscard]] static tcp_pcb* before(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[2].data); }
   void push_back(tcp_pcb* pcb) noexcept;
   void remove(tcp_pcb* pcb) noexcept;
   void clear() noexcept { head_ = tail_ = nullptr; }

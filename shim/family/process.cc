@@ -39,7 +39,8 @@ ProcessSlot no_slot;
 bool shares_memory(uint64_t flags) noexcept { return (flags & CLONE_VM) != 0; }
 bool in_vfork_child() noexcept { return engine->thread()->vfork_child != 0; }
 
-// Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close.
+// Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close. What is in
+// a ring of memory must have been taken: nothing tells when, so it is looked at again and again.
 void linger(netstack::Stack* stack) noexcept {
   const uint64_t end = base::monotonic_ns() + kLingerNs;
   const uint64_t farewell_end = base::monotonic_ns() + kFarewellNs;
@@ -51,9 +52,10 @@ void linger(netstack::Stack* stack) noexcept {
       Guard guard;
       (void)stack->poll(now);
       const netstack::PoolLevels levels = stack->levels();
-      if (levels.streams == 0 && (levels.pcbs == levels.time_wait || now >= farewell_end)) return;
+      const bool sent = stack->all_sent();
+      if (levels.streams == 0 && sent && (levels.pcbs == levels.time_wait || now >= farewell_end)) return;
       if (now >= end) return;
-      wire_fd = stack->wire().sleep_fd();
+      wire_fd = sent ? stack->wire().sleep_fd() : -1;
       stack->wire().arm();
       (void)stack->poll(now);
       if (stack->next_timer_ns() < until) until = stack->next_timer_ns();

@@ -247,5 +247,32 @@ TEST_F(TcpOutput, WhoWaitsForMemoryIsToldWithAnEmptyQueue) {
   listener->release();
 }
 
+// TIME-WAIT has no timer that would repeat it, and a process that ends has no time to wait until the peer repeats its FIN.
+TEST_F(TcpOutput, TheLastAcknowledgementLeavesWhenTheWireTakesFramesAgain) {
+  for (const bool released_first : {true, false}) {
+    auto [client, server] = connected();
+    ASSERT_EQ(0, client->shutdown(SHUT_WR));
+    if (released_first) client->release();
+    pair_.settle();
+    ASSERT_EQ(0, read_some(*server));
+    pair_.client_wire().refuse = true;
+    server->release();
+    pair_.settle();
+    EXPECT_EQ(1, pair_.server->levels().pcbs) << "LAST-ACK";
+    if (!released_first) {
+      EXPECT_EQ(0, read_some(*client));
+      client->release();
+    }
+    EXPECT_EQ(1, pair_.client->levels().time_wait);
+    EXPECT_FALSE(pair_.client->all_sent());
+    pair_.settle();
+    pair_.client_wire().refuse = false;
+    pair_.settle();
+    EXPECT_EQ(0, pair_.server->levels().pcbs);
+    EXPECT_TRUE(pair_.client->all_sent());
+    pair_.pass(2000, 50);
+  }
+}
+
 }  // namespace
 }  // namespace netstack_test

@@ -84,6 +84,7 @@ class FakeStack final : public netstack::Stack {
   [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return address_be == kStackAddress; }
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept override;
   [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
+  [[nodiscard]] bool all_sent() const noexcept override { return true; }
   [[nodiscard]] netstack::Wire& wire() noexcept override;
   void recover() noexcept override { recoveries++; }
   void forget_holders() noexcept override {}

@@ -245,6 +245,14 @@ bool MemifRings::copy(const uint8_t* data, uint32_t length) noexcept {
   return true;
 }
 
+// The server fills buffers that lie in the client's memory, and the client keeps its positions to itself: it moves `head` when it gives a buffer
+// back, a whole ring ahead of what it has read.
+bool MemifRings::taken() const noexcept {
+  if (send_.ring == nullptr) return true;
+  if (client_) return send_.ring->tail.load(std::memory_order_acquire) == published_;
+  return static_cast<uint16_t>(send_.ring->head.load(std::memory_order_acquire) - published_) == send_.mask + 1;
+}
+
 void MemifRings::recover() noexcept {
   if (!attached()) return;
   send_.next = published_ = (client_ ? send_.ring->head : send_.ring->tail).load(std::memory_order_relaxed);

@@ -65,6 +65,8 @@ class MemifRings {
   // Shows the peer what was filled.
   void publish() noexcept;
   [[nodiscard]] uint32_t unpublished() const noexcept { return static_cast<uint16_t>(send_.next - published_); }
+  // The peer has read all that it was shown.
+  [[nodiscard]] bool taken() const noexcept;
   // After a member died in here: goes on from what the peer was shown. What was filled behind that is forgotten; its sender's
   // connection may not know that it was sent.
   void recover() noexcept;

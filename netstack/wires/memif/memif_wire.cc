@@ -100,6 +100,13 @@ class MemifWire final : public DpdkWire {
     rings_.receive_flags().fetch_or(MemifRings::kMaskInterrupt, std::memory_order_relaxed);
   }
 
+  // What a peer has not taken out of the ring when the channel closes, it does not look for.
+  [[nodiscard]] bool delivered() const noexcept override {
+    if (!connected_) return true;
+    control_->catch_up();
+    return backlog() == 0 && rings_.unpublished() == 0 && rings_.taken();
+  }
+
   [[nodiscard]] int control_fd() noexcept override { return control_->fd(); }
   void run_control() noexcept override;
   void recover() noexcept override;

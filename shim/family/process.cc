@@ -39,8 +39,8 @@ ProcessSlot no_slot;
 bool shares_memory(uint64_t flags) noexcept { return (flags & CLONE_VM) != 0; }
 bool in_vfork_child() noexcept { return engine->thread()->vfork_child != 0; }
 
-// Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close. What is in
-// a ring of memory must have been taken: nothing tells when, so it is looked at again and again.
+// Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close. What
+// is in a ring of memory must have been taken: nothing tells when, so it is looked at again and again.
 void linger(netstack::Stack* stack) noexcept {
   const uint64_t end = base::monotonic_ns() + kLingerNs;
   const uint64_t farewell_end = base::monotonic_ns() + kFarewellNs;

@@ -17,6 +17,7 @@ import bed as beds  # noqa: E402
 
 PORT = 6398
 BURSTS = ("readers", "writers", "pipelines", "both_ways")
+POOLS_BACK = 20  # seconds
 POOLS = re.compile(r"pools: (\d+) streams, ([1-9]\d*) listeners, (.*)")
 
 
@@ -52,8 +53,8 @@ def run(options, memory, traces):
                     bed.explain_hang()
                     return f"{memory} MB, {burst}: exit code {code}: {bed.output(name)[-2000:]}"
                 start = time.monotonic()
-                try:  # a peer that ended before it acknowledged a FIN is given up after a minute
-                    beds.wait_until(lambda: pools(bed) == at_start, 90, "the pools to be back")
+                try:  # sooner than a connection is given up whose FIN nobody acknowledges
+                    beds.wait_until(lambda: pools(bed) == at_start, POOLS_BACK, "the pools to be back")
                 except TimeoutError:
                     return f"{memory} MB, {burst}: the pools stay at {pools(bed)}, at the start {at_start}"
                 print(f"ok   {options.mode} {memory} MB {bed.output(name).strip()}, pools back after {time.monotonic() - start:.1f} s", flush=True)

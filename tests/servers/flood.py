@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A server under floods of forged segments: who connects meanwhile is served at once, and who is connected keeps its rate.
 
-  flood.py --build build/release --mode zpstack-veth [--rate 20000] [--seconds 1.5] [--clients 20] [--within 900] [--keep 50] [--pin]
+  flood.py --build build/release --mode zpstack-veth [--rate 20000] [--seconds 1.5] [--clients 20] [--within 900] [--keep 50] [--rounds 1] [--pin]
 
 --within: milliseconds a new client may take to connect and be answered. --keep: per cent of its 2000 questions a second that a
-connection gets answered. --pin: the server has a processor of its own, and everybody else shares the other one.
+connection gets answered. --rounds: each flood is repeated until one round was good, so often at most. --pin: the server has a processor of its
+own, and everybody else shares the other one.
 """
 import argparse
 import os
@@ -94,7 +95,7 @@ def run(options, traces):
         try:
             beds.wait_until(lambda: established.answers > 0, 30, "the first answer")
             floods = [flood for flood in FLOODS if not options.kind or flood[0] in options.kind]
-            problems = [problem for flood in floods for problem in one_flood(options, bed, established, *flood)]
+            problems = [problem for flood in floods for problem in rounds_of(options, bed, established, flood)]
         finally:
             established.close()
         if established.problem:
@@ -106,6 +107,18 @@ def pin(options, processor):
     """What is started next runs there."""
     if options.pin:
         os.sched_setaffinity(0, {processor})
+
+
+def rounds_of(options, bed, established, flood):
+    """What was wrong in the last round."""
+    for _ in range(options.rounds):
+        try:
+            problems = one_flood(options, bed, established, *flood)
+        except FloodError as error:
+            problems = [str(error)]
+        if not problems:
+            break
+    return problems
 
 
 def one_flood(options, bed, established, kind, port, source):
@@ -131,6 +144,10 @@ def one_flood(options, bed, established, kind, port, source):
     return problems
 
 
+class FloodError(RuntimeError):
+    """The flood was not what was wanted."""
+
+
 class flooding:
     """A flood while the context lasts; it must reach half of the wanted rate at least."""
 
@@ -147,7 +164,7 @@ class flooding:
             self.process.kill()
         sent = self.process.communicate()[0].decode().strip()
         if kind is None and (self.process.returncode != 0 or float(sent) < self.rate / 2):
-            raise RuntimeError(f"the flood: {sent} a second, exit code {self.process.returncode}")
+            raise FloodError(f"the flood: {sent} a second, exit code {self.process.returncode}")
 
 
 def main():
@@ -159,6 +176,7 @@ def main():
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--within", type=float, default=900, help="a SYN that got lost is sent again after a second")
     parser.add_argument("--keep", type=float, default=50)
+    parser.add_argument("--rounds", type=int, default=1, help="at most; fewer if one was good: others may use the machine")
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--kind", action="append", choices=sorted({kind for kind, _, _ in FLOODS}), help="only floods of this kind")
     parser.add_argument("--pcap", action="store_true")

@@ -245,8 +245,7 @@ bool MemifRings::copy(const uint8_t* data, uint32_t length) noexcept {
   return true;
 }
 
-// The server fills buffers that lie in the client's memory, and the client keeps its positions to itself: it moves `head` when it gives a buffer
-// back, a whole ring ahead of what it has read.
+// A client keeps to itself how far it has read what the server fills: it moves `head` when it gives a buffer back, a whole ring ahead.
 bool MemifRings::taken() const noexcept {
   if (send_.ring == nullptr) return true;
   if (client_) return send_.ring->tail.load(std::memory_order_acquire) == published_;

@@ -79,6 +79,19 @@ TEST_P(MemifRingsTest, PositionsGoRoundMoreThanOnce) {
   }
 }
 
+TEST_P(MemifRingsTest, SaysWhetherThePeerHasReadEverything) {
+  EXPECT_TRUE(bed_.rings.taken());
+  for (uint32_t i = 0; i < 70000; i++) {
+    TxFrame frame;
+    ASSERT_TRUE(bed_.rings.open(&frame)) << i;
+    fill_and_publish(64);
+    ASSERT_FALSE(bed_.rings.taken()) << i;
+    bed_.outgoing().descriptors[i % kSlots].length = kFrameBytes;
+    bed_.room()++;
+    ASSERT_TRUE(bed_.rings.taken()) << i;
+  }
+}
+
 TEST_P(MemifRingsTest, AFrameMayEndWhereItsRegionEnds) {
   for (const uint32_t length : {1U, 63U, 64U, 65U, 1500U, kFrameBytes}) {
     for (uint32_t i = 0; i < length; i++) bed_.buffers[kEnd - length + i] = static_cast<uint8_t>(i + length);

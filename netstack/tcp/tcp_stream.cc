@@ -64,7 +64,7 @@ void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
   peer_ = {pcb->remote_ip.addr, lwip_htons(pcb->remote_port)};
   phase_ = Phase::connected;
   attach(pcb);
-  if (receive_limit() < pcb->rcv_wnd) {  // memory is short; what the SYN-ACK has said stands
+  if (tcp_.core.memory.receive_share() < pcb->rcv_wnd) {  // memory is short; what the SYN-ACK has said stands
     pcb->rcv_wnd = receive_limit() < kUnscaledWindow ? kUnscaledWindow : receive_limit();
     pcb->rcv_ann_wnd = pcb->rcv_wnd;
   }

@@ -49,7 +49,7 @@ grep -c 'sum 6 1' attached-trace
 cat output
 
 echo "-- perf"
-native perf record -q -e cpu-clock -g -o perf.data -- "${hook[@]}" ZPS_HOOK=auto bash -c 'for ((i = 0; i < 30000; i++)); do :; done; echo profiled' 2>perf.err
+native perf record -q -e cpu-clock -g -o perf.data -- "${hook[@]}" ZPS_HOOK=auto bash -c 'for ((i = 0; i < 200000; i++)); do :; done; echo profiled' 2>perf.err
 echo "status $?"
 native perf report -i perf.data --stdio --no-children --comm bash --sort symbol 2>/dev/null | grep -c -m1 execute_command
 

@@ -13,7 +13,6 @@
 namespace netstack {
 namespace {
 
-constexpr uint8_t kNoOptions = 5 << 4;
 constexpr uint32_t kWorthReferring = 1024;  // pieces cost more than a copy of less
 constexpr size_t kMssAt = kPlainHeaders;    // lwIP's first option
 
@@ -51,17 +50,19 @@ FrameOutput::FrameOutput(LwipCore& core) noexcept
 bool FrameOutput::send_by_reference(const TxFrame& frame, const pbuf& p) noexcept {
   if (!core_.tcp_checksum_offload() || p.len < kPlainHeaders) return false;
   const auto* headers = static_cast<const uint8_t*>(p.payload);
-  if (!is_tcp(headers, p.tot_len) || headers[kTcpOffsetAt] != kNoOptions) return false;
+  if (!is_tcp(headers, p.tot_len)) return false;
+  const uint32_t header_bytes = static_cast<uint32_t>(kEthernetHeader + kIpHeader) + (headers[kTcpOffsetAt] >> 4) * 4u;
+  if (p.len < header_bytes || p.tot_len == header_bytes) return false;
   Piece pieces[kMostPieces];
   int count = 0;
-  if (p.len > kPlainHeaders) pieces[count++] = {headers + kPlainHeaders, p.len - static_cast<uint32_t>(kPlainHeaders)};
+  if (p.len > header_bytes) pieces[count++] = {headers + header_bytes, p.len - header_bytes};
   for (const pbuf* q = &p; q->len != q->tot_len;) {
     q = q->next;
     if (count == kMostPieces) return false;
     pieces[count++] = {q->payload, q->len};
   }
-  memcpy(frame.data, headers, kPlainHeaders);
-  wire_.send_tcp_with(frame.handle, kPlainHeaders, pieces, count);
+  memcpy(frame.data, headers, header_bytes);
+  wire_.send_tcp_with(frame.handle, header_bytes, pieces, count);
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include "netstack/tcp/control_segment.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_hooks.h"
+#include "netstack/tcp/tcp_timestamps.h"
 #include "zps_hooks.h"
 
 namespace netstack {
@@ -32,6 +33,15 @@ uint16_t own_mss(const LwipCore& core) noexcept {
   return static_cast<uint16_t>(frame - kHeaders);
 }
 
+// From inside the window, and no older than the SYN.
+bool is_acceptable(const Request& request, const tcp_hdr& header, uint32_t option_bytes) noexcept {
+  Timestamps stamps;
+  if (request.options.timestamps && find_timestamps(header, option_bytes, &stamps) && is_older(stamps.value, request.options.stamp)) {
+    return false;
+  }
+  return TCP_SEQ_BETWEEN(header.seqno, request.peer_isn + 1, request.peer_isn + kSynWindow);
+}
+
 }  // namespace
 
 RequestTable& Handshakes::table() const noexcept { return tcp_.tables.requests; }
@@ -53,7 +63,7 @@ uint64_t Handshakes::next_ns() const noexcept {
 
 // ---------------------------------------------------------------- the last ACK
 
-tcp_pcb* Handshakes::complete(const tcp_hdr& header) noexcept {
+tcp_pcb* Handshakes::complete(const tcp_hdr& header, uint32_t option_bytes) noexcept {
   if ((TCPH_FLAGS(&header) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_ACK) return nullptr;
   const FourTuple tuple = tuple_of(header);
   Request* const kept = table().find(hash(tuple), tuple);
@@ -61,10 +71,13 @@ tcp_pcb* Handshakes::complete(const tcp_hdr& header) noexcept {
   if (listener == nullptr || listener->full() || !takes_connections()) return nullptr;
   Request request{};
   if (kept != nullptr && header.ackno == kept->isn + 1) {
-    if (!TCP_SEQ_BETWEEN(header.seqno, kept->peer_isn + 1, kept->peer_isn + kSynWindow)) return nullptr;
+    if (!is_acceptable(*kept, header, option_bytes)) return nullptr;
     request = *kept;
   } else {
     if (!reads_cookie(*listener, tuple, header, &request.options)) return nullptr;
+    Timestamps stamps;
+    request.options.timestamps = find_timestamps(header, option_bytes, &stamps);
+    if (request.options.timestamps) request.options.stamp = stamps.value;
     request.tuple = tuple;
     request.isn = header.ackno - 1;
     request.peer_isn = header.seqno - 1;
@@ -115,6 +128,11 @@ tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& requ
     tcp_set_flags(pcb, TF_WND_SCALE);
   }
   if (request.options.sack) tcp_set_flags(pcb, TF_SACK);
+  if (request.options.timestamps) {
+    tcp_set_flags(pcb, TF_TIMESTAMP);
+    pcb->ts_recent = request.options.stamp;
+    pcb->ts_lastacksent = pcb->rcv_nxt;
+  }
   pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
   pcb->mss = tcp_eff_send_mss(request.options.mss < TCP_MSS ? request.options.mss : TCP_MSS, &pcb->local_ip, &pcb->remote_ip);
   if (request.stage < RequestTable::kRepeated) {  // RFC 6298, 3: the first round trip that is measured, unless the SYN-ACK was repeated
@@ -125,15 +143,16 @@ tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& requ
   return pcb;
 }
 
-// Whether this ACK is one that a handshake waits for, though nothing came of it now: the queue is full, memory is short, or it comes
-// from outside the window, where the answer is an ACK (RFC 9293, 3.10.7.4).
-bool Handshakes::awaits(const LwipListener& listener, const Request* request, const FourTuple& tuple, const tcp_hdr& header) noexcept {
+// Whether this ACK is one that a handshake waits for, though nothing came of it now: the queue is full, memory is short, or it is not
+// acceptable, where the answer is an ACK (RFC 9293, 3.10.7.4; RFC 7323, 5.3).
+bool Handshakes::awaits(const LwipListener& listener, const Request* request, const FourTuple& tuple, const tcp_hdr& header,
+                        uint32_t option_bytes) noexcept {
   SynOptions options;
   if (request == nullptr || header.ackno != request->isn + 1) {
     const bool may_follow = listener.full() && listener.sent_cookie_since(tcp_.now_ns() - kCookieLifeNs);
     return may_follow || reads_cookie(listener, tuple, header, &options);
   }
-  if (!TCP_SEQ_BETWEEN(header.seqno, request->peer_isn + 1, request->peer_isn + kSynWindow)) send_ack(*request);
+  if (!is_acceptable(*request, header, option_bytes)) send_ack(*request);
   return true;
 }
 
@@ -149,7 +168,7 @@ void Handshakes::input(LwipListener* listener, const tcp_hdr& header, OptionByte
   }
   if (listener == nullptr) return send_reset(tuple, header, payload);
   if ((flags & TCP_ACK) != 0) {
-    if ((flags & TCP_SYN) == 0 && awaits(*listener, request, tuple, header)) return;
+    if ((flags & TCP_SYN) == 0 && awaits(*listener, request, tuple, header, options.bytes)) return;
     return send_reset(tuple, header, payload);
   }
   if ((flags & (TCP_SYN | TCP_FIN)) != TCP_SYN) return;
@@ -261,6 +280,15 @@ void Handshakes::run_due() noexcept {
 
 // ---------------------------------------------------------------- answers
 
+void Handshakes::add_timestamps(ControlSegment& segment, const Request& request) const noexcept {
+  if (!request.options.timestamps) return;
+  const FourTuple& tuple = request.tuple;
+  const uint32_t now = TcpTimestamps::now(tuple.local_be, tuple.peer_be, tcp_.core.setup().seed, tcp_.core.clock);
+  const uint32_t words[3] = {PP_HTONL(0x0101080a), lwip_htonl(now), lwip_htonl(request.options.stamp)};
+  memcpy(segment.options + segment.option_bytes, words, sizeof words);
+  segment.option_bytes += sizeof words;
+}
+
 void Handshakes::send_syn_ack(const LwipListener& listener, const Request& request) noexcept {
   ControlSegment segment{request.tuple, request.isn, request.peer_isn + 1, kSynWindow, TCP_SYN | TCP_ACK, listener.ttl(), listener.tos()};
   uint8_t* const options = segment.options;
@@ -273,11 +301,13 @@ void Handshakes::send_syn_ack(const LwipListener& listener, const Request& reque
   if (request.options.sack) add({1, 1, 4, 2});
   if (request.options.scale != SynOptions::kNoScale) add({1, 3, 3, TCP_RCV_SCALE});
   segment.option_bytes = bytes;
+  add_timestamps(segment, request);
   send_control_segment(tcp_.core, segment, request.mac);
 }
 
 void Handshakes::send_ack(const Request& request) noexcept {
-  const ControlSegment segment{request.tuple, request.isn + 1, request.peer_isn + 1, kSynWindow, TCP_ACK};
+  ControlSegment segment{request.tuple, request.isn + 1, request.peer_isn + 1, kSynWindow, TCP_ACK};
+  add_timestamps(segment, request);
   send_control_segment(tcp_.core, segment, request.mac);
 }
 

@@ -17,6 +17,9 @@
 // handshake later. A cookie is accepted for two minutes after the listener has sent one. While it has, an ACK that fits nothing gets no
 // reset as long as its queue is full: it may be the second segment of a peer whose first was dropped.
 //
+// Timestamps are agreed on if the SYN has one (RFC 7323, 3.2): then each answer without a PCB has one as well. TS.Recent is the SYN's
+// until there is a PCB; after a cookie, what the last ACK says. An ACK older than the SYN is none (section 5.3).
+//
 // Resets for segments that belong to nothing are limited in number, as answers that anybody can provoke.
 #pragma once
 
@@ -29,6 +32,7 @@ namespace netstack {
 
 class Tcp;
 class LwipListener;
+struct ControlSegment;
 
 // Where the options of the segment under input lie; those that do not fit the first piece of its frame are not looked at.
 struct OptionBytes {
@@ -41,7 +45,7 @@ class Handshakes {
   explicit Handshakes(Tcp& tcp) noexcept : tcp_(tcp) {}
 
   // The connection that this segment completes the handshake of, as SYN-RECEIVED: lwIP then takes the segment for it. nullptr: none.
-  [[nodiscard]] tcp_pcb* complete(const tcp_hdr& header) noexcept;
+  [[nodiscard]] tcp_pcb* complete(const tcp_hdr& header, uint32_t option_bytes) noexcept;
   // Its segment was taken: it is in the accept queue.
   void completed(const tcp_pcb& pcb) noexcept;
   // Any other segment for `listener`, or for nobody (nullptr), with `payload` bytes; lwIP does not get it.
@@ -66,7 +70,8 @@ class Handshakes {
   [[nodiscard]] uint32_t minute() const noexcept;
   [[nodiscard]] bool takes_connections() const noexcept;
   void syn(LwipListener& listener, const FourTuple& tuple, const tcp_hdr& header, OptionBytes options) noexcept;
-  [[nodiscard]] bool awaits(const LwipListener& listener, const Request* request, const FourTuple& tuple, const tcp_hdr& header) noexcept;
+  [[nodiscard]] bool awaits(const LwipListener& listener, const Request* request, const FourTuple& tuple, const tcp_hdr& header,
+                            uint32_t option_bytes) noexcept;
   [[nodiscard]] bool reads_cookie(const LwipListener& listener, const FourTuple& tuple, const tcp_hdr& header,
                                   SynOptions* options) const noexcept;
   [[nodiscard]] tcp_pcb* make_connection(LwipListener& listener, const Request& request) noexcept;
@@ -75,6 +80,7 @@ class Handshakes {
   void answer_held() noexcept;
   void advance(Request& request, uint64_t now_ns) noexcept;
   void remove(Request& request) noexcept;
+  void add_timestamps(ControlSegment& segment, const Request& request) const noexcept;
   void send_syn_ack(const LwipListener& listener, const Request& request) noexcept;
   void send_ack(const Request& request) noexcept;
   void send_reset(const FourTuple& tuple, const tcp_hdr& header, uint32_t payload) noexcept;

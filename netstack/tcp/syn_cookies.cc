@@ -37,7 +37,7 @@ uint32_t sealed(const uint64_t key[2], const FourTuple& tuple, uint32_t peer_isn
 }  // namespace
 
 SynOptions parse_syn_options(const uint8_t* options, uint32_t bytes) noexcept {
-  enum : uint8_t { kEnd = 0, kNothing = 1, kMss = 2, kScale = 3, kSack = 4 };
+  enum : uint8_t { kEnd = 0, kNothing = 1, kMss = 2, kScale = 3, kSack = 4, kTimestamps = 8 };
   SynOptions found;
   for (uint32_t at = 0; at < bytes && options[at] != kEnd;) {
     if (options[at] == kNothing) {
@@ -54,6 +54,9 @@ SynOptions parse_syn_options(const uint8_t* options, uint32_t bytes) noexcept {
       found.scale = value[0] > 14 ? 14 : value[0];  // RFC 7323, 2.3
     } else if (options[at] == kSack && length == 2) {
       found.sack = true;
+    } else if (options[at] == kTimestamps && length == 10) {
+      found.timestamps = true;
+      found.stamp = uint32_t{value[0]} << 24 | uint32_t{value[1]} << 16 | uint32_t{value[2]} << 8 | value[3];
     }
     at += length;
   }
@@ -70,7 +73,7 @@ bool read_syn_cookie(const uint64_t key[2], const FourTuple& tuple, uint32_t pee
                      SynOptions* options) noexcept {
   const uint32_t facts = cookie >> kHashBits;
   if (sealed(key, tuple, peer_isn, minute, facts) != cookie && sealed(key, tuple, peer_isn, minute - 1, facts) != cookie) return false;
-  *options = {kSizes[facts >> 4], kScales[facts >> 1 & 7], (facts & 1) != 0};
+  *options = {kSizes[facts >> 4], kScales[facts >> 1 & 7], (facts & 1) != 0, false, 0};
   return true;
 }
 

@@ -34,6 +34,8 @@ struct SynOptions {
   uint16_t mss = kDefaultMss;
   uint8_t scale = kNoScale;
   bool sack = false;
+  bool timestamps = false;
+  uint32_t stamp = 0;  // the value of its timestamp
   [[nodiscard]] bool operator==(const SynOptions&) const noexcept = default;
 };
 
@@ -43,7 +45,7 @@ struct SynOptions {
 // `key`: 128 secret bits. `minute`: any clock that counts minutes.
 [[nodiscard]] uint32_t make_syn_cookie(const uint64_t key[2], const FourTuple& tuple, uint32_t peer_isn, uint32_t minute,
                                        const SynOptions& options) noexcept;
-// True if `cookie` was made in this minute or the last for this connection; *options then is what it remembers.
+// True if `cookie` was made in this minute or the last for this connection; *options then is what it remembers, of timestamps nothing.
 [[nodiscard]] bool read_syn_cookie(const uint64_t key[2], const FourTuple& tuple, uint32_t peer_isn, uint32_t minute, uint32_t cookie,
                                    SynOptions* options) noexcept;
 

@@ -75,11 +75,13 @@ class Tcp final : public Protocol {
   [[nodiscard]] base::Heap& arena() noexcept { return arena_; }
   [[nodiscard]] uint64_t now_ns() const noexcept { return clock_.now_ns(); }
   [[nodiscard]] uint32_t own_address_be() const noexcept { return core.setup().address_be; }
-  // What counts as a full segment of what comes, and fits a frame of what goes: the connection's, or what a frame holds.
+  // The largest segment of what fits a frame, options included: the connection's, or what a frame holds.
   [[nodiscard]] uint32_t frame_mss(const tcp_pcb& pcb) const noexcept {
     constexpr uint32_t kIpAndTcp = 40;
     return pcb.mss + kIpAndTcp < facts_.mtu ? pcb.mss : facts_.mtu - kIpAndTcp;
   }
+  // What counts as a full segment of what comes: without options.
+  [[nodiscard]] uint32_t full_payload(const tcp_pcb& pcb) const noexcept { return frame_mss(pcb) - (pcb.mss - tcp_mss(&pcb)); }
 
   // The wire's facts; what its offloads mean for a stream.
   [[nodiscard]] const WireFacts& facts() const noexcept { return facts_; }

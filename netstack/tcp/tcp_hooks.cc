@@ -8,6 +8,7 @@
 
 #include "netstack/lwip/siphash.h"
 #include "netstack/tcp/tcp.h"
+#include "netstack/tcp/tcp_timestamps.h"
 
 // The hook header redefines the lists' macros for lwIP's files; here only its prototypes are wanted.
 #include "zps_hooks.h"
@@ -24,6 +25,16 @@ void on_destroy(u8_t, void* data) noexcept {
   if (data != nullptr) the_tcp->connection_destroyed(static_cast<tcp_pcb*>(data));
 }
 
+// A SYN for a connection in TIME-WAIT: beyond the last sequence number of the old one (RFC 9293, 3.6.1), or later by its timestamp (RFC
+// 6191).
+bool is_new_incarnation(const tcp_pcb& pcb, const tcp_hdr& header, uint32_t option_bytes) noexcept {
+  if ((TCPH_FLAGS(&header) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN) return false;
+  Timestamps stamps{pcb.ts_recent, 0};
+  if (tcp_is_flag_set(&pcb, TF_TIMESTAMP)) (void)find_timestamps(header, option_bytes, &stamps);
+  const auto later = static_cast<int32_t>(stamps.value - pcb.ts_recent);
+  return later > 0 || (later == 0 && TCP_SEQ_GT(header.seqno, pcb.rcv_nxt));
+}
+
 }  // namespace
 
 const tcp_ext_arg_callbacks kPcbCallbacks = {on_destroy, nullptr};
@@ -37,6 +48,9 @@ extern "C" {
 void zps_pcb_register(tcp_pcb* pcb) {
   if (pcb->state == CLOSED) return;  // merely bound
   if (pcb->state == TIME_WAIT) pcb->tmr = tcp_ticks;
+  if (pcb->state == SYN_SENT || pcb->state == SYN_RCVD) {
+    netstack::TcpTimestamps::start(*pcb, the_tcp->core.setup().seed, !the_tcp->facts().memory);
+  }
   the_tcp->demux().add(pcb);
   the_tcp->ports().use(pcb->local_port);
   if (pcb->state != TIME_WAIT) the_tcp->timers.arm(pcb);
@@ -46,18 +60,18 @@ void zps_pcb_unregister(tcp_pcb* pcb) {
   if (the_tcp->demux().remove(pcb)) the_tcp->ports().unuse(pcb->local_port);
 }
 
-tcp_pcb** zps_demux_connection(const tcp_hdr* header) {
+tcp_pcb** zps_demux_connection(const tcp_hdr* header, u16_t option_bytes) {
   using namespace netstack;
   connection_hit = time_wait_hit = nullptr;
   tcp_pcb* pcb = the_tcp->demux().find(ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src);
   if (pcb == nullptr) {
-    connection_hit = the_tcp->handshakes.complete(*header);
+    connection_hit = the_tcp->handshakes.complete(*header, option_bytes);
     return &connection_hit;
   }
   if (pcb->state != TIME_WAIT) {
     connection_hit = pcb;
-  } else if ((TCPH_FLAGS(header) & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && TCP_SEQ_GT(header->seqno, pcb->rcv_nxt)) {
-    tcp_abandon(pcb, 0);  // a new incarnation (RFC 9293, 3.6.1: beyond the last sequence number of the old one)
+  } else if (is_new_incarnation(*pcb, *header, option_bytes)) {
+    tcp_abandon(pcb, 0);
   } else {
     time_wait_hit = pcb;
   }
@@ -89,13 +103,32 @@ int zps_tcp_nagle(tcp_pcb* pcb) {
   return pcb->errf == nullptr || static_cast<netstack::LwipStream*>(pcb->callback_arg)->nagle_permits() ? 1 : 0;
 }
 
-err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, u16_t option_bytes, pbuf* p) {
+u32_t zps_tcp_timestamp(const tcp_pcb* pcb) { return netstack::TcpTimestamps::now(*pcb, the_tcp->core.clock); }
+
+// The byte of a window probe is there already, where the option goes.
+u32_t* zps_tcp_add_timestamp(pbuf* p, const tcp_pcb* pcb, u32_t* options) {
+  auto* const payload = reinterpret_cast<uint8_t*>(options) + LWIP_TCP_OPT_LEN_TS_OUT;
+  if (p->tot_len > TCP_HLEN + LWIP_TCP_OPT_LEN_TS_OUT) *payload = *reinterpret_cast<uint8_t*>(options);
+  options[0] = PP_HTONL(0x0101080a);
+  options[1] = lwip_htonl(zps_tcp_timestamp(pcb));
+  options[2] = lwip_htonl(pcb->ts_recent);
+  return options + 3;
+}
+
+err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, u16_t* option_bytes, u16_t contiguous_bytes, pbuf* p) {
+  using namespace netstack;
   if (pcb->state == LISTEN) {
-    const netstack::OptionBytes options{reinterpret_cast<const uint8_t*>(header + 1), option_bytes};
-    the_tcp->handshakes.input(netstack::LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb)), *header, options, p->tot_len);
+    const OptionBytes options{reinterpret_cast<const uint8_t*>(header + 1), contiguous_bytes};
+    the_tcp->handshakes.input(LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb)), *header, options, p->tot_len);
     return ERR_VAL;
   }
+  Timestamps stamps;
   the_tcp->acks.begin_segment(p->tot_len);
+  if (pcb->state != TIME_WAIT && tcp_is_flag_set(pcb, TF_TIMESTAMP) && (TCPH_FLAGS(header) & TCP_SYN) == 0 &&
+      find_timestamps(*header, contiguous_bytes, &stamps)) {
+    if (!TcpTimestamps::accept(*pcb, *header, p->tot_len, stamps, the_tcp->core.clock)) return the_tcp->repairs.answer_duplicate(pcb);
+    if (*option_bytes == LWIP_TCP_OPT_LEN_TS_OUT) *option_bytes = 0;  // lwIP need not read it again
+  }
   return the_tcp->repairs.before_segment(pcb, *header, *p);
 }
 

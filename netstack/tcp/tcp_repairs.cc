@@ -79,6 +79,11 @@ err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsig
   return ERR_OK;
 }
 
+err_t TcpRepairs::answer_duplicate(tcp_pcb* pcb) noexcept {
+  tcp_.timers.arm(pcb);
+  return answer_with_ack(pcb);
+}
+
 err_t TcpRepairs::before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf& p) noexcept {
   after_segment();  // of the one before, if it came from this stack itself
   const unsigned flags = TCPH_FLAGS(&header);

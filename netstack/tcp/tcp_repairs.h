@@ -56,6 +56,8 @@ class TcpRepairs {
 
   // ERR_OK: lwIP shall process the segment. `header` is in host order.
   [[nodiscard]] err_t before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf& p) noexcept;
+  // A segment that PAWS rejects (RFC 7323, 5.3, R1): acknowledged in place of being processed.
+  [[nodiscard]] err_t answer_duplicate(tcp_pcb* pcb) noexcept;
   void after_segment() noexcept;
   // The PCB is about to be freed.
   void forget(const tcp_pcb* pcb) noexcept {

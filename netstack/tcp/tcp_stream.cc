@@ -452,7 +452,7 @@ void LwipStream::open_window() noexcept {
   (void)tcp_update_rcv_ann_wnd(pcb_);
   const uint32_t edge = pcb_->rcv_nxt + pcb_->rcv_wnd;
   const uint32_t inflation = TCP_SEQ_GT(edge, pcb_->rcv_ann_right_edge) ? edge - pcb_->rcv_ann_right_edge : 0;
-  const uint32_t two_segments = 2 * tcp_.frame_mss(*pcb_), half = buffer / 2;
+  const uint32_t two_segments = 2 * tcp_.full_payload(*pcb_), half = buffer / 2;
   const uint32_t much = two_segments < half ? two_segments : half;
   // Whoever has read everything says the same window each time: segments that change nothing else are what Linux's TCP takes quickest.
   if (received_bytes_ == 0 || inflation >= much) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;

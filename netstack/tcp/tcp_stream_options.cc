@@ -118,7 +118,7 @@ long LwipStream::get_option(TcpOption option, int* value) const noexcept {
     case TcpOption::send_buffer_bytes: *value = o.send_buffer; break;
     case TcpOption::receive_buffer_bytes: *value = o.receive_buffer; break;
     case TcpOption::receive_low_water: *value = o.receive_low_water; break;
-    case TcpOption::max_segment: *value = pcb_ != nullptr && connected() ? pcb_->mss : o.max_segment != 0 ? o.max_segment : 536; break;
+    case TcpOption::max_segment: *value = pcb_ != nullptr && connected() ? tcp_mss(pcb_) : o.max_segment != 0 ? o.max_segment : 536; break;
     case TcpOption::linger_s: *value = o.linger_s; break;
     case TcpOption::reuse_address: *value = o.reuse_address; break;
     case TcpOption::quickack: *value = o.quickack; break;
@@ -138,22 +138,25 @@ void LwipStream::info(tcp_info* out) const noexcept {
   if (pcb_ == nullptr) return;
   const tcp_pcb& p = *pcb_;
   const uint32_t in_flight = p.snd_nxt - p.lastack;
+  const auto mss = static_cast<uint32_t>(tcp_mss(&p));
   constexpr uint32_t kTickUs = TCP_SLOW_INTERVAL * 1000;
   out->tcpi_state = kLinuxState[connected() || connecting() ? p.state : CLOSED];
   out->tcpi_retransmits = p.nrtx;
   out->tcpi_probes = p.persist_probe;
   out->tcpi_backoff = p.persist_backoff;
-  out->tcpi_options = static_cast<uint8_t>(((p.flags & TF_SACK) != 0 ? TCPI_OPT_SACK : 0) | ((p.flags & TF_WND_SCALE) != 0 ? TCPI_OPT_WSCALE : 0));
+  out->tcpi_options = static_cast<uint8_t>(((p.flags & TF_SACK) != 0 ? TCPI_OPT_SACK : 0) |
+                                           ((p.flags & TF_TIMESTAMP) != 0 ? TCPI_OPT_TIMESTAMPS : 0) |
+                                           ((p.flags & TF_WND_SCALE) != 0 ? TCPI_OPT_WSCALE : 0));
   out->tcpi_snd_wscale = p.snd_scale & 15;
   out->tcpi_rcv_wscale = p.rcv_scale & 15;
   out->tcpi_rto = static_cast<uint32_t>(p.rto) * kTickUs;
   out->tcpi_ato = TCP_TMR_INTERVAL * 1000;
-  out->tcpi_snd_mss = out->tcpi_rcv_mss = out->tcpi_advmss = p.mss;
-  out->tcpi_unacked = (in_flight + p.mss - 1) / p.mss;
+  out->tcpi_snd_mss = out->tcpi_rcv_mss = out->tcpi_advmss = mss;
+  out->tcpi_unacked = (in_flight + mss - 1) / mss;
   out->tcpi_rtt = rtt_us_;
   out->tcpi_rttvar = rtt_variance_us_;
-  out->tcpi_snd_ssthresh = p.ssthresh / p.mss;
-  out->tcpi_snd_cwnd = p.cwnd / p.mss;
+  out->tcpi_snd_ssthresh = p.ssthresh / mss;
+  out->tcpi_snd_cwnd = p.cwnd / mss;
   out->tcpi_rcv_space = p.rcv_wnd;
   out->tcpi_pmtu = p.mss + 40u;
   const uint64_t outstanding = written_ - acknowledged_;

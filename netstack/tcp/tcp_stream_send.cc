@@ -98,10 +98,10 @@ bool LwipStream::retransmits() const noexcept {
   return pcb_->unsent != nullptr && TCP_SEQ_LT(lwip_ntohl(pcb_->unsent->tcphdr->seqno), pcb_->snd_nxt);
 }
 
-// As lwIP cuts them: two fit the largest window there was.
+// The payload of one, as lwIP cuts them: two with their options fit the largest window there was.
 uint32_t LwipStream::longest_segment() const noexcept {
-  const uint32_t half = pcb_->snd_wnd_max / 2;
-  return half != 0 && half < pcb_->mss ? half : pcb_->mss;
+  const uint32_t half = pcb_->snd_wnd_max / 2, option_bytes = pcb_->mss - tcp_mss(pcb_);
+  return (half > option_bytes && half < pcb_->mss ? half : pcb_->mss) - option_bytes;
 }
 
 // What lwIP may be given now of `wanted` bytes, or more than these: whole segments that the window lets out at once, because every
@@ -201,7 +201,7 @@ void LwipStream::push_all() noexcept {
 
 // How many of so many unfed bytes a cork lets out: whole segments as they are on the wire, and what was pushed.
 size_t LwipStream::unheld(size_t unfed) const noexcept {
-  const size_t whole = unfed - unfed % tcp_.frame_mss(*pcb_);
+  const size_t whole = unfed - unfed % tcp_.full_payload(*pcb_);
   const size_t pushed = pushed_ > fed_ ? static_cast<size_t>(pushed_ - fed_) : 0;
   return whole > pushed ? whole : pushed;
 }
@@ -213,7 +213,7 @@ bool LwipStream::nagle_permits() noexcept {
   const tcp_seg& segment = *pcb_->unsent;
   const uint32_t longest = longest_segment();
   if (segment.len >= longest) return true;
-  const uint32_t framed = tcp_.frame_mss(*pcb_), full = framed < longest ? framed : longest;
+  const uint32_t framed = tcp_.full_payload(*pcb_), full = framed < longest ? framed : longest;
   const uint32_t start = lwip_ntohl(segment.tcphdr->seqno);
   const bool behind_short = TCP_SEQ_GT(short_end_, pcb_->lastack) && TCP_SEQ_LEQ(short_end_, start);
   const bool last_of_several = segment.next == nullptr && pcb_->unacked != nullptr;

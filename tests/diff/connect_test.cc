@@ -3,7 +3,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,6 +43,36 @@ TEST_F(Connect, BlockingRefused) {
   EXPECT_EQ(errno, ECONNREFUSED);
   EXPECT_EQ(take_error(fd), 0) << "connect() has told it";
   EXPECT_EQ(wait_for(fd, POLLIN | POLLOUT, 0), POLLOUT | POLLHUP) << "as a socket that never tried";
+}
+
+// RFC 7323, whoever connects.
+TEST_F(Connect, TimestampsAreNegotiated) {
+  if (strcmp(getenv("ZPS_TEST_MODE"), "zpstack-memif") == 0) {
+    KNOWN_DIFFERENCE("timestamps");
+  }
+  const auto options_of = [](int fd) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    return info.tcpi_options;
+  };
+  sockaddr_in alive{};
+  int listener = peer.listen(&alive);
+  int active = make();
+  ASSERT_EQ(go(active, alive), 0) << strerror(errno);
+  EXPECT_GE(peer.accept(listener).result, 0);
+  EXPECT_NE(options_of(active) & TCPI_OPT_TIMESTAMPS, 0);
+  sockaddr_in own = self_address();
+  int own_listener = make();
+  ASSERT_EQ(bind(own_listener, reinterpret_cast<sockaddr*>(&own), sizeof own), 0) << strerror(errno);
+  ASSERT_EQ(listen(own_listener, 8), 0);
+  socklen_t size = sizeof own;
+  ASSERT_EQ(getsockname(own_listener, reinterpret_cast<sockaddr*>(&own), &size), 0);
+  const int job = peer.start_connect(peer.socket(), own);
+  int passive = accept(own_listener, nullptr, nullptr);
+  ASSERT_GE(passive, 0) << strerror(errno);
+  EXPECT_EQ(peer.finish(job).result, 0);
+  EXPECT_NE(options_of(passive) & TCPI_OPT_TIMESTAMPS, 0);
 }
 
 TEST_F(Connect, AgainAfterRefusal) {

@@ -3,6 +3,7 @@
 #include "stack_pair.h"
 
 #include <algorithm>
+#include <linux/tcp.h>
 
 using namespace netstack_test;
 
@@ -63,6 +64,34 @@ class Handshakes : public StackTest {
     segment.source_be = syn.source_be;
     segment.data.assign(text.begin(), text.end());
     return segment;
+  }
+  static Segment stamped(Segment segment, uint32_t value, uint32_t echo) {
+    std::vector<uint8_t>& options = segment.options;
+    options.erase(std::find(options.begin(), options.end(), 0), options.end());  // the end of the list
+    while (options.size() % 4 != 2) options.push_back(1);
+    options.insert(options.end(), {8, 10});
+    for (const uint32_t word : {value, echo}) {
+      for (int shift = 24; shift >= 0; shift -= 8) options.push_back(static_cast<uint8_t>(word >> shift));
+    }
+    return segment;
+  }
+  struct Stamps {
+    uint32_t value, echo;
+  };
+  // All zero if there are none.
+  static Stamps stamps_of(const Seen& segment) {
+    const std::vector<uint8_t>& options = segment.options;
+    constexpr uint8_t kOption[] = {1, 1, 8, 10};
+    const auto at = std::search(options.begin(), options.end(), std::begin(kOption), std::end(kOption));
+    if (options.end() - at < 12) return {};
+    uint32_t words[2];
+    memcpy(words, &*at + 4, sizeof words);
+    return {ntohl(words[0]), ntohl(words[1])};
+  }
+  static bool has_timestamps(TcpStream& stream) {
+    tcp_info info{};
+    stream.info(&info);
+    return (info.tcpi_options & TCPI_OPT_TIMESTAMPS) != 0;
   }
   static size_t count(uint8_t flags) {
     return static_cast<size_t>(std::count_if(seen.begin(), seen.end(), [&](const Seen& s) { return s.flags == flags; }));
@@ -309,6 +338,66 @@ TEST_F(Handshakes, RepeatedAndForeignSegmentsOfAHalfOpenConnection) {
   pair_.settle();
   EXPECT_EQ(0, half_open());
   EXPECT_EQ(nullptr, accept(*listener));
+  listener->release();
+}
+
+// RFC 7323: what the SYN has, each answer has, and the connection.
+TEST_F(Handshakes, TimestampsAreAgreedOn) {
+  TcpListener* listener = listen(80);
+  const Segment plain = syn(4), first = stamped(syn(5), 1000, 0);
+  inject(plain);
+  inject(first);
+  pair_.settle();
+  ASSERT_NE(nullptr, answer_to(plain));
+  EXPECT_EQ(0u, stamps_of(*answer_to(plain)).echo) << "not asked for";
+  const Seen early = *answer_to(first);
+  EXPECT_EQ(1000u, stamps_of(early).echo);
+  pair_.pass(1000, 10);
+  const Seen again = *answer_to(first);
+  EXPECT_EQ(1000u, stamps_of(again).echo);
+  EXPECT_EQ(1000u, stamps_of(again).value - stamps_of(early).value) << "of when it is sent";
+  seen.clear();
+  inject(stamped(last_ack(first, again, "old"), 999, stamps_of(again).value));
+  pair_.settle();
+  EXPECT_EQ(nullptr, accept(*listener)) << "older than the SYN";
+  ASSERT_EQ(1u, seen.size());
+  EXPECT_EQ(kAck, seen[0].flags);
+  EXPECT_EQ(1000u, stamps_of(seen[0]).echo);
+  inject(stamped(last_ack(first, again, "new"), 1001, stamps_of(again).value));
+  pair_.settle();
+  TcpStream* server = accept(*listener);
+  ASSERT_NE(nullptr, server);
+  EXPECT_EQ("new", text_of(*server));
+  EXPECT_TRUE(has_timestamps(*server));
+  reset(server);
+  listener->release();
+}
+
+// A cookie remembers nothing of them: the ACK shows it.
+TEST_F(Handshakes, TimestampsOverACookie) {
+  TcpListener* listener = listen(80, 511);
+  flood(2000);
+  for (const bool uses : {true, false}) {
+    const Segment first = stamped(syn(uses ? 3000 : 3001), 1000, 0);
+    inject(first);
+    pair_.settle();
+    ASSERT_NE(nullptr, answer_to(first));
+    const Seen answer = *answer_to(first);
+    EXPECT_EQ(1000u, stamps_of(answer).echo);
+    const Segment ack = last_ack(first, answer, "hello");
+    inject(uses ? stamped(ack, 1007, stamps_of(answer).value) : ack);
+    pair_.settle();
+    TcpStream* server = accept(*listener);
+    ASSERT_NE(nullptr, server);
+    EXPECT_EQ("hello", text_of(*server));
+    EXPECT_EQ(uses, has_timestamps(*server));
+    Segment next = stamped(last_ack(first, answer, " again"), 1006, 0);
+    next.seq += 5;
+    inject(next);
+    pair_.settle();
+    EXPECT_EQ(uses ? "" : " again", text_of(*server)) << "older than the last ACK";
+    reset(server);
+  }
   listener->release();
 }
 

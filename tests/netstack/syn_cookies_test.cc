@@ -17,7 +17,7 @@ SynOptions options_of(std::vector<uint8_t> bytes) { return parse_syn_options(byt
 
 TEST(SynOptionList, IsRead) {
   EXPECT_EQ((SynOptions{536, SynOptions::kNoScale, false}), options_of({}));
-  EXPECT_EQ((SynOptions{1460, 7, true}), options_of({2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}));
+  EXPECT_EQ((SynOptions{1460, 7, true, true, 1}), options_of({2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7}));
   EXPECT_EQ((SynOptions{1460, 14, false}), options_of({1, 1, 2, 4, 5, 180, 3, 3, 200})) << "RFC 7323, 2.3: at most 14";
   EXPECT_EQ((SynOptions{48, SynOptions::kNoScale, false}), options_of({2, 4, 0, 1}));
   EXPECT_EQ((SynOptions{536, SynOptions::kNoScale, false}), options_of({0, 2, 4, 5, 180}));

@@ -154,13 +154,13 @@ void PacketWire::flush() noexcept {
   });
 }
 
-// How much payload may go as one segment: as much as a frame of the link holds, to the kernel at its other end, if that takes segments
+// How large a frame may go as one segment: as large as the link takes it, to the kernel at its other end, if that takes segments
 // as large as the stack makes them. What it would pass on to others has to be cut as they want it.
 uint32_t PacketWire::most_whole(rte_mbuf* first) const noexcept {
   uint32_t to_be;
   memcpy(&to_be, rte_pktmbuf_mtod_offset(first, uint8_t*, kIpDestinationAt), sizeof to_be);
   const bool full = first->pkt_len == (facts_.gso_max_size != 0 ? facts_.gso_max_size : facts_.mtu) + SegmentTrain::kEthernetBytes;
-  return full && to_be == facts_.host_be ? facts_.gro_max_size + SegmentTrain::kEthernetBytes - SegmentTrain::kHeaderBytes : 0;
+  return full && to_be == facts_.host_be ? facts_.gro_max_size + SegmentTrain::kEthernetBytes : 0;
 }
 
 // One message of the first of `frames` and of those behind it that join; how many they are.
@@ -186,7 +186,7 @@ uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* mes
       if (is_headers_only(frames[joined])) {
         add_elsewhere(frames[joined]);
       } else {
-        pieces[used++] = {next + SegmentTrain::kHeaderBytes, length - SegmentTrain::kHeaderBytes};
+        pieces[used++] = {next + train.header_bytes(), length - train.header_bytes()};
       }
     }
     train.finish(&header, most_whole(frames[0]));

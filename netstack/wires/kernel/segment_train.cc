@@ -10,8 +10,10 @@ namespace {
 
 constexpr uint32_t kIp = SegmentTrain::kEthernetBytes, kTcp = kIp + SegmentTrain::kIpBytes;
 constexpr uint32_t kMostIpBytes = 65535;
-constexpr uint8_t kPlainHeaderWords = 5 << 4, kPsh = 0x08, kAck = 0x10;
-constexpr uint32_t kFlagsAt = kTcp + 13, kAcknowledgementAt = kTcp + 8, kWindowAt = kTcp + 14, kTcpSumAt = kTcp + 16;
+constexpr uint8_t kPlainHeaderWords = 5 << 4, kStampedHeaderWords = 8 << 4, kPsh = 0x08, kAck = 0x10;
+constexpr uint32_t kFlagsAt = kTcp + 13, kAcknowledgementAt = kTcp + 8, kWindowAt = kTcp + 14, kTcpSumAt = kTcp + 16, kWordsAt = kTcp + 12;
+constexpr uint32_t kOptionsAt = kTcp + 20, kStampsAt = kOptionsAt + 4;
+constexpr uint8_t kStampsOption[] = {1, 1, 8, 10};  // as the stack writes it: NOP, NOP, kind and length
 
 uint16_t half(const uint8_t* at) noexcept {
   uint16_t value;
@@ -39,7 +41,12 @@ uint32_t folded(uint32_t sum) noexcept {
   return (sum & 0xffff) + (sum >> 16);
 }
 
-bool is_plain(const uint8_t* frame) noexcept { return frame[kTcp + 12] == kPlainHeaderWords && (frame[kFlagsAt] & ~kPsh) == kAck; }
+bool is_stamped(const uint8_t* frame) noexcept {
+  return frame[kWordsAt] == kStampedHeaderWords && memcmp(frame + kOptionsAt, kStampsOption, sizeof kStampsOption) == 0;
+}
+bool is_plain(const uint8_t* frame) noexcept {
+  return (frame[kFlagsAt] & ~kPsh) == kAck && (frame[kWordsAt] == kPlainHeaderWords || is_stamped(frame));
+}
 
 // Everything that has to be equal: Ethernet, type of service, fragmentation and time to live, protocol, addresses and ports.
 bool same_flow(const uint8_t* a, const uint8_t* b) noexcept {
@@ -50,22 +57,25 @@ bool same_flow(const uint8_t* a, const uint8_t* b) noexcept {
 
 void SegmentTrain::begin(uint8_t* frame, uint32_t length) noexcept {
   first_ = frame;
-  payload_ = length > kHeaderBytes ? length - kHeaderBytes : 0;
+  header_bytes_ = kTcp + (frame[kWordsAt] >> 4) * 4u;
+  payload_ = length > header_bytes_ ? length - header_bytes_ : 0;
   first_payload_ = is_plain(frame) ? payload_ : 0;
   next_sequence_ = sequence_of(frame) + payload_;
   open_ = first_payload_ != 0;
 }
 
 bool SegmentTrain::join(const uint8_t* frame, uint32_t length) noexcept {
-  if (!open_ || length <= kHeaderBytes || !is_plain(frame) || sequence_of(frame) != next_sequence_ || !same_flow(first_, frame)) return false;
-  const uint32_t bytes = length - kHeaderBytes;
-  if (bytes > first_payload_ || payload_ + bytes > kMostIpBytes - kIpBytes - kTcpBytes) return false;
+  if (!open_ || length <= header_bytes_ || frame[kWordsAt] != first_[kWordsAt] || !is_plain(frame)) return false;
+  if (sequence_of(frame) != next_sequence_ || !same_flow(first_, frame)) return false;
+  const uint32_t bytes = length - header_bytes_;
+  if (bytes > first_payload_ || payload_ + bytes > kMostIpBytes + kEthernetBytes - header_bytes_) return false;
   payload_ += bytes;
   next_sequence_ += bytes;
   open_ = bytes == first_payload_;
   first_[kFlagsAt] |= frame[kFlagsAt] & kPsh;
   memcpy(first_ + kAcknowledgementAt, frame + kAcknowledgementAt, 4);
   memcpy(first_ + kWindowAt, frame + kWindowAt, 2);
+  if (header_bytes_ > kHeaderBytes) memcpy(first_ + kStampsAt, frame + kStampsAt, 8);
   return true;
 }
 
@@ -75,12 +85,12 @@ void SegmentTrain::finish(VnetHeader* out, uint32_t most_whole) noexcept {
   out->csum_start = kTcp;
   out->csum_offset = kTcpSumAt - kTcp;
   if (first_payload_ != 0 && payload_ > first_payload_) {
-    if (payload_ > most_whole) {
+    if (header_bytes_ + payload_ > most_whole) {
       out->gso_type = VnetHeader::kTcp4;
       out->gso_size = static_cast<uint16_t>(first_payload_);
     }
-    out->hdr_len = kHeaderBytes;
-    put_half(first_ + kIp + 2, htons(static_cast<uint16_t>(kIpBytes + kTcpBytes + payload_)));
+    out->hdr_len = static_cast<uint16_t>(header_bytes_);
+    put_half(first_ + kIp + 2, htons(static_cast<uint16_t>(header_bytes_ - kEthernetBytes + payload_)));
   }
   put_half(first_ + kIp + 10, 0);
   put_half(first_ + kIp + 10, ~folded(sum_of(first_ + kIp, kIpBytes / 2)));

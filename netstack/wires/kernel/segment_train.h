@@ -8,8 +8,8 @@
 // A peer whose link takes frames as large as the train gets it as one segment that is never cut: it acknowledges every other segment at once, and
 // of one that is as large as all it was sent it waits for the program's answer, which carries the acknowledgement.
 //
-// A segment joins if it continues the sequence, its headers say the same otherwise, it has neither options nor another flag than ACK and
-// PSH, and all before it are as long as the first.
+// A segment joins if it continues the sequence, its headers say the same otherwise, it has no options but timestamps as the first has, and
+// no other flag than ACK and PSH, and all before it are as long as the first. The timestamps that travel are the last one's.
 #pragma once
 
 #include <cstdint>
@@ -31,14 +31,17 @@ class SegmentTrain {
 
   // Starts with `frame`: Ethernet, IPv4 without options, TCP, `length` bytes in all.
   void begin(uint8_t* frame, uint32_t length) noexcept;
-  // Takes `frame` in if it continues the train; its payload is then what lies behind kHeaderBytes.
+  // The headers of each frame of the train have so many bytes.
+  [[nodiscard]] uint32_t header_bytes() const noexcept { return header_bytes_; }
+  // Takes `frame` in if it continues the train; its payload is then what lies behind header_bytes().
   [[nodiscard]] bool join(const uint8_t* frame, uint32_t length) noexcept;
-  // Completes the first frame's headers, the sum over the IP header included, and says to the device what is left to do. A train of up to
-  // `most_whole` bytes of payload becomes one segment for good.
+  // Completes the first frame's headers, the sum over the IP header included, and says to the device what is left to do. A train that
+  // makes a frame of up to `most_whole` bytes becomes one segment for good.
   void finish(VnetHeader* out, uint32_t most_whole = 0) noexcept;
 
  private:
   uint8_t* first_ = nullptr;
+  uint32_t header_bytes_ = kHeaderBytes;
   uint32_t first_payload_ = 0;  // 0: nothing joins
   uint32_t payload_ = 0;        // of the whole train
   uint32_t next_sequence_ = 0;

@@ -19,6 +19,7 @@ struct Segment {
   uint32_t sequence = 1000, payload = 1460, acknowledgement = 7;
   uint16_t window = 100, port = 6379;
   uint8_t flags = kAck, header_words = 5;
+  uint32_t stamp = 0;  // with timestamps, this one
 };
 
 template <class T>
@@ -46,6 +47,16 @@ Frame frame_of(const Segment& segment) {
   frame[46] = static_cast<uint8_t>(segment.header_words << 4);
   frame[47] = segment.flags;
   put(frame, 48, htons(segment.window));
+  if (segment.stamp == 0) return frame;
+  Frame option(12);
+  put(option, 0, htonl(0x0101080a));
+  put(option, 4, htonl(segment.stamp));
+  put(option, 8, htonl(segment.stamp + 1));
+  frame.insert(frame.begin() + SegmentTrain::kHeaderBytes, option.begin(), option.end());
+  frame[46] = 8 << 4;
+  put(frame, 16, htons(static_cast<uint16_t>(frame.size() - 14)));
+  put(frame, 24, uint16_t{0});
+  put(frame, 24, htons(static_cast<uint16_t>(~sum(&frame[14], 20))));
   return frame;
 }
 
@@ -97,8 +108,27 @@ TEST(SegmentTrain, ConsecutiveSegmentsBecomeOneFrame) {
   EXPECT_EQ(first[47], kAck | kPsh);
 }
 
+TEST(SegmentTrain, SegmentsWithTimestampsBecomeOneFrame) {
+  Frame first = frame_of({.payload = 1448, .stamp = 77});
+  const Frame last = frame_of({.sequence = 2448, .payload = 100, .stamp = 78});
+  SegmentTrain train;
+  VnetHeader header;
+  train.begin(first.data(), static_cast<uint32_t>(first.size()));
+  ASSERT_TRUE(train.join(last.data(), static_cast<uint32_t>(last.size())));
+  EXPECT_EQ(train.header_bytes(), 66U);
+  train.finish(&header);
+  EXPECT_EQ(header.gso_type, VnetHeader::kTcp4);
+  EXPECT_EQ(header.gso_size, 1448);
+  EXPECT_EQ(header.hdr_len, 66);
+  EXPECT_EQ(half(first, 16), 52 + 1448 + 100);
+  EXPECT_EQ(sum(&first[14], 20), 0xffff);
+  EXPECT_EQ(half(first, 50), pseudo_sum(first, 32 + 1548));
+  EXPECT_EQ(half(first, 60), 78) << "the latest value";
+  EXPECT_EQ(half(first, 64), 79) << "and echo";
+}
+
 TEST(SegmentTrain, IsOneSegmentForAPeerThatTakesIt) {
-  for (const uint32_t most : {1559u, 1560u}) {
+  for (const uint32_t most : {54 + 1559u, 54 + 1560u}) {
     Frame first = frame_of({});
     const Frame last = frame_of({.sequence = 2460, .payload = 100});
     SegmentTrain train;
@@ -106,8 +136,8 @@ TEST(SegmentTrain, IsOneSegmentForAPeerThatTakesIt) {
     train.begin(first.data(), static_cast<uint32_t>(first.size()));
     ASSERT_TRUE(train.join(last.data(), static_cast<uint32_t>(last.size())));
     train.finish(&header, most);
-    EXPECT_EQ(header.gso_type, most == 1560 ? 0 : VnetHeader::kTcp4);
-    EXPECT_EQ(header.gso_size, most == 1560 ? 0 : 1460);
+    EXPECT_EQ(header.gso_type, most == 54 + 1560 ? 0 : VnetHeader::kTcp4);
+    EXPECT_EQ(header.gso_size, most == 54 + 1560 ? 0 : 1460);
     EXPECT_EQ(half(first, 16), 40 + 1560);
     EXPECT_EQ(half(first, 50), pseudo_sum(first, 20 + 1560));
   }
@@ -123,6 +153,9 @@ TEST(SegmentTrain, WhatDiffersStaysAlone) {
   EXPECT_FALSE(joins({}, {.sequence = 2460, .port = 80})) << "another connection";
   EXPECT_FALSE(joins({}, {.sequence = 2460, .flags = kAck | kFin}));
   EXPECT_FALSE(joins({.flags = kAck | kFin}, follows));
+  EXPECT_TRUE(joins({.stamp = 1}, {.sequence = 2460, .stamp = 2}));
+  EXPECT_FALSE(joins({.stamp = 1}, follows)) << "one with timestamps, one without";
+  EXPECT_FALSE(joins({}, {.sequence = 2460, .stamp = 1}));
   EXPECT_FALSE(joins({}, {.sequence = 2460, .header_words = 8})) << "options";
   EXPECT_FALSE(joins({.header_words = 8}, follows));
   EXPECT_FALSE(joins({.payload = 0}, {.sequence = 1000}));

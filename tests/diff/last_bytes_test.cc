@@ -107,10 +107,12 @@ class LastBytes : public BothWays {
     peer.send(c.theirs, "unread");
     ASSERT_TRUE(wait_for(c.mine, POLLIN) & POLLIN);
   }
-  void expect_rest(const Connection& c, const std::string& text, int error) {
+  void expect_rest(const Connection& c, const std::string& text, int error) { expect_at_least(text.size(), c, text, error); }
+  void expect_at_least(size_t bytes, const Connection& c, const std::string& text, int error) {
     int told = 0;
     const std::string seen = rest(c.theirs, &told);
-    EXPECT_EQ(seen.size(), text.size());
+    EXPECT_GE(seen.size(), bytes);
+    EXPECT_LE(seen.size(), text.size());
     EXPECT_TRUE(seen == text.substr(0, seen.size()));
     EXPECT_EQ(told, error);
     peer.close(c.theirs);
@@ -142,16 +144,17 @@ TEST_P(LastBytes, UnreadBefore) { expect_delivery(Reason::unread_before); }
 TEST_P(LastBytes, UnreadAfter) { expect_delivery(Reason::unread_after); }
 TEST_P(LastBytes, LingerAndUnread) { expect_delivery(Reason::linger_and_unread); }
 
-// More than the first window: acknowledgements come while it is written, where the peer is a kernel's.
+// More than the first window: acknowledgements come while it is written, where the peer is a kernel's. Another stack acknowledges when it has the
+// processor; the first window (RFC 6928) it has all the same.
 TEST_P(LastBytes, ALargeAnswerToARequestThatWasNotRead) {
-  if (memif()) GTEST_SKIP() << "the peer acknowledges when it has the processor";
+  constexpr size_t kFirstWindow = 10 * 1448;
   for (int i = 0; i < 10; i++) {
     Connection c = connect_pair();
     unread(c);
     const std::string text = words(20019);
     EXPECT_EQ(write(c.mine, text.data(), text.size()), static_cast<ssize_t>(text.size()));
     EXPECT_EQ(close(c.mine), 0);
-    expect_rest(c, text, ECONNRESET);
+    expect_at_least(memif() ? kFirstWindow : text.size(), c, text, ECONNRESET);
   }
 }
 

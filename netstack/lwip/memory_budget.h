@@ -38,6 +38,9 @@ class MemoryBudget {
   [[nodiscard]] size_t send_share() const noexcept { return share(0, true); }
   // What a connection may have received and its program not read.
   [[nodiscard]] size_t receive_share() const noexcept { return share(spare_frame_bytes_, spare_frame_bytes_ == 0); }
+  // Whether the share is so much; while memory is plentiful, which the hot path asks for nothing else, told by one comparison.
+  [[nodiscard]] bool send_share_is(size_t bytes) const noexcept { return heap_.used() + 4 * bytes <= bulk_ || send_share() >= bytes; }
+  [[nodiscard]] bool receive_share_is(size_t bytes) const noexcept { return heap_.used() + 4 * bytes <= bulk_ || receive_share() >= bytes; }
   [[nodiscard]] bool takes_data() const noexcept { return heap_.used() < data_; }
   [[nodiscard]] bool takes_connections() const noexcept { return heap_.used() < connections_; }
 

@@ -30,6 +30,12 @@ err_t answer_with_ack(tcp_pcb* pcb) noexcept {
   return ERR_VAL;
 }
 
+// What comes in order where nothing is recovered or probed, as nearly all does: none of 2 to 8, 10 and 12 to 14 is about it.
+bool is_ordinary(const tcp_pcb& pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
+  return header.seqno == pcb.rcv_nxt && (flags | TCP_PSH) == (TCP_ACK | TCP_PSH) && p.tot_len < pcb.rcv_wnd && pcb.state == ESTABLISHED &&
+         pcb.persist_backoff == 0 && pcb.dupacks == 0 && (pcb.flags & TF_INFR) == 0 && !TCP_SEQ_LT(header.seqno, pcb.snd_wl1);
+}
+
 }  // namespace
 
 // 12, 13 and 14, their first halves.
@@ -59,7 +65,7 @@ void TcpRepairs::hold_to_budget(tcp_pcb* pcb, uint32_t sequence, uint32_t bytes)
   tcp_.core.input.finish_for(tcp_);
 }
 
-err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
+err_t TcpRepairs::before_unusual(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
   if ((flags & TCP_SYN) != 0) return answer_with_ack(pcb);  // 3
   if ((flags & (TCP_ACK | TCP_RST)) == 0) return ERR_VAL;  // 2
   const uint32_t end = header.seqno + p.tot_len + ((flags & TCP_FIN) != 0 ? 1 : 0);
@@ -71,11 +77,18 @@ err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsig
   if (probing && header.ackno == pcb->snd_nxt + 1) pcb->snd_nxt++;  // 7
   const bool acks_new = TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt);
   if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && acks_new) pcb->snd_wl1 = header.seqno;  // 8
-  auto* const stream = pcb->errf != nullptr ? static_cast<LwipStream*>(pcb->callback_arg) : nullptr;
-  if (stream != nullptr && header.ackno == pcb->lastack) stream->window_may_open();  // 9
   if (pcb->state == LAST_ACK) pcb->tmr = tcp_ticks;  // 10
   prepare_recovery(pcb, header, flags, p);
-  if (p.tot_len > 0 && pcb->errf != nullptr) hold_to_budget(pcb, header.seqno, p.tot_len);
+  return ERR_OK;
+}
+
+err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
+  if (!is_ordinary(*pcb, header, flags, p)) {
+    if (const err_t verdict = before_unusual(pcb, header, flags, p); verdict != ERR_OK) return verdict;
+  }
+  if (pcb->errf == nullptr) return ERR_OK;
+  if (header.ackno == pcb->lastack) static_cast<LwipStream*>(pcb->callback_arg)->window_may_open();  // 9
+  if (p.tot_len > 0) hold_to_budget(pcb, header.seqno, p.tot_len);
   return ERR_OK;
 }
 

@@ -76,6 +76,7 @@ class TcpRepairs {
   };
 
   void after_segment_of(tcp_pcb* pcb, const Pending& pending) noexcept;
+  [[nodiscard]] err_t before_unusual(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept;
   [[nodiscard]] err_t before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept;
   // For the segment that lwIP looks at next; `pending_` is about it.
   void set_window(tcp_pcb* pcb, uint32_t bytes) noexcept {

@@ -414,16 +414,16 @@ uint32_t LwipStream::receive_window() const noexcept {
 // The same, or what memory has room for; but two segments of the connection's.
 uint32_t LwipStream::receive_limit() const noexcept {
   const uint32_t buffer = receive_window();
+  if (tcp_.core.memory.receive_share_is(buffer)) [[likely]] return buffer;
   const size_t share = tcp_.core.memory.receive_share();
-  if (share >= buffer) [[likely]] return buffer;
   const uint32_t least = 2 * tcp_.frame_mss(*pcb_);
   return share < least ? least : static_cast<uint32_t>(share);
 }
 
 uint32_t LwipStream::receive_room() const noexcept {
   const MemoryBudget& memory = tcp_.core.memory;
+  if (memory.receive_share_is(TCP_WND) && !memory.payload_is_lent) [[likely]] return TCP_WND;
   const size_t share = memory.payload_is_lent ? 0 : memory.receive_share();
-  if (share >= TCP_WND) [[likely]] return TCP_WND;
   return share > received_bytes_ ? static_cast<uint32_t>(share - received_bytes_) : 0;
 }
 

@@ -43,9 +43,9 @@ uint32_t LwipStream::ready() const noexcept {
 // What the send buffer still takes. When memory is short a stream has its share of it only, in which lwIP's segments count as well.
 size_t LwipStream::write_room() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
-  const size_t share = tcp_.core.memory.send_share();
   const size_t queued = unsent_bytes();
-  if (share >= limit) [[likely]] return queued < limit ? limit - queued : 0;
+  if (tcp_.core.memory.send_share_is(limit)) [[likely]] return queued < limit ? limit - queued : 0;
+  const size_t share = tcp_.core.memory.send_share();
   const size_t held = queued + (pcb_ != nullptr ? pcb_->snd_queuelen * MemoryBudget::kSegmentBytes : 0);
   return held < share ? share - held : 0;
 }
@@ -55,9 +55,9 @@ size_t LwipStream::write_room() const noexcept {
 // piece. Of a small share a third is enough, and some segments may be left, so that no piece waits for a delayed acknowledgement.
 bool LwipStream::writable() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
+  if (tcp_.core.memory.send_share_is(limit)) [[likely]] return unsent_bytes() < limit && (limit - unsent_bytes()) * 3 >= limit;
   const size_t share = tcp_.core.memory.send_share();
   const size_t room = write_room();
-  if (share >= limit) [[likely]] return room > 0 && room * 3 >= limit;
   const size_t left = share / 8 > kLeftOfShare ? share / 8 : kLeftOfShare;
   return room > 0 && room * 3 >= share && room + left >= share;
 }

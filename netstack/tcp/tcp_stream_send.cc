@@ -211,10 +211,14 @@ size_t LwipStream::unheld(size_t unfed) const noexcept {
 // acknowledgements.
 bool LwipStream::nagle_permits() noexcept {
   const tcp_seg& segment = *pcb_->unsent;
+  const uint32_t start = lwip_ntohl(segment.tcphdr->seqno);
+  if (segment.len < kLeastSegment && segment.len > 0 && tcp_is_flag_set(pcb_, TF_NODELAY)) [[likely]] {
+    short_end_ = start + segment.len;
+    return true;
+  }
   const uint32_t longest = longest_segment();
   if (segment.len >= longest) return true;
   const uint32_t framed = tcp_.full_payload(*pcb_), full = framed < longest ? framed : longest;
-  const uint32_t start = lwip_ntohl(segment.tcphdr->seqno);
   const bool behind_short = TCP_SEQ_GT(short_end_, pcb_->lastack) && TCP_SEQ_LEQ(short_end_, start);
   const bool last_of_several = segment.next == nullptr && pcb_->unacked != nullptr;
   if (behind_short && segment.len < full && last_of_several && !tcp_is_flag_set(pcb_, TF_NODELAY | TF_INFR)) {

@@ -4,16 +4,17 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <bit>
+
 #include "shim/calls/syscall_table.h"
 #include "shim/files/user_memory.h"
 
 namespace shim {
 
+PointerArguments pointer_arguments[ZPS_NR_COUNT];
+
 namespace {
 
-// By call number, a bit per argument: pointers, and those of them that are always followed.
-uint8_t pointers[ZPS_NR_COUNT];
-uint8_t followed[ZPS_NR_COUNT];
 bool noted = false;
 
 // Bits of the arguments that the kernel always follows: NULL is no "none" for them.
@@ -52,23 +53,16 @@ bool is_pointer(char letter) noexcept { return letter == 'p' || letter == 's' ||
 
 void note_pointers(const SyscallRow& row) noexcept {
   if (row.nr == SYS_fcntl || row.nr == SYS_ioctl) return;  // their last argument may be a number
+  PointerArguments& pointers = pointer_arguments[row.nr];
   for (int i = 0; row.arguments[i] != '\0'; i++) {
-    if (is_pointer(row.arguments[i])) pointers[row.nr] = static_cast<uint8_t>(pointers[row.nr] | 1 << i);
+    if (is_pointer(row.arguments[i])) pointers.all = static_cast<uint8_t>(pointers.all | 1 << i);
   }
-  followed[row.nr] = always_followed(row.nr);
+  pointers.followed = always_followed(row.nr);
+  pointers.lone = std::popcount(pointers.all) > 1 ? kSeveral : static_cast<uint8_t>(std::bit_width(pointers.all));
   noted = true;
 }
 
 bool page_zero_is_hooks() noexcept { return noted; }
-
-void move_out_of_page_zero(zps_call* call) noexcept {
-  for (unsigned left = pointers[call->nr]; left != 0; left &= left - 1) {
-    const int i = __builtin_ctz(left);
-    const auto address = static_cast<uint64_t>(call->arg[i]);
-    if (address >= kPageZeroEnd) [[likely]] continue;
-    if (address != 0 || (followed[call->nr] >> i & 1) != 0) call->arg[i] = static_cast<int64_t>(address + kPageZeroEnd);
-  }
-}
 
 bool has_part_in_page_zero(int64_t parts, int64_t count) noexcept {
   constexpr int64_t kAtOnce = 8;

@@ -138,11 +138,13 @@ class MemoryWire final : public netstack::Wire {
     constexpr uint32_t kRoom = sizeof frames_[0].data;
     if (cut || static_cast<uint32_t>(free_count_) * kRoom < length || (length > kRoom && facts_.gro_max_size == 0)) return;
     for (uint32_t at = 0; at < length; at += kRoom) {
-      Frame& frame = take();
+      // Filled before it is taken: a sender that dies meanwhile leaves it free.
+      CHECK(free_count_ > 0);
+      Frame& frame = frames_[free_[free_count_ - 1]];
       frame.length = length - at < kRoom ? length - at : kRoom;
       frame.continues = at > 0;
       memcpy(frame.data, data + at, frame.length);
-      inbox_[tail_++ % kFrames] = static_cast<int>(&frame - frames_);
+      inbox_[tail_++ % kFrames] = static_cast<int>(&take() - frames_);
     }
   }
   bool idle() const noexcept { return head_ == tail_ && !held_; }

@@ -204,6 +204,77 @@ TEST(Clone3, ReadOnlyArguments) {
   munmap(arguments, 4096);
 }
 
+// What posix_spawn() of newer C libraries makes its children with, by memory of their own and by the parent's.
+TEST(Clone, ClearSighand) {
+  struct sigaction action {
+  };
+  action.sa_handler = [](int) {};
+  ASSERT_EQ(0, sigaction(SIGUSR1, &action, nullptr));
+  ASSERT_EQ(0, sigaction(SIGSEGV, &action, nullptr));
+  signal(SIGUSR2, SIG_IGN);
+  clone_args arguments{};
+  arguments.flags = CLONE_CLEAR_SIGHAND;
+  arguments.exit_signal = SIGCHLD;
+  const auto make_child = [&] { return static_cast<pid_t>(hooked::call(SYS_clone3, reinterpret_cast<long>(&arguments), sizeof arguments)); };
+  const auto disposition = [](int number) {
+    struct sigaction now {};
+    (void)sigaction(number, nullptr, &now);
+    return now.sa_handler;
+  };
+  pid_t child = make_child();
+  if (child == 0) {
+    const bool right = disposition(SIGUSR1) == SIG_DFL && disposition(SIGSEGV) == SIG_DFL && disposition(SIGUSR2) == SIG_IGN;
+    const bool answered = hooked::call(600) == -ENOSYS;  // a number beyond the trampoline is answered by way of a fault
+    _exit(right && answered ? 0 : 1);
+  }
+  ASSERT_GT(child, 0);
+  EXPECT_EQ(0, status_of(child));
+  for (const int number : {SIGUSR1, SIGSEGV}) {
+    child = make_child();
+    if (child == 0) {
+      (void)hooked::call(SYS_kill, getpid(), number);
+      _exit(2);
+    }
+    EXPECT_EQ(1000 + number, status_of(child));
+  }
+  EXPECT_EQ(action.sa_handler, disposition(SIGUSR1));
+  raise(SIGUSR1);
+  for (const int number : {SIGUSR1, SIGSEGV, SIGUSR2}) signal(number, SIG_DFL);
+}
+
+TEST(Clone, ClearSighandOnTheParentsMemory) {
+  struct sigaction action {
+  };
+  action.sa_handler = [](int) {};
+  ASSERT_EQ(0, sigaction(SIGUSR1, &action, nullptr));
+  std::vector<char> stack(64 * 1024);
+  static long answer;
+  answer = 0;
+  clone_args arguments{};
+  arguments.flags = CLONE_VM | CLONE_VFORK | CLONE_CLEAR_SIGHAND;
+  arguments.exit_signal = SIGCHLD;
+  arguments.stack = reinterpret_cast<uint64_t>(stack.data());
+  arguments.stack_size = stack.size();
+  void (*const run)() = [] {
+    answer = hooked::call(600);
+    (void)hooked::call(SYS_kill, hooked::call(SYS_getpid), SIGUSR1);
+    (void)hooked::call(SYS_exit_group, 2);
+  };
+  long child = SYS_clone3;
+  asm volatile("nop\n syscall\n test %%rax, %%rax\n jnz 1f\n call *%3\n 1:"
+               : "+a"(child)
+               : "D"(&arguments), "S"(sizeof arguments), "b"(run)
+               : "rcx", "r11", "memory", "cc");
+  ASSERT_GT(child, 0);
+  EXPECT_EQ(1000 + SIGUSR1, status_of(static_cast<pid_t>(child)));
+  EXPECT_EQ(-ENOSYS, answer);
+  struct sigaction now {
+  };
+  sigaction(SIGUSR1, nullptr, &now);
+  EXPECT_EQ(action.sa_handler, now.sa_handler);
+  signal(SIGUSR1, SIG_DFL);
+}
+
 TEST(Spawn, PosixSpawnSystemPopen) {
   pid_t child = 0;
   const char* arguments[] = {"sh", "-c", "exit 21", nullptr};

@@ -13,6 +13,7 @@
 // from then on, for each hooked call of that thread), and a guest's calls, handlers and forks take no notice of the hook.
 //
 // Known limits: what a guest executes is hooked only if its environment says so, and processes that a guest forks are guests in their own.
+#include <linux/sched.h>
 #include <sched.h>
 
 #include <cerrno>
@@ -22,6 +23,7 @@
 #include "base/syscall.h"
 #include "zpoline/life/copy.h"
 #include "zpoline/engine.h"
+#include "zpoline/life/signals.h"
 #include "zpoline/life/trap.h"
 
 namespace zpoline {
@@ -144,6 +146,7 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
   const uint64_t mask = frame->mask;
   zpoline::ThreadState& thread = zpoline::this_thread();
   const bool by_guest = frame->by_guest;
+  if (flags & CLONE_CLEAR_SIGHAND) zpoline::forget_handlers(!(flags & CLONE_VM));
   if (!by_guest && !zpoline::makes_guest(flags)) {
     thread.hidden_mask = frame->hidden_mask;
     thread.held = 0;  // no signal waits for who has just begun

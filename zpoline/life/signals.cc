@@ -383,6 +383,18 @@ void take_over_signals() noexcept {
   take_over_mask();  // what waits behind it comes now
 }
 
+// flush_signal_handlers() of Linux: what is ignored stays so, without its flags.
+void forget_handlers(bool own_memory) noexcept {
+  for (int number = 1; number <= kSignals; number++) {
+    if (number == SIGKILL || number == SIGSTOP) continue;
+    const Action action{actions[number].handler == kIgnore ? kIgnore : kDefault, 0, 0, 0};
+    if (own_memory) actions[number] = action;
+    if (!is_needed(number)) continue;
+    const Action seen = kernel_view(number, action);
+    (void)kernel_sigaction(number, &seen, nullptr);
+  }
+}
+
 void expect_seccomp() noexcept {
   Locked locked;
   boxed = true;

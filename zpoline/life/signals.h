@@ -21,6 +21,10 @@ void expect_seccomp() noexcept;
 // rt_sigaction as the program sees it: its own handlers, flags and masks. 0 or a negative errno.
 [[nodiscard]] int64_t program_sigaction(zps_call* call) noexcept;
 
+// In a child that begins with the kernel's dispositions (CLONE_CLEAR_SIGHAND), all signals blocked: the engine's own are put back, and
+// if the memory is the child's alone the program's handlers are forgotten.
+void forget_handlers(bool own_memory) noexcept;
+
 // In the child of a fork: the lock's holder may be a thread that this process does not have.
 void reset_signal_lock() noexcept;
 

@@ -25,7 +25,9 @@
 #include <new>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
@@ -250,7 +252,9 @@ class FolderLock {
     char* slash = strrchr(folder, '/');
     slash[slash == folder ? 1 : 0] = '\0';
     fd_ = kernel_call(SYS_open, as_arg(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd_ >= 0) (void)kernel_call(SYS_flock, fd_, LOCK_EX);
+    if (fd_ < 0) return;
+    (void)kernel_call(SYS_flock, fd_, LOCK_EX);
+    writable_ = kernel_call(SYS_faccessat2, fd_, as_arg("."), W_OK | X_OK, AT_EACCESS) != -EACCES;
   }
   ~FolderLock() {
     if (fd_ >= 0) (void)kernel_call(SYS_close, fd_);
@@ -258,19 +262,30 @@ class FolderLock {
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
   [[nodiscard]] bool there() const noexcept { return fd_ >= 0; }
+  [[nodiscard]] bool writable() const noexcept { return writable_; }
 
  private:
   long fd_;
+  bool writable_ = true;
 };
 
-// Decides an automatic role and removes what a dead server left; an error if a live server is in the way.
-base::Result<bool> settle_role(Choice& choice) noexcept {
+// Decides an automatic role and removes what a dead server left; an error if something else is in the way.
+base::Result<bool> settle_role(Choice& choice, const FolderLock& folder) noexcept {
+  const char* const path = choice.path;
+  const long result = try_connect(path);
+  struct stat file {};
+  const bool there = kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path), as_arg(&file), AT_SYMLINK_NOFOLLOW) == 0;
+  if (there && (!S_ISSOCK(file.st_mode) || result == -EPROTOTYPE)) return base::make_error("wire memif: %s is something else than a memif socket", path);
+  if (result == -EACCES) return base::make_error("wire memif: %s is a socket of user %u, who lets nobody else connect to it", path, file.st_uid);
   if (choice.client) return true;
-  const long result = try_connect(choice.path);
   const bool served = result == 0 || result == -EAGAIN;
-  if (served && !choice.automatic) return base::make_error("wire memif: somebody serves %s already: use role=client or another path", choice.path);
+  if (served && !choice.automatic) return base::make_error("wire memif: somebody serves %s already: use role=client or another path", path);
   if (served) choice.client = true;
-  if (result == -ECONNREFUSED) (void)kernel_call(SYS_unlink, as_arg(choice.path));
+  if (served) return true;
+  if (!folder.writable()) return base::make_error("wire memif: no socket can be made at %s: its folder may not be written to", path);
+  if (result == -ECONNREFUSED && kernel_call(SYS_unlink, as_arg(path)) < 0) {
+    return base::make_error("wire memif: %s was left by a server of user %u that is gone, and may not be removed", path, file.st_uid);
+  }
   return true;
 }
 
@@ -304,7 +319,7 @@ base::Result<Wire*> open_memif(const Opening& opening) noexcept {
   Control::Scope scope(*control);
   const FolderLock lock(choice->path);
   if (!lock.there()) return base::make_error("wire memif: the folder of %s does not exist or may not be read", choice->path);
-  if (auto settled = settle_role(*choice); !settled) return settled.error();
+  if (auto settled = settle_role(*choice, lock); !settled) return settled.error();
   peer->client = choice->client;
 
   static int serial = 0;

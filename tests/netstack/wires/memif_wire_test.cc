@@ -1,4 +1,9 @@
 // The memif wire: both start orders, late peers, death of a peer in either role, a family that changes hands.
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "memif_peer_process.h"
 
 namespace {
@@ -276,6 +281,67 @@ TEST_F(MemifWire, RefusesWhatItCannotServe) {
   expect_refused("memif", "absolute path");
   expect_refused("memif:/tmp/x.sock,role=boss", "role=boss");
   expect_refused("memif:/no/such/folder/x.sock", "does not exist");
+}
+
+// What lies at the path and is no memif socket is not removed.
+TEST_F(MemifWire, RefusesOtherFiles) {
+  char file[] = "/tmp/zps-memif-XXXXXX";
+  const int fd = mkstemp(file);
+  ASSERT_GE(fd, 0);
+  for (const char* role : {"server", "client", "auto"}) expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
+  EXPECT_EQ(0, access(file, F_OK));
+  unlink(file);
+  const int other = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  strcpy(address.sun_path, file);
+  ASSERT_EQ(0, bind(other, reinterpret_cast<sockaddr*>(&address), sizeof address));
+  ASSERT_EQ(0, listen(other, 1));
+  for (const char* role : {"server", "client", "auto"}) expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
+  EXPECT_EQ(0, access(file, F_OK));
+  unlink(file);
+  close(other);
+  close(fd);
+}
+
+TEST_F(MemifWire, SaysWhoseSocketItIs) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs another user";
+  char folder[] = "/tmp/zps-memif-XXXXXX";
+  ASSERT_NE(nullptr, mkdtemp(folder));
+  ASSERT_EQ(0, chmod(folder, 0755));
+  const std::string path = std::string(folder) + "/x.sock", argument = "memif:" + path;
+  const int server = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  strcpy(address.sun_path, path.c_str());
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto bind_it = [&](mode_t mode) {
+      return bind(server, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && chmod(path.c_str(), mode) == 0;
+    };
+    const auto refused = [&](const char* why) {
+      for (const char* role : {",role=server", ""}) expect_refused((argument + role).c_str(), why);
+    };
+    EXPECT_EQ(0, seteuid(65534));
+    refused("may not be written to");
+    EXPECT_EQ(0, seteuid(0));
+    EXPECT_TRUE(bind_it(0700) && listen(server, 1) == 0);
+    EXPECT_EQ(0, seteuid(65534));
+    refused("socket of user 0");
+    expect_refused((argument + ",role=client").c_str(), "socket of user 0");
+    EXPECT_EQ(0, seteuid(0));
+    EXPECT_TRUE(chmod(folder, 01777) == 0 && chmod(path.c_str(), 0777) == 0);
+    close(server);
+    EXPECT_EQ(0, seteuid(65534));
+    refused("may not be removed");
+    _exit(HasFailure() ? 1 : 0);
+  }
+  close(server);
+  int status = -1;
+  ASSERT_EQ(child, waitpid(child, &status, 0));
+  EXPECT_EQ(0, status);
+  unlink(path.c_str());
+  rmdir(folder);
 }
 
 TEST_F(MemifWire, KeepsItsDescriptorsHigh) {

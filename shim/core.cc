@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/own_thread.h"
 #include "base/stopped_owner.h"
 #include "base/user_copy.h"
 #include "shim/family/family.h"
@@ -77,6 +78,10 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   engine = with;
+  if (!base::note_thread_locals(engine->thread())) {
+    base::log(base::LogLevel::error, "thread-local variables of libzpstack-core.so have no fixed place: it cannot make threads");
+    return -1;
+  }
   if (!read_config()) return -1;
   family = map_family();
   if (family == nullptr) {

@@ -1,15 +1,14 @@
 // Takes the wire's description apart and opens it on a thread of its own.
 //
 // The thread. EAL pins whoever starts it to a core and every thread made later inherits that; making a veth needs changes of
-// the network namespace, which are per thread. So all of it happens on a thread that ends before open_wire() returns. It blocks every
-// signal: handlers of the program must not run on it.
+// the network namespace, which are per thread. So all of it happens on a thread that ends before open_wire() returns, and is ours alone: EAL
+// allocates, and its per-thread numbers are nothing for a thread of the program.
 #include "netstack/wires/open_wire.h"
 
-#include <csignal>
 #include <cstring>
-#include <pthread.h>
 
 #include "base/high_fd.h"
+#include "base/own_thread.h"
 #include "base/syscall.h"
 #include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/memif/memif_wire.h"
@@ -56,30 +55,22 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
   return base::make_error("no wire is called %s: use veth, memif:/path, tap or af_packet:device", config.wire);
 }
 
-void* run_job(void* argument) noexcept {
+void run_job(void* argument) noexcept {
   auto* job = static_cast<Job*>(argument);
   job->result = open_here(job->config, job->arena, job->out);
-  return nullptr;
 }
 
 }  // namespace
 
 base::Result<Wire*> open_wire(const StackConfig& config, base::Arena* shared_arena, WireAddress* out) noexcept {
   Job job{config, shared_arena, out, base::make_error("the thread that opens the wire did not run")};
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kThreadStackBytes);
   // The first high number makes the kernel enlarge the table of descriptors, which is quick only while nobody shares it.
   (void)kernel_call(SYS_close, base::move_fd_high(static_cast<int>(kernel_call(SYS_eventfd2, 0, 0))));
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int error = pthread_create(&thread, &attributes, run_job, &job);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attributes);
-  if (error != 0) return base::make_error("cannot make a thread to open the wire: error %d", error);
-  pthread_join(thread, nullptr);
+  base::OwnThread thread;
+  if (const long error = thread.start(run_job, &job, kThreadStackBytes); error != 0) {
+    return base::make_error("cannot make a thread to open the wire: error %ld", -error);
+  }
+  thread.join();
   return job.result;
 }
 

@@ -3,8 +3,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <csignal>
 #include <iterator>
 #include <sys/mman.h>
 
@@ -12,6 +10,7 @@
 #include "base/high_fd.h"
 #include "base/lock_owner.h"
 #include "base/log.h"
+#include "base/own_thread.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/processors.h"
@@ -38,6 +37,7 @@ constexpr size_t kStackBytes = 256 * 1024;
 std::atomic<bool> running{false};
 std::atomic<bool> missing{false};
 std::atomic<bool> busy{false};
+base::OwnThread service;
 
 long lock_byte(int command, short type, long byte, flock* answer = nullptr) noexcept {
   flock request{};
@@ -198,7 +198,7 @@ void sleep_in_the_row() noexcept {
   (void)kernel_call(SYS_nanosleep, as_arg(&time));
 }
 
-void* service_main(void*) noexcept {
+[[noreturn]] void service_main(void*) noexcept {
   Guard::may_exit = true;  // service_stop() waits for the end of a turn, so a turn that has begun goes on
   uint64_t lock_owner = 0;
   while (true) {
@@ -235,22 +235,13 @@ void service_leave_slot(const ProcessSlot* slot) noexcept { (void)lock_byte(F_SE
 void service_start() noexcept {
   if (running.exchange(true)) return;
   missing.store(false);
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, kStackBytes);
-  pthread_t thread;
-  if (pthread_create(&thread, &attributes, service_main, nullptr) != 0) {
+  if (service.start(service_main, nullptr, kStackBytes) != 0) {
     base::log(base::LogLevel::warn, "no service thread: timers run only while the program waits for its sockets");
   }
-  pthread_attr_destroy(&attributes);
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
 }
 
 void service_forget() noexcept {
+  service.forget();
   running.store(false);
   busy.store(false);
   missing.store(true);

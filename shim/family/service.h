@@ -13,8 +13,7 @@
 // Nothing that a member was about to do outside of the lock may be lost with it: whoever is on duty repeats wake-ups that a sleeper has not
 // followed, and has others watch the wire when those who should have let frames lie.
 //
-// The thread is made lazily: with the stack, and in a forked child at its first wait, because in the child of a fork the C library may
-// not make threads before fork() has returned to the program.
+// The thread is made lazily: with the stack, and in a forked child at its first wait.
 //
 // Known limits: a record lock is dropped when the process closes any descriptor of the file, so life_fd has one number only.
 #pragma once

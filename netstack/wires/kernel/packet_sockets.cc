@@ -20,6 +20,7 @@ using base::kernel_call;
 
 // Frames larger than a slot wait in the kernel's memory, not in ours, until they are received; so do those that a device has not sent yet.
 constexpr int kQueuedBytes = 8 << 20;
+constexpr size_t kThreadStackBytes = 16 << 10;
 
 long set(int fd, int level, int option, int value) noexcept {
   return kernel_call(SYS_setsockopt, fd, level, option, as_arg(&value), sizeof value);
@@ -48,39 +49,30 @@ long bypass_queueing(int sending, bool bypass) noexcept { return set(sending, SO
 
 PacketSockets::PacketSockets(uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept
     : shape_{block_bytes, slots / (block_bytes / slot_bytes), slot_bytes, slots}, receiving_(-EAGAIN), sending_(make_sending()) {
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, 64 << 10);
-  started_ = pthread_create(&thread_, &attributes, make_receiving, this) == 0;
-  pthread_attr_destroy(&attributes);
+  if (const long error = thread_.start(make_receiving, this, kThreadStackBytes); error != 0) receiving_ = static_cast<int>(error);
 }
 
 PacketSockets::~PacketSockets() {
-  join();
+  thread_.join();
   if (taken_) return;
   for (const int fd : {receiving_, sending_}) {
     if (fd >= 0) (void)kernel_call(SYS_close, fd);
   }
 }
 
-void PacketSockets::join() noexcept {
-  if (started_) pthread_join(thread_, nullptr);
-  started_ = false;
-}
-
-void* PacketSockets::make_receiving(void* self) noexcept {
+void PacketSockets::make_receiving(void* self) noexcept {
   auto* sockets = static_cast<PacketSockets*>(self);
   const int fd = sockets->receiving_ = make_socket();
-  if (fd < 0) return nullptr;
+  if (fd < 0) return;
   long result = set(fd, SOL_PACKET, PACKET_VERSION, TPACKET_V2);
   if (result == 0) result = kernel_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_RX_RING, as_arg(&sockets->shape_), sizeof sockets->shape_);
   if (result == 0) result = set(fd, SOL_PACKET, PACKET_COPY_THRESH, 1);
   (void)set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
   if (set(fd, SOL_SOCKET, SO_RCVBUFFORCE, kQueuedBytes) != 0) (void)set(fd, SOL_SOCKET, SO_RCVBUF, kQueuedBytes);
-  if (result == 0) return nullptr;
+  if (result == 0) return;
   (void)kernel_call(SYS_close, fd);
   sockets->receiving_ = static_cast<int>(result);
-  return nullptr;
+  return;
 }
 
 long PacketSockets::bind_both(const char* interface) const noexcept {
@@ -95,7 +87,7 @@ long PacketSockets::bind_both(const char* interface) const noexcept {
 }
 
 base::Result<bool> PacketSockets::finish(const char* interface) noexcept {
-  join();
+  thread_.join();
   for (const int fd : {receiving_, sending_}) {
     if (fd == -EPERM || fd == -EACCES) {
       return base::make_error("cannot open a packet socket without CAP_NET_RAW: run as root, give the program the capability "

@@ -13,8 +13,8 @@
 
 #include <cstdint>
 #include <linux/if_packet.h>
-#include <pthread.h>
 
+#include "base/own_thread.h"
 #include "base/result.h"
 
 namespace netstack {
@@ -40,16 +40,15 @@ class PacketSockets {
   [[nodiscard]] uint8_t* ring() const noexcept { return ring_; }
 
  private:
-  static void* make_receiving(void* self) noexcept;
-  void join() noexcept;
+  static void make_receiving(void* self) noexcept;
   [[nodiscard]] long bind_both(const char* interface) const noexcept;
 
   tpacket_req shape_;
   int receiving_;  // or a negative errno
   int sending_;    // likewise
   uint8_t* ring_ = nullptr;
-  bool started_ = false, taken_ = false;
-  pthread_t thread_{};
+  bool taken_ = false;
+  base::OwnThread thread_;
 };
 
 }  // namespace netstack

@@ -47,11 +47,14 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
   switch (option) {
     case TcpOption::nodelay:
       o.nodelay = value != 0;
-      if (o.nodelay) mark_dirty();
+      if (o.nodelay) push_all();  // even what a cork holds (Linux: __tcp_sock_set_nodelay())
       break;
     case TcpOption::cork:
       o.cork = value != 0;
-      if (!o.cork) mark_dirty();
+      if (!o.cork) {
+        more_ = false;
+        mark_dirty();
+      }
       break;
     case TcpOption::keepalive: o.keepalive = value != 0; break;
     case TcpOption::keepidle_s:

@@ -193,7 +193,7 @@ size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
   return done;
 }
 
-// A full send buffer leaves: no more will be added to it (Linux: tcp_push() with TCP_NAGLE_PUSH before a sender waits for memory).
+// What is here leaves, in spite of Nagle and of a cork (Linux: TCP_NAGLE_PUSH, as by tcp_push() before a sender waits for memory).
 void LwipStream::push_all() noexcept {
   pushed_ = written_;
   mark_dirty();

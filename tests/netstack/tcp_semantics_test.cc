@@ -279,6 +279,29 @@ TEST_F(TcpSemantics, CorkHoldsPartialSegments) {
   server->release();
 }
 
+TEST_F(TcpSemantics, OptionsEndWhatHoldsBack) {
+  auto [client, server] = connected();
+  send_text(*client, "held by MSG_MORE", true);
+  ASSERT_EQ(0, client->set_option(TcpOption::cork, 0));
+  pair_.settle();
+  EXPECT_EQ("held by MSG_MORE", text_of(*server));
+  pair_.pass(100);
+  send_text(*client, "and again", true);
+  ASSERT_EQ(0, client->set_option(TcpOption::nodelay, 1));
+  pair_.settle();
+  EXPECT_EQ("and again", text_of(*server));
+  ASSERT_EQ(0, client->set_option(TcpOption::cork, 1));
+  send_text(*client, "held by a cork");
+  ASSERT_EQ(0, client->set_option(TcpOption::nodelay, 1));
+  pair_.settle();
+  EXPECT_EQ("held by a cork", text_of(*server));
+  send_text(*client, "held still");
+  pair_.settle();
+  EXPECT_EQ(0u, server->readable_bytes());
+  client->release();
+  server->release();
+}
+
 TEST_F(TcpSemantics, ShutReadIsLocal) {
   auto [client, server] = connected();
   EXPECT_EQ(0, server->shutdown(SHUT_RD));

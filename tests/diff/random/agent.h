@@ -19,6 +19,7 @@ enum class AgentCall : uint32_t {
   close,     // fd
   reset,     // fd: close with linger 0
   look,      // fd
+  acknowledge,  // fd: what it owes
   forget     // closes everything
 };
 

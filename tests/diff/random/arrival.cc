@@ -1,6 +1,7 @@
 // Looking at sockets without changing them.
 #include "tests/diff/random/arrival.h"
 
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -27,6 +28,27 @@ bool has_arrived(int fd, const Arrival& arrival) {
   if (arrival.connected && (state == TCP_SYN_SENT || state == TCP_SYN_RECV)) return false;
   if (arrival.fin && state != TCP_CLOSE_WAIT && state != TCP_LAST_ACK && state != TCP_CLOSING && state != TCP_TIME_WAIT) return false;
   return arrival.unread_bytes == 0 || unread_bytes(fd) >= arrival.unread_bytes;
+}
+
+bool is_acknowledged(int fd) {
+  int unacknowledged = 0;
+  switch (tcp_state(fd)) {
+    case TCP_CLOSE: return true;
+    case TCP_FIN_WAIT1:
+    case TCP_CLOSING:
+    case TCP_LAST_ACK: return false;
+    default: return ioctl(fd, SIOCOUTQ, &unacknowledged) != 0 || unacknowledged == 0;
+  }
+}
+
+void acknowledge_now(int fd) {
+  const int once = 2;  // an odd value would leave the mode in which answers carry acknowledgements (__tcp_sock_set_quickack)
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &once, sizeof once);
+}
+
+void nap() {
+  const timespec pause{0, 20'000};
+  (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
 }
 
 uint64_t now_us() {

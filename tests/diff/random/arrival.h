@@ -17,6 +17,13 @@ struct Arrival {
 // True if all of it has been seen at this descriptor, or nothing more can come.
 bool has_arrived(int fd, const Arrival& arrival);
 
+// True if all that was sent here, a FIN as well, is acknowledged, or nothing more can come.
+bool is_acknowledged(int fd);
+// Makes this end send an acknowledgement that it delays, and delay the next one as before.
+void acknowledge_now(int fd);
+// 20 us, for one who waits.
+void nap();
+
 // The TCP state (tcp_info's), -1 if it has none.
 int tcp_state(int fd);
 // FIONREAD, 0 if there is no answer.

@@ -164,6 +164,11 @@ void run_epoll(World& world, const int* args) {
 }
 
 void run_epoll_ctl(World& world, const int* args) {
+  File* file = world.file(args[2]);
+  if (file != nullptr && (static_cast<uint32_t>(args[3]) & EPOLLET) != 0) {
+    world.await_acknowledged(file->end);
+    file->has_edges = true;
+  }
   epoll_event event{static_cast<uint32_t>(args[3]), {.u64 = static_cast<uint64_t>(args[4]) * 0x1'0000'0001}};
   world.note_result(epoll_ctl(world.fd(args[0]), args[1], world.fd(args[2]), &event));
 }

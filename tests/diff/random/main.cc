@@ -6,6 +6,7 @@
 //
 // Commands, and their answers, which end with a line "END":
 //   mass SEED FIRST COUNT   a line per world: its number, the number of its operations, the digest of its trace
+//   trace WORLD             the trace that a world of the last `mass` left
 //   show SEED WORLD         the sequence of a world
 //   run LINES               followed by so many lines of a sequence: the trace
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -48,10 +50,13 @@ std::string trace_of(Agent& agent, const std::vector<Operation>& sequence, bool 
   return world.trace();
 }
 
+std::map<uint64_t, std::string> traces;  // of the last mass
+
 void run_mass(Agent& agent, uint64_t seed, uint64_t first, uint64_t count) {
+  traces.clear();
   for (uint64_t number = first; number < first + count; number++) {
     const std::vector<Operation> sequence = generate(seed, number);
-    const std::string trace = trace_of(agent, sequence, false);
+    const std::string& trace = traces[number] = trace_of(agent, sequence, false);
     printf("%llu %zu %08x\n", static_cast<unsigned long long>(number), sequence.size(),
            digest(trace.data(), static_cast<unsigned>(trace.size())));
     fflush(stdout);
@@ -76,6 +81,8 @@ void serve(Agent& agent) {
     unsigned long long a, b, c;
     if (sscanf(line, "mass %llu %llu %llu", &a, &b, &c) == 3) {
       run_mass(agent, a, b, c);
+    } else if (sscanf(line, "trace %llu", &a) == 1) {
+      fputs(traces[a].c_str(), stdout);
     } else if (sscanf(line, "show %llu %llu", &a, &b) == 2) {
       for (const Operation& operation : generate(a, b)) puts(to_text(operation).c_str());
     } else if (sscanf(line, "run %llu", &a) == 1) {

@@ -22,6 +22,7 @@ import bed as beds  # noqa: E402
 
 WORLDS_AT_ONCE = 50
 ANSWER_SECONDS = 12.0  # for one line of an answer
+LINES_AROUND = 60  # what differed once is shown with so many lines before and after
 NOBODY = "02:00:00:00:00:77"  # the link address of somebody who is not there, so that nothing tells that he is not
 
 
@@ -138,9 +139,14 @@ class Comparison:
         return sequence
 
 
-def show(traces, every_line=False):
+def show(traces, around=None):
+    """Both traces in one; `around`: so many lines before the first that differs, and after it."""
     native, other = traces
-    for index in range(max(len(native), len(other))):
+    lines = range(max(len(native), len(other)))
+    if around is not None:
+        first = next((i for i in lines if native[i : i + 1] != other[i : i + 1]), 0)
+        lines = lines[max(0, first - around) : first + around]
+    for index in lines:
         one = native[index] if index < len(native) else "(nothing)"
         two = other[index] if index < len(other) else "(nothing)"
         if one == two:
@@ -191,6 +197,7 @@ def run_seed(options, sides, seed):
                 continue
             number = int(native.split()[0])
             print(f"seed {seed}, world {number} differs", flush=True)
+            first_traces = [] if "broken" in native + other else [side.ask(f"trace {number}") for side in sides]
             sequence = sides[0].ask(f"show {seed} {number}")
             kept = options.build / "test-traces" / "random" / f"{options.mode}-{seed}-{number}"
             if report(Comparison(*sides), sequence, kept):
@@ -198,7 +205,9 @@ def run_seed(options, sides, seed):
                 print(f"  repeat: {sys.argv[0]} --build {options.build} --mode {options.mode} --replay {kept}", flush=True)
             else:
                 unsteady += 1
-                print("  but not again", flush=True)
+                print("  but not again; then it was", flush=True)
+                if first_traces:
+                    show(first_traces, around=LINES_AROUND)
         world += WORLDS_AT_ONCE
     seconds = time.monotonic() - begin
     print(f"seed {seed}: {operations} operations in {seconds:.1f} s, {found} differences, {unsteady} that did not come back", flush=True)

@@ -101,7 +101,7 @@ void connect_to(World& world, int slot, const Target& target) {
   const int error = result == 0 ? 0 : errno;
   world.note_result(result);
   if (file == nullptr || file->kind == FileKind::epoll || file->kind == FileKind::pipe) return;
-  file->failed = error != 0 && error != EINPROGRESS;
+  if (error != EISCONN && error != EALREADY) file->failed = error != 0 && error != EINPROGRESS;
   if (error == 0 || error == EINPROGRESS) return begin_connection(world, file, target, error == EINPROGRESS);
   if (file->kind == FileKind::stream &&
       (error == ECONNREFUSED || error == ECONNABORTED || error == ECONNRESET || error == EHOSTUNREACH || error == ENETUNREACH)) {
@@ -284,10 +284,8 @@ void run_shutdown(World& world, const int* args) {
   if (args[1] != SHUT_WR) file->end->shut_read = true;
   if (file->end->other == nullptr && !file->end->answered) file->failed = true;
   if (args[1] != SHUT_RD) {
-    file->end->fin = true;
     if (file->failed) file->end->reset = true;
-    world.settle(file->end->other);
-    world.settle(file->end);
+    world.note_fin(file->end);
   }
 }
 
@@ -328,7 +326,7 @@ void duplicate_onto(World& world, int from, int to, int result, bool had_unread)
 bool loses_unread(World& world, int slot) {
   const bool loses = world.file(slot) != nullptr && world.file(slot)->kind == FileKind::stream && world.last_reference(slot) &&
                      unread_bytes(world.fd(slot)) > 0;
-  if (loses) await_acknowledged(world.fd(slot));
+  if (loses) world.await_acknowledged(world.file(slot)->end);
   return loses;
 }
 

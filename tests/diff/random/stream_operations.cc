@@ -156,12 +156,6 @@ void sent(World& world, File* file, unsigned moved) {
   world.settle(end);
 }
 
-void shut_down_writing(World& world, End* end) {
-  end->fin = true;
-  world.settle(end->other);
-  world.settle(end);
-}
-
 bool will_be_reset(const End* end) {
   const End* other = end == nullptr ? nullptr : end->other;
   return other != nullptr && (other->gone || (other->fin && other->shut_read));
@@ -227,6 +221,7 @@ void run_corked(World& world, const int* args) {
   const int fd = world.fd(args[0]);
   if (file == nullptr || file->end == nullptr || will_be_reset(file->end)) return world.note(" nothing");
   if (send_is_left_out(world, args[0], first + second, 0)) return;
+  world.await_acknowledged(file->end);
   const int on = 1, off = 0;
   if (args[3] == kOptionOnOff) (void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
   fill(bytes_out, first + second, static_cast<unsigned>(world.step));
@@ -241,8 +236,8 @@ void run_corked(World& world, const int* args) {
   if (args[3] == kMoreThenNodelay) rest = setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (args[3] == kMoreThenShutdown) rest = shutdown(fd, SHUT_WR);
   world.note_result(rest);
-  if (args[3] == kMoreThenShutdown && rest == 0) file->end->fin = true;
   sent(world, file, static_cast<unsigned>((held > 0 ? held : 0) + (rest > 0 ? rest : 0)));
+  if (args[3] == kMoreThenShutdown && rest == 0) world.note_fin(file->end);
 }
 
 void run_sendfile(World& world, const int* args) {
@@ -311,7 +306,7 @@ void run_fork(World& world, const int* args) {
   if (file == nullptr || file->end == nullptr || result == 100) return;
   if (what == 1) sent(world, file, result);
   if (what == 2) file->end->read += result;
-  if (what == 3) shut_down_writing(world, file->end);
+  if (what == 3) world.note_fin(file->end);
 }
 
 namespace {

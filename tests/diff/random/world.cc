@@ -4,16 +4,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +19,7 @@ namespace random_sequences {
 namespace {
 
 constexpr uint64_t kPatienceUs = 2'000'000;
+constexpr int kQuickTurns = 20;
 constexpr uint16_t kFirstFixedPort = 2000;
 constexpr uint16_t kFixedPortRange = 28'000;  // below the ephemeral ports
 
@@ -82,15 +80,6 @@ short level(int fd, short events) {
   return poll(&one, 1, 0) > 0 ? one.revents : static_cast<short>(0);
 }
 
-void await_acknowledged(int fd) {
-  int count = 0;
-  for (int turn = 0; turn < 100 && ioctl(fd, SIOCOUTQ, &count) == 0 && count > 0; turn++) {
-    (void)level(fd, 0);
-    const timespec pause{0, 100'000};
-    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
-  }
-}
-
 World::World(Agent& the_agent, uint64_t number) : agent(the_agent), number_(number) { std::fill(fds_, fds_ + kSlots, -1); }
 
 World::~World() = default;
@@ -134,7 +123,7 @@ int World::close_slot(int slot) {
   std::shared_ptr<File> file = std::move(files_[slot]);
   files_[slot] = nullptr;
   const bool had_unread = file->kind == FileKind::stream && file.use_count() == 1 && unread_bytes(fds_[slot]) > 0;
-  if (had_unread) await_acknowledged(fds_[slot]);
+  if (had_unread) await_acknowledged(file->end);
   const int result = close(fds_[slot]);
   fds_[slot] = -1;
   if (file.use_count() == 1) {
@@ -231,14 +220,37 @@ void World::settle(End* end) {
       return;
     }
     (void)level(fd, 0);
-    if (turn < 20) continue;
-    const timespec pause{0, 20'000};
-    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+    if (turn >= kQuickTurns) nap();
   }
 }
 
 void World::settle_all() {
   for (End& end : ends_) settle(&end);
+}
+
+void World::await_acknowledged(End* end) {
+  if (end == nullptr || end->file == nullptr || end->other == nullptr || end->reset || lost_) return;
+  const End& other = *end->other;
+  if (other.agent_fd >= 0) (void)agent.call(AgentCall::acknowledge, other.agent_fd, 0, 0, expected_at(other));
+  const int fd = end->file->fd;
+  const uint64_t deadline = now_us() + kPatienceUs;
+  for (int turn = 0; !is_acknowledged(fd); turn++) {
+    if (now_us() > deadline) {
+      note(" (not acknowledged: state %d)", tcp_state(fd));
+      lost_ = true;
+      return;
+    }
+    if (other.file != nullptr) acknowledge_now(other.file->fd);
+    (void)level(fd, 0);
+    if (turn >= kQuickTurns) nap();
+  }
+}
+
+void World::note_fin(End* end) {
+  end->fin = true;
+  settle(end->other);
+  settle(end);
+  if (end->file != nullptr && end->file->has_edges) await_acknowledged(end);
 }
 
 uint16_t World::fixed_port(int index) const {

@@ -54,6 +54,7 @@ struct File {
   bool bound_to_self = false, failed = false;  // its last connect()
   bool was_accepted = false;
   bool linger_zero = false;
+  bool has_edges = false;  // it is, or was, in a set that is told of its edges
   bool chose_receive_buffer = false, chose_send_buffer = false;
   bool pipe_writer = false;
 };
@@ -108,6 +109,12 @@ class World {
   void forget_waiting(File* listener);
   void settle(End* end);
   void settle_all();
+  // Until all that an end has sent is acknowledged, its FIN too. An acknowledgement may be delayed, and when it comes it is an edge (of a
+  // FIN's), ends what a cork or Nagle's algorithm holds back, and decides what a close that resets drops: so the other end is made to
+  // say now what it owes.
+  void await_acknowledged(End* end);
+  // The end has shut down its stream.
+  void note_fin(End* end);
   [[nodiscard]] Arrival expected_at(const End& end) const;
 
   [[nodiscard]] uint16_t fixed_port(int index) const;
@@ -132,8 +139,6 @@ class World {
 };
 
 bool is_nonblocking(int fd);
-// A close that resets drops what Nagle's algorithm holds back until an acknowledgement: waits for that, not for long.
-void await_acknowledged(int fd);
 // poll() without waiting.
 short level(int fd, short events);
 extern volatile int sigpipe_count;

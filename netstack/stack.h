@@ -153,7 +153,7 @@ class Stack {
 
   // A stream with one reference, or nullptr when the pool is empty (-ENOBUFS). Not bound, not connected.
   [[nodiscard]] virtual TcpStream* make_stream() noexcept = 0;
-  // Chooses the local side before connect(); port 0 is chosen at connect().
+  // Names the local side before connect(); port 0 is chosen at connect(). Whether a port may be had was decided where the number came from.
   [[nodiscard]] virtual long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept = 0;
   // Listens on `local` (address 0: all of the stack's; port 0: a random one). nullptr and -EADDRINUSE, -ENOBUFS in *error.
   // `reuse_port`: others may listen on the same port; connections are spread over them.

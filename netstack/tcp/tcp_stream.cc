@@ -75,8 +75,6 @@ long LwipStream::bind(const SocketAddress& local) noexcept {
   if (local.address_be != 0 && !tcp_.core.neighbours.owns(local.address_be)) return -EADDRNOTAVAIL;
   const uint16_t port = lwip_ntohs(local.port_be);
   if (port != 0) {
-    if (!options_.reuse_address && tcp_.ports().users(port) != 0) return -EADDRINUSE;
-    if (tcp_.listeners.taken(local, false)) return -EADDRINUSE;
     tcp_.ports().use(port);
     bound_ = true;
   }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <thread>
+#include <vector>
 
 #include "tests/lib/peer.h"
 
@@ -283,6 +284,24 @@ TEST_F(Connect, LoopbackStaysWithTheKernel) {
   ASSERT_GE(other, 0);
   ASSERT_EQ(write(fd, "local", 5), 5);
   EXPECT_EQ(read_all(other, 5), "local");
+}
+
+// A port belongs to many connections, as long as no two have the same four addresses: also one that bind() has chosen.
+TEST_F(Connect, APortThatBindHasChosenServesThoughOthersUseIt) {
+  constexpr int kOthers = 500, kTries = 300;  // of 28232 ports: some five are met
+  sockaddr_in first{}, second{};
+  std::vector<int> all{listen_here(&first, kOthers), listen_here(&second, kTries)};
+  for (int i = 0; i < kOthers; i++) {
+    all.push_back(make());
+    ASSERT_EQ(go(all.back(), first), 0) << strerror(errno);
+  }
+  for (int i = 0; i < kTries; i++) {
+    all.push_back(make());
+    sockaddr_in own = self_address();
+    ASSERT_EQ(bind(all.back(), reinterpret_cast<sockaddr*>(&own), sizeof own), 0);
+    ASSERT_EQ(go(all.back(), second), 0) << strerror(errno) << " at " << i;
+  }
+  for (int fd : all) close(fd);
 }
 
 TEST_F(Connect, ToItself) {

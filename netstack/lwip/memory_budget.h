@@ -29,6 +29,7 @@ class MemoryBudget {
   MemoryBudget(const base::Heap& heap, const Wire& wire) noexcept
       : heap_(heap),
         bulk_(heap.capacity() / 8 * 7),
+        short_(heap.capacity() / 16 * 13),
         data_(heap.capacity() / 16 * 15),
         connections_(heap.capacity() / 32 * 31),
         frame_bytes_(wire.facts().mtu),
@@ -42,6 +43,8 @@ class MemoryBudget {
   [[nodiscard]] bool send_share_is(size_t bytes) const noexcept { return heap_.used() + 4 * bytes <= bulk_ || send_share() >= bytes; }
   [[nodiscard]] bool receive_share_is(size_t bytes) const noexcept { return heap_.used() + 4 * bytes <= bulk_ || receive_share() >= bytes; }
   [[nodiscard]] bool takes_data() const noexcept { return heap_.used() < data_; }
+  // Dozens hold all they may, and who comes next gets little.
+  [[nodiscard]] bool is_short() const noexcept { return heap_.used() >= short_; }
   [[nodiscard]] bool takes_connections() const noexcept { return heap_.used() < connections_; }
 
   // How many frames are free: once a turn.
@@ -63,7 +66,7 @@ class MemoryBudget {
   }
 
   const base::Heap& heap_;
-  const size_t bulk_, data_, connections_;
+  const size_t bulk_, short_, data_, connections_;
   const size_t frame_bytes_;
   const int kept_frames_;
   size_t spare_frame_bytes_ = 0;

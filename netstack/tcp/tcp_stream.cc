@@ -241,10 +241,6 @@ void LwipStream::release() noexcept {
   tcp_set_flags(pcb_, TF_RXCLOSED);
   options_.cork = more_ = false;
   write_closed_ = true;
-  if (fin_sent_) {
-    pcb_->tmr = tcp_ticks;  // FIN-WAIT-2 is bounded from here on
-    tcp_.timers.arm(pcb_);
-  }
   (void)output();
 }
 

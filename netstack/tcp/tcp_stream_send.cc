@@ -23,6 +23,7 @@
 #include <new>
 #include <sys/epoll.h>
 
+#include "netstack/tcp/orphans.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
 
@@ -38,7 +39,6 @@ constexpr uint32_t kLeastSegment = 536;          // a window smaller than this i
 constexpr uint32_t kHeaderBytes = 40;            // of IPv4 and TCP, without options
 constexpr uint32_t kChunks[] = {64 * 1024 - 64, 16 * 1024 - 64, 4 * 1024 - 64};
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
-constexpr uint64_t kOrphanNs = 100'000'000'000;  // Linux gives up on a closed socket whose peer takes nothing after about as long
 constexpr uint64_t kUnreachableNs = 3'000'000'000;
 constexpr uint64_t kDelayedAckNs = 40'000'000;   // Linux: TCP_ATO_MIN
 constexpr int kInitialRtoTicks = 1000 / TCP_SLOW_INTERVAL;
@@ -262,7 +262,9 @@ bool LwipStream::finish_sending() noexcept {
     (void)tcp_shutdown(pcb_, 0, 1);
   }
   if (released_ && !resetting_ && fin_sent_ && chunks_ == nullptr) {
+    tcp_pcb* const pcb = pcb_;
     detach();
+    Orphans::leave_alone(*pcb);
     tcp_.free_stream(*this);
     return false;
   }
@@ -289,6 +291,7 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
   auto* stream = static_cast<LwipStream*>(self);
   stream->acknowledged_ += bytes;
   stream->progress_ns_ = stream->tcp_.now_ns();
+  if (stream->released_) pcb->tmr = tcp_ticks;  // lwIP does it for who still receives only
   if (stream->rtt_sent_ns_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
   while (stream->chunks_ != nullptr && stream->chunks_->fed == stream->chunks_->filled &&
          stream->chunks_->end_offset <= stream->acknowledged_) {
@@ -372,7 +375,8 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     give_up(ETIMEDOUT);
     return false;
   }
-  if (released_ && (outstanding || resetting_) && now_ns - progress_ns_ > kOrphanNs) {
+  const bool out_of_time = (outstanding || resetting_) && now_ns - progress_ns_ > Orphans::kPatienceNs;
+  if (released_ && (out_of_time || Orphans::is_in_the_way(*pcb_, tcp_.core.memory))) {
     give_up(0);
     return false;
   }

@@ -1,6 +1,7 @@
 // The tick, keepalive deadlines and the end of TIME-WAIT.
 #include "netstack/tcp/tcp_timers.h"
 
+#include "netstack/tcp/orphans.h"
 #include "netstack/tcp/tcp.h"
 
 namespace netstack {
@@ -60,6 +61,7 @@ bool TcpTimers::needs_tick(tcp_pcb* pcb) noexcept {
   const bool stream_busy = pcb->errf != nullptr && static_cast<LwipStream*>(pcb->callback_arg)->before_tick(now_ns);
   if (ticking_ == nullptr) return false;
   if (stream_busy) return true;
+  if (Orphans::is_alone(*pcb) && !Orphans::tick(*pcb, tcp_.core.memory)) return false;
   if (pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT && (pcb->state != FIN_WAIT_2 || tcp_is_flag_set(pcb, TF_RXCLOSED))) return true;
   if (pcb->unsent != nullptr || pcb->unacked != nullptr || pcb->ooseq != nullptr) return true;
   if (tcp_is_flag_set(pcb, TF_ACK_DELAY | TF_ACK_NOW | TF_CLOSEPEND | TF_NAGLEMEMERR)) return true;

@@ -8,7 +8,7 @@
  *    least (3 slow ticks of 80 ms). lwIP's own timer loop is off: ticks are run only while a connection needs them
  *    (stack_timers.cc).
  *  - TIME-WAIT is kept in our own queue with its own duration. TCP_MSL is left with what lwIP also uses it for: after twice that
- *    time without a sign of the peer, LAST-ACK and CLOSING are given up (60 s; Linux gives an orphan about 50).
+ *    time without a sign of the peer LAST-ACK is given up (orphans.h).
  *  - Demultiplexing: TCP_REG, TCP_RMV and the list heads that tcp_in.c reads are redirected by zps_hooks.h.
  *  - Backlog, ports and listeners are our own (lwIP's backlog is a byte, its port search is quadratic).
  *  - Neighbour queues copy what they hold (PBUF_NEEDS_COPY): a segment that waits for ARP must neither block a retransmission
@@ -19,7 +19,7 @@
 #define ZPS_LWIPOPTS_H
 
 #define NO_SYS 1
-#define TCP_MSL 30000UL
+#define TCP_MSL 50000UL
 #define LWIP_TIMERS 0
 #define SYS_LIGHTWEIGHT_PROT 0
 #define LWIP_NETCONN 0

@@ -41,6 +41,8 @@ int zps_tcp_nagle(struct tcp_pcb* pcb);
 #define tcp_ack(pcb) zps_tcp_ack(pcb)
 #undef tcp_do_output_nagle
 #define tcp_do_output_nagle(pcb) zps_tcp_nagle(pcb)
+#undef TCP_FIN_WAIT_TIMEOUT
+#define TCP_FIN_WAIT_TIMEOUT 60000 /* orphans.h */
 #define LWIP_HOOK_TCP_ISN zps_tcp_isn
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, hdr, optlen, opt1len, opt2, p) zps_tcp_guard(pcb, hdr, &(optlen), opt1len, p)
 #define sys_now() zps_tcp_timestamp(pcb)

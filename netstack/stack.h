@@ -96,8 +96,11 @@ class TcpStream : public Pollable {
   [[nodiscard]] virtual size_t readable_bytes() const noexcept = 0;
   [[nodiscard]] virtual size_t unsent_bytes() const noexcept = 0;
 
-  // SHUT_RD, SHUT_WR or SHUT_RDWR of shutdown(2). 0 or -ENOTCONN.
+  // SHUT_RD, SHUT_WR or SHUT_RDWR of shutdown(2). 0, or -ENOTCONN: noted all the same, and a connection made later begins so. An attempt
+  // under way ends as by disconnect().
   [[nodiscard]] virtual long shutdown(int how) noexcept = 0;
+  // What connect(2) to no address does: ends whatever there is, an established connection by a reset. ECONNRESET is pending if there was any.
+  virtual void disconnect() noexcept = 0;
   // The pending error as a positive errno, cleared by the call (SO_ERROR); 0 if none.
   [[nodiscard]] virtual int take_error() noexcept = 0;
 

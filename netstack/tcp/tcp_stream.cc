@@ -113,7 +113,6 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   pcb->local_ip.addr = own;
   pcb->local_port = port;
   attach(pcb);
-  read_closed_ = write_closed_ = false;
   const ip_addr_t peer_ip{peer.address_be};
   const err_t error = tcp_connect(pcb, &peer_ip, lwip_ntohs(peer.port_be), on_connected);
   if (error != ERR_OK) {
@@ -125,6 +124,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   local_ = {own, lwip_htons(port)};
   peer_ = peer;
   phase_ = Phase::connecting;
+  error_ = 0;  // tcp_connect_init(); what shutdown() has told before stays
   connect_ns_ = tcp_.timers.fresh_now_ns() | 1;
   return 0;
 }
@@ -159,7 +159,7 @@ void LwipStream::on_error(void* self, err_t error) noexcept {
   if (stream->released_) return;
   int number = 0;
   if (error == ERR_RST) {
-    number = stream->connecting() ? ECONNREFUSED : stream->peer_closed_ ? EPIPE : ECONNRESET;
+    number = stream->connecting() ? ECONNREFUSED : stream->peer_closed_ && !stream->fin_queued_ ? EPIPE : ECONNRESET;
   } else if (error != ERR_CLSD) {
     number = ETIMEDOUT;
   }
@@ -185,31 +185,56 @@ void LwipStream::give_up_connecting() noexcept {
   }
 }
 
-long LwipStream::shutdown(int how) noexcept {
-  if (phase_ == Phase::connecting) {  // Linux gives the attempt up, whatever is to be shut
+tcp_state LwipStream::state() const noexcept {
+  if (pcb_ == nullptr || (!connected() && !connecting())) return CLOSED;
+  const tcp_state in_lwip = pcb_->state;
+  if (!fin_queued_ || fin_sent_) return in_lwip;
+  return in_lwip == ESTABLISHED ? FIN_WAIT_1 : fin_first_ ? CLOSING : LAST_ACK;
+}
+
+// tcp_disconnect(): the peer of a connection hears a reset, unless both sides have said their last.
+void LwipStream::disconnect() noexcept {
+  const tcp_state before = state();
+  const bool ends_alone = (before == CLOSING || before == LAST_ACK) && fin_sent_ && pcb_->unsent == nullptr && chunks_ == nullptr;
+  if (before == SYN_SENT) {
     give_up_connecting();
-    phase_ = Phase::fresh;
-    if (!bound_) local_ = {};
-    error_ = ECONNRESET;
-    announce(ready());
+  } else if (ends_alone || (before == CLOSED && pcb_ != nullptr)) {
+    detach();
+  }
+  if (pcb_ != nullptr) (void)output();
+  abort(before != CLOSED && !ends_alone ? ECONNRESET : 0);
+  free_chunks();
+  drop_received();
+  phase_ = Phase::fresh;
+  read_closed_ = write_closed_ = peer_closed_ = fin_queued_ = fin_sent_ = window_raised_ = false;
+  written_ = fed_ = acknowledged_ = pushed_ = 0;
+  if (!bound_) local_ = {};
+  peer_ = {};
+  announce(ready());
+}
+
+// inet_shutdown() takes note and wakes who waits whatever it finds, and ends an attempt whatever is to be shut.
+long LwipStream::shutdown(int how) noexcept {
+  if (phase_ == Phase::connecting) {
+    disconnect();
     return 0;
   }
-  if (!connected()) {
-    // inet_shutdown() takes note and wakes who waits, whatever it finds.
-    if (how != SHUT_WR) read_closed_ = true;
-    if (how != SHUT_RD) write_closed_ = true;
-    announce(ready());
-    return -ENOTCONN;
-  }
-  if (how == SHUT_RD || how == SHUT_RDWR) read_closed_ = true;
-  if ((how == SHUT_WR || how == SHUT_RDWR) && !write_closed_) {
-    write_closed_ = true;
-    more_ = false;
-    tcp_.output.close(*this);
-    mark_dirty();
-  }
+  if (how != SHUT_WR) read_closed_ = true;
+  if (how != SHUT_RD) write_closed_ = true;
+  const bool there = connected();
+  if (there && how != SHUT_RD) queue_fin();
   announce(ready());
-  return 0;
+  return there ? 0 : -ENOTCONN;
+}
+
+// tcp_shutdown(): what the state asks for, whatever had been shut before there was a connection.
+void LwipStream::queue_fin() noexcept {
+  if (fin_queued_) return;
+  fin_queued_ = true;
+  fin_first_ = !peer_closed_;
+  more_ = false;
+  tcp_.output.close(*this);
+  mark_dirty();
 }
 
 int LwipStream::take_error() noexcept {
@@ -231,7 +256,7 @@ void LwipStream::release() noexcept {
     tcp_.free_stream(*this);
     return;
   }
-  const bool ended = peer_closed_ && write_closed_;  // both have said their last
+  const bool ended = peer_closed_ && fin_queued_;  // both have said their last
   if (unread || (options_.linger_s == 0 && !ended)) {
     resetting_ = true;
     progress_ns_ = tcp_.now_ns();
@@ -240,7 +265,7 @@ void LwipStream::release() noexcept {
   }
   tcp_set_flags(pcb_, TF_RXCLOSED);
   options_.cork = more_ = false;
-  write_closed_ = true;
+  write_closed_ = fin_queued_ = true;
   (void)output();
 }
 
@@ -297,7 +322,7 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
     if (!stream->released_) stream->announce(stream->ready());
     return ERR_OK;
   }
-  if (stream->read_closed_ && (stream->pcb_->state == FIN_WAIT_1 || stream->pcb_->state == FIN_WAIT_2)) {
+  if (stream->read_closed_ && stream->fin_queued_) {
     // Nobody will read it and nobody can write: RFC 1122 4.2.2.13 wants a reset (tcp_rcv_state_process() of Linux).
     pbuf_free(p);
     stream->abort(ECONNRESET);
@@ -309,7 +334,7 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
   stream->tcp_.output.data_received();
   if (stream->received_bytes_ >= stream->low_water_) {
     stream->announce(kReadable | EPOLLPRI | EPOLLRDBAND);  // as sock_def_readable(): an edge for who asks for any of these
-  } else if (stream->write_closed_) {
+  } else if (stream->fin_queued_) {
     stream->announce(0);  // for who lingers
   }
   return ERR_OK;

@@ -48,6 +48,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] size_t writable_bytes() const noexcept override { return write_room(); }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return static_cast<size_t>(written_ - acknowledged_); }
   [[nodiscard]] long shutdown(int how) noexcept override;
+  void disconnect() noexcept override;
   [[nodiscard]] int take_error() noexcept override;
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
   [[nodiscard]] long get_option(TcpOption option, int* value) const noexcept override;
@@ -138,6 +139,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void open_window() noexcept;
   void set_low_water() noexcept;
   void give_up_connecting() noexcept;
+  void queue_fin() noexcept;
+  // Linux's, which is ahead of lwIP's while the FIN waits behind data.
+  [[nodiscard]] tcp_state state() const noexcept;
   [[nodiscard]] bool keep_alive() noexcept;
   [[nodiscard]] uint32_t receive_window() const noexcept;
   [[nodiscard]] uint32_t receive_limit() const noexcept;
@@ -146,7 +150,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool writable() const noexcept;
   // The writer waits from here on.
   void note_no_space() const noexcept;
-  [[nodiscard]] bool holding() const noexcept { return (options_.cork || more_) && !write_closed_; }
+  [[nodiscard]] bool holding() const noexcept { return (options_.cork || more_) && !fin_queued_; }
   void push_all() noexcept;
   void acknowledge_read() noexcept;
   [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
@@ -199,7 +203,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool peer_closed_ = false;   // the peer's FIN is in
   bool read_closed_ = false;   // shutdown(SHUT_RD)
   bool write_closed_ = false;  // shutdown(SHUT_WR) or both directions gone
-  bool fin_sent_ = false;
+  bool fin_queued_ = false;    // behind what was written
+  bool fin_first_ = false;     // before the peer's came
+  bool fin_sent_ = false;      // lwIP has it
   uint32_t asked_peer_ = 0;  // ask_peer()
   bool released_ = false;
   bool held_ = false;

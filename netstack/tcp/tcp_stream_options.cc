@@ -143,7 +143,7 @@ void LwipStream::info(tcp_info* out) const noexcept {
   const uint32_t in_flight = p.snd_nxt - p.lastack;
   const auto mss = static_cast<uint32_t>(tcp_mss(&p));
   constexpr uint32_t kTickUs = TCP_SLOW_INTERVAL * 1000;
-  out->tcpi_state = kLinuxState[connected() || connecting() ? p.state : CLOSED];
+  out->tcpi_state = kLinuxState[state()];
   out->tcpi_retransmits = p.nrtx;
   out->tcpi_probes = p.persist_probe;
   out->tcpi_backoff = p.persist_backoff;

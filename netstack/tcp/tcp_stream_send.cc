@@ -256,7 +256,7 @@ void LwipStream::feed() noexcept {
 
 // FIN, once everything is with lwIP, and fits the peer's window: of a segment that has to be split for a window lwIP lets both parts carry it. A released stream that holds no memory of lwIP's any more ends here: false, and it is gone.
 bool LwipStream::finish_sending() noexcept {
-  if (write_closed_ && !fin_sent_ && fed_ == written_ && pcb_->snd_lbb - pcb_->lastack <= pcb_->snd_wnd &&
+  if (fin_queued_ && !fin_sent_ && fed_ == written_ && pcb_->snd_lbb - pcb_->lastack <= pcb_->snd_wnd &&
       (pcb_->state == ESTABLISHED || pcb_->state == CLOSE_WAIT || pcb_->state == SYN_RCVD)) {
     fin_sent_ = true;
     (void)tcp_shutdown(pcb_, 0, 1);
@@ -278,7 +278,7 @@ bool LwipStream::output() noexcept {
   }
   tcp_.timers.arm(pcb_);
   feed();
-  if (write_closed_ && !finish_sending()) return true;
+  if (fin_queued_ && !finish_sending()) return true;
   if (deferred) tcp_clear_flags(pcb_, TF_NAGLEMEMERR);  // it was no lack of memory
   deferred = false;
   if (tcp_output(pcb_) != ERR_OK) return false;
@@ -304,7 +304,7 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
   stream->more_ = false;  // MSG_MORE is about one call: an acknowledgement lets out what it has held (Linux: tcp_data_snd_check())
   if (stream->feeding_ != nullptr) stream->mark_dirty();  // fed once, when all ACKs of this turn are in
   stream->look_for_room();
-  if (stream->write_closed_) {
+  if (stream->fin_queued_) {
     if (stream->acknowledged_ == stream->written_) stream->announce(0);  // for who lingers
     (void)stream->finish_sending();
   }
@@ -389,7 +389,7 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     (void)tcp_output(pcb_);
   }
   look_for_room();
-  const bool unfinished = resetting_ || feeding_ != nullptr || (write_closed_ && !fin_sent_);
+  const bool unfinished = resetting_ || feeding_ != nullptr || (fin_queued_ && !fin_sent_);
   if (unfinished) mark_dirty();  // feeding may have failed for lack of memory, with no ACK outstanding that would try again
   return unfinished || no_space_;
 }

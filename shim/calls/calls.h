@@ -17,11 +17,12 @@ long shim_bind(const zps_call& call) noexcept;
 long shim_listen(const zps_call& call) noexcept;
 long shim_accept(const zps_call& call) noexcept;
 long shim_accept4(const zps_call& call) noexcept;
-long shim_shutdown(const zps_call& call) noexcept;
 long shim_getsockname(const zps_call& call) noexcept;
 long shim_getpeername(const zps_call& call) noexcept;
 // connect_call.cc
 long shim_connect(const zps_call& call) noexcept;
+// shutdown_call.cc
+long shim_shutdown(const zps_call& call) noexcept;
 // option_calls.cc
 long shim_getsockopt(const zps_call& call) noexcept;
 long shim_setsockopt(const zps_call& call) noexcept;

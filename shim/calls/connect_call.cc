@@ -12,6 +12,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/options.h"
 #include "shim/files/routing.h"
+#include "shim/files/socket_states.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
@@ -23,57 +24,35 @@ using base::as_arg;
 using base::kernel_call;
 using netstack::SocketAddress;
 
-// The state of a connection in the making, with the lock held. -EAGAIN: not decided yet.
+// What has become of an attempt, with the lock held. -EAGAIN: nothing yet.
 long connect_result(Socket* socket) noexcept {
   netstack::TcpStream* stream = socket->stream;
+  if (stream == nullptr) return -ECONNABORTED;  // another thread's connect() has told it
   if (stream->connecting()) return -EAGAIN;
-  if (const int error = stream->take_error(); error != 0) return -error;
   if (stream->connected()) {
-    socket->connect_reported = true;
+    socket->ss_state = SsState::connected;
     return 0;
   }
-  return -ECONNABORTED;
+  const int error = stream->take_error();
+  return error != 0 ? -error : -ECONNABORTED;
 }
 
 class ConnectCondition final : public Condition {
  public:
   explicit ConnectCondition(Socket* socket) noexcept : socket_(socket) {}
-  long check() noexcept override { return socket_->stream == nullptr ? -EINVAL : connect_result(socket_); }
+  long check() noexcept override { return connect_result(socket_); }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
 
  private:
   Socket* socket_;
 };
 
-// A connect() that told of the failure leaves a socket that never tried: the placeholder answers for it again.
-void forget_failed_stream(Socket* socket) noexcept {
-  while (socket->stream->observers.pop_front() != nullptr) {
-  }
-  socket->stream->release();
-  socket->stream = nullptr;
-  socket->state = SocketState::undecided;
-  registrations_return(socket);
-}
-
-// Another connect() on a socket of the stack. kPass: start anew; -EALREADY: under way.
-long connect_again(Socket* socket) noexcept {
-  if (socket->stream->connecting()) return -EALREADY;
-  if (socket->connect_reported) return -EISCONN;  // whatever has become of the connection since
-  if (socket->attempt_ended) {  // by the program itself: nothing is to be told
-    forget_failed_stream(socket);
-    return kPass;
-  }
-  const long result = connect_result(socket);
-  if (socket->stream->connected()) return result;
-  forget_failed_stream(socket);
-  return result;
-}
-
 // Starts the handshake, with the lock held. 0 or a negative errno.
 long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, const SocketAddress& peer, const StreamOptions& options) noexcept {
   netstack::TcpStream* stream = stack->make_stream();
   if (stream == nullptr) return -ENOBUFS;
   apply_options(stream, options);
+  if (socket->shut != 0) (void)stream->shutdown(socket->shut - 1);
   long error = local.port_be != 0 || local.address_be != 0 ? stack->bind_stream(stream, local) : 0;
   if (error == 0) error = stream->connect(peer);
   if (error != 0) {
@@ -82,35 +61,36 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   }
   socket->stream = stream;
   socket->state = SocketState::stream;
-  socket->connect_reported = socket->attempt_ended = false;
+  socket->ss_state = SsState::connecting;
   registrations_follow(socket, false);
   stack->flush();
   return 0;
 }
 
-// The result of a connection that this call has started, or another one before it. `busy`: what to say while it is not decided.
+// What this call says of the attempt that it has begun (`busy`: EINPROGRESS), or another one before it (EALREADY): __inet_stream_connect()
+// from SS_CONNECTING on.
 long await_connection(int fd, Socket* socket, long busy) noexcept {
   WaitOptions options;
   {
     Guard guard;
     if (file_at(fd) != socket) return -EBADF;
-    if (socket->stream == nullptr) return busy;  // another thread has ended the attempt
-    if (socket->nonblocking || socket->send_timeout_ns == 0) {
-      if (socket->stream->connecting()) return busy;
+    if (socket->stream != nullptr && socket->stream->connecting()) {
+      if (socket->nonblocking || socket->send_timeout_ns == 0) return busy;
+      if (!begin_wait(socket)) return -ENOMEM;
+      options.deadline_ns = deadline_after(socket->send_timeout_ns);
+      options.restartable = socket->send_timeout_ns == kForever;
+    } else {
       const long result = connect_result(socket);
-      if (result < 0) forget_failed_stream(socket);
+      if (result < 0 && socket->stream != nullptr) forget_attempt(fd, socket);
       return result;
     }
-    if (!begin_wait(socket)) return -ENOMEM;
-    options.deadline_ns = deadline_after(socket->send_timeout_ns);
-    options.restartable = socket->send_timeout_ns == kForever;
   }
   ConnectCondition condition(socket);
   const long result = wait_for(condition, options);
   if (result == -EAGAIN) return busy;
   if (result < 0 && result != -EINTR && result != kRestart) {
     Guard guard;
-    if (file_at(fd) == socket && socket->stream != nullptr && !socket->stream->connecting()) forget_failed_stream(socket);
+    if (file_at(fd) == socket && socket->stream != nullptr && !socket->stream->connecting()) forget_attempt(fd, socket);
   }
   return result;
 }
@@ -123,12 +103,45 @@ SocketAddress placeholder_port(int fd) noexcept {
   return {0, name.sin6_port};
 }
 
+// The family of an address that is one at all, which is looked at before the socket's state (move_addr_to_kernel(), inet_stream_connect()).
+long load_family(const zps_call& call, sa_family_t* family) noexcept {
+  sockaddr_storage raw;
+  const int bytes = static_cast<int>(call.arg[2]);
+  if (bytes < 0 || static_cast<size_t>(bytes) > sizeof raw) return -EINVAL;
+  if (long error = copy_in(&raw, reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes)); error != 0) return error;
+  if (static_cast<size_t>(bytes) < sizeof *family) return -EINVAL;
+  *family = raw.ss_family;
+  return 0;
+}
+
 // A socket with an address of the stack's can go nowhere else; but first what is no address at all.
-long unreachable(int domain, const void* address, size_t bytes) noexcept {
-  sa_family_t family = AF_UNSPEC;
-  if (bytes < sizeof family || copy_in(&family, address, sizeof family) != 0) return bytes < sizeof family ? -EINVAL : -EFAULT;
+long unreachable(int domain, sa_family_t family, size_t bytes) noexcept {
   if (bytes < (domain == AF_INET6 ? offsetof(sockaddr_in6, sin6_scope_id) : sizeof(sockaddr_in))) return -EINVAL;
   return family == domain ? -ENETUNREACH : -EAFNOSUPPORT;
+}
+
+// connect() to no address.
+long disconnect(int fd) noexcept {
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return kPass;
+  const bool by_kernel = socket->state == SocketState::undecided || socket->dual;
+  if (socket->stream != nullptr) socket->stream->disconnect();
+  if (socket->listener != nullptr) end_listening(fd, socket);
+  socket->ss_state = SsState::unconnected;
+  socket->shut = 0;
+  if (netstack::Stack* stack = guard.stack()) stack->flush();
+  return by_kernel ? kPass : 0;
+}
+
+// Whether the socket's states let it begin an attempt: 0, -EALREADY if one is under way, or why not.
+long may_connect(const Socket* socket) noexcept {
+  switch (socket->ss_state) {
+    case SsState::connecting: return -EALREADY;
+    case SsState::connected: return -EISCONN;
+    case SsState::disconnecting: return -EINVAL;
+    default: return socket->state == SocketState::listening ? -EISCONN : 0;
+  }
 }
 
 }  // namespace
@@ -136,33 +149,35 @@ long unreachable(int domain, const void* address, size_t bytes) noexcept {
 long shim_connect(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
+  sa_family_t address_family;
+  if (long error = load_family(call, &address_family); error != 0) return error;
+  if (address_family == AF_UNSPEC) return disconnect(fd);
   int domain;
   bool stack_bound;
   SocketAddress local;
   Socket* socket;
-  bool under_way = false;
+  long refusal;
   {
     Guard guard;
     socket = socket_at(fd);
     if (socket == nullptr) return kPass;
-    if (socket->state == SocketState::listening) return -EISCONN;
-    if (socket->state == SocketState::stream && socket->stream != nullptr) {
-      const long result = connect_again(socket);
-      under_way = result == -EALREADY;
-      if (result != kPass && !under_way) return result;
-    }
+    refusal = may_connect(socket);
     domain = socket->domain;
     stack_bound = socket->stack_bound;
     local = socket->bound;
   }
-  if (under_way) return await_connection(fd, socket, -EALREADY);
+  if (refusal == -EALREADY) return await_connection(fd, socket, -EALREADY);
+  if (refusal != 0) return refusal;
   ParsedAddress parsed;
-  if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
+  const auto bytes = static_cast<socklen_t>(call.arg[2]);
+  if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), bytes, &parsed); error != 0) return error;
+  if (domain == AF_INET6 && parsed.ipv4 && !parsed.wildcard && placeholder_is_v6_only(fd)) return -ENETUNREACH;
   netstack::Stack* stack = parsed.ipv4 ? stack_towards(parsed.address.address_be) : nullptr;
   if (stack == nullptr) {
-    if (stack_bound) return unreachable(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]));
+    if (stack_bound) return unreachable(domain, address_family, bytes);
     Guard guard;
     socket = socket_at(fd);
+    if (socket != nullptr && socket->stream != nullptr) return_to_placeholder(fd, socket);
     if (socket != nullptr && parsed.ipv4) {
       socket->state = SocketState::kernel;
       table_clear(fd);
@@ -176,8 +191,10 @@ long shim_connect(const zps_call& call) noexcept {
     Guard guard;
     socket = socket_at(fd);
     if (socket == nullptr) return -EBADF;
-    if (socket->stream != nullptr) return -EALREADY;
+    if (long error = may_connect(socket); error != 0) return error;
+    if (socket->stream != nullptr) return_to_placeholder(fd, socket);  // its attempt was ended
     if (long error = start(socket, stack, local, parsed.address, options); error != 0) return error;
+    if (socket->nonblocking || socket->send_timeout_ns == 0) return -EINPROGRESS;
   }
   return await_connection(fd, socket, -EINPROGRESS);
 }

@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include <utility>
+
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
@@ -133,7 +135,7 @@ long shim_getsockopt(const zps_call& call) noexcept {
     }
     const OptionRow& row = option_rows().first[index];
     switch (row.kind) {
-      case OptionKind::error: value = socket->stream != nullptr ? socket->stream->take_error() : 0; break;
+      case OptionKind::error: value = socket->stream != nullptr ? socket->stream->take_error() : std::exchange(socket->error, 0); break;
       case OptionKind::listening: value = socket->state == SocketState::listening ? 1 : 0; break;
       case OptionKind::info:
         if (socket->stream == nullptr) return kPass;

@@ -1,4 +1,4 @@
-// socket, bind, listen, accept, shutdown and the names of sockets.
+// socket, bind, listen, accept and the names of sockets.
 //
 // A socket is undecided until connect() or listen(): until then its placeholder answers everything.
 #include <fcntl.h>
@@ -16,8 +16,8 @@
 #include "shim/files/options.h"
 #include "shim/family/process.h"
 #include "shim/files/routing.h"
+#include "shim/files/socket_states.h"
 #include "shim/family/service.h"
-#include "shim/files/user_memory.h"
 #include "shim/family/wait.h"
 
 namespace shim {
@@ -89,7 +89,8 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   }
   socket->state = SocketState::stream;
   socket->stream = stream;
-  socket->connect_reported = true;
+  socket->ss_state = SsState::connected;
+  if (listening->shut != 0) (void)stream->shutdown(listening->shut - 1);  // sk_clone() copies sk_shutdown, and with it a connection begins
   socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
   socket->receive_timeout_ns = listening->receive_timeout_ns;
   socket->send_timeout_ns = listening->send_timeout_ns;
@@ -298,7 +299,11 @@ long shim_listen(const zps_call& call) noexcept {
     Guard guard;
     Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
-    if (socket->state == SocketState::stream) return -EINVAL;
+    if (socket->ss_state != SsState::unconnected) return -EINVAL;
+    if (socket->state == SocketState::stream) {  // its attempt was ended: the error stays, and is the listener's
+      socket->error = socket->stream->take_error();
+      return_to_placeholder(fd, socket);
+    }
     if (socket->state == SocketState::listening) {
       socket->listener->set_backlog(backlog);
       return socket->dual ? kPass : 0;
@@ -341,42 +346,6 @@ long shim_accept(const zps_call& call) noexcept {
   return shim_accept4(with_flags);
 }
 
-long shim_shutdown(const zps_call& call) noexcept {
-  const int fd = static_cast<int>(call.arg[0]);
-  const int how = static_cast<int>(call.arg[1]);
-  if (peek(fd) == nullptr) return kPass;
-  Guard guard;
-  Socket* socket = socket_at(fd);
-  if (socket == nullptr) return kPass;
-  if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
-  if (socket->state == SocketState::stream) {
-    if (!socket->stream->connecting() && !socket->attempt_ended) socket->connect_reported = true;  // inet_shutdown() takes note as connect() would
-    const bool connecting = socket->stream->connecting();
-    const long result = socket->stream->shutdown(how);
-    if (connecting && result == 0) socket->attempt_ended = true;
-    guard.stack()->flush();
-    return result;
-  }
-  if (socket->state != SocketState::listening) return kPass;
-  if (how == SHUT_WR) return 0;
-  // A listener that is shut down stops listening and can listen again.
-  while (netstack::Observer* observer = socket->listener->observers.front()) {
-    observer->on_ready(*socket->listener, EPOLLIN | EPOLLHUP);
-    observer->unlink();
-  }
-  socket->listener->release();
-  socket->listener = nullptr;
-  socket->state = SocketState::undecided;
-  const bool dual = socket->dual;
-  socket->dual = false;
-  registrations_return(socket);  // the placeholder answers again, and blocks if the program wants it
-  if (dual && !socket->nonblocking) {
-    const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);
-    if (flags >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, flags & ~static_cast<long>(O_NONBLOCK));
-  }
-  return dual ? kPass : 0;
-}
-
 long shim_getsockname(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr) return kPass;
@@ -407,9 +376,7 @@ long shim_getpeername(const zps_call& call) noexcept {
     Guard guard;
     Socket* socket = socket_at(fd);
     if (socket == nullptr || socket->state != SocketState::stream) return kPass;
-    // A shut-down connection still has its peer; one that failed or ended by reset has none.
-    if (socket->stream->connecting() || socket->stream->peer().port_be == 0) return -ENOTCONN;
-    if ((socket->stream->ready() & EPOLLHUP) != 0 && !socket->stream->connected()) return -ENOTCONN;
+    if (!socket->stream->connected()) return -ENOTCONN;  // one that is shut down still has its peer
     domain = socket->domain;
     peer = socket->stream->peer();
   }

@@ -56,16 +56,26 @@ enum class SocketState : uint8_t {
   listening   // a listener of the stack, and (dual) one of the kernel under the same number
 };
 
+// sock->state of Linux (SS_UNCONNECTED ...): by it connect(), listen() and shutdown() judge. The other state, sk_state, is the stream's or the
+// listener's, and TCP_CLOSE while only the placeholder exists.
+enum class SsState : uint8_t {
+  unconnected,
+  connecting,    // until a connect() has told what became of the attempt
+  connected,     // for good, whatever becomes of the connection
+  disconnecting  // shutdown() found an attempt that had failed: only connect() to no address helps
+};
+
 class Socket final : public File {
  public:
   explicit Socket(int socket_domain) noexcept : File(FileKind::socket), domain(static_cast<uint8_t>(socket_domain)) {}
 
   SocketState state = SocketState::undecided;
-  uint8_t domain;                 // AF_INET or AF_INET6
-  bool stack_bound = false;       // bind() named an address of the stack; the kernel knows nothing of it
-  bool dual = false;              // the kernel listens too
-  bool attempt_ended = false;     // shutdown() came before the connection was there
-  bool connect_reported = false;  // a connect() has told the program that the connection is there
+  SsState ss_state = SsState::unconnected;
+  uint8_t domain;            // AF_INET or AF_INET6
+  bool stack_bound = false;  // bind() named an address of the stack; the kernel knows nothing of it
+  bool dual = false;         // the kernel listens too
+  uint8_t shut = 0;          // sk_shutdown, of before there is a connection: bits 1 and 2 as SHUT_RD + 1 and SHUT_WR + 1
+  int error = 0;             // sk_err of a listener: what had ended an attempt before
   netstack::TcpStream* stream = nullptr;
   netstack::TcpListener* listener = nullptr;
   ProcessSlot* mover = nullptr;   // whose splice() has claimed the readable bytes

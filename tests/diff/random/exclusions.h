@@ -8,7 +8,7 @@ namespace random_sequences {
 
 constexpr char kSourceAddress[] = "source-address";  // connect() across the sides from a bound address
 constexpr char kAcceptOrder[] = "accept-order";      // both sides' connections in one accept queue
-constexpr char kFailedConnect[] = "failed-connect";  // getsockname() and listen() after a connect() that failed
+constexpr char kFailedConnect[] = "failed-connect";  // getsockname() after a connect() that failed
 constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection that has ended
 
 constexpr char kPortInUse[] = "port-in-use";           // bind() to a port that only connections use

@@ -199,7 +199,6 @@ void run_listen(World& world, const int* args) {
   File* file = world.file(args[0]);
   // Two listeners at one port (SO_REUSEPORT) share what comes by a hash of the addresses: nobody's promise.
   if (file != nullptr && file->kind == FileKind::socket && world.port_is_listened_at(local_port(file->fd))) return world.note(" shared");
-  if (file != nullptr && file->failed && file->kind == FileKind::stream) return world.leave_out(kFailedConnect);
   const int result = listen(world.fd(args[0]), args[1]);
   world.note_result(result);
   if (result != 0 || file == nullptr) return;

@@ -1,0 +1,57 @@
+// Streams and listeners that a socket gives up.
+#include "shim/files/socket_states.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "base/syscall.h"
+#include "shim/files/epoll_file.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+}  // namespace
+
+void return_to_placeholder(int fd, Socket* socket) noexcept {
+  while (socket->stream->observers.pop_front() != nullptr) {
+  }
+  socket->stream->release();
+  socket->stream = nullptr;
+  socket->state = SocketState::undecided;
+  if (socket->shut != 0) (void)kernel_call(SYS_shutdown, fd, socket->shut - 1);  // ENOTCONN, and noted
+  registrations_return(socket);
+}
+
+void forget_attempt(int fd, Socket* socket) noexcept {
+  if (socket->shut != 0) {
+    const sockaddr nowhere{AF_UNSPEC, {}};
+    (void)kernel_call(SYS_connect, fd, as_arg(&nowhere), sizeof nowhere);
+    socket->shut = 0;
+  }
+  socket->ss_state = SsState::unconnected;
+  return_to_placeholder(fd, socket);
+}
+
+void end_listening(int fd, Socket* socket) noexcept {
+  while (netstack::Observer* observer = socket->listener->observers.front()) {
+    observer->on_ready(*socket->listener, EPOLLIN | EPOLLHUP);
+    observer->unlink();
+  }
+  socket->listener->release();
+  socket->listener = nullptr;
+  socket->state = SocketState::undecided;
+  socket->shut = 0;
+  const bool dual = socket->dual;
+  socket->dual = false;
+  registrations_return(socket);
+  if (!dual || socket->nonblocking) return;
+  const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);
+  if (flags >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, flags & ~static_cast<long>(O_NONBLOCK));
+}
+
+}  // namespace shim

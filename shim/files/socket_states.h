@@ -1,0 +1,20 @@
+// How a socket changes its states outside of a connection, as several calls do it.
+//
+// With the lock held; `fd` is a number of the socket in this process.
+#pragma once
+
+#include "shim/files/file.h"
+
+namespace shim {
+
+// There is no connection and no attempt (any more): the placeholder answers again, with the same in sk_shutdown as the socket.
+void return_to_placeholder(int fd, Socket* socket) noexcept;
+
+// tcp_disconnect() after an attempt that failed: the socket is as if it had never tried.
+void forget_attempt(int fd, Socket* socket) noexcept;
+
+// A listener of the stack becomes a socket again, whoever waits for it is woken, and the placeholder blocks if the program wants it. The
+// kernel's side of a dual one is the caller's.
+void end_listening(int fd, Socket* socket) noexcept;
+
+}  // namespace shim

@@ -1,0 +1,362 @@
+// The states of a socket: sock->state (SS_UNCONNECTED ...) and sk_state (TCP_CLOSE ...) of Linux, and what shutdown() leaves behind, as
+// connect(), listen(), bind(), shutdown() and options tell of them one after the other.
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/lib/peer.h"
+
+using namespace testing_lib;
+
+namespace {
+
+#define EXPECT_ERRNO(call, expected)                              \
+  {                                                               \
+    errno = 0;                                                    \
+    EXPECT_EQ((call), -1) << #call;                               \
+    EXPECT_EQ(errno, expected) << #call << ": " << strerror(errno); \
+  }
+
+constexpr short kAll = POLLIN | POLLOUT | POLLRDHUP;
+constexpr int kHows[] = {SHUT_RD, SHUT_WR, SHUT_RDWR};
+
+int make(int flags = SOCK_NONBLOCK) { return socket(AF_INET, SOCK_STREAM | flags, 0); }
+int go(int fd, const sockaddr_in& to) { return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to); }
+int disconnect(int fd) {
+  sockaddr_in none{};
+  none.sin_family = AF_UNSPEC;
+  return go(fd, none);
+}
+int take_error(int fd) {
+  int error = -1;
+  socklen_t size = sizeof error;
+  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : -1;
+}
+int tcp_state(int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_state : -1;
+}
+int send_one(int fd) { return static_cast<int>(send(fd, "x", 1, MSG_NOSIGNAL)); }
+int read_one(int fd) {
+  char byte;
+  return static_cast<int>(recv(fd, &byte, 1, MSG_DONTWAIT));
+}
+sockaddr_in name_of(int fd) {
+  sockaddr_in name{};
+  socklen_t size = sizeof name;
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size), 0);
+  return name;
+}
+int peer_name(int fd) {
+  sockaddr_in name{};
+  socklen_t size = sizeof name;
+  return getpeername(fd, reinterpret_cast<sockaddr*>(&name), &size);
+}
+
+class States : public DiffTest {
+ protected:
+  // Where nobody listens (any more), and where nobody is.
+  sockaddr_in dead_end() {
+    sockaddr_in at{};
+    peer.close(peer.listen(&at));
+    return at;
+  }
+  static sockaddr_in silence() {
+    sockaddr_in nobody = peer_address(htons(9));
+    nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~0xffu) | 79);
+    return nobody;
+  }
+  // A non-blocking attempt that has been refused, of which nobody has been told.
+  int refused(int fd) {
+    EXPECT_ERRNO(go(fd, dead_end()), EINPROGRESS);
+    EXPECT_EQ(wait_for(fd, kAll), kAll | POLLERR | POLLHUP);
+    return fd;
+  }
+  // It is as good as new.
+  void expect_connects(int fd) {
+    sockaddr_in at{};
+    const int listener = peer.listen(&at);
+    if (go(fd, at) != 0) {
+      ASSERT_EQ(errno, EINPROGRESS);
+      ASSERT_EQ(wait_for(fd, POLLOUT), POLLOUT);
+      ASSERT_EQ(go(fd, at), 0);
+    }
+    const int theirs = static_cast<int>(peer.accept(listener).result);
+    peer.send(theirs, "a");
+    EXPECT_EQ(wait_for(fd, POLLIN), POLLIN);
+    EXPECT_EQ(read_one(fd), 1);
+    EXPECT_EQ(send_one(fd), 1);
+    EXPECT_EQ(peer.recv_all(theirs, 1), "x");
+    peer.close(theirs);
+    peer.close(listener);
+  }
+  // Blocks the writing side: what is written now stays.
+  static void fill(int fd) {
+    static char zeros[65536];
+    const uint64_t start = now_ms();
+    for (uint64_t last = start; now_ms() - last < 100 && now_ms() - start < 5000;) {
+      if (send(fd, zeros, sizeof zeros, MSG_DONTWAIT | MSG_NOSIGNAL) > 0) last = now_ms();
+    }
+  }
+};
+
+// inet_shutdown(): SS_CONNECTING with TCP_CLOSE becomes SS_DISCONNECTING, which only connect() to no address ends.
+TEST_F(States, ShutdownOfARefusedAttemptEndsTheSocket) {
+  for (const int how : kHows) {
+    const int fd = refused(make());
+    EXPECT_ERRNO(shutdown(fd, how), ENOTCONN);
+    EXPECT_ERRNO(go(fd, dead_end()), EINVAL);
+    EXPECT_EQ(take_error(fd), ECONNREFUSED);
+    EXPECT_ERRNO(go(fd, dead_end()), EINVAL);
+    EXPECT_ERRNO(listen(fd, 1), EINVAL);
+    EXPECT_ERRNO(shutdown(fd, how), ENOTCONN);
+    EXPECT_EQ(wait_for(fd, kAll, 0), kAll | POLLHUP);
+    EXPECT_EQ(read_one(fd), 0);
+    EXPECT_ERRNO(send_one(fd), EPIPE);
+    EXPECT_EQ(disconnect(fd), 0);
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLHUP);
+    expect_connects(fd);
+    close(fd);
+  }
+}
+
+TEST_F(States, ATakenRefusalAbortsOnce) {
+  for (const bool shut : {false, true}) {
+    const int fd = refused(make());
+    EXPECT_EQ(take_error(fd), ECONNREFUSED);
+    EXPECT_ERRNO(listen(fd, 1), EINVAL);
+    EXPECT_ERRNO(go(fd, dead_end()), ECONNABORTED);
+    if (shut) {
+      EXPECT_ERRNO(shutdown(fd, SHUT_RD), ENOTCONN);
+      EXPECT_EQ(wait_for(fd, kAll, 0), kAll | POLLHUP);
+      EXPECT_EQ(disconnect(fd), 0);
+    }
+    expect_connects(fd);
+    close(fd);
+  }
+}
+
+// Whatever becomes of it, the first answer is EINPROGRESS.
+TEST_F(States, ANonBlockingConnectIsUnderWayFirst) {
+  sockaddr_in own{};
+  const int listener = listen_here(&own);
+  own = self_address(own.sin_port);
+  const sockaddr_in nowhere = self_address(htons(1));
+  for (int i = 0; i < 5; i++) {
+    const int fd = make();
+    EXPECT_ERRNO(go(fd, own), EINPROGRESS);
+    EXPECT_EQ(wait_for(fd, POLLOUT), POLLOUT);
+    EXPECT_EQ(go(fd, own), 0);
+    EXPECT_ERRNO(go(fd, own), EISCONN);
+    close(fd);
+    const int other = make();
+    EXPECT_ERRNO(go(other, nowhere), EINPROGRESS);
+    EXPECT_EQ(wait_for(other, kAll), kAll | POLLERR | POLLHUP);
+    EXPECT_ERRNO(go(other, nowhere), ECONNREFUSED);
+    EXPECT_ERRNO(go(other, nowhere), EINPROGRESS);
+    close(other);
+  }
+  close(listener);
+}
+
+// sk_shutdown outlives ENOTCONN, and the next attempt begins with it; the attempt's end clears it (tcp_disconnect()).
+TEST_F(States, ShutdownBeforeAnAttemptStays) {
+  const struct {
+    int how;
+    short fresh, trying;
+  } cases[] = {{SHUT_RD, kAll | POLLHUP, POLLIN | POLLRDHUP}, {SHUT_WR, POLLOUT | POLLHUP, 0}, {SHUT_RDWR, kAll | POLLHUP, POLLIN | POLLRDHUP | POLLHUP}};
+  for (const auto& one : cases) {
+    const int fd = make();
+    EXPECT_ERRNO(shutdown(fd, one.how), ENOTCONN);
+    EXPECT_EQ(wait_for(fd, kAll, 0), one.fresh);
+    EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
+    EXPECT_EQ(wait_for(fd, kAll, 0), one.trying) << one.how;
+    EXPECT_EQ(shutdown(fd, SHUT_RD), 0);
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLERR | POLLHUP);
+    EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
+    EXPECT_EQ(wait_for(fd, kAll, 0), 0);
+    EXPECT_EQ(disconnect(fd), 0);
+    EXPECT_EQ(take_error(fd), ECONNRESET);
+    expect_connects(fd);
+    close(fd);
+  }
+}
+
+TEST_F(States, ShutdownBeforeAConnectionStays) {
+  for (const int how : kHows) {
+    SCOPED_TRACE(how);
+    sockaddr_in at{};
+    const int listener = peer.listen(&at);
+    const int fd = make(0);
+    EXPECT_ERRNO(shutdown(fd, how), ENOTCONN);
+    ASSERT_EQ(go(fd, at), 0) << strerror(errno);
+    const int theirs = static_cast<int>(peer.accept(listener).result);
+    peer.send(theirs, "abc");
+    EXPECT_TRUE(wait_for(fd, POLLIN) & POLLIN);
+    for (int turn = 0; turn < 1000 && recv(fd, nullptr, 0, MSG_TRUNC | MSG_PEEK | MSG_DONTWAIT) < 0; turn++) usleep(1000);
+    const short reads = how == SHUT_WR ? 0 : POLLRDHUP, hangs = how == SHUT_RDWR ? POLLHUP : 0;
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLIN | POLLOUT | reads | hangs);
+    EXPECT_EQ(peer_name(fd), 0);
+    EXPECT_EQ(tcp_state(fd), TCP_ESTABLISHED) << "no FIN goes out by itself";
+    if (how == SHUT_RD) {
+      EXPECT_EQ(send_one(fd), 1);
+    } else {
+      EXPECT_ERRNO(send_one(fd), EPIPE);
+    }
+    EXPECT_EQ(shutdown(fd, SHUT_WR), 0);
+    EXPECT_EQ(peer.recv_all(theirs, 10), how == SHUT_RD ? "x" : "") << "now it did";
+    close(fd);
+    peer.close(theirs);
+  }
+}
+
+// The end of an attempt by shutdown() leaves a socket that may do anything.
+TEST_F(States, AnEndedAttemptMayListen) {
+  const int fd = make();
+  EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
+  EXPECT_EQ(shutdown(fd, SHUT_WR), 0);
+  EXPECT_ERRNO(shutdown(fd, SHUT_WR), ENOTCONN);
+  EXPECT_EQ(listen(fd, 8), 0);
+  EXPECT_EQ(take_error(fd), ECONNRESET) << "the listener has the attempt's error";
+  EXPECT_EQ(take_error(fd), 0);
+  const int client = peer.socket();
+  const int job = peer.start_connect(client, self_address(name_of(fd).sin_port));
+  EXPECT_EQ(wait_for(fd, POLLIN), POLLIN);
+  const int got = accept(fd, nullptr, nullptr);
+  EXPECT_GE(got, 0);
+  EXPECT_EQ(peer.finish(job).result, 0);
+  close(got);
+  close(fd);
+}
+
+// connect() to no address (tcp_disconnect()) in every state.
+TEST_F(States, Disconnect) {
+  const int fresh = make();
+  EXPECT_EQ(disconnect(fresh), 0);
+  EXPECT_EQ(wait_for(fresh, kAll, 0), POLLOUT | POLLHUP);
+  EXPECT_EQ(take_error(fresh), 0);
+  expect_connects(fresh);
+  EXPECT_EQ(disconnect(fresh), 0);
+  EXPECT_EQ(tcp_state(fresh), TCP_CLOSE);
+  expect_connects(fresh);
+  close(fresh);
+}
+
+TEST_F(States, DisconnectResets) {
+  Connection c = connect_pair();
+  peer.send(c.theirs, "unread");
+  ASSERT_TRUE(wait_for(c.mine, POLLIN));
+  EXPECT_EQ(disconnect(c.mine), 0);
+  EXPECT_EQ(peer.recv(c.theirs, 1).error, ECONNRESET);
+  EXPECT_EQ(wait_for(c.mine, kAll, 0), POLLOUT | POLLERR | POLLHUP);
+  EXPECT_ERRNO(peer_name(c.mine), ENOTCONN);
+  EXPECT_ERRNO(read_one(c.mine), ECONNRESET);
+  EXPECT_ERRNO(read_one(c.mine), ENOTCONN);
+  EXPECT_ERRNO(send_one(c.mine), EPIPE);
+  EXPECT_ERRNO(shutdown(c.mine, SHUT_WR), ENOTCONN);
+  EXPECT_EQ(disconnect(c.mine), 0);
+  expect_connects(c.mine);
+}
+
+TEST_F(States, DisconnectEndsAListener) {
+  sockaddr_in at{};
+  const int listener = listen_here(&at);
+  EXPECT_ERRNO(go(listener, dead_end()), EISCONN);
+  EXPECT_EQ(disconnect(listener), 0);
+  EXPECT_EQ(peer.connect(peer.socket(), at).error, ECONNREFUSED);
+  expect_connects(listener);
+}
+
+// __sys_connect() looks at the address before the socket looks at itself.
+TEST_F(States, ArgumentsOfAnotherConnect) {
+  Connection c = connect_pair();
+  const sockaddr_in at = dead_end();
+  const auto* raw = reinterpret_cast<const sockaddr*>(&at);
+  EXPECT_ERRNO(connect(c.mine, raw, sizeof at), EISCONN);
+  EXPECT_ERRNO(connect(c.mine, raw, 2), EISCONN);
+  EXPECT_ERRNO(connect(c.mine, raw, 1), EINVAL);
+  EXPECT_ERRNO(connect(c.mine, raw, 0), EINVAL);
+  EXPECT_ERRNO(connect(c.mine, raw, 1000), EINVAL);
+  EXPECT_ERRNO(connect(c.mine, reinterpret_cast<const sockaddr*>(8), sizeof at), EFAULT);
+}
+
+// A socket of IPv6 alone reaches no mapped address.
+TEST_F(States, V6OnlyReachesNoMappedAddress) {
+  const int fd = socket(AF_INET6, SOCK_STREAM, 0), on = 1;
+  ASSERT_EQ(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on), 0);
+  const sockaddr_in at = dead_end();
+  sockaddr_in6 mapped{};
+  mapped.sin6_family = AF_INET6;
+  mapped.sin6_port = at.sin_port;
+  mapped.sin6_addr.s6_addr32[2] = htonl(0xffff);
+  mapped.sin6_addr.s6_addr32[3] = at.sin_addr.s_addr;
+  EXPECT_ERRNO(connect(fd, reinterpret_cast<sockaddr*>(&mapped), sizeof mapped), ENETUNREACH);
+  close(fd);
+}
+
+// The FIN waits behind what the peer does not take: FIN-WAIT-1, CLOSING and LAST-ACK last.
+TEST_F(States, ShutdownWhileTheFinWaits) {
+  for (const bool peer_first : {false, true}) {
+    SCOPED_TRACE(peer_first);
+    Connection c = connect_pair();
+    fill(c.mine);
+    if (peer_first) {
+      peer.shutdown(c.theirs, SHUT_WR);
+      ASSERT_TRUE(wait_for(c.mine, POLLRDHUP) & POLLRDHUP);
+      EXPECT_EQ(tcp_state(c.mine), TCP_CLOSE_WAIT);
+    }
+    EXPECT_EQ(shutdown(c.mine, SHUT_WR), 0);
+    EXPECT_EQ(tcp_state(c.mine), peer_first ? TCP_LAST_ACK : TCP_FIN_WAIT1);
+    if (!peer_first) {
+      peer.shutdown(c.theirs, SHUT_WR);
+      ASSERT_TRUE(wait_for(c.mine, POLLRDHUP) & POLLRDHUP);
+      EXPECT_EQ(tcp_state(c.mine), TCP_CLOSING);
+    }
+    EXPECT_EQ(wait_for(c.mine, kAll, 0), kAll | POLLHUP);
+    for (const int how : kHows) EXPECT_EQ(shutdown(c.mine, how), 0);
+    EXPECT_ERRNO(go(c.mine, dead_end()), EISCONN);
+    EXPECT_ERRNO(listen(c.mine, 1), EINVAL);
+    EXPECT_EQ(peer_name(c.mine), 0);
+    EXPECT_EQ(read_one(c.mine), 0);
+    EXPECT_ERRNO(send_one(c.mine), EPIPE);
+    peer.reset(c.theirs);
+    EXPECT_TRUE(wait_for(c.mine, 0) & POLLERR);
+    EXPECT_EQ(take_error(c.mine), ECONNRESET);
+    EXPECT_ERRNO(shutdown(c.mine, SHUT_WR), ENOTCONN);
+    EXPECT_ERRNO(go(c.mine, dead_end()), EISCONN);
+    close(c.mine);
+  }
+}
+
+// What shutdown() told a socket before it listened its connections have from birth (sk_clone()).
+TEST_F(States, ShutdownBeforeListening) {
+  for (const int how : kHows) {
+    SCOPED_TRACE(how);
+    const int listener = make();
+    EXPECT_ERRNO(shutdown(listener, how), ENOTCONN);
+    ASSERT_EQ(listen(listener, 8), 0);
+    EXPECT_EQ(wait_for(listener, kAll, 0), 0);
+    const int theirs = peer.socket();
+    const int job = peer.start_connect(theirs, self_address(name_of(listener).sin_port));
+    EXPECT_EQ(wait_for(listener, POLLIN), POLLIN);
+    const int got = accept(listener, nullptr, nullptr);
+    ASSERT_GE(got, 0);
+    EXPECT_EQ(peer.finish(job).result, 0);
+    if (how == SHUT_RD) {
+      EXPECT_EQ(send_one(got), 1);
+    } else {
+      EXPECT_ERRNO(send_one(got), EPIPE);
+    }
+    EXPECT_EQ(peer.recv(theirs, 1).payload, how == SHUT_RD ? "x" : "");
+    EXPECT_EQ(wait_for(got, kAll, 0), how == SHUT_RD ? kAll : how == SHUT_WR ? POLLOUT : kAll | POLLHUP);
+    close(got);
+    close(listener);
+  }
+}
+
+}  // namespace

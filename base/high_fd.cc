@@ -1,7 +1,10 @@
 // Moves descriptors into the hidden range.
 #include "base/high_fd.h"
 
+#include <atomic>
 #include <cerrno>
+#include <climits>
+#include <cstdint>
 #include <fcntl.h>
 #include <sys/resource.h>
 
@@ -10,47 +13,109 @@
 namespace base {
 namespace {
 
-int floor_fd = 0;
+// A high number costs kernel memory (8 bytes a slot, copied by fork), so the range is at the end of 32 Ki slots at most.
+constexpr unsigned long kCeiling = 32768;
+constexpr unsigned long kMostHidden = 1024;
+constexpr unsigned long kLeastHidden = 64;
 
-// Runs `move` with the soft limit at the hard one, and puts the soft limit back.
-template <class F>
-long with_raised_limit(F move) noexcept {
-  rlimit old{};
-  (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, as_arg(&old));
-  rlimit raised = old;
-  raised.rlim_cur = raised.rlim_max;
-  (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, as_arg(&raised), 0);
-  const long result = move();
-  (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, as_arg(&old), 0);
-  return result;
+struct HiddenRange {
+  int first, count;
+};
+HiddenRange range{0, 0};
+
+// A bit for each number that is ours.
+std::atomic<uint64_t> ours[kCeiling / 64];
+
+void mark(int fd) noexcept { ours[fd / 64].fetch_or(uint64_t{1} << fd % 64, std::memory_order_relaxed); }
+void unmark(int fd) noexcept { ours[fd / 64].fetch_and(~(uint64_t{1} << fd % 64), std::memory_order_relaxed); }
+
+rlimit limit_now() noexcept {
+  rlimit now{};
+  (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, as_arg(&now));
+  return now;
+}
+
+long set_limit(const rlimit& wanted) noexcept { return kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, as_arg(&wanted), 0); }
+
+// An eighth of what there is, as little as it takes or as much as is of use; half of it where that is very little.
+HiddenRange range_below(unsigned long end) noexcept {
+  if (end > kCeiling) end = kCeiling;
+  unsigned long count = end / 8;
+  if (count > kMostHidden) count = kMostHidden;
+  if (count < kLeastHidden) count = kLeastHidden < end / 2 ? kLeastHidden : end / 2;
+  return {static_cast<int>(end - count), static_cast<int>(count)};
+}
+
+const HiddenRange& hidden_range() noexcept {
+  if (range.count == 0) {
+    const RaisedFdLimit raised;
+    range = range_below(limit_now().rlim_max);
+  }
+  return range;
+}
+
+long move_above(int fd, int floor) noexcept {
+  const long moved = kernel_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, floor);
+  if (moved >= 0) return moved;
+  const RaisedFdLimit raised;
+  return kernel_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, floor);
 }
 
 }  // namespace
 
-// A high number costs kernel memory (8 bytes a slot, copied by fork), so the range is at the end of 32 Ki slots at most.
-int fd_floor() noexcept {
-  if (floor_fd == 0) {
-    rlimit limit{};
-    (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, as_arg(&limit));
-    constexpr unsigned long kCeiling = 32768;
-    const unsigned long end = limit.rlim_max < kCeiling ? limit.rlim_max : kCeiling;
-    floor_fd = end > 2 * kHighFdCount ? static_cast<int>(end) - kHighFdCount : static_cast<int>(end / 2);
+RaisedFdLimit::RaisedFdLimit() noexcept {
+  const rlimit old = limit_now();
+  soft_ = old.rlim_cur;
+  hard_ = old.rlim_max;
+  const unsigned long most = hard_ > kCeiling ? hard_ : kCeiling;
+  if (set_limit({most, most}) != 0) (void)set_limit({hard_, hard_});
+}
+
+RaisedFdLimit::~RaisedFdLimit() { (void)set_limit({soft_, hard_}); }
+
+int fd_floor() noexcept { return hidden_range().first; }
+int high_fd_count() noexcept { return hidden_range().count; }
+
+bool is_high_fd(long fd) noexcept {
+  return fd >= 0 && static_cast<unsigned long>(fd) < kCeiling && (ours[fd / 64].load(std::memory_order_relaxed) >> fd % 64 & 1) != 0;
+}
+
+unsigned next_high_fd(unsigned fd) noexcept {
+  for (; fd < kCeiling; fd = (fd / 64 + 1) * 64) {
+    const uint64_t bits = ours[fd / 64].load(std::memory_order_relaxed) >> fd % 64;
+    if (bits != 0) return fd + static_cast<unsigned>(__builtin_ctzll(bits));
   }
-  return floor_fd;
+  return UINT_MAX;
 }
 
 int move_fd_high(int fd) noexcept {
-  const long moved = with_raised_limit([&] { return kernel_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd_floor()); });
+  if (fd < 0) return fd;
+  long moved = move_above(fd, fd_floor());
+  if (moved == -EINVAL && limit_now().rlim_max <= static_cast<unsigned long>(fd_floor())) {
+    range = range_below(limit_now().rlim_max);  // what lies above stays open, and out of reach
+    moved = move_above(fd, range.first);
+  }
   if (moved < 0) return static_cast<int>(moved);
+  if (moved < static_cast<long>(kCeiling)) mark(static_cast<int>(moved));
   (void)kernel_call(SYS_close, fd);
   return static_cast<int>(moved);
 }
 
 int move_fd_to(int fd, int number) noexcept {
-  const long moved = with_raised_limit([&] { return kernel_call(SYS_dup3, fd, number, O_CLOEXEC); });
+  long moved;
+  {
+    const RaisedFdLimit raised;
+    moved = kernel_call(SYS_dup3, fd, number, O_CLOEXEC);
+  }
   if (moved < 0) return static_cast<int>(moved);
   (void)kernel_call(SYS_close, fd);
   return static_cast<int>(moved);
+}
+
+// Unmarked first: the number may be the program's as soon as it is closed.
+long close_high_fd(int fd) noexcept {
+  if (is_high_fd(fd)) unmark(fd);
+  return kernel_call(SYS_close, fd);
 }
 
 }  // namespace base

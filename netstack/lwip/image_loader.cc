@@ -76,9 +76,9 @@ int copy_to_memfd(const char* path) noexcept {
   long copied = to;
   while (to >= 0 && (copied = kernel_call(SYS_sendfile, to, from, 0, 1 << 20)) > 0) {
   }
-  (void)kernel_call(SYS_close, from);
+  (void)base::close_high_fd(from);
   if (copied >= 0) return to;
-  if (to >= 0) (void)kernel_call(SYS_close, to);
+  if (to >= 0) (void)base::close_high_fd(to);
   return static_cast<int>(copied);
 }
 
@@ -155,7 +155,7 @@ base::Result<StackImage> load_stack_image() noexcept {
     char link[96];
     name_descriptor(fd, images_loaded, link);
     handle = dlopen(link, RTLD_NOW | RTLD_LOCAL);
-    (void)kernel_call(SYS_close, fd);
+    (void)base::close_high_fd(fd);
   }
   if (handle == nullptr) return base::make_error("cannot load %s: %s", path, dlerror());
   images_loaded++;

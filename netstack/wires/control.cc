@@ -8,7 +8,6 @@
 #include <new>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -50,23 +49,6 @@ bool stays_as_it_is(int fd, size_t bytes) noexcept {
   return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && static_cast<size_t>(file.st_size) >= bytes &&
          kernel_call(SYS_fstatfs, fd, as_arg(&system)) == 0 && system.f_type == TMPFS_MAGIC;
 }
-
-// Receiving descriptors takes low numbers for a moment, and the program may have used up its soft limit.
-class RaisedLimit {
- public:
-  RaisedLimit() noexcept {
-    (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, as_arg(&old_));
-    rlimit raised = old_;
-    raised.rlim_cur = raised.rlim_max;
-    (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, as_arg(&raised), 0);
-  }
-  ~RaisedLimit() { (void)kernel_call(SYS_prlimit64, 0, RLIMIT_NOFILE, as_arg(&old_), 0); }
-  RaisedLimit(const RaisedLimit&) = delete;
-  RaisedLimit& operator=(const RaisedLimit&) = delete;
-
- private:
-  rlimit old_{};
-};
 
 }  // namespace
 
@@ -198,7 +180,7 @@ int Control::adopt_fd(int fd) noexcept {
 }
 
 void Control::put_placeholder(int number) noexcept {
-  RaisedLimit raised;
+  const base::RaisedFdLimit raised;
   (void)kernel_call(SYS_dup3, store_out_, number, O_CLOEXEC);
 }
 
@@ -290,7 +272,7 @@ void Control::take_changes() noexcept {
 }
 
 void Control::take_descriptors() noexcept {
-  RaisedLimit raised;
+  const base::RaisedFdLimit raised;
   Message message{};
   iovec part{&message, sizeof message};
   alignas(cmsghdr) char room[CMSG_SPACE(sizeof message.numbers)];

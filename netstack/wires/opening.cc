@@ -54,7 +54,7 @@ int hold_link_name(const char* link) noexcept {
   const long length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name.text));
   const long result = base::kernel_call(SYS_bind, fd, base::as_arg(&address), length);
   if (result == 0) return fd;
-  (void)base::kernel_call(SYS_close, fd);
+  (void)base::close_high_fd(fd);
   return static_cast<int>(result);
 }
 

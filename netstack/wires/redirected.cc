@@ -64,6 +64,7 @@ int zps_dpdk_memfd_create(const char* name, unsigned flags) {
   return moved_high(kernel_call(SYS_memfd_create, as_arg(name), flags | MFD_CLOEXEC));
 }
 int zps_dpdk_timerfd_create(int clock, int flags) { return moved_high(kernel_call(SYS_timerfd_create, clock, flags)); }
+int zps_dpdk_close(int fd) { return static_cast<int>(to_libc(base::close_high_fd(fd))); }
 int zps_dpdk_dup(int fd) { return moved_high(kernel_call(SYS_dup, fd)); }
 int zps_dpdk_open(const char* path, int flags, ...) {
   va_list arguments;
@@ -101,6 +102,8 @@ int zps_dpdk_access(const char* path, int mode) {
 void* zps_dpdk_dlopen(const char*, int) { return nullptr; }
 void zps_dpdk_openlog(const char*, int, int) {}
 int zps_dpdk_setrlimit(int, const void*) { return 0; }
+// Its threads stay where the program's run, and to ask for a place may be forbidden at the price of a life (seccomp).
+int zps_dpdk_setaffinity(unsigned long, size_t, const void*) { return 0; }
 int zps_dpdk_mkdir(const char*, unsigned) { return 0; }
 
 // Formatted by libc, since DPDK uses all that printf can; only on request, because that may allocate.

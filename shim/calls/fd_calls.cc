@@ -28,8 +28,8 @@ bool numbers_are_the_kernels() noexcept { return engine->thread()->vfork_child !
 
 int number(int64_t argument) noexcept { return static_cast<int>(argument); }
 
-// Our hidden range exists once the family has a stack (or DPDK's descriptors).
-bool hidden(int64_t fd) noexcept { return is_high_fd(number(fd)) && the_stack() != nullptr && !numbers_are_the_kernels(); }
+// One of ours, which the program does not have.
+bool hidden(int64_t fd) noexcept { return is_high_fd(number(fd)) && !numbers_are_the_kernels(); }
 
 // dup2 and dup3 with equal numbers aside: kernel and table change under one lock.
 long duplicate_onto(const zps_call& call) noexcept {
@@ -175,17 +175,19 @@ long shim_close_range(const zps_call& call) noexcept {
   const unsigned first = static_cast<unsigned>(call.arg[0]);
   const unsigned last = static_cast<unsigned>(call.arg[1]);
   const unsigned flags = static_cast<unsigned>(call.arg[2]);
-  if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0 || numbers_are_the_kernels() || the_stack() == nullptr) {
+  if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0 || numbers_are_the_kernels() || base::next_high_fd(first) > last) {
     if (first <= last && (flags & CLOSE_RANGE_CLOEXEC) == 0 && !numbers_are_the_kernels()) clear_range(first, last);
     return kPass;
   }
   if ((flags & CLOSE_RANGE_CLOEXEC) == 0) clear_range(first, last);
-  // The hidden range is left out.
-  const unsigned low = static_cast<unsigned>(base::fd_floor());
-  const unsigned high = low + base::kHighFdCount - 1;
+  // Ours are left out.
   long result = 0;
-  if (first < low) result = kernel_call(SYS_close_range, first, last < low ? last : low - 1, flags);
-  if (result == 0 && last > high) result = kernel_call(SYS_close_range, first > high ? first : high + 1, last, flags);
+  for (uint64_t from = first; from <= last && result == 0;) {
+    const uint64_t skipped = base::next_high_fd(static_cast<unsigned>(from));
+    const uint64_t to = skipped <= last ? skipped : uint64_t{last} + 1;
+    if (from < to) result = kernel_call(SYS_close_range, static_cast<long>(from), static_cast<long>(to - 1), flags);
+    from = to + 1;
+  }
   return result;
 }
 

@@ -38,6 +38,7 @@ struct alignas(64) Family {
 
   // Wake-up eventfds, the same hidden numbers in each member. A bit in wake_bits: write to it once the lock is free.
   int wake_fd[kWakeSlots];
+  int wake_fds;  // so many were to be had
   int kick_fd;  // an eventfd that is always readable (epoll_file.h)
   uint64_t wake_taken[kWakeSlots / 64];
   std::atomic<uint64_t> wake_bits[kWakeSlots / 64];

@@ -15,6 +15,7 @@ int take_wake_slot() noexcept {
     uint64_t& taken = family->wake_taken[word];
     if (taken == ~uint64_t{0}) continue;
     const int bit = __builtin_ctzll(~taken);
+    if (word * 64 + bit >= family->wake_fds) return -1;
     taken |= uint64_t{1} << bit;
     return word * 64 + bit;
   }

@@ -53,13 +53,14 @@ int hidden_eventfd(unsigned count) noexcept {
   return made < 0 ? static_cast<int>(made) : base::move_fd_high(static_cast<int>(made));
 }
 
-bool make_wake_fds() noexcept {
-  for (int& fd : family->wake_fd) {
-    fd = hidden_eventfd(0);
-    if (fd < 0) return false;
+// As many as there are numbers for, and half of them at most: sleepers without one look around by themselves.
+void make_wake_fds() noexcept {
+  const base::RaisedFdLimit raised;
+  int& made = family->wake_fds;
+  for (const int most = base::high_fd_count() / 2; made < kWakeSlots && made < most; made++) {
+    family->wake_fd[made] = hidden_eventfd(0);
+    if (family->wake_fd[made] < 0) break;
   }
-  family->kick_fd = hidden_eventfd(1);
-  return family->kick_fd >= 0;
 }
 
 [[noreturn]] void give_up(const char* reason) noexcept {
@@ -86,8 +87,10 @@ bool refused = false;  // a stack could not be made and the kernel serves instea
 
 // What a family needs beside its stack; nullptr, or why it cannot be had.
 const char* prepare_family() noexcept {
-  if (!make_wake_fds()) return "no descriptors left for wake-ups: raise RLIMIT_NOFILE (ulimit -Hn)";
+  family->kick_fd = hidden_eventfd(1);
+  if (family->kick_fd < 0) return "no descriptors left: raise RLIMIT_NOFILE (ulimit -Hn)";
   if (!service_prepare()) return "no memory file for the service: memfd_create failed";
+  make_wake_fds();
   return nullptr;
 }
 

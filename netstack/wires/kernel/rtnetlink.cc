@@ -85,7 +85,7 @@ RtNetlink::RtNetlink() noexcept
     : fd_(base::move_fd_high(static_cast<int>(kernel_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)))) {}
 
 RtNetlink::~RtNetlink() {
-  if (fd_ >= 0) (void)kernel_call(SYS_close, fd_);
+  if (fd_ >= 0) (void)base::close_high_fd(fd_);
 }
 
 long RtNetlink::exchange(void* request) noexcept {

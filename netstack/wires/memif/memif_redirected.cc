@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "base/high_fd.h"
 #include "base/syscall.h"
 #include "netstack/wires/control.h"
 #include "netstack/wires/memif/memif_peer.h"
@@ -45,7 +46,7 @@ int zps_memif_close(int fd) {
   Control* control = Control::current();
   if (control != nullptr && control->memif != nullptr) control->memif->closing(fd, *control);
   if (control != nullptr && control->drop_fd(fd)) return 0;
-  return static_cast<int>(to_libc(kernel_call(SYS_close, fd)));
+  return static_cast<int>(to_libc(base::close_high_fd(fd)));
 }
 void* zps_memif_mmap(void*, size_t bytes, int, int, int fd, long) {
   Control* control = Control::current();

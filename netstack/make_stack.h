@@ -36,4 +36,11 @@ struct StackPlace {
 // leaves the caller's affinity, signal mask and network namespace as they were, and keeps no descriptor below fd_floor() (base/high_fd.h).
 base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) noexcept;
 
+// For a process that is about to give up rights, and might make its stack later: keeps those that the wire takes, outside of the process
+// (wires/kernel/link_broker.h). Without a lock, on any thread; costs a fork, or next to nothing where there is nothing to keep.
+void keep_rights(const StackConfig& config) noexcept;
+[[nodiscard]] bool has_kept_rights() noexcept;
+// Before the process becomes another program.
+void let_rights_go() noexcept;
+
 }  // namespace netstack

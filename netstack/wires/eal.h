@@ -8,7 +8,7 @@
 
 namespace netstack {
 
-// Starts the environment if this process has not yet; an error in a child that inherited one. Pins the calling thread and leaves
+// Starts the environment if this process has not yet; an error in a child that inherited one. Leaves
 // low descriptors open for a moment: call it on a thread of its own.
 base::Result<bool> start_eal() noexcept;
 

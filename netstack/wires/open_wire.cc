@@ -1,8 +1,8 @@
 // Takes the wire's description apart and opens it on a thread of its own.
 //
-// The thread. EAL pins whoever starts it to a core and every thread made later inherits that; making a veth needs changes of
-// the network namespace, which are per thread. So all of it happens on a thread that ends before open_wire() returns, and is ours alone: EAL
-// allocates, and its per-thread numbers are nothing for a thread of the program.
+// The thread. Making a veth needs changes of the network namespace, and rights that are out of effect are put into effect: both are per
+// thread. So all of it happens on a thread that ends before open_wire() returns, and is ours alone: EAL allocates, and its per-thread numbers
+// are nothing for a thread of the program.
 #include "netstack/wires/open_wire.h"
 
 #include <cstring>
@@ -11,6 +11,7 @@
 #include "base/own_thread.h"
 #include "base/syscall.h"
 #include "netstack/wires/kernel/kernel_wires.h"
+#include "netstack/wires/kernel/link_broker.h"
 #include "netstack/wires/memif/memif_wire.h"
 #include "netstack/wires/opening.h"
 
@@ -22,10 +23,11 @@ using base::kernel_call;
 struct Kind {
   const char* name;
   base::Result<Wire*> (*open)(const Opening&) noexcept;  // nullptr: known, but not built in
+  void (*keep_rights)(const StackConfig&) noexcept = nullptr;
 };
 
 constexpr Kind kKinds[] = {
-    {"veth", open_veth},
+    {"veth", open_veth, keep_veth_rights},
     {"af_packet", open_packet},
     {"memif", open_memif},
     {"tap", open_tap},
@@ -44,19 +46,27 @@ struct Job {
   base::Result<Wire*> result;
 };
 
-base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, WireAddress* out) noexcept {
-  const char* colon = strchrnul(config.wire, ':');
-  const size_t length = static_cast<size_t>(colon - config.wire);
+// `end` becomes where its name ends in `wire`. nullptr if there is no such kind.
+const Kind* find_kind(const char* wire, const char** end) noexcept {
+  *end = strchrnul(wire, ':');
+  const size_t length = static_cast<size_t>(*end - wire);
   for (const Kind& kind : kKinds) {
-    if (strlen(kind.name) != length || memcmp(kind.name, config.wire, length) != 0) continue;
-    if (kind.open == nullptr) return base::make_error("wire %s is not built in; built in are veth, memif, tap and af_packet", kind.name);
-    return kind.open(Opening{config, *colon == ':' ? colon + 1 : colon, arena, out});
+    if (strlen(kind.name) == length && memcmp(kind.name, wire, length) == 0) return &kind;
   }
-  return base::make_error("no wire is called %s: use veth, memif:/path, tap or af_packet:device", config.wire);
+  return nullptr;
+}
+
+base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, WireAddress* out) noexcept {
+  const char* end = nullptr;
+  const Kind* kind = find_kind(config.wire, &end);
+  if (kind == nullptr) return base::make_error("no wire is called %s: use veth, memif:/path, tap or af_packet:device", config.wire);
+  if (kind->open == nullptr) return base::make_error("wire %s is not built in; built in are veth, memif, tap and af_packet", kind->name);
+  return kind->open(Opening{config, *end == ':' ? end + 1 : end, arena, out});
 }
 
 void run_job(void* argument) noexcept {
   auto* job = static_cast<Job*>(argument);
+  take_link_rights();
   job->result = open_here(job->config, job->arena, job->out);
 }
 
@@ -65,7 +75,7 @@ void run_job(void* argument) noexcept {
 base::Result<Wire*> open_wire(const StackConfig& config, base::Arena* shared_arena, WireAddress* out) noexcept {
   Job job{config, shared_arena, out, base::make_error("the thread that opens the wire did not run")};
   // The first high number makes the kernel enlarge the table of descriptors, which is quick only while nobody shares it.
-  (void)kernel_call(SYS_close, base::move_fd_high(static_cast<int>(kernel_call(SYS_eventfd2, 0, 0))));
+  (void)base::close_high_fd(base::move_fd_high(static_cast<int>(kernel_call(SYS_eventfd2, 0, 0))));
   base::OwnThread thread;
   if (const long error = thread.start(run_job, &job, kThreadStackBytes); error != 0) {
     return base::make_error("cannot make a thread to open the wire: error %ld", -error);
@@ -73,5 +83,14 @@ base::Result<Wire*> open_wire(const StackConfig& config, base::Arena* shared_are
   thread.join();
   return job.result;
 }
+
+void keep_rights(const StackConfig& config) noexcept {
+  const char* end = nullptr;
+  const Kind* kind = find_kind(config.wire, &end);
+  if (kind != nullptr && kind->keep_rights != nullptr) kind->keep_rights(config);
+}
+
+bool has_kept_rights() noexcept { return has_link_broker(); }
+void let_rights_go() noexcept { end_link_broker(); }
 
 }  // namespace netstack

@@ -56,6 +56,11 @@ long shim_fcntl(const zps_call& call) noexcept;
 long shim_ioctl(const zps_call& call) noexcept;
 long shim_io_uring_setup(const zps_call& call) noexcept;
 long shim_exit(const zps_call& call) noexcept;
+// identity_calls.cc
+long shim_setuid(const zps_call& call) noexcept;
+long shim_setreuid(const zps_call& call) noexcept;
+long shim_setresuid(const zps_call& call) noexcept;
+long shim_capset(const zps_call& call) noexcept;
 // poll_calls.cc
 long shim_poll(const zps_call& call) noexcept;
 long shim_ppoll(const zps_call& call) noexcept;

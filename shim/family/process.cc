@@ -169,7 +169,9 @@ void after_fork_child(uint64_t flags) noexcept {
 // A member that is not the last one leaves its references to the service of the others: the lock on its slot's byte goes with
 // life_fd, which is close-on-exec, and only if the exec succeeds. The last one has to say goodbye itself.
 int64_t before_exec(zps_call* call) noexcept {
-  if (in_vfork_child() || kernel_only() || the_stack() == nullptr) return 0;
+  if (in_vfork_child()) return 0;
+  if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
+  if (kernel_only() || the_stack() == nullptr) return 0;
   if (family->processes.load(std::memory_order_relaxed) > 1 || !will_exec(*call)) return 0;
   netstack::Stack* stack;
   int lost;

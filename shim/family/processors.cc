@@ -32,6 +32,13 @@ bool has_haltpoll() noexcept {
   return memcmp(driver, kDriver, sizeof driver) == 0;
 }
 
+int kept_fd = -1;  // the device, opened before the right to do so was given up; a request is made by writing to it
+
+// Out of the program's sight, or a negative errno.
+int open_device() noexcept {
+  return base::move_fd_high(static_cast<int>(kernel_call(SYS_openat, AT_FDCWD, as_arg("/dev/cpu_dma_latency"), O_WRONLY | O_CLOEXEC)));
+}
+
 void let_sleep(Processors& processors, bool light) noexcept {
   const int32_t wake_us = light ? processors.light_us : kAnyUs;
   (void)kernel_call(SYS_write, processors.request_fd, as_arg(&wake_us), sizeof wake_us);
@@ -40,17 +47,20 @@ void let_sleep(Processors& processors, bool light) noexcept {
 
 }  // namespace
 
+void keep_processors() noexcept {
+  if (kept_fd < 0 && config.cpu_sleep != base::CpuSleep::any) kept_fd = open_device();
+}
+
 void prepare_processors(const netstack::Wire& wire) noexcept {
   Processors& processors = family->processors;
   processors.request_fd = -1;
   if (config.cpu_sleep == base::CpuSleep::any || !wire.facts().ends_here) return;
-  const long file = kernel_call(SYS_openat, AT_FDCWD, as_arg("/dev/cpu_dma_latency"), O_WRONLY | O_CLOEXEC);
-  if (file < 0) {
-    base::log(base::LogLevel::debug, "/dev/cpu_dma_latency cannot be used (%ld): processors sleep as they like", -file);
+  const int device = kept_fd >= 0 ? kept_fd : open_device();
+  if (device < 0) {
+    base::log(base::LogLevel::debug, "/dev/cpu_dma_latency cannot be used (%d): processors sleep as they like", -device);
     return;
   }
-  processors.request_fd = base::move_fd_high(static_cast<int>(file));
-  if (processors.request_fd < 0) (void)kernel_call(SYS_close, file);
+  processors.request_fd = device;
   processors.light_us = has_haltpoll() ? 0 : kWakeUs;
 }
 

@@ -29,6 +29,8 @@ struct Processors {
   uint64_t judged_ns;
 };
 
+// Before the process loses the right to open the device.
+void keep_processors() noexcept;
 // When a stack is made.
 void prepare_processors(const netstack::Wire& wire) noexcept;
 // A wait was answered within its spin. The first one of many asks.

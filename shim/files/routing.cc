@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/family/processors.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
 
@@ -129,6 +130,13 @@ netstack::Stack* ensure_stack() noexcept {
   }
   service_start();
   return stack;
+}
+
+// A child of vfork is about to become another program.
+void rights_are_leaving() noexcept {
+  if (the_stack() != nullptr || refused || engine->thread()->vfork_child != 0) return;
+  keep_processors();
+  netstack::keep_rights(stack_config());
 }
 
 netstack::Stack* stack_towards(uint32_t address_be) noexcept {

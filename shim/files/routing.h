@@ -21,4 +21,7 @@ namespace shim {
 // For bind(): the stack if `address_be` is one of its own, else nullptr. Without the lock.
 [[nodiscard]] netstack::Stack* stack_at(uint32_t address_be) noexcept;
 
+// The process is about to lose rights that a stack made later would need. Without the lock.
+void rights_are_leaving() noexcept;
+
 }  // namespace shim

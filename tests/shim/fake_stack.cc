@@ -261,4 +261,8 @@ base::Result<Stack*> make_stack(const StackConfig&, StackPlace* place) noexcept 
   return &shim_test::FakeStack::get();
 }
 
+void keep_rights(const StackConfig&) noexcept {}
+bool has_kept_rights() noexcept { return false; }
+void let_rights_go() noexcept {}
+
 }  // namespace netstack

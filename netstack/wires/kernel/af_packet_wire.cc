@@ -16,9 +16,9 @@ base::Result<Wire*> open_packet(const Opening& opening) noexcept {
   if (device_mtu < 0) return base::make_error("wire af_packet: there is no network device \"%s\" here", device);
   const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : static_cast<uint32_t>(device_mtu);
   const RingShape shape = ring_shape(opening, mtu);
-  PacketSockets sockets(shape.block_bytes, shape.slot_bytes, shape.slots);
+  PacketSockets sockets(make_packet_fds(), shape.block_bytes, shape.slot_bytes, shape.slots);
   if (auto started = start_eal(); !started) return started.error();
-  auto wire = open_packet_wire(opening, device, mtu, sockets);
+  auto wire = open_packet_wire(opening, link_index(device), mtu, sockets);
   if (!wire) return wire.error();
   WireFacts& facts = (*wire)->mutable_facts();
   memcpy(facts.name, "af_packet", 10);

@@ -31,7 +31,7 @@ RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
   return RingShape{slot_bytes < kPage ? kPage : slot_bytes, slot_bytes, slots, room};
 }
 
-base::Result<DpdkWire*> open_packet_wire(const Opening& opening, const char* interface, uint32_t mtu, PacketSockets& sockets) noexcept {
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, uint32_t mtu, PacketSockets& sockets) noexcept {
   const RingShape shape = ring_shape(opening, mtu);
   auto pool = make_pool(opening, shape.frame_room);
   if (!pool) return pool.error();

@@ -10,7 +10,6 @@
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
-#include "netstack/wires/kernel/rtnetlink.h"
 
 namespace netstack {
 namespace {
@@ -26,20 +25,20 @@ long set(int fd, int level, int option, int value) noexcept {
   return kernel_call(SYS_setsockopt, fd, level, option, as_arg(&value), sizeof value);
 }
 
-// A descriptor out of the program's sight, or a negative errno.
-int make_socket() noexcept {
-  const long fd = kernel_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-  return fd < 0 ? static_cast<int>(fd) : base::move_fd_high(static_cast<int>(fd));
+// A descriptor out of the program's sight, or a negative errno. A queue of kQueuedBytes is more than everybody may ask for.
+int make_socket(int queue_by_right, int queue) noexcept {
+  const int fd = base::move_fd_high(static_cast<int>(kernel_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)));
+  if (fd >= 0 && set(fd, SOL_SOCKET, queue_by_right, kQueuedBytes) != 0) (void)set(fd, SOL_SOCKET, queue, kQueuedBytes);
+  return fd;
 }
 
 int make_sending() noexcept {
-  const int fd = make_socket();
+  const int fd = make_socket(SO_SNDBUFFORCE, SO_SNDBUF);
   if (fd < 0) return fd;
-  const long result = set(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
   (void)bypass_queueing(fd, true);
-  if (set(fd, SOL_SOCKET, SO_SNDBUFFORCE, kQueuedBytes) != 0) (void)set(fd, SOL_SOCKET, SO_SNDBUF, kQueuedBytes);
+  const long result = set(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
   if (result == 0) return fd;
-  (void)kernel_call(SYS_close, fd);
+  (void)base::close_high_fd(fd);
   return static_cast<int>(result);
 }
 
@@ -47,60 +46,61 @@ int make_sending() noexcept {
 
 long bypass_queueing(int sending, bool bypass) noexcept { return set(sending, SOL_PACKET, PACKET_QDISC_BYPASS, bypass ? 1 : 0); }
 
-PacketSockets::PacketSockets(uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept
-    : shape_{block_bytes, slots / (block_bytes / slot_bytes), slot_bytes, slots}, receiving_(-EAGAIN), sending_(make_sending()) {
-  if (const long error = thread_.start(make_receiving, this, kThreadStackBytes); error != 0) receiving_ = static_cast<int>(error);
+PacketFds make_packet_fds() noexcept { return {make_socket(SO_RCVBUFFORCE, SO_RCVBUF), make_sending()}; }
+
+void close_packet_fds(const PacketFds& fds) noexcept {
+  for (const int fd : {fds.receiving, fds.sending}) {
+    if (fd >= 0) (void)base::close_high_fd(fd);
+  }
+}
+
+PacketSockets::PacketSockets(const PacketFds& fds, uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept
+    : shape_{block_bytes, slots / (block_bytes / slot_bytes), slot_bytes, slots}, fds_(fds) {
+  if (const long error = thread_.start(make_ring, this, kThreadStackBytes); error != 0) ring_result_ = error;
 }
 
 PacketSockets::~PacketSockets() {
   thread_.join();
-  if (taken_) return;
-  for (const int fd : {receiving_, sending_}) {
-    if (fd >= 0) (void)kernel_call(SYS_close, fd);
-  }
+  if (!taken_) close_packet_fds(fds_);
 }
 
-void PacketSockets::make_receiving(void* self) noexcept {
+void PacketSockets::make_ring(void* self) noexcept {
   auto* sockets = static_cast<PacketSockets*>(self);
-  const int fd = sockets->receiving_ = make_socket();
+  const int fd = sockets->fds_.receiving;
   if (fd < 0) return;
   long result = set(fd, SOL_PACKET, PACKET_VERSION, TPACKET_V2);
   if (result == 0) result = kernel_call(SYS_setsockopt, fd, SOL_PACKET, PACKET_RX_RING, as_arg(&sockets->shape_), sizeof sockets->shape_);
   if (result == 0) result = set(fd, SOL_PACKET, PACKET_COPY_THRESH, 1);
   (void)set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
-  if (set(fd, SOL_SOCKET, SO_RCVBUFFORCE, kQueuedBytes) != 0) (void)set(fd, SOL_SOCKET, SO_RCVBUF, kQueuedBytes);
-  if (result == 0) return;
-  (void)kernel_call(SYS_close, fd);
-  sockets->receiving_ = static_cast<int>(result);
-  return;
+  sockets->ring_result_ = result;
 }
 
-long PacketSockets::bind_both(const char* interface) const noexcept {
+long PacketSockets::bind_both(int interface) const noexcept {
   sockaddr_ll address{};
   address.sll_family = AF_PACKET;
-  address.sll_ifindex = link_index(interface);
-  if (address.sll_ifindex < 0) return address.sll_ifindex;
-  const long result = kernel_call(SYS_bind, sending_, as_arg(&address), sizeof address);
+  address.sll_ifindex = interface;
+  const long result = kernel_call(SYS_bind, fds_.sending, as_arg(&address), sizeof address);
   if (result != 0) return result;
   address.sll_protocol = htons(ETH_P_ALL);
-  return kernel_call(SYS_bind, receiving_, as_arg(&address), sizeof address);
+  return kernel_call(SYS_bind, fds_.receiving, as_arg(&address), sizeof address);
 }
 
-base::Result<bool> PacketSockets::finish(const char* interface) noexcept {
+base::Result<bool> PacketSockets::finish(int interface) noexcept {
   thread_.join();
-  for (const int fd : {receiving_, sending_}) {
+  for (const int fd : {fds_.receiving, fds_.sending}) {
     if (fd == -EPERM || fd == -EACCES) {
       return base::make_error("cannot open a packet socket without CAP_NET_RAW: run as root, give the program the capability "
                               "(setpriv --ambient-caps +net_raw), or use ZPS_WIRE=memif:/path");
     }
-    if (fd < 0) return base::make_error("cannot make a packet socket with a ring of %u slots: error %d", shape_.tp_frame_nr, -fd);
+    if (fd < 0) return base::make_error("cannot make a packet socket: error %d", -fd);
   }
+  if (ring_result_ != 0) return base::make_error("cannot give a packet socket a ring of %u slots: error %ld", shape_.tp_frame_nr, -ring_result_);
   const long bytes = static_cast<long>(size_t{shape_.tp_block_size} * shape_.tp_block_nr);
-  const long address = kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, receiving_, 0);
+  const long address = kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds_.receiving, 0);
   if (address < 0 && address > -4096) return base::make_error("cannot map the ring of a packet socket: error %ld", -address);
   if (const long result = bind_both(interface); result != 0) {
     (void)kernel_call(SYS_munmap, address, bytes);
-    return base::make_error("cannot bind a packet socket to %s: error %ld", interface, -result);
+    return base::make_error("cannot bind a packet socket to a link: error %ld", -result);
   }
   ring_ = reinterpret_cast<uint8_t*>(address);
   taken_ = true;

@@ -11,6 +11,7 @@
 // A queueing discipline on the way out would only add latency, so there is none until the device needs it (PacketWire::transmit).
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <linux/if_packet.h>
 
@@ -22,30 +23,38 @@ namespace netstack {
 // Whether what this socket sends goes to the device without its queueing discipline; 0 or a negative errno.
 [[nodiscard]] long bypass_queueing(int sending, bool bypass) noexcept;
 
+// The two as sockets of a network namespace, neither bound nor with a ring: what takes rights. Each a descriptor out of the program's sight or a negative errno.
+struct PacketFds {
+  int receiving, sending;
+};
+// In the calling thread's namespace.
+[[nodiscard]] PacketFds make_packet_fds() noexcept;
+void close_packet_fds(const PacketFds& fds) noexcept;
+
 class PacketSockets {
  public:
-  // Starts to make both in the network namespace of the calling thread. `blocks` blocks of `block_bytes`, slots of `slot_bytes` each.
-  PacketSockets(uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept;
+  // Takes `fds` over and starts to give the receiving one its ring: `slots` slots of `slot_bytes` in blocks of `block_bytes`.
+  PacketSockets(const PacketFds& fds, uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept;
   ~PacketSockets();
   PacketSockets(const PacketSockets&) = delete;
   PacketSockets& operator=(const PacketSockets&) = delete;
 
-  // Waits for them, maps the ring and binds both to `interface` of the calling thread's namespace. From here on they are the caller's. An error
+  // Waits for the ring, maps it and binds both to the link of this index in their namespace. From here on they are the caller's. An error
   // is a line about capabilities if the kernel refused.
-  base::Result<bool> finish(const char* interface) noexcept;
+  base::Result<bool> finish(int interface) noexcept;
 
   // Valid after finish().
-  [[nodiscard]] int receiving() const noexcept { return receiving_; }
-  [[nodiscard]] int sending() const noexcept { return sending_; }
+  [[nodiscard]] int receiving() const noexcept { return fds_.receiving; }
+  [[nodiscard]] int sending() const noexcept { return fds_.sending; }
   [[nodiscard]] uint8_t* ring() const noexcept { return ring_; }
 
  private:
-  static void make_receiving(void* self) noexcept;
-  [[nodiscard]] long bind_both(const char* interface) const noexcept;
+  static void make_ring(void* self) noexcept;
+  [[nodiscard]] long bind_both(int interface) const noexcept;
 
   tpacket_req shape_;
-  int receiving_;  // or a negative errno
-  int sending_;    // likewise
+  PacketFds fds_;
+  long ring_result_ = -EAGAIN;
   uint8_t* ring_ = nullptr;
   bool taken_ = false;
   base::OwnThread thread_;

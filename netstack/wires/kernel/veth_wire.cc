@@ -10,27 +10,17 @@
 // The kernel takes a namespace away some time after its last user died, and without the right to make one (CAP_SYS_ADMIN) both ends stay in the
 // host's network and outlive a killed family. So an abstract socket named after the pair is held by the family, and a pair
 // without one is stale and removed by the next wire that finds it: a server that is started again gets the address it had.
-#include <cerrno>
 #include <cstring>
-#include <initializer_list>
-#include <sched.h>
 
-#include <fcntl.h>
-
-#include "base/high_fd.h"
-#include "base/syscall.h"
 #include "netstack/wires/eal.h"
 #include "netstack/wires/kernel/kernel_wires.h"
-#include "netstack/wires/kernel/rtnetlink.h"
+#include "netstack/wires/kernel/link_broker.h"
+#include "netstack/wires/kernel/veth_links.h"
 #include "netstack/wires/opening.h"
 
 namespace netstack {
 namespace {
 
-using base::as_arg;
-using base::kernel_call;
-
-constexpr int kMaxPairs = 256;
 // Both ends are ours, so the MTU need not be Ethernet's. With a frame as large as a page a kernel
 // redis-benchmark with 64 KB values got 1.4 to 2.8 times the requests it got with 1500 (4 and 50 clients, two rounds each), and with
 // 3-byte values the same. It added 3 MB to the RSS, which a small stack does not have.
@@ -46,123 +36,40 @@ constexpr uint32_t kLinkMtu = 65500;
 // window is not one segment. What lwIP may send is bounded by TCP_MSS, which says the same.
 constexpr uint16_t kLongSegment = 16320;
 
-uint32_t default_mtu(const StackConfig& config) noexcept {
+uint32_t stack_mtu(const StackConfig& config) noexcept {
+  if (config.mtu != 0) return config.mtu;
   return config.memory_mb == 0 || config.memory_mb >= kPageMtuFromMb ? kPageMtu : kEthernetMtu;
 }
 
-struct Pair {
-  char name[16];       // the kernel side
-  char peer_name[16];
-  int number;
-};
-
-base::Error refused(const char* what, long error) noexcept {
-  if (error == -EPERM || error == -EACCES) {
-    return base::make_error("wire veth: cannot %s without CAP_NET_ADMIN and CAP_NET_RAW: run as root, give the program these capabilities "
-                            "(setpriv --ambient-caps +net_admin,+net_raw), or use ZPS_WIRE=memif:/path",
-                            what);
-  }
-  return base::make_error("wire veth: cannot %s: error %ld", what, -error);
-}
-
-// The two network namespaces that this thread works in: the host's, and the other end's (the same if none could be made).
-class Spaces {
- public:
-  // Without /proc there is no way back, so no namespace is made then.
-  Spaces() noexcept : host_(here()) {
-    if (host_ < 0 || kernel_call(SYS_unshare, CLONE_NEWNET) != 0) return;
-    own_ = here();
-    left_ = own_ >= 0 || kernel_call(SYS_setns, host_, CLONE_NEWNET) != 0;
-    if (own_ < 0) return;
-    // IPv6 would only send router solicitations.
-    const long file = kernel_call(SYS_open, as_arg("/proc/sys/net/ipv6/conf/default/disable_ipv6"), O_WRONLY | O_CLOEXEC);
-    if (file < 0) return;
-    (void)kernel_call(SYS_write, file, as_arg("1"), 1);
-    (void)kernel_call(SYS_close, file);
-  }
-  ~Spaces() {
-    for (const int fd : {host_, own_}) {
-      if (fd >= 0) (void)kernel_call(SYS_close, fd);
-    }
-  }
-  Spaces(const Spaces&) = delete;
-  Spaces& operator=(const Spaces&) = delete;
-
-  [[nodiscard]] int own() const noexcept { return own_; }
-  [[nodiscard]] long enter_host() const noexcept { return left_ ? kernel_call(SYS_setns, host_, CLONE_NEWNET) : 0; }
-  [[nodiscard]] long enter_own() const noexcept { return own_ < 0 ? 0 : kernel_call(SYS_setns, own_, CLONE_NEWNET); }
-
- private:
-  static int here() noexcept {
-    return base::move_fd_high(static_cast<int>(kernel_call(SYS_open, as_arg("/proc/thread-self/ns/net"), O_RDONLY | O_CLOEXEC)));
-  }
-
-  int host_;
-  int own_ = -1;
-  bool left_ = false;
-};
-
-// Makes the pair with the lowest free number; the host's namespace is entered.
-base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noexcept {
-  Pair pair{};
-  uint8_t device_mac[6];
-  random_mac(device_mac);
-  long result = -EEXIST;
-  for (int n = 0; n < kMaxPairs && result == -EEXIST; n++) {
-    pair.number = n;
-    memcpy(pair.name, base::make_error("zps%d", n).text, sizeof pair.name);
-    memcpy(pair.peer_name, base::make_error("zps%d-stack", n).text, sizeof pair.peer_name);
-    const int name_fd = hold_link_name(pair.name);
-    if (name_fd < 0) continue;
-    const VethRequest request{pair.name, pair.peer_name, peer_space, device_mac, mtu};
-    result = host.make_veth(request);
-    if (result == -EEXIST && (peer_space >= 0 ? is_veth(pair.name) : link_index(pair.peer_name) >= 0)) {
-      (void)host.remove_link(pair.name);
-      result = host.make_veth(request);
-    }
-    if (result != 0) (void)kernel_call(SYS_close, name_fd);
-  }
-  if (result != 0) return refused("make a pair of links", result);
-  return pair;
-}
+uint32_t link_mtu(const StackConfig& config, uint32_t mtu) noexcept { return config.mtu == 0 && mtu == kPageMtu ? kLinkMtu : mtu; }
 
 }  // namespace
 
 base::Result<Wire*> open_veth(const Opening& opening) noexcept {
-  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : default_mtu(opening.config);
-  const uint32_t link_mtu = opening.config.mtu == 0 && mtu == kPageMtu ? kLinkMtu : mtu;
-  Spaces spaces;
+  const uint32_t mtu = stack_mtu(opening.config);
+  const uint32_t of_link = link_mtu(opening.config, mtu);
+  auto links = has_link_broker() && !has_link_rights() ? ask_link_broker(opening.out) : make_veth_links(opening, of_link);
+  if (!links) return links.error();
   const RingShape shape = ring_shape(opening, mtu);
-  PacketSockets sockets(shape.block_bytes, shape.slot_bytes, shape.slots);
-  if (auto started = start_eal(); !started) return started.error();
-  if (const long result = spaces.enter_host(); result != 0) return refused("return to the host's network namespace", result);
-  RtNetlink host;
-  auto pair = make_pair(host, spaces.own(), link_mtu);
-  if (!pair) return pair.error();
-  const uint32_t kernel_be = choose_host_addresses(opening, pair->number);
-  memcpy(opening.out->wire, base::make_error("veth %s (af_packet)", pair->name).text, sizeof opening.out->wire);
-  long result = host.add_address(pair->name, kernel_be, opening.out->prefix);
-  if (result == 0) result = host.set_up(pair->name);
-  if (result != 0) return refused("give its link an address", result);
-
-  if (result = spaces.enter_own(); result != 0) return refused("enter its network namespace", result);
-  RtNetlink own;
-  if (result = own.set_up(pair->peer_name); result != 0) return refused("switch its link on", result);
-  auto wire = open_packet_wire(opening, pair->peer_name, mtu, sockets);
+  PacketSockets sockets(links->packets, shape.block_bytes, shape.slot_bytes, shape.slots);
+  auto started = start_eal();
+  auto wire = started ? open_packet_wire(opening, links->interface, mtu, sockets) : base::Result<DpdkWire*>(started.error());
   if (!wire) {
-    (void)host.remove_link(pair->name);
+    remove_veth_links(*links);
     return wire.error();
   }
   WireFacts& facts = (*wire)->mutable_facts();
   memcpy(facts.name, "veth", 5);
   facts.ends_here = true;
-  if (link_mtu != mtu) {
-    facts.gro_max_size = static_cast<uint16_t>(link_mtu);
+  if (of_link != mtu) {
+    facts.gro_max_size = static_cast<uint16_t>(of_link);
     facts.gso_max_size = kLongSegment;
-    facts.host_be = kernel_be;
+    facts.host_be = links->host_be;
   }
   random_mac(facts.mac);
   return *wire;
 }
+
+void keep_veth_rights(const StackConfig& config) noexcept { start_link_broker(config, link_mtu(config, stack_mtu(config))); }
 
 }  // namespace netstack

@@ -29,7 +29,7 @@ class Bed {
     if (auto started = netstack::start_eal(); !started) give_up(started.error().text);
     auto pool = netstack::FramePool::create("packets", kFrames, 128 + kSlotBytes, false);
     if (!pool) give_up(pool.error().text);
-    if (auto finished = sockets_.finish("lo"); !finished) give_up(finished.error().text);
+    if (auto finished = sockets_.finish(1); !finished) give_up(finished.error().text);
     constexpr size_t kPage = 4096, kBytes = kSlots * kSlotBytes;
     void* range = mmap(nullptr, kBytes + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memory = static_cast<uint8_t*>(range) + kPage;
@@ -66,7 +66,7 @@ class Bed {
     abort();
   }
 
-  netstack::PacketSockets sockets_{4096, kSlotBytes, kSlots};
+  netstack::PacketSockets sockets_{netstack::make_packet_fds(), 4096, kSlotBytes, kSlots};
   rte_mbuf* queue_[kFrames] = {};
 };
 

@@ -1,0 +1,26 @@
+// The part of a veth wire that takes rights: the pair, its addresses, and the packet sockets on the stack's end.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "netstack/wires/kernel/packet_sockets.h"
+#include "netstack/wires/opening.h"
+
+namespace netstack {
+
+struct VethLinks {
+  PacketFds packets;
+  int name_fd;       // holds the pair's name (hold_link_name())
+  int interface;     // index of the stack's end in its namespace
+  int number;        // of the pair: zps<number>
+  uint32_t host_be;  // the kernel side's address
+};
+
+// Makes them, links of `mtu` bytes, and fills *opening.out. The calling thread's network namespace is the host's before and after; in between it is
+// not: call it on a thread of its own, or in a process of its own.
+base::Result<VethLinks> make_veth_links(const Opening& opening, uint32_t mtu) noexcept;
+// For a wire that did not come about. The packet sockets stay.
+void remove_veth_links(const VethLinks& links) noexcept;
+
+}  // namespace netstack

@@ -1,0 +1,71 @@
+// Calls by which a process gives up rights: what the stack needs them for is seen to before, or the first listen() would come too late.
+//
+// All of them are the kernel's, and each thread's own (libc makes them in every thread). A call that gives up nothing, or that is refused, may be
+// taken for one that does: that costs a fork. Rights that the process may take back (an effective user id alone, an effective set) are not lost, and
+// whoever opens the wire takes them back for itself.
+#include <linux/capability.h>
+
+#include "base/syscall.h"
+#include "shim/calls/calls.h"
+#include "shim/files/routing.h"
+#include "shim/files/user_memory.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr uint32_t kUnchanged = ~uint32_t{0};
+
+struct UserIds {
+  uint32_t real, effective, saved;
+
+  [[nodiscard]] bool holds_root() const noexcept { return real == 0 || effective == 0 || saved == 0; }
+};
+
+UserIds own_ids() noexcept {
+  UserIds ids{};
+  (void)kernel_call(SYS_getresuid, as_arg(&ids.real), as_arg(&ids.effective), as_arg(&ids.saved));
+  return ids;
+}
+
+uint32_t id_after(uint32_t now, int64_t wanted) noexcept {
+  const auto id = static_cast<uint32_t>(wanted);
+  return id == kUnchanged ? now : id;
+}
+
+long before_change(const UserIds& after) noexcept {
+  if (!after.holds_root() && own_ids().holds_root()) rights_are_leaving();
+  return kPass;
+}
+
+}  // namespace
+
+long shim_setuid(const zps_call& call) noexcept {
+  const auto id = static_cast<uint32_t>(call.arg[0]);
+  return before_change({id, id, id});
+}
+
+// The saved id follows the effective one: kernel/sys.c, __sys_setreuid().
+long shim_setreuid(const zps_call& call) noexcept {
+  const UserIds now = own_ids();
+  const uint32_t effective = id_after(now.effective, call.arg[1]);
+  return before_change({id_after(now.real, call.arg[0]), effective, effective});
+}
+
+long shim_setresuid(const zps_call& call) noexcept {
+  const UserIds now = own_ids();
+  return before_change({id_after(now.real, call.arg[0]), id_after(now.effective, call.arg[1]), id_after(now.saved, call.arg[2])});
+}
+
+// Of the permitted set, which no process can enlarge.
+long shim_capset(const zps_call& call) noexcept {
+  constexpr uint32_t kNeeded = uint32_t{1} << CAP_NET_ADMIN | uint32_t{1} << CAP_NET_RAW;
+  __user_cap_data_struct wanted;
+  if (copy_in(&wanted, reinterpret_cast<void*>(call.arg[1]), sizeof wanted) != 0) return kPass;
+  if ((wanted.permitted & kNeeded) != kNeeded) rights_are_leaving();
+  return kPass;
+}
+
+}  // namespace shim

@@ -1,0 +1,209 @@
+// A program that confines itself in the ways that servers do, step by step, and serves: confined STEP ...
+//
+// Each word of the command line is a step (kSteps), some with a number behind '='. A step that fails says why and ends the program with status 1.
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef TLS_BYTES
+#define TLS_BYTES 8
+#endif
+
+enum { kNobody = 65534, kPort = 7012 };
+
+static __thread volatile char thread_local_bytes[TLS_BYTES];
+static int listener = -1;
+
+static void require(bool right, const char* what) {
+  if (right) return;
+  fprintf(stderr, "confined: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+// ---------------------------------------------------------------- identities
+
+static void set_user(long number) {
+  (void)number;
+  require(setgid(kNobody) == 0 && setuid(kNobody) == 0, "setuid");
+}
+static void set_real_and_effective(long number) {
+  (void)number;
+  require(setregid(kNobody, kNobody) == 0 && setreuid(kNobody, kNobody) == 0, "setreuid");
+}
+static void set_all_three(long number) {
+  (void)number;
+  require(setresgid(kNobody, kNobody, kNobody) == 0 && setresuid(kNobody, kNobody, kNobody) == 0, "setresuid");
+}
+static void set_effective(long number) {
+  (void)number;
+  require(seteuid(kNobody) == 0, "seteuid");
+}
+static void drop_capabilities(long number) {
+  (void)number;
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  const struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
+  require(syscall(SYS_capset, &header, none) == 0, "capset");
+}
+// As daemons do that keep one capability.
+static void keep_binding(long number) {
+  (void)number;
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  const unsigned one = 1u << CAP_NET_BIND_SERVICE;
+  const struct __user_cap_data_struct kept[2] = {{one, one, 0}, {0, 0, 0}};
+  require(prctl(PR_SET_KEEPCAPS, 1) == 0 && setuid(kNobody) == 0 && syscall(SYS_capset, &header, kept) == 0, "keeping one capability");
+}
+
+// ---------------------------------------------------------------- limits
+
+static void limit_files(long number) {
+  const struct rlimit limit = {(rlim_t)number, (rlim_t)number};
+  require(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit(RLIMIT_NOFILE)");
+}
+static void limit_space(long megabytes) {
+  const struct rlimit limit = {(rlim_t)megabytes << 20, (rlim_t)megabytes << 20};
+  require(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit(RLIMIT_AS)");
+}
+static void map(long megabytes) {
+  require(mmap(NULL, (size_t)megabytes << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED, "mmap");
+}
+// Takes every number there is but `number`, and gives back what it took: each is the program's.
+static void fill_table(long number) {
+  static int taken[1 << 16];
+  long count = 0;
+  for (int fd; count < 1 << 16 && (fd = open("/dev/null", O_RDONLY)) >= 0;) taken[count++] = fd;
+  require(errno == EMFILE, "open");
+  struct rlimit limit;
+  require(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
+  if (count < (long)limit.rlim_cur - number) {
+    fprintf(stderr, "confined: only %ld of %ld files\n", count, (long)limit.rlim_cur);
+    exit(1);
+  }
+  for (long i = 0; i < count; i++) require(fcntl(taken[i], F_GETFD) == 0 && close(taken[i]) == 0, "close");
+}
+static void close_all(long number) {
+  (void)number;
+  require(close_range(3, ~0u, 0) == 0, "close_range");
+}
+static void lock_memory(long number) {
+  (void)number;
+  require(mlockall(MCL_CURRENT | MCL_FUTURE) == 0, "mlockall");
+}
+static void touch_thread_locals(long number) {
+  (void)number;
+  for (size_t i = 0; i < TLS_BYTES; i++) thread_local_bytes[i]++;
+}
+
+// ---------------------------------------------------------------- filters
+
+static void refuse(int call, int error, const struct scmp_arg_cmp* argument) {
+  scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+  require(seccomp_rule_add_array(filter, error == 0 ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(error), call, argument != NULL, argument) == 0 && seccomp_load(filter) == 0,
+          "seccomp");
+  seccomp_release(filter);
+}
+static void refuse_affinity(long number) { refuse(SCMP_SYS(sched_setaffinity), (int)number, NULL); }
+static void refuse_netlink(long number) {
+  const struct scmp_arg_cmp family = SCMP_A0(SCMP_CMP_EQ, AF_NETLINK);
+  refuse(SCMP_SYS(socket), (int)number, &family);
+}
+// What a parent of short children needs, and nothing more.
+static void allow_fork(long number) {
+  (void)number;
+  static const int kAllowed[] = {SCMP_SYS(clone), SCMP_SYS(wait4), SCMP_SYS(write), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigprocmask), SCMP_SYS(set_robust_list)};
+  scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+  for (size_t i = 0; i < sizeof kAllowed / sizeof *kAllowed; i++) require(seccomp_rule_add(filter, SCMP_ACT_ALLOW, kAllowed[i], 0) == 0, "seccomp_rule_add");
+  require(seccomp_load(filter) == 0, "seccomp");
+}
+
+// ---------------------------------------------------------------- processes
+
+// The rest is done by a child, whose status becomes this process's.
+static void go_on_in_child(long number) {
+  (void)number;
+  const pid_t child = fork();
+  require(child >= 0, "fork");
+  if (child == 0) return;
+  int status = 0;
+  require(waitpid(child, &status, 0) == child, "waitpid");
+  _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status));
+}
+// A child that ends at once, and no other that anybody would have to wait for.
+static void make_child(long number) {
+  (void)number;
+  const pid_t child = fork();
+  require(child >= 0, "fork");
+  if (child == 0) {
+    const ssize_t written = write(1, "child\n", 6);
+    _exit(written == 6 ? 0 : 1);
+  }
+  int status = 0;
+  require(waitpid(-1, &status, 0) == child && status == 0, "waitpid");
+  require(waitpid(-1, &status, 0) == -1 && errno == ECHILD, "a second child");
+}
+static void be_another_program(long number) {
+  (void)number;
+  execl("/bin/true", "true", NULL);
+  require(false, "execl");
+}
+
+// ---------------------------------------------------------------- serving
+
+static void begin_listening(long number) {
+  (void)number;
+  const int one = 1;
+  const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(kPort)};
+  listener = socket(AF_INET, SOCK_STREAM, 0);
+  require(listener >= 0 && setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0, "socket");
+  require(bind(listener, (const struct sockaddr*)&address, sizeof address) == 0 && listen(listener, 16) == 0, "listen");
+}
+// One client's line is sent back.
+static void serve(long number) {
+  (void)number;
+  char line[64];
+  require(write(1, "ready\n", 6) == 6, "write");
+  const int client = accept(listener, NULL, NULL);
+  require(client >= 0, "accept");
+  const ssize_t length = read(client, line, sizeof line);
+  require(length > 0 && write(client, line, (size_t)length) == length && close(client) == 0, "serving");
+}
+
+static const struct {
+  const char* name;
+  void (*run)(long number);
+} kSteps[] = {
+    {"setuid", set_user},          {"setreuid", set_real_and_effective}, {"setresuid", set_all_three}, {"seteuid", set_effective},
+    {"capset", drop_capabilities}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
+    {"map", map},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
+    {"tls", touch_thread_locals},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
+    {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program}, {"listen", begin_listening},
+    {"serve", serve},
+};
+
+int main(int count, char** words) {
+  for (int i = 1; i < count; i++) {
+    char* value = strchr(words[i], '=');
+    const size_t length = value != NULL ? (size_t)(value - words[i]) : strlen(words[i]);
+    bool found = false;
+    for (size_t k = 0; k < sizeof kSteps / sizeof *kSteps && !found; k++) {
+      found = strlen(kSteps[k].name) == length && strncmp(kSteps[k].name, words[i], length) == 0;
+      if (found) kSteps[k].run(value != NULL ? atol(value + 1) : 0);
+    }
+    require(found, words[i]);
+  }
+  _exit(0);
+}

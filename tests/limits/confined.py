@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Runs a program that confines itself, natively and hooked: whatever serves natively serves on the stack.
+
+  confined.py --build build/release --mode kernel|zpstack-veth [--case NAME] [--hook nopage0]
+
+A case is a row of CASES: the steps of tests/limits/confined.c, and what is in front. It ends with status 0; one that serves is asked once, from the other
+end of the wire.
+"""
+import argparse
+import pathlib
+import re
+import socket
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import bed as beds  # noqa: E402
+
+PORT = 7012
+SERVE = ["listen", "serve"]
+# Root without the right to raise limits, as in containers.
+LIMITED = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"]
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+# Name, command in front, steps.
+CASES = [
+    ("setuid before listen", [], ["setuid", *SERVE]),
+    ("setreuid before listen", [], ["setreuid", *SERVE]),
+    ("setresuid before listen", [], ["setresuid", *SERVE]),
+    ("an effective user id for a while", [], ["seteuid", *SERVE]),
+    ("capset before listen", [], ["capset", *SERVE]),
+    ("one capability is kept", [], ["keepcaps", *SERVE]),
+    ("setuid, then a child serves", [], ["setuid", "go-on-in-child", *SERVE]),
+    ("a child sets its user and serves", [], ["go-on-in-child", "setuid", *SERVE]),
+    ("setuid, close everything, then listen", [], ["setuid", "close-all", *SERVE]),
+    ("setuid and children", [], ["setuid", "child", *SERVE]),
+    ("setuid and another program", [], ["setuid", "child", "exec"]),
+    ("setuid after listen", [], ["listen", "setuid", "serve"]),
+    ("1024 files", [], ["nofile=1024", *SERVE]),
+    ("256 files", [], ["nofile=256", *SERVE]),
+    ("256 files, no right to more", LIMITED, ["nofile=256", *SERVE]),
+    ("1024 files, no right to more, all of them used", LIMITED, ["nofile=1024", "listen", "fill=128", "serve"]),
+    ("64 files given, no right to more", [*LIMITED, "prlimit", "--nofile=64"], SERVE),
+    ("files and user", [], ["nofile=1024", "setuid", *SERVE]),
+    ("user and files", [], ["setuid", "nofile=256", *SERVE]),
+    ("sched_setaffinity is an error", [], ["no-affinity=1", *SERVE]),
+    ("sched_setaffinity is death", [], ["no-affinity", *SERVE]),
+]
+
+
+def serve_one(bed, process, name):
+    beds.wait_until(lambda: "ready" in bed.output(name) or process.poll() is not None, 20, "the server's start")
+    if "ready" not in bed.output(name):
+        return f"ended with {process.poll()}"
+    bed.peer_space.enter()
+    with socket.create_connection((bed.sut_address, PORT), 10) as client:
+        client.settimeout(10)
+        client.sendall(b"hello\n")
+        if client.recv(64) != b"hello\n":
+            return "a wrong answer"
+    return None
+
+
+def run_case(bed, case):
+    name, front, steps = case
+    stream = re.sub(r"\W+", "-", name)
+    environment = bed.sut_environment()
+    # What stands in front is not prefixed: it would need rights of its own.
+    preload = [f"LD_PRELOAD={environment.pop('LD_PRELOAD')}"] if bed.hooked else []
+    process = bed.spawn_sut([*front, "env", *preload, bed.build / "limits_confined", *steps], name=stream, environment=environment)
+    problem = serve_one(bed, process, stream) if "serve" in steps else None
+    code = process.wait(20)
+    if problem is None and code != 0:
+        problem = f"exit status {code}"
+    return f"{name}: {problem}: {bed.output(stream).strip()}" if problem else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    parser.add_argument("--mode", choices=beds.MODES, required=True)
+    parser.add_argument("--case", action="append", help="only these")
+    options = parser.parse_args()
+    problems = []
+    for case in CASES:
+        if options.case and case[0] not in options.case:
+            continue
+        with beds.Bed(options.mode, options.build, options.build / "test-traces" / f"confined-{options.mode}") as bed:
+            problem = run_case(bed, case)
+        print(f"{'FAIL ' + problem if problem else 'ok   ' + case[0]}", flush=True)
+        problems += [problem] if problem else []
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -73,6 +73,13 @@ enum class TcpOption {
   quickack,          // 0/1
   tos,
   ttl,
+  defer_accept_s,    // TCP_DEFER_ACCEPT: 0: accept() does not wait for data
+  syn_count,         // TCP_SYNCNT: how often a SYN is sent again
+  fin_wait_s,        // TCP_LINGER2: how long FIN-WAIT-2 lasts when nobody holds the socket; below 0: it does not
+  window_clamp,      // the receive window is not larger; 0: as large as the buffer
+  notsent_low_water, // writable while less than that waits to be sent, as unsigned; 0: whatever waits
+  pacing_rate,       // bytes per second at most, as unsigned; -1: any
+  path_mtu,          // read only
 };
 
 class TcpStream : public Pollable {
@@ -124,6 +131,8 @@ class TcpListener : public Pollable {
   [[nodiscard]] virtual TcpStream* accept(SocketAddress* peer, long* error) noexcept = 0;
   [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
   virtual void set_backlog(int backlog) noexcept = 0;
+  // Fills in the state, how many connections wait to be accepted (added to tcpi_unacked), and how many may (tcpi_sacked).
+  virtual void info(tcp_info* out) const noexcept = 0;
   // Options that accepted streams inherit.
   [[nodiscard]] virtual long set_option(TcpOption option, int value) noexcept = 0;
   // Stops listening and resets what nobody accepted.

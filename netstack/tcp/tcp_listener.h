@@ -20,6 +20,7 @@ class LwipListener final : public TcpListener {
   [[nodiscard]] TcpStream* accept(SocketAddress* peer, long* error) noexcept override;
   [[nodiscard]] SocketAddress local() const noexcept override { return local_; }
   void set_backlog(int backlog) noexcept override { backlog_ = backlog < 0 ? 0 : backlog; }
+  void info(tcp_info* out) const noexcept override;
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
   void release() noexcept override;
 

@@ -46,6 +46,7 @@ void LwipStream::attach(tcp_pcb* pcb) noexcept {
   pcb->ext_args[0] = {&kPcbCallbacks, pcb};
   pcb->rto = pcb->sv = kInitialRto;
   apply_options();
+  limit_segments();
 }
 
 // From here on lwIP finishes the connection alone.
@@ -135,17 +136,24 @@ err_t LwipStream::on_connected(void* self, tcp_pcb* pcb, err_t) noexcept {
   stream->connect_ns_ = 0;
   pcb->nrtx = 0;
   pcb->rto = pcb->sv = kInitialRto;
+  stream->limit_segments();
   stream->announce(kWritable);
   return ERR_OK;
 }
 
 void LwipStream::pcb_gone() noexcept {
+  note_segment_size();
   pcb_ = nullptr;
   if (peer_closed_ && fin_sent_) phase_ = Phase::closed;
   if (released_) tcp_.free_stream(*this);
 }
 
+void LwipStream::note_segment_size() noexcept {
+  if (phase_ == Phase::connected && pcb_ != nullptr) last_mss_ = tcp_mss(pcb_);
+}
+
 void LwipStream::fail(int error) noexcept {
+  note_segment_size();
   if (error != 0) error_ = error;
   phase_ = Phase::closed;
   read_closed_ = write_closed_ = true;

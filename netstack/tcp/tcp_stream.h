@@ -117,6 +117,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     int send_buffer = kDefaultSendBuffer, receive_buffer = kDefaultReceiveBuffer, receive_low_water = 1;
     int max_segment = 0;
     int linger_s = -1;
+    int defer_accept_s = 0, syn_count = 0, fin_wait_s = 60, window_clamp = 0;
+    uint32_t notsent_low_water = 0, pacing_rate = UINT32_MAX;
     uint8_t tos = 0, ttl = 64;
     bool nodelay = false, cork = false, keepalive = false, reuse_address = false, quickack = true;
   };
@@ -132,6 +134,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void attach(tcp_pcb* pcb) noexcept;
   void detach() noexcept;
   void apply_options() noexcept;
+  void limit_segments() noexcept;
+  [[nodiscard]] int segment_size() const noexcept;
+  void note_segment_size() noexcept;
   void fail(int error) noexcept;
   void give_up(int error) noexcept;
   void queue_received(pbuf* p) noexcept;
@@ -207,6 +212,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool fin_first_ = false;     // before the peer's came
   bool fin_sent_ = false;      // lwIP has it
   uint32_t asked_peer_ = 0;  // ask_peer()
+  uint16_t last_mss_ = 0;    // of a connection that is over
   bool released_ = false;
   bool held_ = false;
   bool more_ = false;

@@ -1,10 +1,11 @@
-// Options and figures of a stream.
+// Options and figures of a stream, figures of a listener.
 #include <cerrno>
 #include <cstring>
 #include <sys/epoll.h>
 #include <linux/tcp.h>
 
 #include "netstack/tcp/tcp.h"
+#include "netstack/tcp/tcp_listener.h"
 #include "netstack/tcp/tcp_stream.h"
 
 namespace netstack {
@@ -38,6 +39,10 @@ void LwipStream::apply_options() noexcept {
   pcb_->keep_cnt = static_cast<u32_t>(options_.keepcnt);
   pcb_->tos = options_.tos;
   pcb_->ttl = options_.ttl;
+}
+
+// TCP_MAXSEG, at the start of a connection; what is set later is without effect on it, as on Linux (tcp_parse_options()).
+void LwipStream::limit_segments() noexcept {
   const bool queues = pcb_->unsent != nullptr || pcb_->unacked != nullptr;  // lwIP trusts that none of these is longer
   if (options_.max_segment != 0 && pcb_->mss > options_.max_segment && !queues) pcb_->mss = static_cast<u16_t>(options_.max_segment);
 }
@@ -102,10 +107,23 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       if (value != -1 && (value < 1 || value > 255)) return -EINVAL;
       o.ttl = value == -1 ? 64 : static_cast<uint8_t>(value);
       break;
+    case TcpOption::defer_accept_s: o.defer_accept_s = value; break;
+    case TcpOption::syn_count: o.syn_count = value; break;
+    case TcpOption::fin_wait_s: o.fin_wait_s = value; break;
+    case TcpOption::window_clamp: o.window_clamp = value; break;
+    case TcpOption::notsent_low_water: o.notsent_low_water = static_cast<uint32_t>(value); break;
+    case TcpOption::pacing_rate: o.pacing_rate = static_cast<uint32_t>(value); break;
     default: return -ENOPROTOOPT;
   }
   apply_options();
   return 0;
+}
+
+// tcp_mss_cache() of Linux, which a program that has set a limit sees once the connection is over.
+int LwipStream::segment_size() const noexcept {
+  constexpr int kLeast = 536;  // RFC 9293, 3.7.1, with the options that each segment has
+  if (pcb_ != nullptr) return connected() ? tcp_mss(pcb_) : kLeast - (tcp_.facts().memory ? 0 : LWIP_TCP_OPT_LEN_TS_OUT);
+  return options_.max_segment != 0 ? options_.max_segment : last_mss_ != 0 ? last_mss_ : kLeast;
 }
 
 long LwipStream::get_option(TcpOption option, int* value) const noexcept {
@@ -121,15 +139,26 @@ long LwipStream::get_option(TcpOption option, int* value) const noexcept {
     case TcpOption::send_buffer_bytes: *value = o.send_buffer; break;
     case TcpOption::receive_buffer_bytes: *value = o.receive_buffer; break;
     case TcpOption::receive_low_water: *value = o.receive_low_water; break;
-    case TcpOption::max_segment: *value = pcb_ != nullptr && connected() ? tcp_mss(pcb_) : o.max_segment != 0 ? o.max_segment : 536; break;
+    case TcpOption::max_segment: *value = segment_size(); break;
     case TcpOption::linger_s: *value = o.linger_s; break;
     case TcpOption::reuse_address: *value = o.reuse_address; break;
     case TcpOption::quickack: *value = o.quickack; break;
     case TcpOption::tos: *value = o.tos; break;
     case TcpOption::ttl: *value = o.ttl; break;
+    case TcpOption::path_mtu:
+      if (peer_.port_be == 0) return -ENOTCONN;
+      *value = static_cast<int>(tcp_.facts().mtu);
+      break;
     default: return -ENOPROTOOPT;
   }
   return 0;
+}
+
+// tcp_get_info().
+void LwipListener::info(tcp_info* out) const noexcept {
+  out->tcpi_state = kLinuxState[LISTEN];
+  out->tcpi_unacked += static_cast<uint32_t>(queued_);
+  out->tcpi_sacked = static_cast<uint32_t>(backlog_);
 }
 
 void LwipStream::info(tcp_info* out) const noexcept {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include "shim/files/options.h"
 #include "zpoline/hook.h"
 
 namespace shim {
@@ -26,6 +27,8 @@ long shim_shutdown(const zps_call& call) noexcept;
 // option_calls.cc
 long shim_getsockopt(const zps_call& call) noexcept;
 long shim_setsockopt(const zps_call& call) noexcept;
+// Says what of `set`, taken by the kernel, the stack does not do: when a socket becomes the stack's.
+void say_refused_of(const OptionSet& set) noexcept;
 // stream_calls.cc
 long shim_read(const zps_call& call) noexcept;
 long shim_write(const zps_call& call) noexcept;

@@ -186,7 +186,9 @@ long shim_connect(const zps_call& call) noexcept {
   }
   service_ensure();
   if (!stack_bound) local = placeholder_port(fd);
-  const StreamOptions options = read_placeholder_options(fd, options_set_of(fd));
+  const OptionSet set = options_set_of(fd);
+  say_refused_of(set);
+  const StreamOptions options = read_placeholder_options(fd, set);
   {
     Guard guard;
     socket = socket_at(fd);

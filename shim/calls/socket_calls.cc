@@ -73,7 +73,7 @@ void give_to_kernel(int fd, Socket* socket) noexcept {
 struct Accepted {
   SocketAddress peer;
   int domain = AF_INET;
-  uint64_t inherited = 0;  // options
+  OptionSet inherited;
 };
 
 // Gives the placeholder `made` the oldest connection, with the lock held. 0, -EAGAIN if there is none (any more), -EINVAL, -ENFILE.
@@ -96,6 +96,8 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   socket->send_timeout_ns = listening->send_timeout_ns;
   socket->options_set = out->inherited = listening->options_set;
   socket->receive_low_water = listening->receive_low_water;
+  socket->arrival = listening->arrival;
+  socket->peek_offset = listening->peek_offset;
   out->domain = listening->domain;
   error = table_set(made, socket);
   if (error != 0) {
@@ -181,7 +183,7 @@ long accept_from_stack(int fd, int flags, Accepted* out) noexcept {
 // What accept() does with a connection of the stack last: options, and the peer's address.
 long finish_accept(const zps_call& call, long made, const Accepted& accepted) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
-  if (accepted.inherited != 0) inherit_options(fd, static_cast<int>(made), accepted.inherited);
+  if (!accepted.inherited.empty()) inherit_options(fd, static_cast<int>(made), accepted.inherited);
   if (call.arg[1] == 0) return made;
   auto* const bytes = reinterpret_cast<socklen_t*>(call.arg[2]);
   const long error = write_address(accepted.domain, accepted.peer, reinterpret_cast<void*>(call.arg[1]), bytes);
@@ -228,7 +230,9 @@ long do_accept(const zps_call& call) noexcept {
 // The stack's part of listen(), with its address known. 0 or a negative errno.
 long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local, int backlog, bool dual) noexcept {
   const bool reuse_port = placeholder_int(fd, SOL_SOCKET, SO_REUSEPORT) != 0;
-  StreamOptions options = read_placeholder_options(fd, options_set_of(fd));
+  const OptionSet set = options_set_of(fd);
+  say_refused_of(set);
+  const StreamOptions options = read_placeholder_options(fd, set);
   Guard guard;
   Socket* socket = socket_at(fd);
   if (socket == nullptr || socket->state != SocketState::undecided) return -EINVAL;

@@ -44,28 +44,32 @@ long parse_address(int domain, const void* user, size_t bytes, ParsedAddress* ou
   return 0;
 }
 
-long write_address(int domain, const netstack::SocketAddress& address, void* user, socklen_t* user_bytes) noexcept {
-  socklen_t room = 0;
-  if (long error = copy_in(&room, user_bytes, sizeof room); error != 0) return error;
-  if (static_cast<int>(room) < 0) return -EINVAL;
-  sockaddr_in6 raw{};
-  socklen_t full;
+socklen_t make_address(int domain, const netstack::SocketAddress& address, void* out) noexcept {
   if (domain == AF_INET) {
     sockaddr_in in{};
     in.sin_family = AF_INET;
     in.sin_port = address.port_be;
     in.sin_addr.s_addr = address.address_be;
-    full = sizeof in;
-    memcpy(&raw, &in, sizeof in);
-  } else {
-    raw.sin6_family = AF_INET6;
-    raw.sin6_port = address.port_be;
-    if (address.address_be != 0) {
-      raw.sin6_addr.s6_addr32[2] = htonl(0xffff);
-      raw.sin6_addr.s6_addr32[3] = address.address_be;
-    }
-    full = sizeof raw;
+    memcpy(out, &in, sizeof in);
+    return sizeof in;
   }
+  sockaddr_in6 in6{};
+  in6.sin6_family = AF_INET6;
+  in6.sin6_port = address.port_be;
+  if (address.address_be != 0) {
+    in6.sin6_addr.s6_addr32[2] = htonl(0xffff);
+    in6.sin6_addr.s6_addr32[3] = address.address_be;
+  }
+  memcpy(out, &in6, sizeof in6);
+  return sizeof in6;
+}
+
+long write_address(int domain, const netstack::SocketAddress& address, void* user, socklen_t* user_bytes) noexcept {
+  socklen_t room = 0;
+  if (long error = copy_in(&room, user_bytes, sizeof room); error != 0) return error;
+  if (static_cast<int>(room) < 0) return -EINVAL;
+  sockaddr_in6 raw;
+  const socklen_t full = make_address(domain, address, &raw);
   if (long error = copy_out(user, &raw, room < full ? room : full); error != 0) return error;
   return copy_out(user_bytes, &full, sizeof full);
 }

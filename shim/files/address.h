@@ -17,6 +17,8 @@ struct ParsedAddress {
 // (another family, real IPv6, too short) is simply not `ipv4`.
 [[nodiscard]] long parse_address(int domain, const void* user, size_t bytes, ParsedAddress* out) noexcept;
 
+// `address` as a socket of `domain` shows it: its size. `out` has room for a sockaddr_in6.
+[[nodiscard]] socklen_t make_address(int domain, const netstack::SocketAddress& address, void* out) noexcept;
 // Writes `address` as a socket of `domain` shows it, as getsockname does: cut to *user_bytes, which gets the full length.
 // 0, -EFAULT or -EINVAL.
 [[nodiscard]] long write_address(int domain, const netstack::SocketAddress& address, void* user, socklen_t* user_bytes) noexcept;

@@ -12,6 +12,7 @@
 #include "netstack/stack.h"
 #include "shim/family/slots.h"
 #include "shim/family/wait.h"
+#include "shim/files/options.h"
 
 namespace shim {
 
@@ -83,7 +84,9 @@ class Socket final : public File {
   uint64_t receive_timeout_ns = kForever;  // SO_RCVTIMEO; 0: do not wait
   uint64_t send_timeout_ns = kForever;     // SO_SNDTIMEO, also for connect()
   uint32_t receive_low_water = 1;   // a blocking read waits for so many bytes, or for what it asks for if that is less
-  uint64_t options_set = 0;         // a bit per row of the option table: what accepted sockets inherit
+  OptionSet options_set;            // what accepted sockets inherit
+  ArrivalControl arrival;
+  int32_t peek_offset = -1;         // SO_PEEK_OFF
 
   int32_t mover_pid = 0;
   bool turned_away = false;         // somebody found the readable bytes claimed

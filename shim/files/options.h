@@ -1,9 +1,12 @@
 // The table of socket options, and the placeholder as the place where they are kept.
 //
-// Every option the program sets is first set on the placeholder: the kernel checks value, length and pointer, answers with Linux's own errno,
-// and keeps the value, so that getsockopt is exact (SO_RCVBUF comes back doubled, and so on). Rows that name a TcpOption
+// Every option the program sets is first set on the placeholder: the kernel checks value, length, pointer and privilege, answers with
+// Linux's own errno, and keeps the value, so that getsockopt is exact (SO_RCVBUF comes back doubled, and so on). Rows that name a TcpOption
 // are then also set on the stack's endpoint, with the value read back. What was set before the side was decided is read back when it is.
-// An option that is not in the table is refused once a socket is the stack's.
+//
+// The placeholder is a closed socket, whatever the stack's is; so a row says if Linux takes the option in some states only, and what is
+// known of a connection is read from the stack.
+// An option that is not in the table is the kernel's to refuse; if it does not, the stack does, once a socket is its own.
 #pragma once
 
 #include <cstddef>
@@ -20,11 +23,26 @@ enum class OptionKind : uint8_t {
   linger,           // struct linger
   receive_timeout,  // struct timeval, used by waits
   send_timeout,
+  low_water,        // SO_RCVLOWAT: the stack's and the waits'
+  arrival,          // asks for control messages of recvmsg()
+  peek_offset,      // SO_PEEK_OFF
   error,            // SO_ERROR: the stack's, reading clears it
   listening,        // SO_ACCEPTCONN
   info,             // TCP_INFO
-  from_stack        // read from the stack, set on both
+  memory,           // SO_MEMINFO
+  processor,        // SO_INCOMING_CPU
+  peer_name,        // SO_PEERNAME
+  local_port,       // IP_PROTOCOL: what Linux calls inet_num
+  path_mtu,         // IP_MTU, IPV6_MTU
+  path_mtu_info,    // IPV6_PATHMTU
+  segment_size,     // TCP_MAXSEG: read from the stack, set on both
+  read_only,        // the placeholder's answer is the stack's as well
+  refused,          // on the stack's sockets
+  never             // refused from the start: what it promises cannot be kept once the socket is the stack's
 };
+
+// In which states Linux takes an option; it says EINVAL in the others, or what the row says.
+enum class OptionStates : uint8_t { any, unconnected, closed, closed_if_zero, not_listening };
 
 struct OptionRow {
   int level;
@@ -33,6 +51,8 @@ struct OptionRow {
   OptionKind kind;
   netstack::TcpOption option;  // where the kind has one
   const char* note;
+  OptionStates states;
+  int error;  // in other states, and of what is refused: an errno
 };
 
 struct OptionRows {
@@ -42,13 +62,48 @@ struct OptionRows {
   [[nodiscard]] const OptionRow* end() const noexcept { return first + count; }
 };
 
+// A set of rows.
+class OptionSet {
+ public:
+  static constexpr size_t kCapacity = 256;
+  void add(size_t row) noexcept { words_[row / 64] |= uint64_t{1} << row % 64; }
+  void remove(size_t row) noexcept { words_[row / 64] &= ~(uint64_t{1} << row % 64); }
+  [[nodiscard]] bool empty() const noexcept { return (words_[0] | words_[1] | words_[2] | words_[3]) == 0; }
+  // Calls visit(const OptionRow&) for each.
+  template <class Visit>
+  void for_each(Visit visit) const noexcept;
+
+ private:
+  uint64_t words_[kCapacity / 64] = {};
+};
+
+// option_table.cc
 [[nodiscard]] OptionRows option_rows() noexcept;
-// The index of a row, or -1.
-[[nodiscard]] int find_option(int level, int name) noexcept;
+// The row of an option, or nullptr. SO_RCVTIMEO_NEW and its like have the row of the one that says the same.
+[[nodiscard]] const OptionRow* find_option(int level, int name) noexcept;
+[[nodiscard]] inline size_t index_of(const OptionRow& row) noexcept { return static_cast<size_t>(&row - option_rows().first); }
+
+template <class Visit>
+void OptionSet::for_each(Visit visit) const noexcept {
+  for (size_t word = 0; word < kCapacity / 64; word++) {
+    for (uint64_t left = words_[word]; left != 0; left &= left - 1) {
+      visit(option_rows().first[word * 64 + static_cast<size_t>(__builtin_ctzll(left))]);
+    }
+  }
+}
+
+// What recvmsg() tells besides the data.
+struct ArrivalControl {
+  bool inq = false;            // TCP_INQ
+  uint8_t timestamp_type = 0;  // SO_TIMESTAMP_OLD, SO_TIMESTAMPNS_OLD or their _NEW; 0: none
+  uint8_t timestamping = 0;    // SO_TIMESTAMPING_OLD or _NEW; 0: none
+  [[nodiscard]] bool any() const noexcept { return inq || timestamp_type != 0 || timestamping != 0; }
+};
+[[nodiscard]] ArrivalControl read_arrival_control(int fd) noexcept;
 
 // Values for an endpoint, read from a placeholder.
 struct StreamOptions {
-  static constexpr int kCapacity = 24;
+  static constexpr int kCapacity = 32;
   struct Value {
     netstack::TcpOption option;
     int value;
@@ -57,16 +112,16 @@ struct StreamOptions {
   int count = 0;
 };
 
-// `set`: the rows to look at, a bit each (Socket::options_set). Without the lock.
-[[nodiscard]] StreamOptions read_placeholder_options(int fd, uint64_t set) noexcept;
+// `set`: the rows to look at (Socket::options_set). Without the lock.
+[[nodiscard]] StreamOptions read_placeholder_options(int fd, const OptionSet& set) noexcept;
 // One row's value on the placeholder in the stack's terms; false if the row is not for the stack.
 [[nodiscard]] bool read_placeholder_option(int fd, const OptionRow& row, int* value) noexcept;
 void apply_options(netstack::TcpStream* stream, const StreamOptions& options) noexcept;
 void apply_options(netstack::TcpListener* listener, const StreamOptions& options) noexcept;
 // Copies the rows of `set` from one placeholder to another.
-void inherit_options(int from_fd, int to_fd, uint64_t set) noexcept;
+void inherit_options(int from_fd, int to_fd, const OptionSet& set) noexcept;
 
-[[nodiscard]] uint64_t options_set_of(int fd) noexcept;
+[[nodiscard]] OptionSet options_set_of(int fd) noexcept;
 [[nodiscard]] int placeholder_int(int fd, int level, int name) noexcept;
 [[nodiscard]] bool placeholder_is_v6_only(int fd) noexcept;
 void set_placeholder_nonblocking(int fd) noexcept;

@@ -40,7 +40,7 @@ class FakeStream final : public netstack::TcpStream {
   netstack::SocketAddress here, there;
   bool used = false, up = false, end_seen = false, write_closed = false;
   int error = 0;
-  int options[16] = {};
+  int options[32] = {};
   size_t fill = 0;
   char bytes[kCapacity];
 };
@@ -51,6 +51,7 @@ class FakeListener final : public netstack::TcpListener {
   [[nodiscard]] netstack::TcpStream* accept(netstack::SocketAddress* peer, long* error) noexcept override;
   [[nodiscard]] netstack::SocketAddress local() const noexcept override { return here; }
   void set_backlog(int backlog) noexcept override {}
+  void info(tcp_info* out) const noexcept override {}
   [[nodiscard]] long set_option(netstack::TcpOption option, int value) noexcept override { return 0; }
   void release() noexcept override;
 

@@ -25,15 +25,23 @@ const char* kind_text(shim::OptionKind kind) {
     case shim::OptionKind::stored: return "kept";
     case shim::OptionKind::error:
     case shim::OptionKind::listening:
-    case shim::OptionKind::info: return "read";
+    case shim::OptionKind::info:
+    case shim::OptionKind::memory:
+    case shim::OptionKind::peer_name:
+    case shim::OptionKind::local_port:
+    case shim::OptionKind::path_mtu:
+    case shim::OptionKind::path_mtu_info:
+    case shim::OptionKind::read_only: return "read";
+    case shim::OptionKind::refused:
+    case shim::OptionKind::never: return "refused";
     default: return "in force";
   }
 }
 
 void print_options() {
   printf("# Socket options of the stack's sockets\n\n"
-         "Made from the table in shim/files/options.cc. \"In force\" means that the stack acts on it, \"kept\" that the value is checked and reported as\n"
-         "Linux does and has no other effect, \"read\" that it can only be read. An option that is not listed is refused with ENOPROTOOPT, logged once and\n"
+         "Made from the table in shim/files/option_table.cc. \"In force\" means that the stack acts on it, \"kept\" that the value is checked and reported\n"
+         "as Linux does and has no other effect, \"read\" that it can only be read. What is refused, or not listed, is logged once per process and\n"
          "counted in the ledger. Before connect() or listen() a socket is still the kernel's, and takes what Linux takes.\n\n"
          "| option | effect | note |\n|---|---|---|\n");
   for (const shim::OptionRow& row : shim::option_rows()) printf("| %s | %s | %s |\n", row.label, kind_text(row.kind), row.note);

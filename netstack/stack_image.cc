@@ -5,15 +5,19 @@
 
 namespace netstack {
 
-extern "C" [[gnu::visibility("default")]] size_t zps_stack_region_bytes() { return sizeof(StackRegion); }
+namespace {
 
-extern "C" [[gnu::visibility("default")]] Stack* zps_stack_make(const StackSetup* setup) {
+Stack* make(const StackSetup* setup) {
   if (setup->region_bytes < sizeof(StackRegion)) return nullptr;
   auto* region = static_cast<StackRegion*>(setup->region);
   auto* stack = new (region->stack_storage) LwipStack(*setup, *region);
   stack->start();
   return stack;
 }
+
+}  // namespace
+
+extern "C" [[gnu::visibility("default")]] StackDoor zps_stack_door() { return {sizeof(StackSetup), sizeof(StackRegion), make}; }
 
 }  // namespace netstack
 

@@ -16,7 +16,7 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
   if (!image) return image.error();
 
   StackSetup setup{};
-  setup.region_bytes = image->region_bytes();
+  setup.region_bytes = image->door.region_bytes;
   const long region = base::kernel_call(SYS_mmap, 0, static_cast<long>(setup.region_bytes), PROT_READ | PROT_WRITE,
                                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   setup.arena = base::Heap::map_shared(plan.arena_bytes);
@@ -35,7 +35,7 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
   if (base::kernel_call(SYS_getrandom, base::as_arg(setup.seed), sizeof setup.seed, 0) != sizeof setup.seed) {
     return base::make_error("getrandom(2) gives no random numbers");
   }
-  Stack* stack = image->make(&setup);
+  Stack* stack = image->door.make(&setup);
   if (stack == nullptr) return base::make_error("the stack image refused its memory");
   return stack;
 }

@@ -1,16 +1,20 @@
 // The loader of stack images.
 //
 // lwIP keeps its state in globals. To have one lwIP per stack and share each among forked processes without touching its source,
-// the whole object is loaded once per stack: the dynamic linker takes a file it has not seen (by device and inode) for a
-// new library, so each stack after the first gets a copy in a memfd. After relocation the writable segment beyond RELRO (.data and
+// the whole object is mapped once per stack. After relocation the writable segment beyond RELRO (.data and
 // .bss; the GOT and the vtables lie inside RELRO and stay private and read-only) is copied into a MAP_SHARED
 // mapping that takes its place by one mremap: from then on every forked process sees the same globals at the same addresses.
 //
-// Rejected: dlmopen per stack (each namespace brings a libc of its own, and there are 16 at most); patching lwIP to
-// keep its globals in a struct.
+// Without ld.so, because a stack is made in the middle of a call of the program's: dlopen() allocates with the program's malloc(), and waits for a lock that
+// the program may hold, around a constructor that waits for this very connection. The image asks for little: no library, no symbol, no constructor, no
+// thread-local variable, and relocations of one kind. What is missing is seen by the link (stack_image's options) and refused here.
 //
-// Invariants: 1 nothing of the image has run before the move (it has no constructors; checked); 2 RELRO ends on a page.
-// Sources: dlopen(3), mremap(2), the ELF gABI.
+// Rejected: dlmopen per stack (each namespace brings a libc of its own, and there are 16 at most); patching lwIP to
+// keep its globals in a struct; dlopen at start (every program would pay, and a second stack needs a second copy).
+//
+// Invariants: 1 nothing of the image has run before the move; 2 RELRO ends on a page.
+// Known limit: a debugger has to be told: add-symbol-file, with the address in /proc/PID/maps.
+// Sources: the ELF gABI and its x86-64 supplement, mremap(2).
 #include "netstack/lwip/image_loader.h"
 
 #include <cerrno>
@@ -20,7 +24,6 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <fcntl.h>
-#include <link.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -35,92 +38,162 @@ using base::kernel_call;
 
 constexpr char kImageName[] = "libzpstack-stack.so";
 constexpr uintptr_t kPage = 4096;
+constexpr int kMostSegments = 16;
+
+constexpr uintptr_t page_of(uintptr_t address) noexcept { return address & ~(kPage - 1); }
+constexpr uintptr_t up_to_page(uintptr_t address) noexcept { return page_of(address + kPage - 1); }
+
+bool is_error(long result) noexcept { return result < 0 && result > -4096; }
 
 struct Range {
   uintptr_t from, to;
 };
 
-int images_loaded = 0;
-
-// The image's path: the directory of whatever holds this code.
-bool find_image(char* out, size_t capacity) noexcept {
-  Dl_info here;
-  if (dladdr(reinterpret_cast<void*>(&load_stack_image), &here) == 0 || here.dli_fname == nullptr) return false;
-  char resolved[PATH_MAX];
-  const char* path = here.dli_fname;
-  if (strchr(path, '/') == nullptr || kernel_call(SYS_access, as_arg(path), 0) != 0) {
-    const long length = kernel_call(SYS_readlink, as_arg("/proc/self/exe"), as_arg(resolved), sizeof resolved - 1);
-    if (length <= 0) return false;
-    resolved[length] = '\0';
-    path = resolved;
+// The image's path: the directory of whatever holds this code. Found when that is loaded, since ld.so is asked.
+class ImagePath {
+ public:
+  ImagePath() noexcept {
+    Dl_info here;
+    if (dladdr(reinterpret_cast<void*>(&load_stack_image), &here) == 0 || here.dli_fname == nullptr) return;
+    char resolved[PATH_MAX];
+    const char* path = here.dli_fname;
+    if (strchr(path, '/') == nullptr || kernel_call(SYS_access, as_arg(path), 0) != 0) {
+      const long length = kernel_call(SYS_readlink, as_arg("/proc/self/exe"), as_arg(resolved), sizeof resolved - 1);
+      if (length <= 0) return;
+      resolved[length] = '\0';
+      path = resolved;
+    }
+    const char* slash = strrchr(path, '/');
+    const size_t directory = slash == nullptr ? 0 : static_cast<size_t>(slash - path) + 1;
+    if (directory + sizeof kImageName > sizeof text_) return;
+    memcpy(text_, path, directory);
+    memcpy(text_ + directory, kImageName, sizeof kImageName);
   }
-  const char* slash = strrchr(path, '/');
-  const size_t directory = slash == nullptr ? 0 : static_cast<size_t>(slash - path) + 1;
-  if (directory + sizeof kImageName > capacity) return false;
-  memcpy(out, path, directory);
-  memcpy(out + directory, kImageName, sizeof kImageName);
+  [[nodiscard]] const char* text() const noexcept { return text_; }
+
+ private:
+  char text_[PATH_MAX] = "";
+};
+
+const ImagePath image_path;
+
+// An object's file while it is being mapped.
+class ObjectFile {
+ public:
+  explicit ObjectFile(const char* path) noexcept : fd_(static_cast<int>(kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC, 0))) {
+    const int high = fd_ < 0 ? fd_ : base::move_fd_high(fd_);
+    if (high >= 0) fd_ = high;
+  }
+  ~ObjectFile() {
+    if (fd_ >= 0) (void)base::close_high_fd(fd_);
+  }
+  ObjectFile(const ObjectFile&) = delete;
+  ObjectFile& operator=(const ObjectFile&) = delete;
+
+  [[nodiscard]] int fd() const noexcept { return fd_; }
+  // All of `bytes` at `offset`.
+  [[nodiscard]] bool read(void* to, size_t bytes, uint64_t offset) const noexcept {
+    return kernel_call(SYS_pread64, fd_, as_arg(to), static_cast<long>(bytes), static_cast<long>(offset)) == static_cast<long>(bytes);
+  }
+
+ private:
+  int fd_;
+};
+
+// An object as it lies in memory.
+struct Object {
+  Elf64_Ehdr header;
+  Elf64_Phdr segments[kMostSegments];
+  uintptr_t base = 0;
+
+  [[nodiscard]] const Elf64_Phdr* find(uint32_t type) const noexcept {
+    for (int i = 0; i < header.e_phnum; i++) {
+      if (segments[i].p_type == type) return &segments[i];
+    }
+    return nullptr;
+  }
+};
+
+bool read_headers(const ObjectFile& file, Object& object) noexcept {
+  Elf64_Ehdr& header = object.header;
+  if (!file.read(&header, sizeof header, 0) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return false;
+  if (header.e_machine != EM_X86_64 || header.e_type != ET_DYN || header.e_phnum > kMostSegments || header.e_phentsize != sizeof(Elf64_Phdr)) return false;
+  return file.read(object.segments, header.e_phnum * sizeof(Elf64_Phdr), header.e_phoff);
+}
+
+// What the file does not fill is zero: the rest of its last page, and whole pages after that.
+long map_segment(const ObjectFile& file, uintptr_t base, const Elf64_Phdr& segment) noexcept {
+  const int protection = ((segment.p_flags & PF_R) != 0 ? PROT_READ : 0) | ((segment.p_flags & PF_W) != 0 ? PROT_WRITE : 0) |
+                         ((segment.p_flags & PF_X) != 0 ? PROT_EXEC : 0);
+  const uintptr_t from = page_of(base + segment.p_vaddr), file_end = base + segment.p_vaddr + segment.p_filesz;
+  const uintptr_t to = up_to_page(base + segment.p_vaddr + segment.p_memsz);
+  long result = kernel_call(SYS_mmap, static_cast<long>(from), static_cast<long>(file_end - from), protection, MAP_PRIVATE | MAP_FIXED, file.fd(),
+                            static_cast<long>(page_of(segment.p_offset)));
+  if (is_error(result)) return result;
+  if (segment.p_memsz == segment.p_filesz) return 0;
+  memset(reinterpret_cast<void*>(file_end), 0, up_to_page(file_end) - file_end);
+  if (up_to_page(file_end) == to) return 0;
+  result = kernel_call(SYS_mmap, static_cast<long>(up_to_page(file_end)), static_cast<long>(to - up_to_page(file_end)), protection,
+                       MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0);
+  return is_error(result) ? result : 0;
+}
+
+long map_segments(const ObjectFile& file, Object& object) noexcept {
+  uintptr_t bytes = 0;
+  for (int i = 0; i < object.header.e_phnum; i++) {
+    const Elf64_Phdr& segment = object.segments[i];
+    if (segment.p_type == PT_LOAD) bytes = up_to_page(segment.p_vaddr + segment.p_memsz);
+  }
+  const long place = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (is_error(place)) return place;
+  object.base = static_cast<uintptr_t>(place);
+  for (int i = 0; i < object.header.e_phnum; i++) {
+    if (object.segments[i].p_type != PT_LOAD) continue;
+    if (const long result = map_segment(file, object.base, object.segments[i]); result != 0) return result;
+  }
+  return 0;
+}
+
+// Adds the base to each word that is relative to it. False if the object asks for more than that.
+bool relocate(const Object& object) noexcept {
+  const Elf64_Phdr* dynamic = object.find(PT_DYNAMIC);
+  if (dynamic == nullptr || object.find(PT_TLS) != nullptr) return false;
+  uint64_t table = 0, bytes = 0;
+  for (const auto* entry = reinterpret_cast<const Elf64_Dyn*>(object.base + dynamic->p_vaddr); entry->d_tag != DT_NULL; entry++) {
+    switch (entry->d_tag) {
+      case DT_RELA: table = entry->d_un.d_ptr; break;
+      case DT_RELASZ: bytes = entry->d_un.d_val; break;
+      case DT_NEEDED: case DT_JMPREL: case DT_INIT: case DT_INIT_ARRAY: case DT_TEXTREL: return false;
+      default: break;
+    }
+  }
+  const auto* rows = reinterpret_cast<const Elf64_Rela*>(object.base + table);
+  for (uint64_t i = 0; i < bytes / sizeof *rows; i++) {
+    if (ELF64_R_TYPE(rows[i].r_info) != R_X86_64_RELATIVE) return false;
+    *reinterpret_cast<uint64_t*>(object.base + rows[i].r_offset) = object.base + static_cast<uint64_t>(rows[i].r_addend);
+  }
   return true;
 }
 
-int moved_high(long fd) noexcept {
-  if (fd < 0) return static_cast<int>(fd);
-  const int high = base::move_fd_high(static_cast<int>(fd));
-  return high < 0 ? static_cast<int>(fd) : high;
-}
-
-// A memfd with the file's bytes, or a negative errno.
-int copy_to_memfd(const char* path) noexcept {
-  const int from = moved_high(kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC, 0));
-  if (from < 0) return from;
-  const int to = moved_high(kernel_call(SYS_memfd_create, as_arg("zpstack-stack"), MFD_CLOEXEC));
-  long copied = to;
-  while (to >= 0 && (copied = kernel_call(SYS_sendfile, to, from, 0, 1 << 20)) > 0) {
-  }
-  (void)base::close_high_fd(from);
-  if (copied >= 0) return to;
-  if (to >= 0) (void)base::close_high_fd(to);
-  return static_cast<int>(copied);
-}
-
-// A path to a descriptor that no earlier copy was loaded by: the dynamic linker looks for a known name before it looks at the file,
-// and descriptor numbers come back. The copy's number goes in as a row of "./" and "/", which name the same place.
-void name_descriptor(int fd, int copy, char (&out)[96]) noexcept {
-  char* end = out;
-  const auto put = [&](const char* text) {
-    while (*text != '\0') *end++ = *text++;
-  };
-  put("/proc/self/");
-  for (int bit = 0; bit < 16; bit++) put((copy >> bit & 1) != 0 ? "./" : "/");
-  put("fd/");
-  char digits[12];
-  int count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + fd % 10);
-    fd /= 10;
-  } while (fd != 0);
-  while (count > 0) *end++ = digits[--count];
-  *end = '\0';
-}
-
 // The page-aligned part of the object's writable segment that stays writable; empty if there is none.
-Range writable_range(const link_map& map) noexcept {
-  const auto* header = reinterpret_cast<const Elf64_Ehdr*>(map.l_addr);
-  const auto* segments = reinterpret_cast<const Elf64_Phdr*>(map.l_addr + header->e_phoff);
+Range protect_relocated(const Object& object) noexcept {
   Range range{0, 0};
-  uintptr_t relro_end = 0;
-  for (int i = 0; i < header->e_phnum; i++) {
-    const Elf64_Phdr& segment = segments[i];
-    const uintptr_t from = map.l_addr + segment.p_vaddr, to = from + segment.p_memsz;
-    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_W) != 0) range = {from & ~(kPage - 1), (to + kPage - 1) & ~(kPage - 1)};
-    if (segment.p_type == PT_GNU_RELRO) relro_end = to & ~(kPage - 1);
+  for (int i = 0; i < object.header.e_phnum; i++) {
+    const Elf64_Phdr& segment = object.segments[i];
+    const uintptr_t from = object.base + segment.p_vaddr;
+    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_W) != 0) range = {page_of(from), up_to_page(from + segment.p_memsz)};
   }
-  if (relro_end > range.from) range.from = relro_end;
+  const Elf64_Phdr* relro = object.find(PT_GNU_RELRO);
+  if (relro == nullptr) return range;
+  const uintptr_t from = page_of(object.base + relro->p_vaddr), to = page_of(object.base + relro->p_vaddr + relro->p_memsz);
+  if (to > from) (void)kernel_call(SYS_mprotect, static_cast<long>(from), static_cast<long>(to - from), PROT_READ);
+  if (to > range.from) range.from = to;
   return range;
 }
 
 void* map_anonymous(size_t bytes, int flags) noexcept {
   const long address = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
-  return address < 0 && address > -4096 ? nullptr : reinterpret_cast<void*>(address);
+  return is_error(address) ? nullptr : reinterpret_cast<void*>(address);
 }
 
 bool move_to_shared(const Range& range, StackImage* image) noexcept {
@@ -144,31 +217,20 @@ bool move_to_shared(const Range& range, StackImage* image) noexcept {
 }  // namespace
 
 base::Result<StackImage> load_stack_image() noexcept {
-  char path[PATH_MAX];
-  if (!find_image(path, sizeof path)) return base::make_error("cannot tell where %s lies", kImageName);
-  void* handle = nullptr;
-  if (images_loaded == 0) {  // under its own name, which debuggers and profilers understand
-    handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  } else {
-    const int fd = copy_to_memfd(path);
-    if (fd < 0) return base::make_error("cannot copy %s: error %d", path, -fd);
-    char link[96];
-    name_descriptor(fd, images_loaded, link);
-    handle = dlopen(link, RTLD_NOW | RTLD_LOCAL);
-    (void)base::close_high_fd(fd);
-  }
-  if (handle == nullptr) return base::make_error("cannot load %s: %s", path, dlerror());
-  images_loaded++;
-
+  const char* const path = image_path.text();
+  if (*path == '\0') return base::make_error("cannot tell where %s lies", kImageName);
+  const ObjectFile file(path);
+  if (file.fd() < 0) return base::make_error("cannot open %s: error %d", path, -file.fd());
+  Object object;
+  if (!read_headers(file, object)) return base::make_error("%s is not a stack image", path);
+  if (const long result = map_segments(file, object); result != 0) return base::make_error("cannot map %s: error %ld", path, -result);
+  if (!relocate(object)) return base::make_error("%s asks for more than a stack image may", path);
+  const auto enter = reinterpret_cast<decltype(&zps_stack_door)>(object.base + object.header.e_entry);
+  const Range range = protect_relocated(object);
   StackImage image;
-  image.region_bytes = reinterpret_cast<decltype(image.region_bytes)>(dlsym(handle, "zps_stack_region_bytes"));
-  image.make = reinterpret_cast<decltype(image.make)>(dlsym(handle, "zps_stack_make"));
-  link_map* map = nullptr;
-  if (image.region_bytes == nullptr || image.make == nullptr || dlinfo(handle, RTLD_DI_LINKMAP, &map) != 0) {
-    return base::make_error("%s is not a stack image of this version", path);
-  }
-  const Range range = writable_range(*map);
   if (range.from >= range.to || !move_to_shared(range, &image)) return base::make_error("cannot share the data of %s between processes", path);
+  image.door = enter();
+  if (image.door.setup_bytes != sizeof(StackSetup)) return base::make_error("%s is not a stack image of this version", path);
   return image;
 }
 

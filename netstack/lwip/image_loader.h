@@ -9,15 +9,14 @@
 namespace netstack {
 
 struct StackImage {
-  decltype(&zps_stack_region_bytes) region_bytes = nullptr;
-  decltype(&zps_stack_make) make = nullptr;
+  StackDoor door{};
   void* data = nullptr;            // writable data, now MAP_SHARED at its old place
   const void* pristine = nullptr;  // a read-only copy of it from before any of its code ran
   size_t bytes = 0;
 };
 
-// Loads a copy of libzpstack-stack.so from beside the library (or program) that holds this function. Start-up code:
-// may allocate and block; leaves no descriptor behind. The image is never unloaded.
+// Maps a copy of libzpstack-stack.so from beside the library (or program) that holds this function. Allocates nothing, asks ld.so for
+// nothing, leaves no descriptor behind. The image is never unmapped.
 base::Result<StackImage> load_stack_image() noexcept;
 
 }  // namespace netstack

@@ -1,4 +1,4 @@
-// What a stack image is told when it makes a stack, and the one function it exports.
+// What a stack image is told when it makes a stack, and its one door.
 #pragma once
 
 #include <cstddef>
@@ -28,9 +28,14 @@ struct StackSetup {
   size_t image_bytes;
 };
 
-// How large the region must be; mapped NORESERVE, it costs only what is used.
-extern "C" size_t zps_stack_region_bytes();
-// Makes the one stack of this copy of the image; nullptr if region or arena are too small.
-extern "C" Stack* zps_stack_make(const StackSetup* setup);
+struct StackDoor {
+  size_t setup_bytes;   // of a StackSetup: image and loader are of one version
+  size_t region_bytes;  // how large the region must be; mapped NORESERVE, it costs only what is used
+  // Makes the one stack of this copy of the image; nullptr if region or arena are too small.
+  Stack* (*make)(const StackSetup* setup);
+};
+
+// The image's entry point in its ELF header.
+extern "C" StackDoor zps_stack_door();
 
 }  // namespace netstack

@@ -45,7 +45,7 @@ ar x net_memif.a "$ethdev_member"
 objcopy --redefine-sym memif_connect_client=zps_memif_connect_client --redefine-sym memif_connect_server=zps_memif_connect_server "$ethdev_member"
 ar r net_memif.a "$ethdev_member" 2>/dev/null
 
-for name in $drivers eal; do
+for name in $drivers eal telemetry; do
   objcopy --redefine-syms="$here/redirect_common.syms" $name.a
   for list in "$here"/*/redirect_"$name".syms; do
     if [ -e "$list" ]; then objcopy --redefine-syms="$list" $name.a; fi

@@ -98,8 +98,9 @@ int zps_dpdk_access(const char* path, int mode) {
   }
   return static_cast<int>(to_libc(skip ? -ENOENT : kernel_call(SYS_access, as_arg(path), mode)));
 }
-// No plugins, no connection to syslog.
+// No plugins, no threads, no connection to syslog.
 void* zps_dpdk_dlopen(const char*, int) { return nullptr; }
+int zps_dpdk_pthread_create(void*, const void*, void* (*)(void*), void*) { return EAGAIN; }
 void zps_dpdk_openlog(const char*, int, int) {}
 int zps_dpdk_setrlimit(int, const void*) { return 0; }
 // Its threads stay where the program's run, and to ask for a place may be forbidden at the price of a life (seccomp).

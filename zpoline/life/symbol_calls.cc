@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/select.h>
@@ -12,7 +13,6 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
@@ -128,30 +128,35 @@ void thread_ends(void*) {
   __atomic_sub_fetch(&thread_count, 1, __ATOMIC_RELAXED);
 }
 
+// Lies on the stack of the thread's maker, who waits until it has been read: the program's malloc() is not for us.
 struct Start {
   void* (*routine)(void*);
   void* argument;
+  uint32_t read;
 };
 
 void* start_thread(void* given) {
-  const Start start = *static_cast<Start*>(given);
-  free(given);
+  auto* from = static_cast<Start*>(given);
+  const Start start = *from;
+  __atomic_store_n(&from->read, 1, __ATOMIC_RELEASE);
+  (void)base::kernel_call(SYS_futex, as_arg(&from->read), FUTEX_WAKE_PRIVATE, 1);
   this_thread().of_program = 1;
   (void)pthread_setspecific(end_of_thread, &end_of_thread);
   return start.routine(start.argument);
 }
 
 int on_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*routine)(void*), void* argument) {
-  auto* start = static_cast<Start*>(malloc(sizeof(Start)));
-  if (start == nullptr) return EAGAIN;
-  *start = {routine, argument};
+  Start start{routine, argument, 0};
   __atomic_add_fetch(&thread_count, 1, __ATOMIC_RELAXED);
-  const int result = pthread_create(thread, attributes, start_thread, start);
+  const int result = pthread_create(thread, attributes, start_thread, &start);
   if (result != 0) {
-    free(start);
     __atomic_sub_fetch(&thread_count, 1, __ATOMIC_RELAXED);
+    return result;
   }
-  return result;
+  while (__atomic_load_n(&start.read, __ATOMIC_ACQUIRE) == 0) {
+    (void)base::kernel_call(SYS_futex, as_arg(&start.read), FUTEX_WAIT_PRIVATE, 0, 0);
+  }
+  return 0;
 }
 
 void* on_dlopen(const char* path, int flags) {

@@ -137,8 +137,8 @@ def run(options, program, hook, traces):
         environment = bed.sut_environment(ZPS_HOOK=hook) if bed.hooked else bed.sut_environment()
         if path := library(options):
             environment["LD_PRELOAD"] = " ".join(filter(None, [environment.get("LD_PRELOAD"), str(path)]))
-        # ASan's library asks to be the first. Its search for leaks at the end traces the program from a process on its memory, no matter of allocators.
-        environment["ASAN_OPTIONS"] = "verify_asan_link_order=0:detect_leaks=0"
+        # ASan's library asks to be the first. At the end it searches for leaks, in all threads, from a process that shares their memory.
+        environment["ASAN_OPTIONS"] = "verify_asan_link_order=0:detect_leaks=1"
         try:
             return PROGRAMS[program](bed, options, environment)
         except (AssertionError, TimeoutError, OSError) as problem:

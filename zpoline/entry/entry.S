@@ -141,7 +141,24 @@ zps_pass_checked:
         .cfi_endproc
         .size   zps_pass, .-zps_pass
 
-/* A system call from within the hook's own work, through code that both namespaces share (ld.so): the kernel's. */
+/* A guest (clone.cc) may have dispositions of its own, but runs the code that the engine has written traps into: those signals stay the
+ * engine's, and a call that does nothing and returns 0 takes the place of rt_sigaction. */
+.macro KEEP_TRAPS
+        cmp     $13, %eax               /* rt_sigaction */
+        jne     9f
+        test    %rsi, %rsi
+        jz      9f
+        cmp     $11, %edi               /* SIGSEGV */
+        je      8f
+        cmp     $7, %edi                /* SIGBUS */
+        je      8f
+        cmp     $31, %edi               /* SIGSYS */
+        jne     9f
+8:      mov     $24, %eax               /* sched_yield */
+9:
+.endm
+
+/* A system call of a guest, or from within the hook's own work, through code that both namespaces share (ld.so): the kernel's. */
         ARRIVED_BY_JUMP 0
         .globl  zps_nested
         .hidden zps_nested
@@ -149,6 +166,7 @@ zps_pass_checked:
 zps_nested:
         .cfi_startproc
         CFI_OF_FRAME
+        KEEP_TRAPS
         CLOSE_FRAME nested
         jmp     zps_pass_checked
         CFI_OF_FRAME
@@ -163,6 +181,7 @@ zps_nested:
 zps_nested_near:
         .cfi_startproc
         CFI_OF_FRAME
+        KEEP_TRAPS
         CLOSE_FRAME nested_near
         .cfi_offset %rip, RETURN-FRAME
         syscall

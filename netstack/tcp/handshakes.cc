@@ -16,6 +16,7 @@ namespace {
 constexpr uint64_t kMinuteNs = 60'000'000'000;
 constexpr uint32_t kSynWindow = 0xffff;  // without scaling, as every window of a SYN
 constexpr uint32_t kHeaders = 40;
+constexpr uint32_t kRejectedTicks = 500 / TCP_SLOW_INTERVAL;
 
 FourTuple tuple_of(const tcp_hdr& header) noexcept {
   return {ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header.dest, header.src};
@@ -145,14 +146,14 @@ tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& requ
 
 // Whether this ACK is one that a handshake waits for, though nothing came of it now: the queue is full, memory is short, or it is not
 // acceptable, where the answer is an ACK (RFC 9293, 3.10.7.4; RFC 7323, 5.3).
-bool Handshakes::awaits(const LwipListener& listener, const Request* request, const FourTuple& tuple, const tcp_hdr& header,
+bool Handshakes::awaits(const LwipListener& listener, Request* request, const FourTuple& tuple, const tcp_hdr& header,
                         uint32_t option_bytes) noexcept {
   SynOptions options;
   if (request == nullptr || header.ackno != request->isn + 1) {
     const bool may_follow = listener.full() && listener.sent_cookie_since(tcp_.now_ns() - kCookieLifeNs);
     return may_follow || reads_cookie(listener, tuple, header, &options);
   }
-  if (!is_acceptable(*request, header, option_bytes)) send_ack(*request);
+  if (!is_acceptable(*request, header, option_bytes)) reject(*request);
   return true;
 }
 
@@ -174,7 +175,7 @@ void Handshakes::input(LwipListener* listener, const tcp_hdr& header, OptionByte
   if ((flags & (TCP_SYN | TCP_FIN)) != TCP_SYN) return;
   if (request == nullptr) return syn(*listener, tuple, header, options);
   if (request->stage == RequestTable::kHeld) return;
-  if (header.seqno != request->peer_isn) return send_ack(*request);
+  if (header.seqno != request->peer_isn) return reject(*request);
   send_syn_ack(*request->listener, *request);
 }
 
@@ -305,7 +306,10 @@ void Handshakes::send_syn_ack(const LwipListener& listener, const Request& reque
   send_control_segment(tcp_.core, segment, request.mac);
 }
 
-void Handshakes::send_ack(const Request& request) noexcept {
+// As seldom as for a connection (tcp_repairs.h, 7).
+void Handshakes::reject(Request& request) noexcept {
+  if (request.rejected_tick != 0 && tcp_ticks - request.rejected_tick < kRejectedTicks) return;
+  request.rejected_tick = tcp_ticks;
   ControlSegment segment{request.tuple, request.isn + 1, request.peer_isn + 1, kSynWindow, TCP_ACK};
   add_timestamps(segment, request);
   send_control_segment(tcp_.core, segment, request.mac);

@@ -70,7 +70,7 @@ class Handshakes {
   [[nodiscard]] uint32_t minute() const noexcept;
   [[nodiscard]] bool takes_connections() const noexcept;
   void syn(LwipListener& listener, const FourTuple& tuple, const tcp_hdr& header, OptionBytes options) noexcept;
-  [[nodiscard]] bool awaits(const LwipListener& listener, const Request* request, const FourTuple& tuple, const tcp_hdr& header,
+  [[nodiscard]] bool awaits(const LwipListener& listener, Request* request, const FourTuple& tuple, const tcp_hdr& header,
                             uint32_t option_bytes) noexcept;
   [[nodiscard]] bool reads_cookie(const LwipListener& listener, const FourTuple& tuple, const tcp_hdr& header,
                                   SynOptions* options) const noexcept;
@@ -82,7 +82,7 @@ class Handshakes {
   void remove(Request& request) noexcept;
   void add_timestamps(ControlSegment& segment, const Request& request) const noexcept;
   void send_syn_ack(const LwipListener& listener, const Request& request) noexcept;
-  void send_ack(const Request& request) noexcept;
+  void reject(Request& request) noexcept;
   void send_reset(const FourTuple& tuple, const tcp_hdr& header, uint32_t payload) noexcept;
 
   Tcp& tcp_;

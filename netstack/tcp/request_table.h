@@ -25,6 +25,7 @@ struct Request {
   uint8_t stage;
   bool used;
   uint32_t tick;  // lwIP's, when it was answered
+  uint32_t rejected_tick;  // and when a segment was last rejected; 0: none was
   LwipListener* listener;
   uint64_t since_ns;  // in this stage
   uint16_t chained, previous, next;  // index + 1; 0 ends

@@ -87,7 +87,7 @@ void TcpDemux::add(tcp_pcb* pcb) noexcept {
 }
 
 void TcpDemux::unlist(tcp_pcb* pcb) noexcept {
-  const uintptr_t mark = marks(pcb);
+  const uint32_t mark = marks(pcb);
   if ((mark & kArmed) != 0) armed_.remove(pcb);
   if ((mark & kParked) != 0) parked_.remove(pcb);
   if ((mark & kWaiting) != 0) {

@@ -9,7 +9,8 @@
 // An idle established connection is in none and costs nothing.
 //
 // Links lie in the PCB's ext-args, which lwIP reserves for its users and never reads:
-//   [0] callbacks and the PCB itself   [1] next in the hash chain   [2] previous, [3] next in the list   [4] marks
+//   [0] callbacks and the PCB itself   [1] next in the hash chain   [2] previous, [3] next in the list   [4] marks, and in
+// the upper half when a segment was last rejected (tcp_repairs.cc)   [5] timestamps (tcp_timestamps.h)
 //
 // Invariants: 1 a PCB is in the hash table exactly while kHashed is set, under its current addresses; 2 `next` of a
 // PCB is null except while a tick runs; 3 lwIP's own list heads are null outside a tick.
@@ -78,17 +79,22 @@ class TcpDemux {
   [[nodiscard]] const PcbList& armed() const noexcept { return armed_; }
   [[nodiscard]] const PcbList& waiting() const noexcept { return waiting_; }
   [[nodiscard]] const PcbList& parked() const noexcept { return parked_; }
+  // Milliseconds of some clock, for TcpRepairs; 0: none were noted.
+  [[nodiscard]] static uint32_t rejected_ms(const tcp_pcb& pcb) noexcept { return static_cast<uint32_t>(word(&pcb) >> 32); }
+  static void note_rejected(tcp_pcb& pcb, uint32_t ms) noexcept { set_word(&pcb, uint64_t{ms} << 32 | marks(&pcb)); }
   // TIME-WAIT saw another FIN: it starts anew.
   void requeue_waiting(tcp_pcb* pcb) noexcept;
   [[nodiscard]] int connections() const noexcept { return hashed_; }
   [[nodiscard]] int waiting_count() const noexcept { return waiting_count_; }
 
  private:
-  enum Mark : uintptr_t { kHashed = 1, kArmed = 2, kWaiting = 4, kParked = 8 };
+  enum Mark : uint32_t { kHashed = 1, kArmed = 2, kWaiting = 4, kParked = 8 };
   static constexpr int kBuckets = 1 << 16;
 
-  [[nodiscard]] static uintptr_t marks(const tcp_pcb* pcb) noexcept { return reinterpret_cast<uintptr_t>(pcb->ext_args[4].data); }
-  static void set_marks(tcp_pcb* pcb, uintptr_t value) noexcept { pcb->ext_args[4].data = reinterpret_cast<void*>(value); }
+  [[nodiscard]] static uint64_t word(const tcp_pcb* pcb) noexcept { return reinterpret_cast<uint64_t>(pcb->ext_args[4].data); }
+  static void set_word(tcp_pcb* pcb, uint64_t value) noexcept { pcb->ext_args[4].data = reinterpret_cast<void*>(value); }
+  [[nodiscard]] static uint32_t marks(const tcp_pcb* pcb) noexcept { return static_cast<uint32_t>(word(pcb)); }
+  static void set_marks(tcp_pcb* pcb, uint32_t value) noexcept { set_word(pcb, uint64_t{rejected_ms(*pcb)} << 32 | value); }
   [[nodiscard]] uint32_t bucket_of(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
   [[nodiscard]] uint32_t bucket_of(const tcp_pcb* pcb) const noexcept;
   void arm_slowly(tcp_pcb* pcb) noexcept;

@@ -126,7 +126,7 @@ err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, u16_t* option_bytes, u16_t co
   the_tcp->acks.begin_segment(p->tot_len);
   if (pcb->state != TIME_WAIT && tcp_is_flag_set(pcb, TF_TIMESTAMP) && (TCPH_FLAGS(header) & TCP_SYN) == 0 &&
       find_timestamps(*header, contiguous_bytes, &stamps)) {
-    if (!TcpTimestamps::accept(*pcb, *header, p->tot_len, stamps, the_tcp->core.clock)) return the_tcp->repairs.answer_duplicate(pcb);
+    if (!TcpTimestamps::accept(*pcb, *header, p->tot_len, stamps, the_tcp->core.clock)) return the_tcp->repairs.reject(pcb, *p);
     if (*option_bytes == LWIP_TCP_OPT_LEN_TS_OUT) *option_bytes = 0;  // lwIP need not read it again
   }
   return the_tcp->repairs.before_segment(pcb, *header, *p);

@@ -173,7 +173,11 @@ TEST_F(Hostile, FragmentsThatNeverComplete) {
     inject(frame);
     if (i % 16 == 0) pair_.settle();
   }
+  pair_.settle();
   EXPECT_NE(UINT64_MAX, pair_.server->next_timer_ns());
+  EXPECT_LE(pair_.server->levels().arena_bytes, 100'000u);
+  EXPECT_GE(pair_.server->levels().free_frames, server_before_.free_frames - 256);
+  expect_service(80);
   pair_.pass(25'000, 50);
   EXPECT_EQ(UINT64_MAX, pair_.server->next_timer_ns());
 }

@@ -209,6 +209,38 @@ TEST(MemoryBoundShare, WritersTakeLargePieces) {
   bed.end();
 }
 
+// A listener that nobody accepts from: its queue is bounded, and what waits in it gives way to others as any other bulk does.
+TEST(MemoryBoundShare, WhoNeverAcceptsKeepsNobodyOut) {
+  constexpr int kBacklog = 50;
+  Small bed;
+  long error = 1;
+  TcpListener* const idle = bed.server->listen(address("0.0.0.0", 81), kBacklog, false, &error);
+  ASSERT_EQ(0, error);
+  Connections waiting;
+  for (int i = 0; i < 3 * kBacklog; i++) {
+    waiting.emplace_back(bed.client->make_stream(), nullptr);
+    EXPECT_EQ(0, waiting.back().first->connect(address(kServerIp, 81)));
+    bed.pass(1);
+  }
+  fill(bed, waiting, false);
+  EXPECT_LE(bed.server->levels().streams, kBacklog + 1);
+  for (int i = 0; i < 20; i++) {
+    const auto late = bed.connect();
+    ASSERT_NE(nullptr, late.second);
+    EXPECT_TRUE(bed.ask(late)) << i;
+    late.first->release();
+    late.second->release();
+  }
+  for (const auto& [near, far] : waiting) {
+    (void)near->set_option(TcpOption::linger_s, 0);
+    near->release();
+  }
+  bed.pass(1000);
+  EXPECT_TRUE(bed.has_room_for_all()) << "those that have left wait still, but hold little";
+  idle->release();
+  bed.end();
+}
+
 // Who waits for more than memory can keep is told of what there is.
 TEST(MemoryBoundShare, LowWaterGivesWay) {
   Small bed;

@@ -16,6 +16,8 @@ struct Kind {
   size_t most;           // answers to a flood that comes at one time
 };
 
+void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
+
 class RejectedSegments : public RawClientTest, public testing::WithParamInterface<Kind> {
  protected:
   void flood(const Raw& raw) {

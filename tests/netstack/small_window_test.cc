@@ -14,6 +14,8 @@ struct Case {
   int buffer;
 };
 
+void PrintTo(const Case& one, std::ostream* out) { *out << one.buffer; }
+
 class SmallWindow : public StackTest, public testing::WithParamInterface<Case> {
  protected:
   void SetUp() override {

@@ -32,8 +32,7 @@ namespace {
 
 // `told`: every line is printed as soon as it is there, so that a hang can be located.
 std::string trace_of(Agent& agent, const std::vector<Operation>& sequence, bool told) {
-  static uint64_t runs = 0;  // no fixed port is asked for twice, even if a world is run again
-  World world(agent, runs++);
+  World world(agent);
   size_t printed = 0;
   const auto tell = [&] {
     if (!told) return;

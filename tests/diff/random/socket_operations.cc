@@ -185,7 +185,7 @@ void run_socket(World& world, const int* args) {
 
 void run_bind(World& world, const int* args) {
   sockaddr_storage name;
-  const unsigned bytes = world.address(args[1], args[2] == 0 ? static_cast<uint16_t>(0) : world.fixed_port(args[2] - 1), &name);
+  const unsigned bytes = world.address(args[1], args[2] == 0 ? static_cast<uint16_t>(0) : world.claim_fixed_port(args[2] - 1), &name);
   File* file = world.file(args[0]);
   if (file != nullptr && file->kind == FileKind::stream && tcp_state(file->fd) == TCP_CLOSE) return world.leave_out(kDeadBind);
   if (args[2] != 0 && world.was_used(world.fixed_port(args[2] - 1))) return world.leave_out(kPortInUse);

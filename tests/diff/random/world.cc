@@ -20,8 +20,9 @@ namespace {
 
 constexpr uint64_t kPatienceUs = 2'000'000;
 constexpr int kQuickTurns = 20;
+constexpr uint16_t kNobodysPort = 1999;
 constexpr uint16_t kFirstFixedPort = 2000;
-constexpr uint16_t kFixedPortRange = 28'000;  // below the ephemeral ports
+constexpr uint16_t kFixedPortRange = 30'000;  // below the ephemeral ports
 
 in_addr_t address_in(const char* variable) {
   const char* text = getenv(variable);
@@ -80,7 +81,7 @@ short level(int fd, short events) {
   return poll(&one, 1, 0) > 0 ? one.revents : static_cast<short>(0);
 }
 
-World::World(Agent& the_agent, uint64_t number) : agent(the_agent), number_(number) { std::fill(fds_, fds_ + kSlots, -1); }
+World::World(Agent& the_agent) : agent(the_agent) { std::fill(fds_, fds_ + kSlots, -1); }
 
 World::~World() = default;
 
@@ -253,8 +254,12 @@ void World::note_fin(End* end) {
   if (end->file != nullptr && end->file->has_edges) await_acknowledged(end);
 }
 
-uint16_t World::fixed_port(int index) const {
-  return static_cast<uint16_t>(kFirstFixedPort + (number_ * kFixedPorts + static_cast<uint64_t>(index)) % kFixedPortRange);
+uint16_t World::fixed_port(int index) const { return fixed_ports_[index] != 0 ? fixed_ports_[index] : kNobodysPort; }
+
+uint16_t World::claim_fixed_port(int index) {
+  static unsigned claimed = 0;
+  if (fixed_ports_[index] == 0) fixed_ports_[index] = static_cast<uint16_t>(kFirstFixedPort + claimed++ % kFixedPortRange);
+  return fixed_ports_[index];
 }
 
 unsigned World::address(int kind, uint16_t port, sockaddr_storage* out) const {
@@ -297,7 +302,7 @@ std::string World::name_of(const sockaddr_storage& name, unsigned bytes, uint16_
   }
   text += ':';
   for (int i = 0; i < kFixedPorts; i++) {
-    if (port == fixed_port(i)) return text + "fixed" + std::to_string(i) + "/" + std::to_string(bytes);
+    if (port == fixed_ports_[i] && port != 0) return text + "fixed" + std::to_string(i) + "/" + std::to_string(bytes);
   }
   text += port == 0 ? "0" : port == expected_port ? "expected" : expected_port == 0 ? "some" : "unexpected";
   return text + "/" + std::to_string(bytes);

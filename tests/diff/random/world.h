@@ -68,7 +68,7 @@ struct PeerSlot {
 
 class World {
  public:
-  World(Agent& agent, uint64_t number);
+  explicit World(Agent& agent);
   ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
@@ -117,7 +117,10 @@ class World {
   void note_fin(End* end);
   [[nodiscard]] Arrival expected_at(const End& end) const;
 
+  // A port by number. Nobody listens at one that was never claimed, and none is claimed by two worlds of the same minute: its connections
+  // may be in TIME-WAIT.
   [[nodiscard]] uint16_t fixed_port(int index) const;
+  uint16_t claim_fixed_port(int index);
   // The address of a class, as a socket of its family takes it; its length.
   unsigned address(int kind, uint16_t port, sockaddr_storage* out) const;
   // A word for an address that was reported; port 0 and the world's fixed ports have names too.
@@ -134,7 +137,7 @@ class World {
   int fds_[kSlots];
   std::shared_ptr<File> files_[kSlots];
   std::deque<End> ends_;
-  uint64_t number_;
+  uint16_t fixed_ports_[kFixedPorts] = {};
   bool lost_ = false;  // something has not arrived: what follows depends on time
 };
 

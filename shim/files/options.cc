@@ -19,7 +19,7 @@ using base::kernel_call;
 
 // What sk_clone_lock() and tcp_create_openreq_child() do not hand on; SO_REUSEADDR is not worth two calls at each accept().
 bool is_inherited(const OptionRow& row) noexcept {
-  if (row.level == SOL_SOCKET) return row.name != SO_PRIORITY && row.name != SO_REUSEADDR;
+  if (row.level == SOL_SOCKET) return row.name != SO_PRIORITY && row.name != SO_INCOMING_CPU && row.name != SO_REUSEADDR;
   if (row.level == IPPROTO_TCP) return row.name != TCP_DEFER_ACCEPT && row.name != TCP_FASTOPEN;
   return row.level != IPPROTO_IP || row.name != IP_OPTIONS;
 }
@@ -72,6 +72,10 @@ void inherit_options(int from_fd, int to_fd, const OptionSet& set) noexcept {
     if (kernel_call(SYS_getsockopt, from_fd, row.level, row.name, as_arg(value), as_arg(&bytes)) != 0) return;
     if (row.kind == OptionKind::half) *reinterpret_cast<int*>(value) /= 2;
     (void)kernel_call(SYS_setsockopt, to_fd, row.level, row.name, as_arg(value), bytes);
+    if (row.level == IPPROTO_IP && row.name == IP_TOS) {  // which sets a priority as well
+      const int none = 0;
+      (void)kernel_call(SYS_setsockopt, to_fd, SOL_SOCKET, SO_PRIORITY, as_arg(&none), sizeof none);
+    }
   });
 }
 

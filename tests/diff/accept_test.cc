@@ -79,21 +79,39 @@ TEST_F(Accept, FlagsOfAccept4) {
   EXPECT_EQ(errno, EINVAL);
 }
 
+// All but a few, which sk_clone() and inet_csk_clone_lock() clear.
 TEST_F(Accept, OptionsAreInherited) {
-  sockaddr_in at{};
-  int listener = listen_here(&at);
-  int on = 1;
-  setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  setsockopt(listener, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  int theirs = peer.socket();
-  ASSERT_EQ(peer.connect(theirs, at).result, 0);
-  int fd = accept(listener, nullptr, nullptr);
-  int value = 0;
-  socklen_t size = sizeof value;
-  EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &size), 0);
-  EXPECT_EQ(value, 1);
-  EXPECT_EQ(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &value, &size), 0);
-  EXPECT_EQ(value, 1);
+  struct Row {
+    int level, name, set, told;
+  };
+  constexpr Row kRows[] = {
+      {SOL_SOCKET, SO_KEEPALIVE, 1, 1},          {SOL_SOCKET, SO_RCVBUF, 70000, 140000}, {SOL_SOCKET, SO_SNDBUF, 70000, 140000},
+      {SOL_SOCKET, SO_BROADCAST, 1, 1},          {SOL_SOCKET, SO_OOBINLINE, 1, 1},       {SOL_SOCKET, SO_PRIORITY, 5, 0},
+      {SOL_SOCKET, SO_RCVLOWAT, 5, 5},           {SOL_SOCKET, SO_REUSEPORT, 1, 1},       {IPPROTO_TCP, TCP_NODELAY, 1, 1},
+      {IPPROTO_TCP, TCP_CORK, 1, 1},             {IPPROTO_TCP, TCP_KEEPIDLE, 77, 77},    {IPPROTO_TCP, TCP_KEEPINTVL, 7, 7},
+      {IPPROTO_TCP, TCP_KEEPCNT, 3, 3},          {IPPROTO_TCP, TCP_SYNCNT, 3, 3},        {IPPROTO_TCP, TCP_USER_TIMEOUT, 12345, 12345},
+      {IPPROTO_TCP, TCP_LINGER2, 7, 7},          {IPPROTO_TCP, TCP_LINGER2, -1, -1},     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, 99999, 99999},
+      {IPPROTO_IP, IP_TTL, 33, 33},              {IPPROTO_IP, IP_TOS, 16, 16},           {IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DONT},
+      {IPPROTO_IP, IP_RECVERR, 1, 1},            {IPPROTO_TCP, TCP_DEFER_ACCEPT, 5, 0},
+  };
+  for (const Row& row : kRows) {
+    sockaddr_in at{};
+    const int listener = listen_here(&at);
+    ASSERT_EQ(setsockopt(listener, row.level, row.name, &row.set, sizeof row.set), 0);
+    const int theirs = peer.socket();
+    ASSERT_EQ(peer.connect(theirs, at).result, 0);
+    peer.send(theirs, "for who defers");
+    const int fd = accept(listener, nullptr, nullptr);
+    int value = 0, priority = -1;
+    socklen_t size = sizeof value;
+    EXPECT_EQ(getsockopt(fd, row.level, row.name, &value, &size), 0);
+    EXPECT_EQ(value, row.told) << "level " << row.level << " option " << row.name;
+    EXPECT_EQ(getsockopt(fd, SOL_SOCKET, SO_PRIORITY, &priority, &size), 0);
+    EXPECT_EQ(priority, 0) << "level " << row.level << " option " << row.name;
+    close(fd);
+    close(listener);
+    peer.close(theirs);
+  }
 }
 
 // More clients than the backlog has room for, and a program that accepts late: few look connected meanwhile, none is reset, and all are

@@ -70,6 +70,7 @@ enum class TcpOption {
   max_segment,       // TCP_MAXSEG
   linger_s,          // -1: off; 0: close() resets; > 0: seconds
   reuse_address,     // 0/1
+  shut,              // of a listener: 1 SHUT_RD, 2 SHUT_WR, 3 both, as its connections are from the start
   quickack,          // 0/1
   tos,
   ttl,

@@ -69,6 +69,7 @@ void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
     pcb->rcv_wnd = receive_limit() < kUnscaledWindow ? kUnscaledWindow : receive_limit();
     pcb->rcv_ann_wnd = pcb->rcv_wnd;
   }
+  if (options_.shut != 0) (void)shutdown(options_.shut - 1);  // sk_clone() copies sk_shutdown, tcp_rcv_state_process() acts on it
 }
 
 long LwipStream::bind(const SocketAddress& local) noexcept {

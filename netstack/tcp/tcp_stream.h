@@ -119,7 +119,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     int linger_s = -1;
     int defer_accept_s = 0, syn_count = 0, fin_wait_s = 60, window_clamp = 0;
     uint32_t notsent_low_water = 0, pacing_rate = UINT32_MAX;
-    uint8_t tos = 0, ttl = 64;
+    uint8_t tos = 0, ttl = 64, shut = 0;
     bool nodelay = false, cork = false, keepalive = false, reuse_address = false, quickack = true;
   };
   friend class LwipListener;

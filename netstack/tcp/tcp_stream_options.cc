@@ -95,6 +95,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       break;
     case TcpOption::linger_s: o.linger_s = value < 0 ? -1 : value; break;
     case TcpOption::reuse_address: o.reuse_address = value != 0; break;
+    case TcpOption::shut: o.shut = value & 3; break;
     case TcpOption::quickack:
       o.quickack = value != 0;
       if (o.quickack && pcb_ != nullptr && tcp_is_flag_set(pcb_, TF_ACK_DELAY)) {

@@ -178,10 +178,7 @@ long shim_connect(const zps_call& call) noexcept {
     Guard guard;
     socket = socket_at(fd);
     if (socket != nullptr && socket->stream != nullptr) return_to_placeholder(fd, socket);
-    if (socket != nullptr && parsed.ipv4) {
-      socket->state = SocketState::kernel;
-      table_clear(fd);
-    }
+    if (socket != nullptr && parsed.ipv4) give_to_kernel(fd, socket);
     return kPass;
   }
   service_ensure();

@@ -64,11 +64,6 @@ long refuse_bind(const zps_call& call) noexcept {
   return error != 0 ? error : -EINVAL;
 }
 
-void give_to_kernel(int fd, Socket* socket) noexcept {
-  socket->state = SocketState::kernel;
-  table_clear(fd);
-}
-
 // A connection that accept() has taken from the stack.
 struct Accepted {
   SocketAddress peer;
@@ -90,7 +85,6 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   socket->state = SocketState::stream;
   socket->stream = stream;
   socket->ss_state = SsState::connected;
-  if (listening->shut != 0) (void)stream->shutdown(listening->shut - 1);  // sk_clone() copies sk_shutdown, and with it a connection begins
   socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
   socket->receive_timeout_ns = listening->receive_timeout_ns;
   socket->send_timeout_ns = listening->send_timeout_ns;
@@ -240,6 +234,7 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   netstack::TcpListener* listener = stack->listen(local, backlog, reuse_port, &error);
   if (listener == nullptr) return error;
   apply_options(listener, options);
+  if (socket->shut != 0) (void)listener->set_option(netstack::TcpOption::shut, socket->shut);
   socket->listener = listener;
   socket->state = SocketState::listening;
   socket->dual = dual;

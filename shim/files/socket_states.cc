@@ -8,6 +8,7 @@
 
 #include "base/syscall.h"
 #include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
 
 namespace shim {
 namespace {
@@ -25,6 +26,15 @@ void return_to_placeholder(int fd, Socket* socket) noexcept {
   socket->state = SocketState::undecided;
   if (socket->shut != 0) (void)kernel_call(SYS_shutdown, fd, socket->shut - 1);  // ENOTCONN, and noted
   registrations_return(socket);
+}
+
+void give_to_kernel(int fd, Socket* socket) noexcept {
+  for (FileLink* link = socket->registrations.front(); link != nullptr; link = socket->registrations.after(link)) {
+    static_cast<EpollItem*>(link)->in_kernel = false;  // the kernel's half keeps it, and its set goes on counting it
+  }
+  drop_registrations(socket);
+  socket->state = SocketState::kernel;
+  table_clear(fd);
 }
 
 void forget_attempt(int fd, Socket* socket) noexcept {

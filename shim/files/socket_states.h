@@ -10,6 +10,9 @@ namespace shim {
 // There is no connection and no attempt (any more): the placeholder answers again, with the same in sk_shutdown as the socket.
 void return_to_placeholder(int fd, Socket* socket) noexcept;
 
+// It is the kernel's from now on, for good, and so are its registrations.
+void give_to_kernel(int fd, Socket* socket) noexcept;
+
 // tcp_disconnect() after an attempt that failed: the socket is as if it had never tried.
 void forget_attempt(int fd, Socket* socket) noexcept;
 

@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "tests/lib/peer.h"
@@ -357,6 +358,33 @@ TEST_F(States, ShutdownBeforeListening) {
     close(got);
     close(listener);
   }
+}
+
+// A socket that turns out to be the kernel's takes its registrations along.
+TEST_F(States, RegistrationsOfASocketThatGoesToLoopback) {
+  const int other = make();  // something of the stack's, so that there is a stack
+  EXPECT_ERRNO(go(other, silence()), EINPROGRESS);
+  sockaddr_in loopback{};
+  loopback.sin_family = AF_INET;
+  loopback.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int set = epoll_create1(0), listener = make(), client = make(0);
+  epoll_event event{EPOLLIN, {.u64 = 7}}, got[4];
+  ASSERT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, client, &event), 0);
+  event.data.u64 = 8;
+  ASSERT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, listener, &event), 0);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback), 0);
+  ASSERT_EQ(listen(listener, 1), 0);
+  ASSERT_EQ(go(client, name_of(listener)), 0);
+  ASSERT_EQ(epoll_wait(set, got, 4, 1000), 1);
+  EXPECT_EQ(got[0].data.u64, 8u);
+  const int served = accept(listener, nullptr, nullptr);
+  EXPECT_EQ(epoll_wait(set, got, 4, 0), 0);
+  EXPECT_EQ(send_one(served), 1);
+  ASSERT_EQ(epoll_wait(set, got, 4, 1000), 1);
+  EXPECT_EQ(got[0].data.u64, 7u);
+  EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_DEL, client, nullptr), 0);
+  EXPECT_EQ(epoll_wait(set, got, 4, 0), 0);
+  for (const int fd : {served, client, listener, set, other}) close(fd);
 }
 
 }  // namespace

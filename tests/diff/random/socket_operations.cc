@@ -170,6 +170,7 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   file->chose_send_buffer = listener->chose_send_buffer;
   bool first = true;
   join(end, take_waiting(listener->waiting, port, &first));
+  end->by_loopback = end->other != nullptr && end->other->by_loopback;
   if (!first) world.note(" out of turn");
   world.hold(slot, fd, std::move(file));
   world.settle(end);

@@ -217,7 +217,7 @@ void LwipStream::disconnect() noexcept {
   phase_ = Phase::fresh;
   read_closed_ = write_closed_ = peer_closed_ = fin_queued_ = fin_sent_ = window_raised_ = false;
   written_ = fed_ = acknowledged_ = pushed_ = 0;
-  if (!bound_) local_ = {};
+  if (!bound_) local_.address_be = 0;  // the port stays in the name
   peer_ = {};
   announce(ready());
 }

@@ -62,6 +62,7 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   socket->stream = stream;
   socket->state = SocketState::stream;
   socket->ss_state = SsState::connecting;
+  socket->old_port_be = 0;
   registrations_follow(socket, false);
   stack->flush();
   return 0;
@@ -126,7 +127,10 @@ long disconnect(int fd) noexcept {
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return kPass;
   const bool by_kernel = socket->state == SocketState::undecided || socket->dual;
-  if (socket->stream != nullptr) socket->stream->disconnect();
+  if (socket->stream != nullptr) {
+    socket->stream->disconnect();
+    socket->old_port_be = socket->stream->local().port_be;
+  }
   if (socket->listener != nullptr) end_listening(fd, socket);
   socket->ss_state = SsState::unconnected;
   socket->shut = 0;
@@ -177,7 +181,7 @@ long shim_connect(const zps_call& call) noexcept {
     if (stack_bound) return unreachable(domain, address_family, bytes);
     Guard guard;
     socket = socket_at(fd);
-    if (socket != nullptr && socket->stream != nullptr) return_to_placeholder(fd, socket);
+    if (socket != nullptr && socket->stream != nullptr && address_family == domain) return_to_placeholder(fd, socket);
     if (socket != nullptr && parsed.ipv4) give_to_kernel(fd, socket);
     return kPass;
   }

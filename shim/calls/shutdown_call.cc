@@ -20,6 +20,7 @@ long shut_stream(Socket* socket, int how) noexcept {
   if (attempt) {
     socket->ss_state = SsState::unconnected;
     socket->shut = 0;
+    socket->old_port_be = stream->local().port_be;
   } else if (socket->ss_state == SsState::unconnected) {
     socket->shut |= static_cast<uint8_t>(how + 1);
   }

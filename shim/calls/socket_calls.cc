@@ -85,6 +85,7 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   socket->state = SocketState::stream;
   socket->stream = stream;
   socket->ss_state = SsState::connected;
+  socket->bound.address_be = listening->bound.address_be;  // SOCK_BINDADDR_LOCK
   socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
   socket->receive_timeout_ns = listening->receive_timeout_ns;
   socket->send_timeout_ns = listening->send_timeout_ns;
@@ -238,6 +239,7 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   socket->listener = listener;
   socket->state = SocketState::listening;
   socket->dual = dual;
+  socket->old_port_be = 0;
   socket->bound = listener->local();
   registrations_follow(socket, dual);
   return 0;
@@ -272,19 +274,20 @@ long shim_bind(const zps_call& call) noexcept {
     Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
     domain = socket->domain;
-    has_name = socket->state != SocketState::undecided || socket->stack_bound;
+    has_name = socket->state == SocketState::listening || socket->has_connection() || socket->stack_bound;
   }
   ParsedAddress parsed;
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
-  if (!parsed.ipv4 || parsed.wildcard) return has_name ? refuse_bind(call) : kPass;
-  if (stack_at(parsed.address.address_be) == nullptr) return has_name ? refuse_bind(call) : kPass;
-  if (has_name) return -EINVAL;
-  if (long error = reserve_port(fd, domain, &parsed.address); error != 0) return error;
+  const bool on_stack = parsed.ipv4 && !parsed.wildcard && stack_at(parsed.address.address_be) != nullptr;
+  if (has_name) return on_stack ? -EINVAL : refuse_bind(call);
+  const long error = on_stack ? reserve_port(fd, domain, &parsed.address) : kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
+  if (error != 0) return error;
   Guard guard;
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return -EBADF;
-  socket->stack_bound = true;
-  socket->bound = parsed.address;
+  socket->old_port_be = 0;
+  socket->stack_bound = on_stack;
+  if (on_stack) socket->bound = parsed.address;
   return 0;
 }
 
@@ -355,10 +358,12 @@ long shim_getsockname(const zps_call& call) noexcept {
     Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
     domain = socket->domain;
-    if (socket->state == SocketState::stream) {
+    if (socket->has_connection()) {
       local = socket->stream->local();
     } else if (socket->stack_bound) {
       local = socket->bound;
+    } else if (socket->old_port_be != 0) {
+      local = {socket->bound.address_be, socket->old_port_be};
     } else {
       return kPass;
     }

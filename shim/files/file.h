@@ -76,6 +76,7 @@ class Socket final : public File {
   bool stack_bound = false;  // bind() named an address of the stack; the kernel knows nothing of it
   bool dual = false;         // the kernel listens too
   uint8_t shut = 0;          // sk_shutdown, of before there is a connection: bits 1 and 2 as SHUT_RD + 1 and SHUT_WR + 1
+  uint16_t old_port_be = 0;  // of the attempt or connection that is over: in the name until there is another one
   int error = 0;             // sk_err of a listener: what had ended an attempt before
   netstack::TcpStream* stream = nullptr;
   netstack::TcpListener* listener = nullptr;
@@ -91,6 +92,8 @@ class Socket final : public File {
   int32_t mover_pid = 0;
   bool turned_away = false;         // somebody found the readable bytes claimed
 
+  // A connection of the stack, or an attempt that has not been given up.
+  [[nodiscard]] bool has_connection() const noexcept { return state == SocketState::stream && ss_state != SsState::unconnected; }
   // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.
   void claim(ProcessSlot* by) noexcept;
   // True while one does; whoever asks is woken after it. A claim dies with its process.

@@ -21,6 +21,7 @@ using base::kernel_call;
 void return_to_placeholder(int fd, Socket* socket) noexcept {
   while (socket->stream->observers.pop_front() != nullptr) {
   }
+  socket->old_port_be = socket->stream->local().port_be;
   socket->stream->release();
   socket->stream = nullptr;
   socket->state = SocketState::undecided;

@@ -235,6 +235,35 @@ TEST_F(States, AnEndedAttemptMayListen) {
   close(fd);
 }
 
+// The name keeps the port (inet_sport) when the attempt or connection is over, and loses an address that bind() has not given.
+TEST_F(States, TheNameOfWhatIsOver) {
+  const auto is = [](int fd, uint32_t address_be, uint16_t port_be) {
+    EXPECT_EQ(name_of(fd).sin_addr.s_addr, address_be);
+    EXPECT_EQ(name_of(fd).sin_port, port_be);
+  };
+  const int fd = refused(make());
+  const sockaddr_in tried = name_of(fd);
+  is(fd, self_address().sin_addr.s_addr, tried.sin_port);
+  EXPECT_NE(tried.sin_port, 0);
+  EXPECT_ERRNO(go(fd, dead_end()), ECONNREFUSED);
+  is(fd, 0, tried.sin_port);
+  expect_connects(fd);
+  const sockaddr_in made = name_of(fd);
+  EXPECT_EQ(disconnect(fd), 0);
+  is(fd, 0, made.sin_port);
+  EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
+  const sockaddr_in silent = name_of(fd);
+  EXPECT_EQ(shutdown(fd, SHUT_WR), 0);
+  is(fd, 0, silent.sin_port);
+  ASSERT_EQ(bind(fd, reinterpret_cast<const sockaddr*>(&made), sizeof made), 0) << strerror(errno);
+  is(fd, made.sin_addr.s_addr, made.sin_port);
+  EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLERR | POLLHUP) << "what ended the last attempt is still to be told";
+  EXPECT_ERRNO(connect(fd, reinterpret_cast<const sockaddr*>(&made), 3), EINVAL);
+  EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLERR | POLLHUP);
+  expect_connects(fd);
+  close(fd);
+}
+
 // connect() to no address (tcp_disconnect()) in every state.
 TEST_F(States, Disconnect) {
   const int fresh = make();

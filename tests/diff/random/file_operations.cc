@@ -63,7 +63,6 @@ void name_of_socket(World& world, int slot, int how, int (*ask)(int, sockaddr*, 
   sockaddr_storage name{};
   socklen_t bytes = how == 1 ? 8 : sizeof name;
   File* file = world.file(slot);
-  if (local && file != nullptr && file->failed) return world.leave_out(kFailedConnect);
   const int result = ask(world.fd(slot), reinterpret_cast<sockaddr*>(&name), &bytes);
   world.note_result(result);
   if (result != 0 || file == nullptr) return;

@@ -18,12 +18,13 @@ namespace random_sequences {
 namespace {
 
 constexpr int kFewest = 6, kMost = 60;
+constexpr uint64_t kStatesEvery = 6;  // one world of so many is about the states of sockets more than about what they move
 
 enum class Idea : uint8_t { nothing, fresh, listener, stream, epoll, pipe };
 
 class Generator {
  public:
-  Generator(uint64_t seed, uint64_t world) : random_(seed * 0x9e37'79b9'7f4a'7c15u + world * 0x2545'f491'4f6c'dd1du + 1) {
+  Generator(uint64_t seed, uint64_t world) : world_(world), random_(seed * 0x9e37'79b9'7f4a'7c15u + world * 0x2545'f491'4f6c'dd1du + 1) {
     (void)random_.next();
   }
 
@@ -32,6 +33,7 @@ class Generator {
     threads_ = one_in(4);
     forks_ = one_in(20);
     kernel_side_ = one_in(6);
+    states_ = world_ % kStatesEvery == kStatesEvery - 1;
     while (static_cast<int>(made_.size()) < length) step();
     return std::move(made_);
   }
@@ -295,6 +297,24 @@ class Generator {
         break;
     }
   }
+  // Attempts that fail, sockets that are ended and begun again, and what is said to them between.
+  void change_state() {
+    const int s = slot(any_of({0, 0, 1, 2}) == 0 ? Idea::fresh : any_of_ideas());
+    switch (below(12)) {
+      case 0:
+      case 1:
+      case 2: return add(Kind::connect_port, {s, any_of({kSelf, kSelf, kPeer, kNobody, kForeign, kSelfMapped}), below(kFixedPorts)});
+      case 3:
+      case 4: return add(Kind::shutdown, {s, any_of({SHUT_RD, SHUT_WR, SHUT_RDWR})});
+      case 5:
+      case 6: return add(Kind::disconnect, {s});
+      case 7: return add(Kind::listen, {s, any_of({1, 3, 16})});
+      case 8: return bind(s);
+      case 9: return add(Kind::get_option, {s, option("SO_ERROR"), 0});
+      case 10: return add(Kind::set_option, {s, option("IPV6_V6ONLY"), below(2), 0});
+      default: return add(one_in(2) ? Kind::peer_name : Kind::local_name, {s, 0});
+    }
+  }
   void pipe() {
     const int reader = free_slot();
     idea(reader, Idea::pipe);
@@ -311,6 +331,7 @@ class Generator {
 
   void step() {
     if (count(Idea::stream) < 2 && !one_in(3)) return connect();
+    if (states_ && one_in(3)) return change_state();
     if (threads_ && one_in(20)) return block();
     const int chance = below(100);
     if (chance < 8) return connect();
@@ -344,13 +365,14 @@ class Generator {
     }
   }
 
+  uint64_t world_;
   testing_lib::Random random_;
   std::vector<Operation> made_;
   Idea ideas_[kSlots] = {};
   Idea peers_[kPeerSlots] = {};
   bool six_[kSlots + 1] = {};
   int registrations_ = 0;
-  bool threads_ = false, forks_ = false, kernel_side_ = false;
+  bool threads_ = false, forks_ = false, kernel_side_ = false, states_ = false;
 };
 
 }  // namespace

@@ -71,6 +71,7 @@ void begin_connection(World& world, File* file, const Target& target, bool in_pr
   end->by_loopback = is_loopback(target.address);
   end->in_progress = in_progress;
   end->answered = target.address != kNobody && target.address != kForeign;
+  end->shut_read = (file->shut & 1) != 0;
   file->kind = FileKind::stream;
   file->end = end;
   if (target.listener != nullptr) {
@@ -107,6 +108,7 @@ void connect_to(World& world, int slot, const Target& target) {
       (error == ECONNREFUSED || error == ECONNABORTED || error == ECONNRESET || error == EHOSTUNREACH || error == ENETUNREACH)) {
     file->kind = FileKind::socket;
     file->end = nullptr;
+    file->shut = 0;
   }
 }
 
@@ -165,6 +167,7 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   file->kind = FileKind::stream;
   file->end = end;
   file->was_accepted = true;
+  end->shut_read = (listener->shut & 1) != 0;
   file->linger_zero = listener->linger_zero;
   file->chose_receive_buffer = listener->chose_receive_buffer;
   file->chose_send_buffer = listener->chose_send_buffer;
@@ -174,6 +177,12 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   if (!first) world.note(" out of turn");
   world.hold(slot, fd, std::move(file));
   world.settle(end);
+}
+
+// It went to the kernel for good, for which the stack's address is no address of its own.
+bool is_the_kernels(const File& file) {
+  if (file.kind == FileKind::listener) return file.family == AF_INET6 || file.address_be == htonl(INADDR_LOOPBACK);
+  return file.end != nullptr && file.end->by_loopback;
 }
 
 }  // namespace
@@ -190,7 +199,7 @@ void run_bind(World& world, const int* args) {
   File* file = world.file(args[0]);
   if (file != nullptr && file->kind == FileKind::stream && tcp_state(file->fd) == TCP_CLOSE) return world.leave_out(kDeadBind);
   if (args[2] != 0 && world.was_used(world.fixed_port(args[2] - 1))) return world.leave_out(kPortInUse);
-  if (file != nullptr && file->end != nullptr && file->end->by_loopback) return world.leave_out(kSourceAddress);
+  if (file != nullptr && is_the_kernels(*file)) return world.leave_out(kSourceAddress);
   const int result = bind(world.fd(args[0]), as_sockaddr(&name), bytes);
   world.note_result(result);
   if (result == 0 && file != nullptr) file->bound_to_self = args[1] == kSelf || args[1] == kSelfMapped;
@@ -198,6 +207,8 @@ void run_bind(World& world, const int* args) {
 
 void run_listen(World& world, const int* args) {
   File* file = world.file(args[0]);
+  // The FIN of its connections would come when the handshake ends, between two operations.
+  if (file != nullptr && (file->shut & 2) != 0) return world.note(" shut");
   // Two listeners at one port (SO_REUSEPORT) share what comes by a hash of the addresses: nobody's promise.
   if (file != nullptr && file->kind == FileKind::socket && world.port_is_listened_at(local_port(file->fd))) return world.note(" shared");
   const int result = listen(world.fd(args[0]), args[1]);
@@ -237,11 +248,15 @@ void run_disconnect(World& world, const int* args) {
   sockaddr_storage name{};
   name.ss_family = AF_UNSPEC;
   File* file = world.file(args[0]);
+  End* end = file == nullptr ? nullptr : file->end;
+  if (end != nullptr && end->other == nullptr && end->answered && !end->reset) return world.note(" not accepted");
+  if (end != nullptr) world.await_acknowledged(end);
   const int result = connect(world.fd(args[0]), as_sockaddr(&name), sizeof(sockaddr_in));
   world.note_result(result);
   if (result != 0 || file == nullptr) return;
-  End* end = file->end;
   if (file->kind == FileKind::listener) world.forget_waiting(file);
+  file->shut = 0;
+  file->failed = file->failed || end != nullptr;
   file->kind = FileKind::socket;
   file->end = nullptr;
   if (end == nullptr) return;
@@ -274,15 +289,21 @@ void run_shutdown(World& world, const int* args) {
   File* file = world.file(args[0]);
   const int result = shutdown(world.fd(args[0]), args[1]);
   world.note_result(result);
-  if (result != 0 || file == nullptr) return;
+  if (file == nullptr) return;
+  if (result != 0 && errno == ENOTCONN) file->shut |= args[1] + 1;
+  if (result != 0) return;
   if (file->kind == FileKind::listener && args[1] != SHUT_WR) {
     file->kind = FileKind::socket;
+    file->shut = 0;
     world.forget_waiting(file);
     return;
   }
   if (file->end == nullptr) return;
   if (args[1] != SHUT_WR) file->end->shut_read = true;
-  if (file->end->other == nullptr && !file->end->answered) file->failed = true;
+  if (file->end->other == nullptr && !file->end->answered) {
+    file->failed = true;
+    file->shut = 0;
+  }
   if (args[1] != SHUT_RD) {
     if (file->failed) file->end->reset = true;
     world.note_fin(file->end);

@@ -53,6 +53,7 @@ struct File {
   uint16_t seen_port = 0;                      // the last port its name had
   bool bound_to_self = false, failed = false;  // its last connect()
   bool was_accepted = false;
+  int shut = 0;  // what shutdown() has told before there was a connection: SHUT_RD + 1, SHUT_WR + 1
   bool linger_zero = false;
   bool has_edges = false;  // it is, or was, in a set that is told of its edges
   bool chose_receive_buffer = false, chose_send_buffer = false;

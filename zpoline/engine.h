@@ -18,6 +18,8 @@ struct ThreadState {
   uint64_t late_text;        // not 0: this thread has mapped a file's text that was not scanned yet
   uint32_t shared;           // a child was made that has this TLS as well (a guest, see clone.cc)
   uint32_t owner;            // then: whose words these are (a thread id); 0 if nobody's, everybody is a guest
+  uint64_t own_stack;        // where the next call from a small stack begins on the thread's own one (own_stack.h); 0: it has none
+  uint64_t own_stack_low;    // its mapping
   uint64_t hidden_mask;       // signals that the program believes blocked and that are not (masks.cc)
   uint64_t held;              // of kHeldSignals (masks.h) those that came meanwhile, or inside a hook
   siginfo_t held_info[6];     // theirs
@@ -27,6 +29,7 @@ struct ThreadState {
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE && offsetof(ThreadState, words.selector) == ZPS_INSIDE + 1);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);
 static_assert(offsetof(ThreadState, shared) == ZPS_SHARED && offsetof(ThreadState, owner) == ZPS_OWNER);
+static_assert(offsetof(ThreadState, own_stack) == ZPS_OWN_STACK);
 static_assert(offsetof(zps_call, arg) == ZPS_CALL_ARGS && offsetof(zps_call, return_address) == ZPS_CALL_RETURN &&
               sizeof(zps_call) == ZPS_CALL_BYTES);
 
@@ -35,6 +38,10 @@ struct CloneFrame {
   uint64_t program_rbx;
   uint64_t return_address;
   int64_t nr;
+  uint64_t stack;        // where parent and child do their part, if not on the program's stack, and how the program goes on (own_stack.S)
+  uint64_t child_stack;
+  uint64_t on;
+  uint64_t same_stack;   // all ones: the child has the parent's, or a copy; 0: one of its own
   uint64_t flags;
   uint64_t mask;         // the program's signal mask
   uint64_t hidden_mask;  // the parent's own
@@ -46,6 +53,8 @@ struct CloneFrame {
 };
 static_assert(offsetof(CloneFrame, program_rbx) == ZPS_CLONE_RBX && offsetof(CloneFrame, return_address) == ZPS_CLONE_RETURN &&
               offsetof(CloneFrame, nr) == ZPS_CLONE_NR);
+static_assert(offsetof(CloneFrame, stack) == ZPS_CLONE_STACK && offsetof(CloneFrame, child_stack) == ZPS_CLONE_CHILD_STACK &&
+              offsetof(CloneFrame, on) == ZPS_CLONE_ON && offsetof(CloneFrame, same_stack) == ZPS_CLONE_SAME_STACK);
 
 // The hook library's answers; claim and callbacks do not change after start.
 extern zps_hook hook;
@@ -97,6 +106,7 @@ extern thread_local zpoline::ThreadState zps_thread_state __attribute__((tls_mod
 extern uint64_t zps_site_table[65536] __attribute__((visibility("hidden")));
 extern int64_t (*zps_on_syscall)(zps_call*) __attribute__((visibility("hidden")));
 extern int64_t (*zps_on_engine_call_pointer)(zps_call*) __attribute__((visibility("hidden")));
+extern const void* zps_own_stack_ways[ZPS_NR_COUNT] __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_bytes __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_mask __attribute__((visibility("hidden")));
 
@@ -108,6 +118,12 @@ extern const char zps_engine_general[], zps_engine_sse[], zps_engine_full[];
 extern const char zps_clone_near[], zps_exit_near[];
 extern const char zps_hooked_general_near[], zps_hooked_sse_near[], zps_hooked_full_near[];
 extern const char zps_engine_general_near[], zps_engine_sse_near[], zps_engine_full_near[];
+// The same for those who come from a small stack (own_stack.S), and what else is there.
+extern const char zps_clone_own_stack[], zps_sigreturn_own_stack[], zps_pass_own_stack[], zps_pass_small_stack[];
+extern const char zps_hooked_general_own_stack[], zps_hooked_sse_own_stack[], zps_hooked_full_own_stack[];
+extern const char zps_engine_general_own_stack[], zps_engine_sse_own_stack[], zps_engine_full_own_stack[];
+extern const char zps_own_stack[], zps_own_stack_switched[], zps_own_stack_trapped[], zps_own_stack_missing[];
+extern const char zps_own_stack_trapped_on[], zps_pass_without_stack[];
 // For those who come from a signal handler (trap.cc).
 extern const char zps_trapped[], zps_pass_trapped[], zps_sigreturn_trapped[];
 extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];

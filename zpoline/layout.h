@@ -9,6 +9,7 @@
 #define ZPS_PENDING 4
 #define ZPS_SHARED 40
 #define ZPS_OWNER 44
+#define ZPS_OWN_STACK 48
 
 /* zps_call */
 #define ZPS_CALL_NR 0
@@ -16,10 +17,22 @@
 #define ZPS_CALL_RETURN 56
 #define ZPS_CALL_BYTES 64
 
+/* What lies where a thread's own stack begins (own_stack.S): where the program goes on, the return address, its rsp. */
+#define ZPS_OWN_ON 0
+#define ZPS_OWN_RETURN 8
+#define ZPS_OWN_RSP 16
+#define ZPS_OWN_HEAD_BYTES 32
+/* A stub that leads there: where it goes on, from its begin. */
+#define ZPS_OWN_STUB_ON 26
+
 /* CloneFrame */
 #define ZPS_CLONE_RBX 0
 #define ZPS_CLONE_RETURN 8
 #define ZPS_CLONE_NR 16
+#define ZPS_CLONE_STACK 24
+#define ZPS_CLONE_CHILD_STACK 32
+#define ZPS_CLONE_ON 40
+#define ZPS_CLONE_SAME_STACK 48
 
 /* How many numbers the dispatch table answers: the sled's 512 and the landing zone behind it. */
 #define ZPS_DISPATCH_SLOTS 1024

@@ -21,7 +21,7 @@
 #include "zpoline/life/exec.h"
 #include "zpoline/ledger.h"
 #include "zpoline/life/made_code.h"
-#include "zpoline/sites/null_checks.h"
+#include "zpoline/sites/languages.h"
 #include "zpoline/sites/page_zero.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/masks.h"
@@ -35,6 +35,7 @@ thread_local zpoline::ThreadState zps_thread_state;
 uint64_t zps_site_table[65536];
 int64_t (*zps_on_syscall)(zps_call*);
 int64_t (*zps_on_engine_call_pointer)(zps_call*) = zps_on_engine_call;
+const void* zps_own_stack_ways[ZPS_NR_COUNT];
 uint64_t zps_xsave_bytes;
 uint64_t zps_xsave_mask;
 }
@@ -147,6 +148,11 @@ const char* name_of(Mode wanted) noexcept {
 
 bool ends_with_symbols = false;
 
+base::Result<bool> dispatch_all_code() noexcept {
+  note_loaded_objects();
+  return dispatch_everything();
+}
+
 // Puts `mode` into effect; if that cannot be and the choice is ours, the next: what a policy forbids shows only now.
 base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcept {
   if (mode == Mode::zpoline) {
@@ -162,7 +168,7 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
   const char* made_code = variable("ZPS_JIT");
   if (made_code != nullptr && strcmp(made_code, "kernel") == 0) leave_made_code_to_kernel();
   engine.mode = name_of(mode);
-  if (mode == Mode::sud) return dispatch_everything();
+  if (mode == Mode::sud) return dispatch_all_code();
   if (mode == Mode::symbols) {
     leave_made_code_to_kernel();  // nothing was scanned: all of libc would trap
     if (!prepare_symbol_calls()) return base::make_error("libc has no thread-specific key left");
@@ -174,7 +180,7 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
   if (rewritten || wanted != Mode::best) return rewritten;
   why = rewritten.error();
   engine.mode = name_of(Mode::sud);  // it makes no memory executable
-  return dispatch_everything();
+  return dispatch_all_code();
 }
 
 base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
@@ -209,6 +215,10 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
 
   auto mode = chosen_mode();
   if (mode && *mode == Mode::off) return;
+  if (leaves_thread_pointer()) {
+    base::log(base::LogLevel::warn, "a Go program without cgo makes its threads without libc: its system calls go to the kernel");
+    return;
+  }
   base::Error why_not_better;
   auto started = mode ? start_engine(*mode, why_not_better) : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;

@@ -22,6 +22,7 @@
  *   and at a _near entry:
  *     rcx    return address: the instruction after the system call
  *     (rsp)  where the stub goes on; program's rsp = rsp + 144; 8(rsp) is free, the 128 bytes above it are the program's
+ *   An _own_stack entry (own_stack.S) begins in the middle of this: with the frame of a _near one, on another stack than the program's.
  *
  * Registers when the program goes on:
  *     rax  result;  rcx  return address;  r11  flags;  the rest untouched
@@ -59,27 +60,28 @@
 
         .text
 
-/* One kind of hooked call: what is kept besides general registers, and whom to ask. */
+/* One kind of hooked call: what is kept besides general registers, and whom to ask. From own_stack.S the program comes with its frame
+ * open. */
 .macro HOOKED_BY way, name, save, recall, target
-        ARRIVED_BY_JUMP \way
+        ARRIVED_BY \way
         .globl  \name
         .hidden \name
         .type   \name, @function
         .p2align 6
 \name:
         .cfi_startproc
+        .if ON_OWN_STACK
+        CFI_OF_FRAME
+        .else
         CFI_AT_ENTRY
         OPEN_FRAME \name
-        .if !\way
+        .endif
+        .if !BY_JUMP
         CHECK_SITE
         .endif
         mov     zps_thread_state@gottpoff(%rip), %rcx
         cmpb    $0, %fs:ZPS_INSIDE(%rcx)
-        .if \way
-        jne     zps_nested_near
-        .else
-        jne     zps_nested
-        .endif
+        GO_NESTED jne
         cmpl    $0, %fs:ZPS_SHARED(%rcx)
         jne     .Lshared_\name
 .Lowner_\name:
@@ -96,7 +98,7 @@
         jne     4f
 3:      \recall
         CLOSE_FRAME \name
-        ret
+        GO_BACK
         CFI_OF_FRAME
 4:      mov     %rax, ZPS_CALL_NR(%rsp)
         call    zps_leave
@@ -113,17 +115,20 @@
         syscall
         jmp     3b
         LET_OWNER_IN \name
+        .if !ON_OWN_STACK
         ODD_OPEN \name
+        .endif
         ODD_RESTORE \name
-        .if !\way
+        .if !BY_JUMP
         CHECK_SITE_AGAIN
         .endif
         .cfi_endproc
         .size   \name, .-\name
 .endm
 .macro HOOKED name, save, recall, target
-        HOOKED_BY 0, \name, \save, \recall, \target
-        HOOKED_BY 1, \name\()_near, \save, \recall, \target
+        HOOKED_BY call, \name, \save, \recall, \target
+        HOOKED_BY jump, \name\()_near, \save, \recall, \target
+        HOOKED_BY own_stack, \name\()_own_stack, \save, \recall, \target
 .endm
 
 /* Numbers that nobody claimed. The kernel leaves the flags in r11 and keeps everything else. */
@@ -159,7 +164,7 @@ zps_pass_checked:
 .endm
 
 /* A system call of a guest, or from within the hook's own work, through code that both namespaces share (ld.so): the kernel's. */
-        ARRIVED_BY_JUMP 0
+        ARRIVED_BY call
         .globl  zps_nested
         .hidden zps_nested
         .type   zps_nested, @function
@@ -174,7 +179,7 @@ zps_nested:
         .cfi_endproc
         .size   zps_nested, .-zps_nested
 
-        ARRIVED_BY_JUMP 1
+        ARRIVED_BY jump
         .globl  zps_nested_near
         .hidden zps_nested_near
         .type   zps_nested_near, @function
@@ -192,7 +197,7 @@ zps_nested_near:
         .cfi_endproc
         .size   zps_nested_near, .-zps_nested_near
 
-        ARRIVED_BY_JUMP 0
+        ARRIVED_BY call
 /* A call or jump through a NULL pointer: back to the state in which it arrived, then a fault. */
         .globl  zps_not_a_site
         .hidden zps_not_a_site

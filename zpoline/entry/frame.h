@@ -17,10 +17,19 @@
 .Lrestored_\id:
 .endm
 
-/* Which of the two frames is meant from here on (see entry.S): 1 if the program came through a stub, else 0. */
-.macro ARRIVED_BY_JUMP yes
-        .set    BY_JUMP, \yes
-        .if \yes
+/* Which frame is meant from here on (see entry.S): how the program came, and on whose stack the frame lies. */
+.macro ARRIVED_BY way
+        .ifc    \way, call
+        .set    BY_JUMP, 0
+        .else
+        .set    BY_JUMP, 1
+        .endif
+        .ifc    \way, own_stack
+        .set    ON_OWN_STACK, 1
+        .else
+        .set    ON_OWN_STACK, 0
+        .endif
+        .if BY_JUMP
         .set    RETURN, 16              /* from rbp */
         .set    FRAME, 152              /* from rbp to the program's rsp */
         .else
@@ -41,10 +50,17 @@
         mov     (%rsp), %rax
         lea     80(%rsp), %rsp
         je      .Lowner_\id
-        .if BY_JUMP
-        jmp     zps_nested_near
+        GO_NESTED jmp
+.endm
+
+/* The call is none of the hook's: jumps to where the frame is closed and the kernel asked. */
+.macro GO_NESTED jump
+        .if ON_OWN_STACK
+        \jump  zps_pass_own_stack
+        .elseif BY_JUMP
+        \jump  zps_nested_near
         .else
-        jmp     zps_nested
+        \jump  zps_nested
         .endif
 .endm
 
@@ -56,9 +72,15 @@
         .endif
 .endm
 .macro CFI_OF_FRAME
+        .if ON_OWN_STACK
+        .cfi_escape 0x0f, 3, 0x76, 8+ZPS_OWN_RSP, 6     /* CFA: the word at rbp+24 */
+        .cfi_escape 0x10, 6, 2, 0x76, 0                 /* rbp: at rbp; rip: at rbp+16 */
+        .cfi_escape 0x10, 16, 2, 0x76, 8+ZPS_OWN_RETURN
+        .else
         .cfi_def_cfa %rbp, FRAME
         .cfi_offset %rbp, -FRAME
         .cfi_offset %rip, RETURN-FRAME
+        .endif
 .endm
 
 /* Opens the frame. After it rsp is rbp-8: what lies in [rbp-72, rbp-8) is safe from signal handlers, as a red zone; flags are free. */
@@ -68,6 +90,12 @@
         .cfi_adjust_cfa_offset 128
         .endif
         push    %rbp
+        .if ON_OWN_STACK
+        .cfi_escape 0x0f, 3, 0x77, 8+ZPS_OWN_RSP, 6
+        .cfi_escape 0x10, 6, 2, 0x77, 0
+        mov     %rsp, %rbp
+        CFI_OF_FRAME
+        .else
         .cfi_adjust_cfa_offset 8
         .cfi_rel_offset %rbp, 0
         mov     %rsp, %rbp
@@ -75,6 +103,7 @@
         .if BY_JUMP
         mov     %rcx, RETURN(%rbp)
         .cfi_offset %rip, RETURN-FRAME
+        .endif
         .endif
         pushfq
         mov     %rdi, -24(%rbp)
@@ -179,13 +208,27 @@
         .cfi_register %rip, %rcx
         .endif
         mov     %rbp, %rsp
+        .if ON_OWN_STACK
+        pop     %rbp
+        .cfi_escape 0x0f, 3, 0x77, ZPS_OWN_RSP, 6       /* CFA: the word at rsp+16 */
+        .else
         .cfi_def_cfa_register %rsp
         pop     %rbp
         .cfi_adjust_cfa_offset -8
+        .endif
         .cfi_restore %rbp
         .if !BY_JUMP
         lea     128(%rsp), %rsp
         .cfi_adjust_cfa_offset -128
+        .endif
+.endm
+
+/* After CLOSE_FRAME: to the program, or through its stub. */
+.macro GO_BACK
+        .if ON_OWN_STACK
+        jmp     *ZPS_OWN_ON(%rsp)
+        .else
+        ret
         .endif
 .endm
 

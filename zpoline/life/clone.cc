@@ -92,6 +92,8 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   frame->mask = mask;
   frame->return_address = call->return_address;
   frame->nr = call->nr;
+  frame->stack = frame->child_stack = 0;
+  frame->same_stack = zpoline::has_two_readers(flags) ? 0 : ~uint64_t{0};
   frame->flags = flags;
   zpoline::ThreadState& thread = zpoline::this_thread();
   frame->vfork_child = thread.words.vfork_child;

@@ -13,6 +13,7 @@
 #include "zpoline/life/exec.h"
 #include "zpoline/life/made_code.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/life/own_stack.h"
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/signals.h"
@@ -189,25 +190,28 @@ bool is_clone(int64_t nr) noexcept {
   return false;
 }
 
-// The ways through entry.S, each for a rewritten call and for a near jump. What the engine and the hook need kept decides.
+// The ways through entry.S, each for a rewritten call, for a near jump, and for what comes from a small stack. What the engine and the hook
+// need kept decides.
 struct Way {
   const void* by_call;
   const void* by_jump;
+  const void* on_own_stack;
 };
 
 Way way_of(int64_t nr) noexcept {
-  static const Way kHooked[] = {{zps_pass, nullptr},
-                                {zps_hooked_general, zps_hooked_general_near},
-                                {zps_hooked_sse, zps_hooked_sse_near},
-                                {zps_hooked_full, zps_hooked_full_near}};
-  static const Way kEngine[] = {{zps_engine_general, zps_engine_general_near},
-                                {zps_engine_general, zps_engine_general_near},
-                                {zps_engine_sse, zps_engine_sse_near},
-                                {zps_engine_full, zps_engine_full_near}};
-  if (is_clone(nr)) return {zps_clone, zps_clone_near};
-  if (nr == SYS_rt_sigreturn) return {zps_sigreturn, nullptr};
+  static const Way kHooked[] = {{zps_pass, nullptr, zps_pass_own_stack},
+                                {zps_hooked_general, zps_hooked_general_near, zps_hooked_general_own_stack},
+                                {zps_hooked_sse, zps_hooked_sse_near, zps_hooked_sse_own_stack},
+                                {zps_hooked_full, zps_hooked_full_near, zps_hooked_full_own_stack}};
+  static const Way kEngine[] = {{zps_engine_general, zps_engine_general_near, zps_engine_general_own_stack},
+                                {zps_engine_general, zps_engine_general_near, zps_engine_general_own_stack},
+                                {zps_engine_sse, zps_engine_sse_near, zps_engine_sse_own_stack},
+                                {zps_engine_full, zps_engine_full_near, zps_engine_full_own_stack}};
+  if (is_clone(nr)) return {zps_clone, zps_clone_near, zps_clone_own_stack};
+  if (nr == SYS_rt_sigreturn) return {zps_sigreturn, nullptr, zps_sigreturn_own_stack};
   const int claim = hook.claim[nr];
-  if (nr == SYS_exit && claim == ZPS_CLAIM_NONE) return {zps_engine_full, zps_exit_near};
+  if (nr == SYS_exit && claim == ZPS_CLAIM_NONE) return {zps_engine_full, zps_exit_near, zps_exit_near};
+  if (nr == SYS_sigaltstack && claim == ZPS_CLAIM_NONE) return {zps_pass, nullptr, zps_pass_small_stack};
   const EngineCall* own = find(nr);
   if (own == nullptr) return kHooked[claim];
   const int saves = own->saves;
@@ -223,6 +227,7 @@ bool is_wanted(int64_t nr) noexcept { return nr >= 0 && nr < ZPS_NR_COUNT && (ho
 void prepare_dispatch(const void** dispatch) noexcept {
   measure_vector_state();
   for (int64_t nr = 0; nr < ZPS_DISPATCH_SLOTS; nr++) dispatch[nr] = nr < ZPS_NR_COUNT ? way_of(nr).by_call : zps_pass;
+  for (int64_t nr = 0; nr < ZPS_NR_COUNT; nr++) zps_own_stack_ways[nr] = way_of(nr).on_own_stack;
   zps_on_syscall = hook.on_syscall;
 }
 
@@ -240,6 +245,7 @@ void reset_locks_after_fork() noexcept {
 extern "C" void zps_before_exit(int64_t status) noexcept {
   using zpoline::hook;
   if (zpoline::this_thread().words.vfork_child || zpoline::is_guest(zpoline::this_thread())) return;
+  zpoline::free_own_stack(zpoline::this_thread());
   zpoline::this_thread().words.selector = 0;  // nothing of the program runs in this thread any more
   if (__atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(status);
 }

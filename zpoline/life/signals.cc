@@ -51,6 +51,7 @@
 #include "zpoline/life/copy.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/life/own_stack.h"
 #include "zpoline/sites/page_zero.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/sites/stubs.h"
@@ -208,6 +209,7 @@ Fault on_fault(siginfo_t* info, ucontext_t* context) noexcept {
     enter_trapped(context, rip + static_cast<uint64_t>(bytes));
     return Fault::answered;
   }
+  if (fetched && answer_missing_stack(context)) return Fault::answered;
   if (is_return_address(rip + 2)) {  // the call itself faulted: its target is no canonical address (or its stack is gone)
     const int64_t number = registers[REG_RAX];
     if (number << 16 >> 16 == number) return Fault::not_ours;
@@ -289,7 +291,10 @@ void run_handler(ThreadState& thread, int number, const Action& action, siginfo_
   *mask = (*mask & ~kNeverBlocked) | thread.hidden_mask;
   thread.hidden_mask |= (action.mask | (action.flags & SA_NODEFER ? 0 : signal_bit(number))) & kNeverBlocked;
   let_trap(number, blocked);
-  handler(number, info, context);
+  {
+    const ProgramContext shown(thread, context, is_own_fault(number, info));
+    handler(number, info, context);
+  }
   const uint64_t hidden = *mask & kNeverBlocked;
   *mask = (*mask & ~kNeverBlocked) | blocked;
   ThreadState& now = this_thread();
@@ -301,7 +306,10 @@ void run_handler(ThreadState& thread, int number, const Action& action, siginfo_
 void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   ThreadState& thread = this_thread();
   auto* context = static_cast<ucontext_t*>(opaque);
-  if (number != SIGTRAP) leave_stub(context);  // stepping through one would begin anew for ever
+  if (number != SIGTRAP) {  // stepping through one would begin anew for ever
+    leave_own_entry(context);
+    leave_stub(context);
+  }
   const bool own_fault = is_own_fault(number, info);
   bool edited = false;
   if (answer_word(number, info)) return;

@@ -53,6 +53,7 @@
 #include "base/syscall.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/life/own_stack.h"
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 
@@ -274,6 +275,7 @@ void arm_thread() noexcept {
 }
 
 void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
+  if (has_small_stack(return_address)) return enter_own_stack(context, return_address);
   greg_t* registers = context->uc_mcontext.gregs;
   const int64_t nr = registers[REG_RAX];
   const void* entry = nr >= 0 && nr < ZPS_NR_COUNT ? near_entry(nr) : nullptr;

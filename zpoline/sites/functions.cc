@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include <cstring>
+#include <initializer_list>
 
 #include "base/syscall.h"
 
@@ -83,7 +84,8 @@ Common read_common_entry(const uint8_t* p) noexcept {
 
 }  // namespace
 
-FunctionTable::FunctionTable(const dl_phdr_info& object) noexcept : base_(reinterpret_cast<const uint8_t*>(object.dlpi_addr)) {
+FunctionTable::FunctionTable(const dl_phdr_info& object) noexcept
+    : object_(object), base_(reinterpret_cast<const uint8_t*>(object.dlpi_addr)) {
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
     if (segment.p_type == PT_GNU_EH_FRAME) read_unwind_header(base_ + segment.p_vaddr);
@@ -147,8 +149,11 @@ bool FunctionTable::is_function(const ElfW(Sym) & symbol) noexcept {
 }
 
 Function FunctionTable::find(const uint8_t* code) const noexcept {
-  const Function function = find_in_unwind_table(code);
-  return function.begin != function.end ? function : find_in_symbols(code);
+  for (const auto find_in : {&FunctionTable::find_in_unwind_table, &FunctionTable::find_in_symbols, &FunctionTable::find_in_go}) {
+    const Function function = (this->*find_in)(code);
+    if (function.begin != function.end) return function;
+  }
+  return {};
 }
 
 Function FunctionTable::find_in_unwind_table(const uint8_t* code) const noexcept {
@@ -190,6 +195,16 @@ Function FunctionTable::find_in_symbols(const uint8_t* code) const noexcept {
     if (function.contains(code) && function.begin > found.begin) found = function;
   });
   return found;
+}
+
+Function FunctionTable::find_in_go(const uint8_t* code) const noexcept {
+  if (!go_) go_.emplace(object_);
+  const Range range = go_->find(reinterpret_cast<uint64_t>(code));
+  Function function;
+  function.begin = reinterpret_cast<const uint8_t*>(range.begin);
+  function.end = reinterpret_cast<const uint8_t*>(range.end);
+  function.small_stack = true;
+  return function;
 }
 
 }  // namespace zpoline

@@ -1,4 +1,4 @@
-// Where functions of a loaded object begin and end: from its unwind table in memory, else from its dynamic symbols.
+// Where functions of a loaded object begin and end: from its unwind table in memory, else from its dynamic symbols, else from Go's table.
 //
 // Unwind tables survive stripping, cover C, C++, Rust and most hand-written assembly, and are mapped with the object: nothing
 // is opened or read. PT_GNU_EH_FRAME holds a table sorted by address, so a lookup is a binary search and only the
@@ -12,6 +12,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+
+#include "zpoline/sites/go_functions.h"
 
 namespace zpoline {
 
@@ -21,6 +24,7 @@ struct Function {
   const uint8_t* begin = nullptr;
   const uint8_t* end = nullptr;  // one past the last byte; begin == end: not found
   bool has_landing_pads = false;
+  bool small_stack = false;  // it may run on a stack with room for little more than itself
 
   [[nodiscard]] bool contains(const uint8_t* p) const noexcept { return p >= begin && p < end; }
 };
@@ -35,6 +39,9 @@ class FunctionTable {
 
   // The function around `code`, or an empty one.
   [[nodiscard]] Function find(const uint8_t* code) const noexcept;
+
+  // The object's Go code, as far as find() had to look for it.
+  [[nodiscard]] Range go_text() const noexcept { return go_ ? go_->text() : Range{}; }
 
   // Calls visit(address) for every exported function that begins inside `function`: entries besides its first byte.
   template <class Visit>
@@ -76,6 +83,7 @@ class FunctionTable {
   [[nodiscard]] static bool is_function(const ElfW(Sym) & symbol) noexcept;
   [[nodiscard]] Function find_in_unwind_table(const uint8_t* code) const noexcept;
   [[nodiscard]] Function find_in_symbols(const uint8_t* code) const noexcept;
+  [[nodiscard]] Function find_in_go(const uint8_t* code) const noexcept;
   void read_unwind_header(const uint8_t* header) noexcept;
   void read_dynamic(const ElfW(Dyn) * dynamic) noexcept;
 
@@ -84,7 +92,9 @@ class FunctionTable {
     int32_t entry;
   };
 
+  const dl_phdr_info& object_;
   const uint8_t* base_ = nullptr;
+  mutable std::optional<GoFunctions> go_;
   const uint8_t* header_ = nullptr;
   const Row* rows_ = nullptr;
   size_t row_count_ = 0;

@@ -1,10 +1,14 @@
-// Segments of loaded objects, and ld.so's text.
+// Segments of loaded objects, ld.so's text, and code that runs on small stacks.
 #include "zpoline/sites/maps.h"
+
+#include <atomic>
 
 namespace zpoline {
 namespace {
 
 Range loader;
+Range small[64];
+std::atomic<size_t> small_count{0};
 
 }  // namespace
 
@@ -31,5 +35,20 @@ bool is_loader(const dl_phdr_info& object) noexcept { return object.dlpi_addr ==
 void note_loader(const dl_phdr_info& object) noexcept { loader = text_of(object); }
 
 bool is_in_loader(uint64_t address) noexcept { return loader.holds(address); }
+
+void note_small_stacks(Range text) noexcept {
+  const size_t count = small_count.load(std::memory_order_relaxed);
+  if (text.begin == text.end || has_small_stack(text.begin) || count == sizeof small / sizeof small[0]) return;
+  small[count] = text;
+  small_count.store(count + 1, std::memory_order_release);
+}
+
+bool has_small_stack(uint64_t address) noexcept {
+  const size_t count = small_count.load(std::memory_order_acquire);
+  for (size_t i = 0; i < count; i++) {
+    if (small[i].holds(address)) return true;
+  }
+  return false;
+}
 
 }  // namespace zpoline

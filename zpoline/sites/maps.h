@@ -24,4 +24,8 @@ struct Range {
 void note_loader(const dl_phdr_info& object) noexcept;
 [[nodiscard]] bool is_in_loader(uint64_t address) noexcept;
 
+// Code that runs on small stacks: hooks for its calls need another one. For good.
+void note_small_stacks(Range text) noexcept;
+[[nodiscard]] bool has_small_stack(uint64_t address) noexcept;
+
 }  // namespace zpoline

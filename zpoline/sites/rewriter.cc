@@ -45,6 +45,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/sites/go_functions.h"
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/stubs.h"
 
@@ -131,6 +132,7 @@ struct Batch {
 };
 constinit Batch batch;
 bool at_start = true;  // no code of the program but constructors has run
+bool notes_only = false;
 
 void leave_alone(Verdict verdict) noexcept {
   if (verdict == Verdict::native_unclaimed) counts.native++;
@@ -195,7 +197,7 @@ void write_jump(uint8_t* load, uint64_t stub) noexcept {
 bool write_call(uint8_t* address, const Site& site) noexcept {
   const uint64_t return_address = reinterpret_cast<uint64_t>(address) + 2;
   const bool one_store = reinterpret_cast<uint64_t>(address) % kLineBytes != kLineBytes - 1;
-  if (!page_zero_is_ours || site.below_rsp || !site.callable || (batch.threads && !one_store)) return false;
+  if (!page_zero_is_ours || site.below_rsp || site.small_stack || !site.callable || (batch.threads && !one_store)) return false;
   if (!enter(return_address)) return false;
   __atomic_store_n(reinterpret_cast<uint16_t*>(address), kCallRax, __ATOMIC_RELEASE);
   return true;
@@ -212,13 +214,13 @@ void write_site(size_t i) noexcept {
   const uint64_t stub = batch.stubs[i];
   Rewritten before{site.address, {}, 2, reinterpret_cast<uint64_t>(site.address) + 2, stub};
   if (stub != 0) {
-    before.begin = const_cast<uint8_t*>(site.load);
-    before.bytes = site.jump == Jump::compare ? kLoadBytes : kLoadBytes + 2;
+    before.begin = const_cast<uint8_t*>(jump_begin(site));
+    before.bytes = takes_compare(site) ? kLoadBytes : kLoadBytes + 2;
   }
   memcpy(before.old, before.begin, before.bytes);
   const bool call = (stub == 0 || site.jump == Jump::load) && write_call(site.address, site);
   const bool trap = !call && stub == 0 && write_trap(site.address, site);
-  if (stub != 0) write_jump(const_cast<uint8_t*>(site.load), stub);
+  if (stub != 0) write_jump(const_cast<uint8_t*>(jump_begin(site)), stub);
   if (stub != 0) counts.jumped++;
   else if (call) counts.called++;
   else if (trap) counts.trapped++;
@@ -234,7 +236,7 @@ long write_segment(uint64_t begin, uint64_t end, int protection) noexcept {
   for (size_t i = 0; i < batch.count; i++) {
     const uint64_t address = reinterpret_cast<uint64_t>(batch.sites[i].address);
     if (address < begin || address >= end) continue;
-    const uint64_t from = batch.stubs[i] != 0 ? reinterpret_cast<uint64_t>(batch.sites[i].load) : address;
+    const uint64_t from = batch.stubs[i] != 0 ? reinterpret_cast<uint64_t>(jump_begin(batch.sites[i])) : address;
     const uint64_t to = batch.stubs[i] != 0 && from + kLoadBytes > address + 2 ? from + kLoadBytes : address + 2;
     if (from < first) first = from;
     if (to > last) last = to;
@@ -262,7 +264,7 @@ void write_stubs() noexcept {
   for (size_t i = 0; i < batch.count; i++) {
     if (!wants_jump(batch.sites[i])) continue;
     wanted++;
-    const uint64_t load = reinterpret_cast<uint64_t>(batch.sites[i].load);
+    const uint64_t load = reinterpret_cast<uint64_t>(jump_begin(batch.sites[i]));
     if (load < low) low = load;
     constexpr size_t kWidest = 10;
     if (load + kWidest > high) high = load + kWidest;
@@ -271,7 +273,7 @@ void write_stubs() noexcept {
   if (area == nullptr) return;
   for (size_t i = 0; i < batch.count; i++) {
     const Site& site = batch.sites[i];
-    if (wants_jump(site)) batch.stubs[i] = add_stub(area, site, near_entry(site.number));
+    if (wants_jump(site)) batch.stubs[i] = add_stub(area, site, site.small_stack ? zps_own_stack : near_entry(site.number));
   }
   if (seal_stubs(area) >= 0) return;
   for (size_t i = 0; i < batch.count; i++) batch.stubs[i] = 0;
@@ -299,10 +301,15 @@ long rewrite_object(const dl_phdr_info& object) noexcept {
     scanned_objects[scanned_count++] = text;
     widen_bounds(text);
   }
+  if (notes_only) {
+    note_small_stacks(GoFunctions(object).text());
+    return 0;
+  }
   const ScanCounts scanned = scan_object(object, collect, nullptr);
   counts.objects++;
   counts.pairs += scanned.pairs;
   counts.sites += scanned.sites;
+  note_small_stacks(scanned.go_text);
   if (scanned.pairs > 0) {
     base::log(base::LogLevel::debug, "%s: %zu byte pairs, %zu system calls, %zu functions and %zu instructions decoded", object.dlpi_name,
               scanned.pairs, scanned.sites, scanned.functions, scanned.instructions);
@@ -353,9 +360,9 @@ void undo() noexcept {
 Verdict judge(const Site& site) noexcept {
   constexpr int32_t kSigreturn = 15;
   if (site.number != kUnknownNumber && (site.number == kSigreturn || !is_wanted(site.number))) return Verdict::native_unclaimed;
-  if (site.number != kUnknownNumber && site.jump != Jump::none) return Verdict::jump;
+  if (site.jump == Jump::unnumbered || (site.number != kUnknownNumber && site.jump != Jump::none)) return Verdict::jump;
   if (!site.callable) return Verdict::native_other;
-  if (site.below_rsp || !page_zero_is_ours) return Verdict::trap;
+  if (site.below_rsp || site.small_stack || !page_zero_is_ours) return Verdict::trap;
   return Verdict::call;
 }
 
@@ -369,6 +376,14 @@ base::Result<bool> rewrite_loaded_objects() noexcept {
     return base::make_error("program text cannot be made writable (error %ld): a security policy forbids it", -all.error);
   }
   return true;
+}
+
+void note_loaded_objects() noexcept {
+  Locked locked;
+  notes_only = true;
+  AllResult all;
+  (void)dl_iterate_phdr(rewrite_one_of_all, &all);
+  at_start = false;
 }
 
 // Called from within ld.so's own mprotect, so this thread holds the lock of dlopen and dlclose and no object goes. The lock of

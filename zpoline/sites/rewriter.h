@@ -13,6 +13,9 @@ namespace zpoline {
 // An error leaves no site rewritten.
 base::Result<bool> rewrite_loaded_objects() noexcept;
 
+// Scans and rewrites nothing, now and later, but looks which code runs on small stacks.
+void note_loaded_objects() noexcept;
+
 // What else may be done about an object whose text may not be written: true if its system calls trap from now on, false if they go to the kernel.
 using AfterFailure = bool (*)(uint64_t begin, uint64_t end);
 // Scans and rewrites the objects that were loaded since; false if there are none. For calls that ld.so makes during dlopen.

@@ -34,6 +34,7 @@ Workspace work;
 constexpr size_t kMaxSitesPerFunction = 256;
 constexpr uint8_t kLoadOpcode = 0xb8;
 constexpr uint8_t kCompare[kCompareBytes] = {0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff};
+constexpr size_t kCompareOpcodeBytes = 2;
 
 // The object's sites so far: they are handed on when its symbols have been held against them.
 struct Pending {
@@ -57,7 +58,8 @@ class FunctionAnalysis {
         size_(static_cast<size_t>(function.end - function.begin)),
         counts_(counts),
         computed_(function.has_landing_pads),
-        has_landing_pads_(function.has_landing_pads) {
+        has_landing_pads_(function.has_landing_pads),
+        small_stack_(function.small_stack) {
     work.starts.clear(size_);
     work.interior.clear(size_);
     work.targets.clear(size_);
@@ -102,6 +104,8 @@ class FunctionAnalysis {
       site.below_rsp = red_zone;
       site.callable = found.length == 2 || (found.length == 3 && (begin_[found.at] == 0x48 || begin_[found.at] == 0xf3));
       site.jump = sole_path ? jump_at(found) : Jump::none;
+      if (site.jump == Jump::none && small_stack_ && is_unnumbered(found)) site.jump = Jump::unnumbered;
+      site.small_stack = small_stack_;
       counts_.sites++;
       if (pending.count < sizeof pending.sites / sizeof pending.sites[0]) pending.sites[pending.count++] = site;
     }
@@ -197,6 +201,13 @@ class FunctionAnalysis {
     return is_sealed(load + 1, after + kCompareBytes, found.at, after) ? Jump::compare : Jump::none;
   }
 
+  [[nodiscard]] bool is_unnumbered(const Found& found) const noexcept {
+    const size_t after = found.at + 2;
+    const bool compared = after + kCompareBytes <= size_ && memcmp(begin_ + after, kCompare, kCompareOpcodeBytes) == 0;
+    if (found.length != 2 || !compared || jumps_anywhere_ || has_landing_pads_ || !work.starts.test(after)) return false;
+    return is_sealed(found.at + 1, after + kCompareBytes, found.at, after);
+  }
+
   void sort_found() noexcept {
     for (size_t i = 1; i < found_count_; i++) {
       const Found moving = found_[i];
@@ -211,6 +222,7 @@ class FunctionAnalysis {
   ScanCounts& counts_;
   bool computed_;
   bool has_landing_pads_;
+  bool small_stack_;
   bool jumps_anywhere_ = false;  // has an indirect jump, perhaps through a table
   bool below_rsp_ = false;
   bool below_rbp_ = false;
@@ -238,8 +250,9 @@ const uint8_t* next_pair(const uint8_t* p, const uint8_t* end) noexcept {
   return end;
 }
 
-// One past the last byte that would not be itself any more.
-const uint8_t* end_of(const Site& site) noexcept { return site.address + 2 + (site.jump == Jump::compare ? kCompareBytes : 0); }
+// The bytes that would not be themselves any more: from where the jump would stand to one past the last of them.
+const uint8_t* begin_of(const Site& site) noexcept { return site.load == nullptr ? site.address : jump_begin(site); }
+const uint8_t* end_of(const Site& site) noexcept { return site.address + 2 + (takes_compare(site) ? kCompareBytes : 0); }
 
 // True if the four bytes at `p` are the distance of a far branch into [low, high), or look like it.
 bool is_branch_into(const uint8_t* begin, const uint8_t* p, const uint8_t* low, const uint8_t* high) noexcept {
@@ -258,8 +271,8 @@ struct Compared {
 
   explicit Compared(size_t first_site) noexcept : first(first_site) {
     for (size_t i = first; i < pending.count; i++) {
-      if (pending.sites[i].jump != Jump::compare) continue;
-      if (low == nullptr) low = pending.sites[i].load + 1;
+      if (!takes_compare(pending.sites[i])) continue;
+      if (low == nullptr) low = begin_of(pending.sites[i]) + 1;
       high = end_of(pending.sites[i]);
     }
   }
@@ -268,7 +281,7 @@ struct Compared {
     if (!is_branch_into(begin, p, low, high)) return;
     for (size_t i = first; i < pending.count; i++) {
       Site& site = pending.sites[i];
-      if (site.jump == Jump::compare && is_branch_into(begin, p, site.load + 1, end_of(site))) site.jump = Jump::none;
+      if (takes_compare(site) && is_branch_into(begin, p, begin_of(site) + 1, end_of(site))) site.jump = Jump::none;
     }
   }
 
@@ -322,7 +335,8 @@ void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable&
   }
   for (size_t i = first_site; i < pending.count; i++) {
     Site& site = pending.sites[i];
-    if (site.jump == Jump::compare && may_hold_short_branch(begin, end, table.find(site.address), site.load + 1, end_of(site)))
+    if (site.jump == Jump::unnumbered) continue;  // Go's linker places functions one by one: no short branch leads into another
+    if (takes_compare(site) && may_hold_short_branch(begin, end, table.find(site.address), begin_of(site) + 1, end_of(site)))
       site.jump = Jump::none;
   }
   const Compared compared(first_site);
@@ -339,7 +353,7 @@ void refuse_labelled(const FunctionTable& table) noexcept {
       if (end_of(pending.sites[middle]) <= label) low = middle + 1;
       else high = middle;
     }
-    if (low < pending.count && pending.sites[low].load != nullptr && pending.sites[low].load < label) pending.sites[low].jump = Jump::none;
+    if (low < pending.count && begin_of(pending.sites[low]) < label) pending.sites[low].jump = Jump::none;
   });
 }
 
@@ -356,6 +370,7 @@ ScanCounts scan_object(const dl_phdr_info& object, SiteVisitor visit, void* cont
     scan_segment(begin, begin + segment.p_filesz, table, counts);
   }
   if (pending.count > 0) refuse_labelled(table);
+  counts.go_text = table.go_text();
   for (size_t i = 0; i < pending.count; i++) visit(context, pending.sites[i]);
   return counts;
 }

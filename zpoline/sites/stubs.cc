@@ -10,6 +10,13 @@
 // and where the jump at the site covers the compare behind the system call (scanner.h: Jump::compare)
 //     34  cmp  $-4096,%rax
 //     40  jmp  back                the one behind the compare
+// Where the program's stack is small, everything happens elsewhere (own_stack.S):
+//      0  mov  $number,%eax        or a nop, if it is in eax already
+//      5  lea  on(%rip),%r11
+//     12  jmp  *slot(%rip)
+//     18  next                     the address itself
+//     26  on: mov 16(%rsp),%rsp    the program's stack
+//     31  jmp  back                or the compare before it, as above
 // Before that no flag changes, and nothing is written between rsp-128 and rsp. The call and the entry's ret are a pair, so the way back is
 // predicted whatever the hook did in between; a common indirect jump at the entry's end would not be. The slots, one for each
 // entry, stand at the start of the area: absolute addresses, so that it does not matter how far away the engine or page 0 is.
@@ -49,8 +56,13 @@ constexpr size_t kHeaderBytes = kSlots * sizeof(uint64_t);
 constexpr int64_t kReach = (int64_t{1} << 31) - 64 * 1024;
 constexpr int32_t kLowered = 136;
 constexpr size_t kMov = 8, kLea = 13, kCall = 20, kAfterCall = 26, kTail = 34;
+constexpr size_t kOwnLea = 5, kOwnJump = 12, kOwnNext = 18, kOwnTail = 31;
+static_assert(kAfterCall == ZPS_OWN_STUB_ON);
 constexpr uint8_t kJumpNear[] = {0xe9};
-constexpr uint8_t kCompare[kCompareBytes] = {0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff};
+constexpr uint8_t kCompareOpcode[] = {0x48, 0x3d};
+constexpr uint8_t kLeaR11[] = {0x4c, 0x8d, 0x1d};
+constexpr uint8_t kLoadOpcode = 0xb8;
+constexpr uint8_t kJumpSlot[] = {0xff, 0x25};
 constexpr uint8_t kFill = 0xcc;
 constexpr uint64_t kLowest = 0x10000;
 
@@ -145,6 +157,13 @@ long map_within_reach(uint64_t low, uint64_t high, uint64_t bytes) noexcept {
 }
 
 template <class T>
+T load(const uint8_t* at) noexcept {
+  T value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
+
+template <class T>
 void put(uint8_t* at, T value) noexcept {
   memcpy(at, &value, sizeof value);
 }
@@ -171,17 +190,17 @@ void withdraw(StubArea& area) noexcept {
   (void)base::kernel_call(SYS_munmap, static_cast<long>(begin), static_cast<long>(area.bytes));
 }
 
-// `flags` after cmp $-4096,%rax.
-uint64_t flags_of_compare(uint64_t rax, uint64_t flags) noexcept {
+// `flags` after cmp $operand,%rax.
+uint64_t flags_of_compare(uint64_t rax, int64_t operand, uint64_t flags) noexcept {
   constexpr uint64_t kArithmetic = 0x8d5;
-  constexpr auto kSubtracted = static_cast<uint64_t>(-4096);
-  const uint64_t result = rax - kSubtracted;
-  const uint64_t carry = rax < kSubtracted;
+  const auto subtracted = static_cast<uint64_t>(operand);
+  const uint64_t result = rax - subtracted;
+  const uint64_t carry = rax < subtracted;
   const uint64_t parity = !__builtin_parity(static_cast<unsigned>(result & 0xff));
-  const uint64_t adjust = (rax ^ kSubtracted ^ result) >> 4 & 1;
+  const uint64_t adjust = (rax ^ subtracted ^ result) >> 4 & 1;
   const uint64_t zero = result == 0;
   const uint64_t sign = result >> 63;
-  const uint64_t overflow = ((rax ^ kSubtracted) & (rax ^ result)) >> 63;
+  const uint64_t overflow = ((rax ^ subtracted) & (rax ^ result)) >> 63;
   return (flags & ~kArithmetic) | carry | parity << 2 | adjust << 4 | zero << 6 | sign << 7 | overflow << 11;
 }
 
@@ -212,32 +231,61 @@ StubArea* reserve_stubs(uint64_t low, uint64_t high, size_t count) noexcept {
   return area;
 }
 
-uint64_t add_stub(StubArea* area, const Site& site, const void* entry) noexcept {
+namespace {
+
+// How a stub ends, behind its `tail`: the compare that the site's jump has taken, if it has, and the way back.
+void put_tail(uint8_t* tail, const Site& site) noexcept {
+  uint64_t back = reinterpret_cast<uint64_t>(site.address) + 2;
+  if (takes_compare(site)) {
+    memcpy(tail, site.address + 2, kCompareBytes);
+    tail += kCompareBytes;
+    back += kCompareBytes;
+  }
+  put_relative(tail, kJumpNear, back);
+}
+
+void put_load(uint8_t* at, const Site& site) noexcept {
+  static constexpr uint8_t kNop[kLoadBytes] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
+  at[0] = kLoadOpcode;
+  put(at + 1, site.number);
+  if (site.jump == Jump::unnumbered) memcpy(at, kNop, sizeof kNop);
+}
+
+void put_stub(uint8_t* code, const Site& site, bool returns, uint64_t slot) noexcept {
   static constexpr uint8_t kLeaRsp[] = {0x48, 0x8d, 0xa4, 0x24};
   static constexpr uint8_t kLeaRcx[] = {0x48, 0x8d, 0x0d};
   static constexpr uint8_t kCallSlot[] = {0xff, 0x15};
-  static constexpr uint8_t kJumpSlot[] = {0xff, 0x25};
+  memcpy(code, kLeaRsp, sizeof kLeaRsp);
+  put(code + sizeof kLeaRsp, -kLowered);
+  put_load(code + kMov, site);
+  put_relative(code + kLea, kLeaRcx, reinterpret_cast<uint64_t>(site.address) + 2);
+  put_relative(code + kCall, returns ? kCallSlot : kJumpSlot, slot);
+  memcpy(code + kAfterCall, kLeaRsp, sizeof kLeaRsp);
+  put(code + kAfterCall + sizeof kLeaRsp, kLowered);
+  put_tail(code + kTail, site);
+}
+
+void put_own_stack_stub(uint8_t* code, const Site& site, uint64_t slot) noexcept {
+  static constexpr uint8_t kLoadRsp[] = {0x48, 0x8b, 0x64, 0x24, ZPS_OWN_RSP};
+  put_load(code, site);
+  put_relative(code + kOwnLea, kLeaR11, reinterpret_cast<uint64_t>(code) + ZPS_OWN_STUB_ON);
+  put_relative(code + kOwnJump, kJumpSlot, slot);
+  put(code + kOwnNext, reinterpret_cast<uint64_t>(site.address) + 2);
+  memcpy(code + ZPS_OWN_STUB_ON, kLoadRsp, sizeof kLoadRsp);
+  put_tail(code + kOwnTail, site);
+}
+
+}  // namespace
+
+uint64_t add_stub(StubArea* area, const Site& site, const void* entry) noexcept {
   const uint64_t begin = area->begin.load(std::memory_order_relaxed);
   const uint64_t at = begin + kHeaderBytes + area->used * kStubBytes;
   const uint64_t slot = slot_of(begin, entry);
   if (slot == 0 || at + kStubBytes > begin + area->bytes) return 0;
-  const uint64_t next = reinterpret_cast<uint64_t>(site.address) + 2;
   auto* code = reinterpret_cast<uint8_t*>(at);
   memset(code, kFill, kStubBytes);
-  memcpy(code, kLeaRsp, sizeof kLeaRsp);
-  put(code + sizeof kLeaRsp, -kLowered);
-  code[kMov] = 0xb8;
-  put(code + kMov + 1, site.number);
-  put_relative(code + kLea, kLeaRcx, next);
-  put_relative(code + kCall, entry == zps_exit_near ? kJumpSlot : kCallSlot, slot);
-  memcpy(code + kAfterCall, kLeaRsp, sizeof kLeaRsp);
-  put(code + kAfterCall + sizeof kLeaRsp, kLowered);
-  if (site.jump == Jump::compare) {
-    memcpy(code + kTail, kCompare, kCompareBytes);
-    put_relative(code + kTail + kCompareBytes, kJumpNear, next + kCompareBytes);
-  } else {
-    put_relative(code + kTail, kJumpNear, next);
-  }
+  if (site.small_stack) put_own_stack_stub(code, site, slot);
+  else put_stub(code, site, entry != zps_exit_near, slot);
   area->used++;
   area->live++;
   return at;
@@ -262,16 +310,20 @@ bool step_out_of_stub(StubRegisters& registers) noexcept {
   if (begin == 0 || registers.rip < begin + kHeaderBytes) return false;
   const size_t inside = (registers.rip - begin - kHeaderBytes) % kStubBytes;
   const auto* stub = reinterpret_cast<const uint8_t*>(registers.rip - inside);
-  const bool compares = stub[kTail] == kCompare[0];
-  const size_t end = kTail + (compares ? kCompareBytes : 0) + sizeof kJumpNear + sizeof(int32_t);
-  int32_t distance;
-  memcpy(&distance, stub + end - sizeof distance, sizeof distance);
-  const uint64_t back = reinterpret_cast<uint64_t>(stub) + end + static_cast<uint64_t>(int64_t{distance});
-  if (inside != 0 && inside <= kAfterCall) registers.rsp += kLowered;
-  if (compares && inside >= kAfterCall && inside <= kTail) registers.flags = flags_of_compare(registers.rax, registers.flags);
-  constexpr size_t kSiteBytes = kLoadBytes + 2;
-  constexpr size_t kCompareSiteBytes = 2 + 2 + kCompareBytes;
-  registers.rip = inside >= kAfterCall ? back : back - (compares ? kCompareSiteBytes : kSiteBytes);
+  const bool own_stack = stub[kOwnLea] == kLeaR11[0] && stub[kOwnLea + 1] == kLeaR11[1] && stub[kOwnLea + 2] == kLeaR11[2];
+  const size_t tail = own_stack ? kOwnTail : kTail;
+  const bool compares = stub[tail] == kCompareOpcode[0];
+  const size_t end = tail + (compares ? kCompareBytes : 0) + sizeof kJumpNear + sizeof(int32_t);
+  const int64_t distance = load<int32_t>(stub + end - sizeof(int32_t));
+  const uint64_t back = reinterpret_cast<uint64_t>(stub) + end + static_cast<uint64_t>(distance);
+  if (own_stack && inside == kAfterCall) registers.rsp = load<uint64_t>(reinterpret_cast<const uint8_t*>(registers.rsp) + ZPS_OWN_RSP);
+  if (!own_stack && inside != 0 && inside <= kAfterCall) registers.rsp += kLowered;
+  if (compares && inside >= kAfterCall && inside <= tail)
+    registers.flags = flags_of_compare(registers.rax, load<int32_t>(stub + tail + sizeof kCompareOpcode), registers.flags);
+  const size_t system_call = 2 + (compares ? kCompareBytes : 0);
+  const bool unnumbered = own_stack && stub[0] != kLoadOpcode;
+  const size_t load_bytes = unnumbered ? 0 : compares ? 2 : kLoadBytes;
+  registers.rip = inside >= kAfterCall ? back : back - system_call - load_bytes;
   return true;
 }
 

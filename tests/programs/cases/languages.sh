@@ -6,7 +6,7 @@ cd "$TMPDIR" || exit 1
 sources=$PROGRAMS_SOURCE/sources
 export GOCACHE=$PROGRAMS_BUILD/go-cache GO111MODULE=off
 native /usr/bin/rustc -O -o rust "$sources/threads.rs"
-native env CGO_ENABLED=1 go build -ldflags=-linkmode=external -o go-dynamic "$sources/threads.go"
+native env CGO_ENABLED=1 go build -o go-dynamic "$sources/threads.go"
 native env CGO_ENABLED=0 go build -o go-static "$sources/threads.go"
 native gcc -O2 -no-pie -o plain "$sources/plain.c"
 native gcc -O2 -pie -fPIE -o plain-pie "$sources/plain.c"

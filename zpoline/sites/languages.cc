@@ -1,15 +1,19 @@
-// Programs that leave their null checks to the fault of a read near NULL.
+// Programs whose language does what not every mode can live with: null checks by faults, and threads without libc.
 //
-// A machine that compiles a managed language does not compare each reference with NULL: it lets the access fault and makes an exception
-// or a panic out of the SIGSEGV. Where page 0 is mapped for the sled and can be read (without protection keys executable memory can be),
-// such a read gives bytes of the sled, and the program goes on with them. For these programs the automatic choice is a mode
+// Null checks. A machine that compiles a managed language does not compare each reference with NULL: it lets the access fault and makes an
+// exception or a panic out of the SIGSEGV. Where page 0 is mapped for the sled and can be read (without protection keys executable memory
+// can be), such a read gives bytes of the sled, and the program goes on with them. For these programs the automatic choice is a mode
 // without page 0.
 //
-// They are known by what they are made of, at their start: the Java launcher is linked with libjli, an embedding program with libjvm; the Go
-// linker leaves a note of its own in the executable.
+// They are known by what they are made of, at their start: the Java launcher is linked with libjli, an embedding program with libjvm; the
+// Go linker leaves a note of its own in the executable.
+//
+// Threads. A Go program without cgo is static as a rule, and no loader hears of LD_PRELOAD. Built as a position-independent executable it
+// does have this loader, but needs no library, and its runtime goes on as in a static one: it points fs at words of its own and makes
+// threads by clone(). What the engine and its hook keep for each thread lies at libc's thread pointer.
 //
 // Known limit: a program that loads such a machine later, by dlopen, is not known here; ZPS_HOOK=nopage0 helps.
-#include "zpoline/sites/null_checks.h"
+#include "zpoline/sites/languages.h"
 
 #include <elf.h>
 #include <link.h>
@@ -17,6 +21,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#include "zpoline/sites/go_functions.h"
 
 namespace zpoline {
 namespace {
@@ -50,6 +56,17 @@ bool has_go_note(uint64_t at, uint64_t end) noexcept {
   return false;
 }
 
+bool needs_library(const dl_phdr_info& object) noexcept {
+  for (int i = 0; i < object.dlpi_phnum; i++) {
+    if (object.dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
+    const auto* entry = reinterpret_cast<const ElfW(Dyn)*>(object.dlpi_addr + object.dlpi_phdr[i].p_vaddr);
+    for (; entry->d_tag != DT_NULL; entry++) {
+      if (entry->d_tag == DT_NEEDED) return true;
+    }
+  }
+  return false;
+}
+
 int look(dl_phdr_info* object, size_t, void* found) noexcept {
   const auto language = static_cast<const char**>(found);
   for (const Library& library : kLibraries) {
@@ -66,6 +83,17 @@ int look(dl_phdr_info* object, size_t, void* found) noexcept {
 }
 
 }  // namespace
+
+bool leaves_thread_pointer() noexcept {
+  bool leaves = false;
+  (void)dl_iterate_phdr(
+      [](dl_phdr_info* program, size_t, void* result) {
+        *static_cast<bool*>(result) = !needs_library(*program) && GoFunctions(*program).text().begin != 0;
+        return 1;  // the first is the program
+      },
+      &leaves);
+  return leaves;
+}
 
 const char* relies_on_null_faults() noexcept {
   const char* language = nullptr;

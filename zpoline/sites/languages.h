@@ -1,0 +1,14 @@
+// What the language of a program does that not every mode of the engine can live with.
+#pragma once
+
+namespace zpoline {
+
+// What in this program leaves its null checks to the fault of a read near NULL ("Java", "Go"), or nullptr if nothing is known to. Looks at
+// the objects that are loaded now.
+[[nodiscard]] const char* relies_on_null_faults() noexcept;
+
+// True if the program sets the thread pointer itself and makes threads without libc's: neither words nor hooks of a thread can be found
+// then.
+[[nodiscard]] bool leaves_thread_pointer() noexcept;
+
+}  // namespace zpoline

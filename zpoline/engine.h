@@ -69,7 +69,7 @@ struct Counts {
   size_t jumped;    // rewritten to a near jump
   size_t native;    // left alone: the number is known and nobody claims it
   size_t trapped;   // rewritten to kTrap: neither a jump nor a call may stand there
-  size_t other;     // left alone: odd prefix, no room in the tables
+  size_t other;     // left alone: no room in the tables
   size_t late_objects;
   uint64_t dispatched;  // calls that Syscall User Dispatch caught
   uint64_t startup_ns;

@@ -176,7 +176,7 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
     ends_with_symbols = true;
     return true;
   }
-  auto rewritten = rewrite_loaded_objects();
+  auto rewritten = rewrite_loaded_objects(after_failed_rewrite);
   if (rewritten || wanted != Mode::best) return rewritten;
   why = rewritten.error();
   engine.mode = name_of(Mode::sud);  // it makes no memory executable

@@ -189,13 +189,26 @@ void answer_odd_number(greg_t* registers, uint64_t return_address, uint64_t rsp)
   registers[REG_R11] = registers[REG_EFL] & ~kResume;
 }
 
+[[nodiscard]] bool is_prefix(uint8_t byte) noexcept {
+  constexpr uint8_t kRex = 0x40;
+  for (const uint8_t prefix : {0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65}) {
+    if (byte == prefix) return true;
+  }
+  return (byte & 0xf0) == kRex;
+}
+
 // The length of the faulting instruction if the engine put it where a system call was; else 0.
 int trap_bytes(uint64_t rip) noexcept {
-  const bool prefixed = is_return_address(rip + 3);
-  if (!prefixed && !is_return_address(rip + 2)) return 0;
-  uint8_t code[2];
-  if (!copy_in(code, rip, sizeof code)) return 0;
-  return code[0] == kTrap ? 2 : prefixed && code[1] == kTrap ? 3 : 0;
+  constexpr int kMostPrefixes = 13;
+  for (int prefixes = 0; prefixes <= kMostPrefixes; prefixes++) {
+    if (!is_return_address(rip + static_cast<uint64_t>(prefixes) + 2)) continue;
+    uint8_t code[kMostPrefixes + 1];
+    if (!copy_in(code, rip, static_cast<size_t>(prefixes) + 1)) return 0;
+    bool leads = code[prefixes] == kTrap;
+    for (int i = 0; i < prefixes; i++) leads &= is_prefix(code[i]);
+    if (leads) return prefixes + 2;
+  }
+  return 0;
 }
 
 enum class Fault { answered, edited, not_ours };

@@ -2,11 +2,10 @@
 #include "zpoline/sites/go_functions.h"
 
 #include <elf.h>
-#include <fcntl.h>
 
 #include <cstring>
 
-#include "base/syscall.h"
+#include "zpoline/sites/sections.h"
 
 namespace zpoline {
 namespace {
@@ -89,29 +88,11 @@ uint64_t text_from_module(const dl_phdr_info& object, uint64_t header, uint64_t 
   return text;
 }
 
-class File {
- public:
-  explicit File(const char* path) noexcept : fd_(base::kernel_call(SYS_openat, AT_FDCWD, base::as_arg(path), O_RDONLY | O_CLOEXEC)) {}
-  ~File() {
-    if (fd_ >= 0) (void)base::kernel_call(SYS_close, fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  [[nodiscard]] bool read(void* out, uint64_t bytes, uint64_t at) const noexcept {
-    return fd_ >= 0 && base::kernel_call(SYS_pread64, fd_, base::as_arg(out), static_cast<long>(bytes), static_cast<long>(at)) ==
-                           static_cast<long>(bytes);
-  }
-
- private:
-  long fd_;
-};
-
 // What Go's linker calls the table's section; other linkers, which it leaves its work to if it is told so, may put it into one that all
 // have.
 constexpr const char* kTableNames[] = {".gopclntab", ".data.rel.ro.gopclntab"};
 // Sections that they leave alone.
 constexpr const char* kGoNames[] = {".go.buildinfo", ".note.go.buildid"};
-constexpr size_t kLongestName = 32;
 
 template <size_t n>
 [[nodiscard]] bool is_one_of(const char* const (&names)[n], const char* name) noexcept {
@@ -128,26 +109,14 @@ GoFunctions::GoFunctions(const dl_phdr_info& object) noexcept {
 }
 
 GoFunctions::InFile GoFunctions::look_in_file(const dl_phdr_info& object) noexcept {
-  const File file(object.dlpi_name[0] == '\0' ? "/proc/self/exe" : object.dlpi_name);
-  ElfW(Ehdr) elf;
-  if (!file.read(&elf, sizeof elf, 0) || elf.e_shnum == 0 || elf.e_shstrndx >= elf.e_shnum || elf.e_shentsize != sizeof(ElfW(Shdr)))
-    return InFile::unknown;
-  const auto section_at = [&elf](size_t i) { return elf.e_shoff + i * sizeof(ElfW(Shdr)); };
   InFile in_file = InFile::has_none;
-  ElfW(Shdr) names;
-  if (!file.read(&names, sizeof names, section_at(elf.e_shstrndx))) return InFile::unknown;
-  for (size_t i = 0; i < elf.e_shnum; i++) {
-    ElfW(Shdr) section;
-    char name[kLongestName] = {};
-    if (!file.read(&section, sizeof section, section_at(i))) return InFile::unknown;
-    if (!(section.sh_flags & SHF_ALLOC) || section.sh_name >= names.sh_size) continue;
-    const uint64_t left = names.sh_size - section.sh_name;
-    if (!file.read(name, left < sizeof name ? left : sizeof name, names.sh_offset + section.sh_name)) return InFile::unknown;
-    name[sizeof name - 1] = '\0';
-    if (is_one_of(kTableNames, name) && accept(object, object.dlpi_addr + section.sh_addr)) return InFile::found;
-    if (is_one_of(kTableNames, name) || is_one_of(kGoNames, name)) in_file = InFile::unknown;
-  }
-  return in_file;
+  const bool readable = Sections(object).visit([&](const Sections::Section& section) {
+    if (is_one_of(kTableNames, section.name) && accept(object, section.begin)) in_file = InFile::found;
+    if (in_file == InFile::found) return true;
+    if (is_one_of(kTableNames, section.name) || is_one_of(kGoNames, section.name)) in_file = InFile::unknown;
+    return false;
+  });
+  return readable ? in_file : InFile::unknown;
 }
 
 void GoFunctions::look_in_memory(const dl_phdr_info& object) noexcept {

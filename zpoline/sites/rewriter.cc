@@ -128,6 +128,7 @@ struct Batch {
   Site sites[2048] = {};
   uint64_t stubs[2048] = {};  // where the site's jump goes; 0: it gets none
   size_t count = 0;
+  size_t left = 0;       // sites that are wanted and stay as they are
   bool threads = false;  // others, or a handler's interrupted code, may be executing this text
 };
 constinit Batch batch;
@@ -136,16 +137,15 @@ bool notes_only = false;
 
 void leave_alone(Verdict verdict) noexcept {
   if (verdict == Verdict::native_unclaimed) counts.native++;
-  if (verdict == Verdict::native_other) counts.other++;
+  if (verdict != Verdict::native_other) return;
+  counts.other++;
+  batch.left++;
 }
 
 void collect(void*, const Site& site) noexcept {
   const Verdict verdict = judge(site);
   if (verdict == Verdict::native_unclaimed || verdict == Verdict::native_other) return leave_alone(verdict);
-  if (batch.count == sizeof batch.sites / sizeof batch.sites[0]) {
-    counts.other++;
-    return;
-  }
+  if (batch.count == sizeof batch.sites / sizeof batch.sites[0]) return leave_alone(Verdict::native_other);
   batch.stubs[batch.count] = 0;
   batch.sites[batch.count++] = site;
 }
@@ -203,8 +203,8 @@ bool write_call(uint8_t* address, const Site& site) noexcept {
   return true;
 }
 
-bool write_trap(uint8_t* address, const Site& site) noexcept {
-  if (!site.callable || !enter(reinterpret_cast<uint64_t>(address) + 2)) return false;
+bool write_trap(uint8_t* address) noexcept {
+  if (!enter(reinterpret_cast<uint64_t>(address) + 2)) return false;
   __atomic_store_n(address, kTrap, __ATOMIC_RELEASE);
   return true;
 }
@@ -219,7 +219,7 @@ void write_site(size_t i) noexcept {
   }
   memcpy(before.old, before.begin, before.bytes);
   const bool call = (stub == 0 || site.jump == Jump::load) && write_call(site.address, site);
-  const bool trap = !call && stub == 0 && write_trap(site.address, site);
+  const bool trap = !call && stub == 0 && write_trap(site.address);
   if (stub != 0) write_jump(const_cast<uint8_t*>(jump_begin(site)), stub);
   if (stub != 0) counts.jumped++;
   else if (call) counts.called++;
@@ -294,8 +294,10 @@ bool has_threads() noexcept {
   return result < 0 || tasks.st_nlink != kWithOneThread;
 }
 
-long rewrite_object(const dl_phdr_info& object) noexcept {
-  batch.count = 0;
+// `left` becomes the number of its calls that nothing was done about.
+long rewrite_object(const dl_phdr_info& object, size_t* left) noexcept {
+  *left = 0;
+  batch.count = batch.left = 0;
   batch.threads = !at_start || has_threads();
   if (const uint64_t text = text_of(object).begin; text != 0 && scanned_count < kMaxObjects) {
     scanned_objects[scanned_count++] = text;
@@ -314,7 +316,11 @@ long rewrite_object(const dl_phdr_info& object) noexcept {
     base::log(base::LogLevel::debug, "%s: %zu byte pairs, %zu system calls, %zu functions and %zu instructions decoded", object.dlpi_name,
               scanned.pairs, scanned.sites, scanned.functions, scanned.instructions);
   }
-  if (rewritten_count + batch.count > kMaxSites) return 0;
+  *left = scanned.unknown;
+  if (rewritten_count + batch.count > kMaxSites) {
+    *left += batch.count;
+    return 0;
+  }
   write_stubs();
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
@@ -323,7 +329,27 @@ long rewrite_object(const dl_phdr_info& object) noexcept {
     const long result = write_segment(begin, begin + segment.p_filesz, protection_of(segment));
     if (result < 0) return result;
   }
+  *left += batch.left;
   return 0;
+}
+
+// Objects with calls that no site covers, until all have been scanned: what is done then takes the lock.
+struct Uncovered {
+  dl_phdr_info object;
+  size_t calls;
+};
+Uncovered uncovered[32];
+size_t uncovered_count = 0;
+
+void note_uncovered(const dl_phdr_info& object, size_t calls) noexcept {
+  if (calls != 0 && uncovered_count < sizeof uncovered / sizeof uncovered[0]) uncovered[uncovered_count++] = {object, calls};
+}
+
+void cover(const dl_phdr_info& object, size_t calls, AfterFailure after_failure) noexcept {
+  const Range text = text_of(object);
+  const bool traps = after_failure(text.begin, text.end);
+  base::log(traps ? base::LogLevel::debug : base::LogLevel::warn, "%s has %zu system calls in no function that is known: they %s",
+            object.dlpi_name[0] != '\0' ? object.dlpi_name : "the program", calls, traps ? "trap" : "go to the kernel");
 }
 
 bool is_excluded(const dl_phdr_info& object) noexcept {
@@ -338,7 +364,9 @@ int rewrite_one_of_all(dl_phdr_info* object, size_t, void* context) noexcept {
   if (is_excluded(*object)) return 0;
   auto* all = static_cast<AllResult*>(context);
   if (is_loader(*object)) note_loader(*object);
-  all->error = rewrite_object(*object);
+  size_t left = 0;
+  all->error = rewrite_object(*object, &left);
+  note_uncovered(*object, left);
   return all->error < 0;
 }
 
@@ -361,20 +389,20 @@ Verdict judge(const Site& site) noexcept {
   constexpr int32_t kSigreturn = 15;
   if (site.number != kUnknownNumber && (site.number == kSigreturn || !is_wanted(site.number))) return Verdict::native_unclaimed;
   if (site.jump == Jump::unnumbered || (site.number != kUnknownNumber && site.jump != Jump::none)) return Verdict::jump;
-  if (!site.callable) return Verdict::native_other;
-  if (site.below_rsp || site.small_stack || !page_zero_is_ours) return Verdict::trap;
+  if (!site.callable || site.below_rsp || site.small_stack || !page_zero_is_ours) return Verdict::trap;
   return Verdict::call;
 }
 
-base::Result<bool> rewrite_loaded_objects() noexcept {
-  Locked locked;
+base::Result<bool> rewrite_loaded_objects(AfterFailure after_failure) noexcept {
   AllResult all;
-  (void)dl_iterate_phdr(rewrite_one_of_all, &all);
-  at_start = false;
-  if (all.error < 0) {
-    undo();
-    return base::make_error("program text cannot be made writable (error %ld): a security policy forbids it", -all.error);
+  {
+    Locked locked;
+    (void)dl_iterate_phdr(rewrite_one_of_all, &all);
+    at_start = false;
+    if (all.error < 0) undo();
   }
+  if (all.error < 0) return base::make_error("program text cannot be made writable (error %ld): a security policy forbids it", -all.error);
+  for (size_t i = 0; i < uncovered_count; i++) cover(uncovered[i].object, uncovered[i].calls, after_failure);
   return true;
 }
 
@@ -405,14 +433,16 @@ bool rewrite_new_objects(AfterFailure after_failure) noexcept {
   for (size_t i = 0; i < found.count; i++) {
     counts.late_objects++;
     long result = 0;
+    size_t left = 0;
     {
       Locked locked;
-      result = rewrite_object(found.objects[i]);
+      result = rewrite_object(found.objects[i], &left);
     }
+    if (left != 0) cover(found.objects[i], left, after_failure);
     if (result >= 0) continue;
     const Range text = text_of(found.objects[i]);
     const bool traps = after_failure(text.begin, text.end);
-    base::log(base::LogLevel::debug, "%s cannot be rewritten (%ld): its system calls %s", found.objects[i].dlpi_name, result,
+    base::log(traps ? base::LogLevel::debug : base::LogLevel::warn, "%s cannot be rewritten (%ld): its system calls %s", found.objects[i].dlpi_name, result,
               traps ? "trap" : "go to the kernel");
   }
   return found.count > 0;

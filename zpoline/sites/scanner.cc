@@ -7,6 +7,7 @@
 
 #include "zpoline/sites/decoder.h"
 #include "zpoline/sites/functions.h"
+#include "zpoline/sites/unknown_pairs.h"
 
 namespace zpoline {
 namespace {
@@ -108,6 +109,7 @@ class FunctionAnalysis {
       site.small_stack = small_stack_;
       counts_.sites++;
       if (pending.count < sizeof pending.sites / sizeof pending.sites[0]) pending.sites[pending.count++] = site;
+      else counts_.unknown++;
     }
   }
 
@@ -167,7 +169,10 @@ class FunctionAnalysis {
   }
 
   void add(size_t at, const Instruction& instruction, bool loaded, size_t load_at, uint32_t number) noexcept {
-    if (found_count_ == kMaxSitesPerFunction) return;
+    if (found_count_ == kMaxSitesPerFunction) {
+      counts_.unknown++;
+      return;
+    }
     found_[found_count_++] = {static_cast<uint32_t>(at), instruction.length, static_cast<int32_t>(number), static_cast<uint32_t>(load_at),
                               loaded};
   }
@@ -316,15 +321,18 @@ bool may_hold_short_branch(const uint8_t* begin, const uint8_t* end, const Funct
   return false;
 }
 
-void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, ScanCounts& counts) noexcept {
+void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, UnknownPairs& unknown, ScanCounts& counts) noexcept {
   const uint8_t* analysed_to = begin;
   const size_t first_site = pending.count;
   for (const uint8_t* p = next_pair(begin, end); p < end; p = next_pair(p + 1, end)) {
     counts.pairs++;
     if (p < analysed_to) continue;
-    Function function = table.find(p);
-    if (function.begin == function.end || static_cast<size_t>(function.end - function.begin) > kMaxFunctionBytes) continue;
-    if (function.begin < begin || function.end > end) continue;
+    const Function function = table.find(p);
+    const bool known = function.begin != function.end && function.begin >= begin && function.end <= end;
+    if (!known || static_cast<size_t>(function.end - function.begin) > kMaxFunctionBytes) {
+      if (unknown.may_call(begin, p, end)) counts.unknown++;
+      continue;
+    }
     FunctionAnalysis analysis(function, counts);
     counts.functions++;
     analysis.follow_from(function.begin);
@@ -362,12 +370,13 @@ void refuse_labelled(const FunctionTable& table) noexcept {
 ScanCounts scan_object(const dl_phdr_info& object, SiteVisitor visit, void* context) noexcept {
   ScanCounts counts;
   const FunctionTable table(object);
+  UnknownPairs unknown(object);
   pending.count = 0;
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
     if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X) || !(segment.p_flags & PF_R)) continue;
     const uint8_t* begin = reinterpret_cast<const uint8_t*>(object.dlpi_addr + segment.p_vaddr);
-    scan_segment(begin, begin + segment.p_filesz, table, counts);
+    scan_segment(begin, begin + segment.p_filesz, table, unknown, counts);
   }
   if (pending.count > 0) refuse_labelled(table);
   counts.go_text = table.go_text();

@@ -68,6 +68,7 @@ struct ScanCounts {
   size_t sites = 0;      // of these, proven
   size_t functions = 0;  // analysed
   size_t instructions = 0;
+  size_t unknown = 0;  // of the pairs, those that look like system calls in no function, or were too many
   Range go_text;  // the object's code that runs on small stacks
 };
 

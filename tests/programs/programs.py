@@ -5,7 +5,7 @@
 
 Modes
   native   without the library: this is what the others are compared with
-  witness  under a hook that claims and passes every call; each program that runs leaves its path in a list
+  witness  under a hook that claims and passes every call; each program that runs leaves its path in a list, and each call that escaped
   stack    under libzpstack-core.so, as users have it
 
 Each run has a network namespace of its own and the same working directory, made anew: so output can be compared word for word. A case
@@ -14,6 +14,7 @@ sense, and `# together: yes` if the modes may run at the same time (in different
 command (cases/lib.sh) takes the hook off. What is left running when a case ends is compared as well, and ended.
 """
 import argparse
+import collections
 import concurrent.futures
 import difflib
 import hashlib
@@ -33,6 +34,7 @@ sys.path.insert(0, str(HERE.parent / "lib"))
 import bed as beds  # noqa: E402
 
 MODES = ("native", "witness", "stack")
+ESCAPED = "escaped "
 
 
 class Observation:
@@ -155,8 +157,14 @@ def compare(native, hooked, mode):
 
 
 def unseen_programs(case, base):
-    seen = {pathlib.Path(line).name for line in (base / "witness").read_text().splitlines()}
+    seen = {pathlib.Path(line).name for line in (base / "witness").read_text().splitlines() if not line.startswith(ESCAPED)}
     return [name for name in directive(case, "hooked") if not any(re.fullmatch(name, program) for program in seen)]
+
+
+def escaped_calls(base):
+    """Calls that would have reached the kernel unseen: how many of each, told by program, number, place and file (witness_hook.c)."""
+    lines = [line for line in (base / "witness").read_text(errors="backslashreplace").splitlines() if line.startswith(ESCAPED)]
+    return [f"{count} times: {line}" for line, count in collections.Counter(lines).items()]
 
 
 # In the place of /etc, for this process and its children alone.
@@ -215,6 +223,7 @@ def main():
             problems += compare(native, seen, mode)
         if mode == "witness":
             problems += [f"{name} did not run hooked" for name in unseen_programs(case, base)]
+            problems += escaped_calls(base)
         print(f"{'FAIL' if problems else 'ok  '} {' '.join([case.stem, *options.arguments])} {mode} {seconds:.1f} s, {len(seen.parts['stdout'])} lines", flush=True)
         for problem in problems:
             print("  " + problem.replace("\n", "\n  "), flush=True)

@@ -13,7 +13,7 @@
 // keep its globals in a struct; dlopen at start (every program would pay, and a second stack needs a second copy).
 //
 // Invariants: 1 nothing of the image has run before the move; 2 RELRO ends on a page.
-// Known limit: a debugger has to be told: add-symbol-file, with the address in /proc/PID/maps.
+// Known limit: a debugger has to be told where the image lies (add-symbol-file libzpstack-stack.so -o ADDRESS, the first one in /proc/PID/maps).
 // Sources: the ELF gABI and its x86-64 supplement, mremap(2).
 #include "netstack/lwip/image_loader.h"
 

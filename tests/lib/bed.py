@@ -213,7 +213,7 @@ class Bed:
                     out.write(pathlib.Path(f"/proc/{pid}/status").read_bytes())
                     out.flush()
                     if shutil.which("gdb"):
-                        command = ["gdb", "-p", str(pid), "-batch", "-ex", "thread apply all bt 20"]
+                        command = ["gdb", "-p", str(pid), "-batch", *image_symbols(pid), "-ex", "thread apply all bt 20"]
                         subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=60, env=clean_environment())
 
     def __exit__(self, kind, value, trace):
@@ -225,6 +225,16 @@ class Bed:
             self._loss.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
         return False
+
+
+def image_symbols(pid):
+    """Tells gdb where the stack's image lies: ld.so has not loaded it."""
+    words = []
+    for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+        fields = line.split()
+        if fields[-1].endswith("/libzpstack-stack.so") and fields[2] == "00000000":
+            words += ["-ex", f"add-symbol-file {fields[-1]} -o 0x{fields[0].split('-')[0]}"]
+    return words
 
 
 def clean_environment():

@@ -211,10 +211,12 @@ void OwnThread::join() noexcept {
   forget();
 }
 
+// A fork in the middle leaves a child that has not to do with it any more, or still can.
 void OwnThread::forget() noexcept {
-  if (memory_ == nullptr) return;
-  (void)kernel_call(SYS_munmap, as_arg(memory_), static_cast<long>(bytes_));
+  uint8_t* const memory = memory_;
+  if (memory == nullptr) return;
   memory_ = nullptr;
+  (void)kernel_call(SYS_munmap, as_arg(memory), static_cast<long>(bytes_));
 }
 
 }  // namespace base

@@ -64,6 +64,9 @@ long shim_setuid(const zps_call& call) noexcept;
 long shim_setreuid(const zps_call& call) noexcept;
 long shim_setresuid(const zps_call& call) noexcept;
 long shim_capset(const zps_call& call) noexcept;
+long shim_setgid(const zps_call& call) noexcept;
+long shim_setregid(const zps_call& call) noexcept;
+long shim_setresgid(const zps_call& call) noexcept;
 // poll_calls.cc
 long shim_poll(const zps_call& call) noexcept;
 long shim_ppoll(const zps_call& call) noexcept;

@@ -61,9 +61,12 @@ constexpr SyscallRow kRows[] = {
     ROW(epoll_pwait, "dpiipz", kData, "as epoll_wait; the mask is atomic with the sleep"),
     ROW(epoll_pwait2, "dpitpz", kData, "as epoll_pwait, in nanoseconds"),
     ROW(io_uring_setup, "ip", kSetup, "ENOSYS unless ZPS_IO_URING=kernel, so that runtimes use epoll"),
-    ROW(setuid, "i", kSetup, "the kernel's; before rights go that a stack would need, they are kept apart (docs/decisions/kept-rights.md)"),
+    ROW(setuid, "i", kSetup, "the kernel's; before rights go that a stack would need, they are kept apart (docs/decisions/kept-rights.md); our thread follows"),
     ROW(setreuid, "ii", kSetup, "as setuid"),
     ROW(setresuid, "iii", kSetup, "as setuid"),
+    ROW(setgid, "i", kSetup, "the kernel's; our thread follows what cannot be taken back"),
+    ROW(setregid, "ii", kSetup, "as setgid"),
+    ROW(setresgid, "iii", kSetup, "as setgid"),
     ROW(capset, "pp", kSetup, "as setuid"),
     ROW(exit, "i", kData, "frees what the thread has in the family"),
 };

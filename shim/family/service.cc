@@ -2,6 +2,7 @@
 #include "shim/family/service.h"
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <iterator>
 #include <sys/mman.h>
@@ -13,6 +14,8 @@
 #include "base/own_thread.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/family/identity.h"
+#include "shim/family/process.h"
 #include "shim/family/processors.h"
 
 namespace shim {
@@ -38,6 +41,9 @@ std::atomic<bool> running{false};
 std::atomic<bool> missing{false};
 std::atomic<bool> busy{false};
 base::OwnThread service;
+Identity service_identity{};
+std::atomic<uint32_t> called_off{0};   // the thread is to end
+std::atomic<bool> changing{false};     // somebody makes the thread, or exchanges it
 
 long lock_byte(int command, short type, long byte, flock* answer = nullptr) noexcept {
   flock request{};
@@ -153,13 +159,25 @@ void park_if_exiting() noexcept {
   park_forever();
 }
 
+// Between two turns; being called off ends it, but where a descriptor is watched as well (a memif's) only the next tick.
+void rest(pollfd* control, uint64_t ns) noexcept {
+  const timespec time{static_cast<time_t>(ns / 1'000'000'000u), static_cast<long>(ns % 1'000'000'000u)};
+  if (control != nullptr && control->fd >= 0) {
+    (void)kernel_call(SYS_ppoll, as_arg(control), 1, as_arg(&time), 0, 8);
+  } else {
+    (void)kernel_call(SYS_futex, as_arg(&called_off), FUTEX_WAIT_PRIVATE, 0, as_arg(&time));
+  }
+}
+
+bool is_on_duty() noexcept { return family->on_duty.load(std::memory_order_relaxed) == base::process_tag() && called_off.load() == 0; }
+
 // Until another has taken it up.
 void be_on_duty() noexcept {
   uint64_t own_poll_ns = 0;
   uint64_t others_poll_ns = 0;
   uint64_t reaped_ns = 0;
   pollfd control{-1, POLLIN, 0};
-  for (bool first = true; family->on_duty.load(std::memory_order_relaxed) == base::process_tag(); first = false) {
+  for (bool first = true; is_on_duty(); first = false) {
     busy.store(true);
     park_if_exiting();
     family->service_ns.store(base::monotonic_ns(), std::memory_order_relaxed);
@@ -177,8 +195,7 @@ void be_on_duty() noexcept {
     if (family->wakes_due.load(std::memory_order_relaxed)) deliver_wakes();  // whoever brought them up may have died before
     control.revents = 0;
     busy.store(false);
-    timespec tick{0, tick_ms * 1'000'000};
-    (void)kernel_call(SYS_ppoll, as_arg(&control), 1, as_arg(&tick), 0, 8);
+    rest(&control, static_cast<uint64_t>(tick_ms) * 1'000'000);
   }
 }
 
@@ -193,15 +210,13 @@ bool take_duty() noexcept {
 // All together look so often that nobody is missed for long, however many they are.
 void sleep_in_the_row() noexcept {
   const uint64_t processes = family->processes.load(std::memory_order_relaxed);
-  const uint64_t ns = kLookEveryNs * (processes > 2 ? processes / 2 : 1);
-  const timespec time{static_cast<time_t>(ns / 1'000'000'000u), static_cast<long>(ns % 1'000'000'000u)};
-  (void)kernel_call(SYS_nanosleep, as_arg(&time));
+  rest(nullptr, kLookEveryNs * (processes > 2 ? processes / 2 : 1));
 }
 
-[[noreturn]] void service_main(void*) noexcept {
+void service_main(void*) noexcept {
   Guard::may_exit = true;  // service_stop() waits for the end of a turn, so a turn that has begun goes on
   uint64_t lock_owner = 0;
-  while (true) {
+  while (called_off.load() == 0) {
     if (take_duty()) {
       be_on_duty();
       (void)lock_byte(F_SETLK, F_UNLCK, 0);
@@ -209,6 +224,29 @@ void sleep_in_the_row() noexcept {
     sleep_in_the_row();
     park_if_exiting();
     lock_owner = the_stack()->lock.look_after_owner(lock_owner);
+  }
+}
+
+// Of those who make the thread; none of them holds anything else.
+class Changing {
+ public:
+  Changing() noexcept {
+    while (changing.exchange(true)) {
+      const timespec nap{0, kStopNapNs};
+      (void)kernel_call(SYS_nanosleep, as_arg(&nap));
+    }
+  }
+  ~Changing() { changing.store(false); }
+  Changing(const Changing&) = delete;
+  Changing& operator=(const Changing&) = delete;
+};
+
+// It has the identity of whoever makes it.
+void make_service() noexcept {
+  service_identity = own_identity();
+  called_off.store(0);
+  if (service.start(service_main, nullptr, kStackBytes) != 0) {
+    base::log(base::LogLevel::warn, "no service thread: timers run only while the program waits for its sockets");
   }
 }
 
@@ -235,13 +273,23 @@ void service_leave_slot(const ProcessSlot* slot) noexcept { (void)lock_byte(F_SE
 void service_start() noexcept {
   if (running.exchange(true)) return;
   missing.store(false);
-  if (service.start(service_main, nullptr, kStackBytes) != 0) {
-    base::log(base::LogLevel::warn, "no service thread: timers run only while the program waits for its sockets");
-  }
+  const Changing change;
+  make_service();
+}
+
+void service_follow() noexcept {
+  if (engine->thread()->vfork_child != 0 || kernel_only() || !running.load() || exiting.load()) return;
+  const Changing change;
+  if (!own_identity().has_lost(service_identity)) return;
+  called_off.store(1);
+  (void)kernel_call(SYS_futex, as_arg(&called_off), FUTEX_WAKE_PRIVATE, 1);
+  service.join();
+  make_service();
 }
 
 void service_forget() noexcept {
   service.forget();
+  changing.store(false);
   running.store(false);
   busy.store(false);
   missing.store(true);

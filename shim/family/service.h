@@ -15,7 +15,12 @@
 //
 // The thread is made lazily: with the stack, and in a forked child at its first wait.
 //
-// Known limits: a record lock is dropped when the process closes any descriptor of the file, so life_fd has one number only.
+// libc does not know the thread, so its setuid() does not reach it (base/own_thread.h), and credentials are each thread's own. When the program
+// gives up what it cannot take back, the thread ends before the call returns, and whoever made the call makes the next: nothing in the process has
+// more rights than the program.
+//
+// Known limits: supplementary groups and the bounding set are followed with the next change of user or capabilities only; a record lock is
+// dropped when the process closes any descriptor of the file, so life_fd has one number only.
 #pragma once
 
 namespace shim {
@@ -32,6 +37,8 @@ void service_hold_slot() noexcept;
 void service_leave_slot(const ProcessSlot* slot) noexcept;
 // Starts the thread, if it does not run in this process. Without the lock.
 void service_start() noexcept;
+// This thread's identity has changed: if something is lost for good, the service's thread loses it too. Without the lock.
+void service_follow() noexcept;
 // The child of a fork has no service thread yet.
 void service_forget() noexcept;
 // Starts the thread in a forked child that has none: one load if there is nothing to do.

@@ -1,0 +1,19 @@
+// Who a thread is for the kernel: each has credentials of its own.
+#pragma once
+
+#include <cstdint>
+
+namespace shim {
+
+struct Identity {
+  uint32_t users[3], groups[3];  // real, effective, saved
+  uint64_t permitted;            // capabilities that may be put into effect
+
+  // Whether a thread that still is `other` has something that this one cannot take back: capabilities, or an id other than its one.
+  [[nodiscard]] bool has_lost(const Identity& other) const noexcept;
+};
+
+// The calling thread's.
+[[nodiscard]] Identity own_identity() noexcept;
+
+}  // namespace shim

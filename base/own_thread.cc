@@ -88,7 +88,8 @@ bool promises_static_tls(const dl_phdr_info& info, const ElfW(Phdr)& dynamic) no
   return false;
 }
 
-// This thread's block of a module, or nullptr if that is not at the same distance from fs:0 in every thread. The vector need not have it yet.
+// This thread's block of a module, or nullptr if that is not at the same distance from fs:0 in every thread. The vector need not have it
+// yet.
 const uint8_t* find_block(const dl_phdr_info& info) noexcept {
   if (info.dlpi_tls_data != nullptr) return static_cast<const uint8_t*>(info.dlpi_tls_data);
   for (int i = 0; i < info.dlpi_phnum; i++) {
@@ -155,8 +156,8 @@ void fill_variables(uint8_t* block, DtvSlot* dtv) noexcept {
 
 // With every signal blocked from its first instruction on. 0 or a negative errno.
 long clone_blocked(Start* self, uint8_t* stack_end, uint8_t* block) noexcept {
-  constexpr int kFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID |
-                         CLONE_CHILD_CLEARTID;
+  constexpr int kFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
+                         CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
   void* const tid = layout.tid_offset != 0 ? static_cast<void*>(block + layout.tid_offset) : &self->tid;
   const uint64_t all = ~uint64_t{0};
   uint64_t before = 0;
@@ -175,6 +176,7 @@ bool note_thread_locals(const void* word) noexcept {
   layout.noted = true;
   (void)dl_iterate_phdr(note_module, nullptr);
   if (word != nullptr) note_below(static_cast<size_t>(this_block() - static_cast<const uint8_t*>(word)));
+  if (__rseq_offset < 0) note_below(static_cast<size_t>(-__rseq_offset));  // newer libcs have it among the variables
   layout.tid_offset = find_tid_offset();
   layout.classes = *__ctype_b_loc();
   layout.lower = *__ctype_tolower_loc();
@@ -188,7 +190,8 @@ long OwnThread::start(Run run, void* argument, size_t stack_bytes) noexcept {
   const size_t stack_part = kPage + up_to_page(stack_bytes);
   const size_t below_fs = up_to_page(layout.below_fs);
   bytes_ = stack_part + below_fs + kControlBytes + up_to_page(kVectorBytes);
-  const long mapped = kernel_call(SYS_mmap, 0, static_cast<long>(bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  constexpr int kLazily = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  const long mapped = kernel_call(SYS_mmap, 0, static_cast<long>(bytes_), PROT_READ | PROT_WRITE, kLazily, -1, 0);
   if (mapped < 0 && mapped > -4096) return mapped;
   memory_ = reinterpret_cast<uint8_t*>(mapped);
   (void)kernel_call(SYS_mprotect, mapped, kPage, PROT_NONE);

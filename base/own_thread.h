@@ -1,9 +1,10 @@
 // Threads that the kernel alone knows: made by clone(), on memory of ours, without ld.so and libc.
 //
-// What libc does. pthread_create() has ld.so make the thread's vector of thread-local blocks (DTV), and ld.so allocates with the malloc() of the
-// program's own namespace, for a thread of ours in the second one too (docs/decisions/two-namespaces.md). So the program's allocator would
-// be called in the middle of a system call of whichever thread came by, and if that is a thread of ours, keep a pointer into memory that
-// ends with it. Stacks come from a cache that both libcs share, and have to hold the static TLS of everything in the program.
+// What libc does. pthread_create() has ld.so make the thread's vector of thread-local blocks (DTV), and ld.so allocates with the malloc()
+// of the program's own namespace, for a thread of ours in the second one too (docs/decisions/two-namespaces.md). So the program's
+// allocator would be called in the middle of a system call of whichever thread came by, and if that is a thread of ours, keep a pointer
+// into memory that ends with it. Stacks come from a cache that both libcs share, and have to hold the static TLS of everything in the
+// program.
 //
 // Our choice. One mapping holds stack, thread-local variables, thread control block and DTV:
 //
@@ -11,12 +12,15 @@
 //
 // Untouched pages cost nothing, so a program with a megabyte of thread-local variables costs us address space only. The variables
 // of our own namespace (its libc's among them) begin as a new thread's do; those of the program are zeros that nobody reads, because no
-// code of the program runs here: every signal stays blocked, libc's own two too, as setuid() of a libc that does not know the thread sends none.
+// code of the program runs here: every signal stays blocked, libc's own two too, as setuid() of a libc that does not know the thread sends
+// none.
+//
 // Rejected: no TLS at all. errno, malloc's caches and DPDK's per-thread numbers are in it.
 //
 // Invariants: 1 such a thread never returns into code of the program, and is never cancelled; 2 it binds no symbol lazily and opens no
 // library (the core is bound when it is loaded); 3 nobody but OwnThread frees its memory.
-// Sources: ELF Handling For Thread-Local Storage (variant II), clone(2), set_tid_address(2), glibc's nptl_db (struct pthread's tid), sys/rseq.h.
+// Sources: ELF Handling For Thread-Local Storage (variant II), clone(2), set_tid_address(2), glibc's nptl_db (struct pthread's tid),
+// sys/rseq.h.
 #pragma once
 
 #include <atomic>

@@ -5,15 +5,17 @@
 // .bss; the GOT and the vtables lie inside RELRO and stay private and read-only) is copied into a MAP_SHARED
 // mapping that takes its place by one mremap: from then on every forked process sees the same globals at the same addresses.
 //
-// Without ld.so, because a stack is made in the middle of a call of the program's: dlopen() allocates with the program's malloc(), and waits for a lock that
-// the program may hold, around a constructor that waits for this very connection. The image asks for little: no library, no symbol, no constructor, no
-// thread-local variable, and relocations of one kind. What is missing is seen by the link (stack_image's options) and refused here.
+// Without ld.so, because a stack is made in the middle of a call of the program's: dlopen() allocates with the program's malloc(), and
+// waits for a lock that the program may hold, around a constructor that waits for this very connection. The image asks for little: no
+// library, no symbol, no constructor, no thread-local variable, and relocations of one kind. One that asks for more is
+// refused.
 //
 // Rejected: dlmopen per stack (each namespace brings a libc of its own, and there are 16 at most); patching lwIP to
 // keep its globals in a struct; dlopen at start (every program would pay, and a second stack needs a second copy).
 //
 // Invariants: 1 nothing of the image has run before the move; 2 RELRO ends on a page.
-// Known limit: a debugger has to be told where the image lies (add-symbol-file libzpstack-stack.so -o ADDRESS, the first one in /proc/PID/maps).
+// Known limit: a debugger has to be told where the image lies (add-symbol-file libzpstack-stack.so -o ADDRESS, the first one in
+// /proc/PID/maps).
 // Sources: the ELF gABI and its x86-64 supplement, mremap(2).
 #include "netstack/lwip/image_loader.h"
 
@@ -80,7 +82,8 @@ const ImagePath image_path;
 // An object's file while it is being mapped.
 class ObjectFile {
  public:
-  explicit ObjectFile(const char* path) noexcept : fd_(static_cast<int>(kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC, 0))) {
+  explicit ObjectFile(const char* path) noexcept
+      : fd_(static_cast<int>(kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC, 0))) {
     const int high = fd_ < 0 ? fd_ : base::move_fd_high(fd_);
     if (high >= 0) fd_ = high;
   }
@@ -117,7 +120,8 @@ struct Object {
 bool read_headers(const ObjectFile& file, Object& object) noexcept {
   Elf64_Ehdr& header = object.header;
   if (!file.read(&header, sizeof header, 0) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return false;
-  if (header.e_machine != EM_X86_64 || header.e_type != ET_DYN || header.e_phnum > kMostSegments || header.e_phentsize != sizeof(Elf64_Phdr)) return false;
+  if (header.e_machine != EM_X86_64 || header.e_type != ET_DYN) return false;
+  if (header.e_phnum > kMostSegments || header.e_phentsize != sizeof(Elf64_Phdr)) return false;
   return file.read(object.segments, header.e_phnum * sizeof(Elf64_Phdr), header.e_phoff);
 }
 
@@ -127,8 +131,8 @@ long map_segment(const ObjectFile& file, uintptr_t base, const Elf64_Phdr& segme
                          ((segment.p_flags & PF_X) != 0 ? PROT_EXEC : 0);
   const uintptr_t from = page_of(base + segment.p_vaddr), file_end = base + segment.p_vaddr + segment.p_filesz;
   const uintptr_t to = up_to_page(base + segment.p_vaddr + segment.p_memsz);
-  long result = kernel_call(SYS_mmap, static_cast<long>(from), static_cast<long>(file_end - from), protection, MAP_PRIVATE | MAP_FIXED, file.fd(),
-                            static_cast<long>(page_of(segment.p_offset)));
+  long result = kernel_call(SYS_mmap, static_cast<long>(from), static_cast<long>(file_end - from), protection, MAP_PRIVATE | MAP_FIXED,
+                            file.fd(), static_cast<long>(page_of(segment.p_offset)));
   if (is_error(result)) return result;
   if (segment.p_memsz == segment.p_filesz) return 0;
   memset(reinterpret_cast<void*>(file_end), 0, up_to_page(file_end) - file_end);
@@ -228,7 +232,9 @@ base::Result<StackImage> load_stack_image() noexcept {
   const auto enter = reinterpret_cast<decltype(&zps_stack_door)>(object.base + object.header.e_entry);
   const Range range = protect_relocated(object);
   StackImage image;
-  if (range.from >= range.to || !move_to_shared(range, &image)) return base::make_error("cannot share the data of %s between processes", path);
+  if (range.from >= range.to || !move_to_shared(range, &image)) {
+    return base::make_error("cannot share the data of %s between processes", path);
+  }
   image.door = enter();
   if (image.door.setup_bytes != sizeof(StackSetup)) return base::make_error("%s is not a stack image of this version", path);
   return image;

@@ -15,12 +15,13 @@
 //
 // The thread is made lazily: with the stack, and in a forked child at its first wait.
 //
-// libc does not know the thread, so its setuid() does not reach it (base/own_thread.h), and credentials are each thread's own. When the program
-// gives up what it cannot take back, the thread ends before the call returns, and whoever made the call makes the next: nothing in the process has
-// more rights than the program.
+// libc does not know the thread, so its setuid() does not reach it (base/own_thread.h), and credentials are each thread's own. When the
+// program gives up what it cannot take back, the thread ends before the call returns, and whoever made the call makes the next: nothing in
+// the process has more rights than the program.
 //
-// Known limits: supplementary groups and the bounding set are followed with the next change of user or capabilities only; a record lock is
-// dropped when the process closes any descriptor of the file, so life_fd has one number only.
+// Known limits: supplementary groups and the bounding set are followed with the next change of user or capabilities only, and in mode
+// `symbols`, where libc's own calls are not seen, nothing is; a record lock is dropped when the process closes any descriptor of the file,
+// so life_fd has one number only.
 #pragma once
 
 namespace shim {

@@ -2,8 +2,9 @@
 //
 // Preloaded behind libzpstack.so it takes the place of libc's allocator, for ld.so too. It ends the program with a line when
 //
-// - code of ours is among its callers: the core, the second libc, the stack's image, the engine. What happens before main() is allowed, since loading
-//   a library is what ld.so allocates for. A handler of the program's may run while a call of ours sleeps: only what it calls itself counts.
+// - code of ours is among its callers: the core, the second libc, the stack's image, the engine. What happens before main() is allowed,
+//   since loading a library is what ld.so allocates for. A handler of the program's may run while a call of ours sleeps: only what it
+//   calls itself counts.
 // - a thread has ended that it was not told of. Like jemalloc and its kin it keeps a list of what each thread has in its thread-local
 //   memory, which a destructor of libc's takes it out of. Each call looks through all of them.
 // - a block is written to after it was freed, or freed twice. Freed blocks are filled, and used again late.

@@ -35,6 +35,8 @@ uint64_t make_owner() noexcept {
   return cached_owner;
 }
 
+void know_thread_id(uint32_t id) noexcept { cached_owner = id != 0 ? uint64_t{process_tag()} << 32 | id : 0; }
+
 uint32_t process_tag() noexcept { return own_tag.load(std::memory_order_relaxed); }
 
 void set_process_tag(uint32_t tag) noexcept {

@@ -44,6 +44,8 @@ extern constinit thread_local uint64_t cached_owner [[gnu::tls_model("initial-ex
 [[nodiscard]] inline uint32_t cached_thread_id() noexcept { return static_cast<uint32_t>(cached_owner); }
 [[nodiscard]] inline uint32_t thread_id() noexcept { return static_cast<uint32_t>(this_owner()); }
 inline void forget_thread_id() noexcept { cached_owner = 0; }
+// From who knows it already; 0: nobody does, and the kernel is asked when it is needed.
+void know_thread_id(uint32_t id) noexcept;
 // From now on threads of this process own locks under this tag; those that have owned one already keep theirs, but for the calling one. 0:
 // none.
 void set_process_tag(uint32_t tag) noexcept;

@@ -1,11 +1,13 @@
 // The shim's entry: what libzpstack.so calls after it has loaded this library, and the dispatch of every claimed call.
 #include <cstring>
+#include <malloc.h>
 
 #include "base/log.h"
 #include "base/own_thread.h"
 #include "base/stopped_owner.h"
 #include "base/user_copy.h"
 #include "shim/family/family.h"
+#include "shim/family/family_memory.h"
 #include "shim/calls/ledger.h"
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/process.h"
@@ -78,14 +80,14 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   engine = with;
+  (void)mallopt(M_ARENA_MAX, 1);  // threads of ours allocate when a wire is opened: each would reserve 64 MB of address space
   if (!base::note_thread_locals(engine->thread())) {
     base::log(base::LogLevel::error, "thread-local variables of libzpstack-core.so have no fixed place: it cannot make threads");
     return -1;
   }
   if (!read_config()) return -1;
-  family = map_family();
-  if (family == nullptr) {
-    base::log(base::LogLevel::error, "no address space for the family's memory (%zu MB): raise ulimit -v", sizeof(Family) >> 20);
+  if (!map_family()) {
+    base::log(base::LogLevel::error, "no address space for the family's memory: raise ulimit -v");
     return -1;
   }
   my_slot = &family->slots[0];

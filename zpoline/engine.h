@@ -43,6 +43,7 @@ struct CloneFrame {
   uint64_t on;
   uint64_t same_stack;   // all ones: the child has the parent's, or a copy; 0: one of its own
   uint64_t flags;
+  uint64_t id_at;        // where the child finds its thread id in its memory; 0: nowhere
   uint64_t mask;         // the program's signal mask
   uint64_t hidden_mask;  // the parent's own
   uint64_t held;         // the parent's own

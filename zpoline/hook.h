@@ -47,6 +47,7 @@ struct zps_thread {
   volatile uint32_t handlers_run;    /* how many of the program's handlers this thread has begun: compare around a sleep */
   uint32_t vfork_child;              /* this is a vfork child on its parent's memory: descriptors are the kernel's business only */
   volatile uint64_t restarts;        /* bit n % 64: handler number n, from 0, has SA_RESTART; the first in a call decides */
+  uint32_t thread_id;                /* the kernel's, without a call that a filter of the program's might kill for; 0: not known */
 };
 
 struct zps_engine {

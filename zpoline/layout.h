@@ -7,9 +7,9 @@
 #define ZPS_WORD_INSIDE 0x0001
 #define ZPS_WORD_OUTSIDE 0x0100
 #define ZPS_PENDING 4
-#define ZPS_SHARED 40
-#define ZPS_OWNER 44
-#define ZPS_OWN_STACK 48
+#define ZPS_SHARED 48
+#define ZPS_OWNER 52
+#define ZPS_OWN_STACK 56
 
 /* zps_call */
 #define ZPS_CALL_NR 0

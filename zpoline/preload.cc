@@ -165,6 +165,7 @@ base::Result<bool> take_effect(Mode mode, Mode wanted, base::Error& why) noexcep
   take_over_signals();
   prepare_dispatch();
   this_thread().of_program = 1;
+  this_thread().words.thread_id = static_cast<uint32_t>(base::kernel_call(SYS_gettid));
   const char* made_code = variable("ZPS_JIT");
   if (made_code != nullptr && strcmp(made_code, "kernel") == 0) leave_made_code_to_kernel();
   engine.mode = name_of(mode);

@@ -1,7 +1,5 @@
-// Mapping, leaving and mending a family.
+// The family's lock, its wake-ups, and mending it.
 #include "shim/family/family.h"
-
-#include <sys/mman.h>
 
 #include "base/syscall.h"
 
@@ -18,45 +16,9 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
-Family* map_shared() noexcept {
-  const long address = kernel_call(SYS_mmap, 0, shared_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return address < 0 && address > -4096 ? nullptr : reinterpret_cast<Family*>(address);
-}
-
-void become_first_member(Family* fresh) noexcept {
-  fresh->life_fd = -1;
-  fresh->processes.store(1, std::memory_order_relaxed);
-  ProcessSlot& slot = fresh->slots[0];
-  slot.pid = static_cast<int32_t>(kernel_call(SYS_getpid));
-  slot.state.store(SlotState::live, std::memory_order_relaxed);
-}
-
 }  // namespace
 
-Family* map_family() noexcept {
-  Family* fresh = map_shared();
-  if (fresh != nullptr) become_first_member(fresh);
-  return fresh;
-}
-
-Family* copy_family() noexcept {
-  Family* fresh = map_family();
-  if (fresh == nullptr) return nullptr;
-  fresh->chunks.copy_from(family->chunks);
-  const ProcessSlot& from = family->slots[0];
-  ProcessSlot& to = fresh->slots[0];
-  to.chunks = from.chunks;
-  for (uint32_t i = 0; i < from.chunks; i++) to.directory[i].store(from.directory[i].load(std::memory_order_relaxed), std::memory_order_relaxed);
-  return fresh;
-}
-
-bool adopt_family(Family* copy) noexcept {
-  const long moved = kernel_call(SYS_mremap, as_arg(copy), shared_bytes, shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, as_arg(family));
-  family->slots[0].pid = static_cast<int32_t>(kernel_call(SYS_getpid));
-  return moved == as_arg(family);
-}
-
-void unmap_family(Family* copy) noexcept { (void)kernel_call(SYS_munmap, as_arg(copy), shared_bytes); }
+std::span<ProcessSlot> all_slots() noexcept { return {family->slots, family->whole ? kSlots : 1}; }
 
 void deliver_wakes() noexcept {
   family->wakes_due.store(false, std::memory_order_relaxed);

@@ -1,6 +1,6 @@
 // What a family of forked processes shares: the stack, the lock, the pools, a slot per process, wake-up descriptors.
 //
-// Before a stack exists a family is one process; a child forked then gets a family of its own (process.cc). From the moment a stack
+// Before a stack exists a family is one process, and its memory private: a child forked then gets a family of its own. From the moment a stack
 // exists its processes are one family for as long as any of them lives.
 //
 // There is one lock: the stack's, or, before there is a stack, the family's own. Guard takes the right one, and makes the
@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 
 #include "base/config.h"
 #include "netstack/make_stack.h"
@@ -22,6 +23,7 @@
 namespace shim {
 
 inline constexpr int kWakeSlots = 512;
+inline constexpr uint32_t kSlots = 1024;
 
 // What is at its start level when no program of the family does anything.
 struct FamilyLevels {
@@ -51,29 +53,23 @@ struct alignas(64) Family {
   netstack::PoolLevels told;
   FamilyLevels told_family;
   Processors processors;
+  bool whole;                         // all of its memory is there (family_memory.h)
   int life_fd;                        // memfd whose bytes are locked: byte 0 by who took up the duty, byte 1 + i by the process of slot i
 
-  Pool<Waiter, 8192> waiters;
-  Pool<WaitNode, 65536> nodes;
-  Pool<FdChunk, 4096> chunks;
-  ProcessSlot slots[1024];
+  Pool<Waiter, 8192, 128> waiters;
+  Pool<WaitNode, 65536, 1024> nodes;
+  Pool<FdChunk, 4096, 32> chunks;
+  ProcessSlot slots[kSlots];  // the first is there from the start
 };
 
 extern Family* family;
-// Of the whole mapping: the family, and behind it what files/ keeps there.
-extern const size_t shared_bytes;
 // With the lock held.
 [[nodiscard]] FamilyLevels family_levels() noexcept;
 extern base::Config config;
 extern const zps_engine* engine;
 
-// Maps an empty family whose only member is this process; nullptr if the kernel refuses.
-[[nodiscard]] Family* map_family() noexcept;
-// For a fork before there is a stack: the child's own family, a copy of this one in which it is alone, made by the parent under
-// the lock; adopted by the child, which finds it at the old family's address. nullptr / false if memory ran out.
-[[nodiscard]] Family* copy_family() noexcept;
-[[nodiscard]] bool adopt_family(Family* copy) noexcept;
-void unmap_family(Family* copy) noexcept;
+// Those slots that there are.
+[[nodiscard]] std::span<ProcessSlot> all_slots() noexcept;
 // After a member died with the lock, which is held: makes the stack (null before there is one), lists, counts and pools whole.
 void recover_family(netstack::Stack* stack) noexcept;
 // Writes the eventfds of `wake_bits`. Without the lock.

@@ -4,6 +4,8 @@
 // an object of that type (invariant 1). Cells that were never used are never touched and cost no RSS (2). An empty
 // pool is a nullptr, never an abort (3). If a process dies in the middle of a list operation, rebuild() makes a whole
 // free list from the `used` words alone (4). The family's lock is held around every call.
+//
+// Its first kEarly cells are there from the start, the others when the family's memory is whole (family_memory.h).
 #pragma once
 
 #include <atomic>
@@ -15,7 +17,10 @@
 
 namespace shim {
 
-template <class T, uint32_t kCapacity>
+// The rest of every pool's cells, and of the slots: true if they are there, or have come.
+[[nodiscard]] bool map_whole_family() noexcept;
+
+template <class T, uint32_t kCapacity, uint32_t kEarly>
 class Pool {
  public:
   // A new, default-constructed object, or nullptr when all cells are in use.
@@ -26,7 +31,7 @@ class Pool {
       index = free_ - 1;
       free_ = cells_[index].next_free;
     } else {
-      if (top_ == kCapacity) return nullptr;
+      if (top_ == kCapacity || (top_ >= kEarly && !map_whole_family())) return nullptr;
       index = top_++;
     }
     Cell& cell = cells_[index];
@@ -79,13 +84,9 @@ class Pool {
     }
   }
 
-  // Copies the part of `from` that was ever used; both pools have the same place in their families.
-  void copy_from(const Pool& from) noexcept {
-    top_ = from.top_;
-    free_ = from.free_;
-    in_use_ = from.in_use_;
-    __builtin_memcpy(static_cast<void*>(cells_), static_cast<const void*>(from.cells_), size_t{from.top_} * sizeof(Cell));
-  }
+  // How far from its beginning it is used, and how far it is there from the start.
+  [[nodiscard]] size_t used_bytes() const noexcept { return offsetof(Pool, cells_) + size_t{top_} * sizeof(Cell); }
+  [[nodiscard]] static constexpr size_t early_bytes() noexcept { return offsetof(Pool, cells_) + size_t{kEarly} * sizeof(Cell); }
 
  private:
   struct Cell {

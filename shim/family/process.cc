@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/family/family_memory.h"
 #include "shim/family/service.h"
 #include "shim/family/test_hook.h"
 #include "shim/files/fd_table.h"
@@ -31,7 +32,6 @@ constexpr uint64_t kFarewellNs = 100'000'000;  // and for the FINs of its peers,
 alignas(Guard) char fork_guard[sizeof(Guard)];
 ProcessSlot* child_slot = nullptr;
 uint64_t child_since_ns = 0;
-Family* child_family = nullptr;
 
 // What a process without a place in the family has as its table: always empty.
 ProcessSlot no_slot;
@@ -103,6 +103,7 @@ bool kernel_only() noexcept { return my_slot == &no_slot; }
 
 void before_fork(uint64_t flags) noexcept {
   if (shares_memory(flags) || kernel_only()) return;
+  if (base::cached_thread_id() == 0) base::know_thread_id(engine->thread()->thread_id);
   Guard* guard = new (fork_guard) Guard();
   // The child is another process: nobody may be the lock's favourite any more. The lock is left for that, so it may be allowed anew.
   while (guard->stack() != nullptr && guard->stack()->lock.favour_allowed()) {
@@ -111,12 +112,7 @@ void before_fork(uint64_t flags) noexcept {
     guard->take();
   }
   child_slot = nullptr;
-  child_family = nullptr;
-  if (guard->stack() == nullptr) {
-    child_family = copy_family();
-    if (child_family != nullptr) copy_files(child_family);
-    return;
-  }
+  if (guard->stack() == nullptr) return;
   child_slot = slot_acquire();
   if (child_slot != nullptr) child_since_ns = child_slot->since_ns;
   if (child_slot != nullptr && !slot_copy(my_slot, child_slot)) {
@@ -127,7 +123,6 @@ void before_fork(uint64_t flags) noexcept {
 
 void after_fork_parent(uint64_t flags, int64_t pid) noexcept {
   if (shares_memory(flags) || kernel_only()) return;
-  if (child_family != nullptr) unmap_family(child_family);
   if (child_slot != nullptr) {
     if (pid < 0) {
       slot_release(child_slot);
@@ -140,12 +135,13 @@ void after_fork_parent(uint64_t flags, int64_t pid) noexcept {
 
 void after_fork_child(uint64_t flags) noexcept {
   if (shares_memory(flags)) return;
-  base::forget_thread_id();
+  base::know_thread_id(engine->thread()->thread_id);
   forget_this_waiter();
   test_hook_forked();
   if (kernel_only()) return;
-  if (child_family != nullptr) {
-    if (!adopt_family(child_family)) become_kernel_only();
+  if (the_stack() == nullptr) {
+    become_first_member();
+    forget_sleepers();
     return;
   }
   if (child_slot == nullptr) {

@@ -30,7 +30,7 @@ bool known(Counted* file) noexcept {
 }
 
 bool is_process(const ProcessSlot* slot) noexcept {
-  return slot >= std::begin(family->slots) && slot < std::end(family->slots) && !is_free(*slot);
+  return slot >= &all_slots().front() && slot <= &all_slots().back() && !is_free(*slot);
 }
 
 void rebuild_pools() noexcept {
@@ -60,7 +60,7 @@ void forget_counts_and_lists() noexcept {
 
 void find_chunks() noexcept {
   uint32_t processes = 0;
-  for (ProcessSlot& slot : family->slots) {
+  for (ProcessSlot& slot : all_slots()) {
     if (is_free(slot)) continue;
     processes++;
     slot.chunks = 0;
@@ -82,7 +82,7 @@ void find_chunks() noexcept {
 }
 
 void count_entries() noexcept {
-  for (ProcessSlot& slot : family->slots) {
+  for (ProcessSlot& slot : all_slots()) {
     if (is_free(slot)) continue;
     for_each_entry(&slot, [&](int fd, Counted* file) {
       if (known(file)) {

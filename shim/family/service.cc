@@ -72,7 +72,7 @@ bool is_dead(const ProcessSlot& slot, uint64_t now) noexcept {
 // Of the process that owns a lock, which is dead only if its slot still is its own: on its way out it gives its byte back, and owns what it
 // needs without a tag.
 bool process_is_gone(uint32_t tag) noexcept {
-  if (tag > std::size(family->slots) || family->life_fd < 0) return false;
+  if (tag > all_slots().size() || family->life_fd < 0) return false;
   const ProcessSlot& slot = family->slots[tag - 1];
   if (slot.state.load(std::memory_order_acquire) != SlotState::live) return false;
   flock answer;
@@ -82,7 +82,7 @@ bool process_is_gone(uint32_t tag) noexcept {
 
 void reap(uint64_t now) noexcept {
   if (family->processes.load(std::memory_order_relaxed) < 2) return;
-  for (ProcessSlot& slot : family->slots) {
+  for (ProcessSlot& slot : all_slots()) {
     if (!is_dead(slot, now)) continue;
     Guard guard;
     if (!is_dead(slot, now)) continue;  // left in the meantime, and the slot may be somebody else's

@@ -39,7 +39,8 @@ FdChunk* chunk_for(ProcessSlot* slot, uint32_t index) noexcept {
 }
 
 ProcessSlot* slot_acquire() noexcept {
-  for (ProcessSlot& slot : family->slots) {
+  if (!map_whole_family()) return nullptr;
+  for (ProcessSlot& slot : all_slots()) {
     if (!is_free(slot)) continue;
     slot.pid = 0;
     slot.since_ns = base::monotonic_ns();

@@ -1,5 +1,6 @@
-// The size of what a family shares, and the copy that a child without a stack gets.
+// What a family's memory holds of files, for who maps it.
 #include "shim/files/file_pools.h"
+#include "shim/family/family_memory.h"
 #include "shim/files/epoll_file.h"
 
 namespace shim {
@@ -18,12 +19,15 @@ FamilyLevels family_levels() noexcept {
           files().items.in_use()};
 }
 
-void copy_files(Family* to) noexcept {
-  FilePools& copy = files_of(to);
-  copy.sockets.copy_from(files().sockets);
-  copy.epolls.copy_from(files().epolls);
-  copy.epolls.for_each([](EpollFile* set) { set->bare_waiters = 0; });  // the child has one thread
-  copy.items.copy_from(files().items);
+void extents_of_files(Family* of, bool mapped, Extent* out) noexcept {
+  FilePools& pools = files_of(of);
+  out[0] = extent_of(pools.sockets, mapped);
+  out[1] = extent_of(pools.epolls, mapped);
+  out[2] = extent_of(pools.items, mapped);
+}
+
+void forget_sleepers() noexcept {
+  files().epolls.for_each([](EpollFile* set) { set->bare_waiters = 0; });
 }
 
 }  // namespace shim

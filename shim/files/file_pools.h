@@ -1,4 +1,4 @@
-// Where open file descriptions and epoll items lie: fixed pools right behind the family, in the same mapping.
+// Where open file descriptions and epoll items lie: fixed pools right behind the family.
 #pragma once
 
 #include "shim/family/family.h"
@@ -8,16 +8,16 @@
 namespace shim {
 
 struct FilePools {
-  Pool<Socket, 131072> sockets;
-  Pool<EpollFile, 8192> epolls;
-  Pool<EpollItem, 262144> items;
+  Pool<Socket, 131072, 1024> sockets;
+  Pool<EpollFile, 8192, 128> epolls;
+  Pool<EpollItem, 262144, 2048> items;
 };
 
 // Those of a family, and of this process's.
 [[nodiscard]] inline FilePools& files_of(Family* of) noexcept { return *reinterpret_cast<FilePools*>(of + 1); }
 [[nodiscard]] inline FilePools& files() noexcept { return files_of(family); }
 
-// For a fork before there is a stack: fills the pools of the child's family with what this process's hold.
-void copy_files(Family* to) noexcept;
+// In the child of a fork before there is a stack: nobody else waits on what it has got.
+void forget_sleepers() noexcept;
 
 }  // namespace shim

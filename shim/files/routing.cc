@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/family/family_memory.h"
 #include "shim/family/processors.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
@@ -88,6 +89,7 @@ bool refused = false;  // a stack could not be made and the kernel serves instea
 
 // What a family needs beside its stack; nullptr, or why it cannot be had.
 const char* prepare_family() noexcept {
+  if (!share_family()) return "no address space for what the family shares: raise ulimit -v";
   family->kick_fd = hidden_eventfd(1);
   if (family->kick_fd < 0) return "no descriptors left: raise RLIMIT_NOFILE (ulimit -Hn)";
   if (!service_prepare()) return "no memory file for the service: memfd_create failed";

@@ -42,6 +42,9 @@ CASES = [
     ("64 files given, no right to more", [*LIMITED, "prlimit", "--nofile=64"], SERVE),
     ("files and user", [], ["nofile=1024", "setuid", *SERVE]),
     ("user and files", [], ["setuid", "nofile=256", *SERVE]),
+    ("200 MB of address space, after listen", [], ["listen", "as=200", "map=1", "serve"]),
+    ("100 MB of address space without a socket", [], ["as=100", "map=80"]),
+    ("a fork that allows no more", [], ["allow-fork", "child"]),
     ("sched_setaffinity is an error", [], ["no-affinity=1", *SERVE]),
     ("sched_setaffinity is death", [], ["no-affinity", *SERVE]),
 ]

@@ -197,7 +197,7 @@ TAKEN_AWAY = [
     ("no CAP_NET_ADMIN", ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"], {}),
     ("no CAP_NET_RAW", ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"], {}),
     ("no page 0 for a plain user", NOBODY, {}),
-    ("no address space", ["prlimit", "--as=120000000"], {}),
+    ("no address space", ["prlimit", "--as=60000000"], {}),
     ("a bad address", [], {"ZPS_IP": "300.1.2.3/24"}),
     ("a bad prefix", [], {"ZPS_IP": "198.18.0.2/40"}),
     ("an unknown wire", [], {"ZPS_WIRE": "carrier-pigeon"}),

@@ -50,17 +50,38 @@ CloneFrame* take_frame() noexcept {
 
 void give_back(CloneFrame* frame, uint32_t readers = 1) noexcept { __atomic_sub_fetch(&frame->used, readers, __ATOMIC_RELEASE); }
 
-uint64_t flags_of(const zps_call* call) noexcept {
+struct Request {
+  uint64_t flags;
+  uint64_t parent_id_at, child_id_at;
+
+  // The kernel writes the child's id there before the child runs: for all who share the parent's memory, or in the child.
+  [[nodiscard]] uint64_t id_at() const noexcept {
+    if (flags & CLONE_CHILD_SETTID) return child_id_at;
+    return (flags & CLONE_PARENT_SETTID) && (flags & CLONE_VM) ? parent_id_at : 0;
+  }
+};
+
+Request request_of(const zps_call* call) noexcept {
   switch (call->nr) {
-    case SYS_fork: return SIGCHLD;
-    case SYS_vfork: return CLONE_VM | CLONE_VFORK | SIGCHLD;
-    case SYS_clone: return static_cast<uint64_t>(call->arg[0]);
+    case SYS_fork: return {SIGCHLD, 0, 0};
+    case SYS_vfork: return {CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0};
+    case SYS_clone: return {static_cast<uint64_t>(call->arg[0]), static_cast<uint64_t>(call->arg[2]), static_cast<uint64_t>(call->arg[3])};
     default: break;
   }
-  // clone3: the first two words of its arguments are the flags and a pointer; exit_signal is the fifth.
+  // clone3, struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal.
   uint64_t words[5] = {};
   (void)copy_in(words, static_cast<uint64_t>(call->arg[0]), sizeof words);
-  return words[0] | words[4];
+  return {words[0] | words[4], words[3], words[2]};
+}
+
+// Libcs have the id written where they keep it. A place that cannot be read is none, and is found out while signals are not blocked.
+uint64_t readable(uint64_t id_at) noexcept {
+  uint32_t id = 0;
+  return id_at != 0 && copy_in(&id, id_at, sizeof id) ? id_at : 0;
+}
+uint32_t id_of_child(const CloneFrame& frame) noexcept {
+  uint32_t id = 0;
+  return frame.id_at != 0 && copy_in(&id, frame.id_at, sizeof id) ? id : 0;
 }
 
 [[nodiscard]] bool has_two_readers(uint64_t flags) noexcept { return (flags & CLONE_VM) && !(flags & CLONE_VFORK); }
@@ -84,7 +105,8 @@ extern "C" {
 using zpoline::CloneFrame;
 
 CloneFrame* zps_before_clone(zps_call* call) noexcept {
-  const uint64_t flags = zpoline::flags_of(call);  // may fault: before all signals are blocked
+  const zpoline::Request request = zpoline::request_of(call);  // may fault, as the next: before all signals are blocked
+  const uint64_t id_at = zpoline::readable(request.id_at());
   const uint64_t all = ~uint64_t{0};
   uint64_t mask = 0;
   (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), base::as_arg(&mask), sizeof all);
@@ -93,8 +115,9 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   frame->return_address = call->return_address;
   frame->nr = call->nr;
   frame->stack = frame->child_stack = 0;
-  frame->same_stack = zpoline::has_two_readers(flags) ? 0 : ~uint64_t{0};
-  frame->flags = flags;
+  frame->same_stack = zpoline::has_two_readers(request.flags) ? 0 : ~uint64_t{0};
+  frame->flags = request.flags;
+  frame->id_at = id_at;
   zpoline::ThreadState& thread = zpoline::this_thread();
   frame->vfork_child = thread.words.vfork_child;
   frame->hidden_mask = thread.hidden_mask;
@@ -153,6 +176,7 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
     thread.hidden_mask = frame->hidden_mask;
     thread.held = 0;  // no signal waits for who has just begun
     thread.of_program = 1;
+    if (!zpoline::shares_words(flags)) thread.words.thread_id = zpoline::id_of_child(*frame);
     zpoline::arm_thread();  // guests' calls are the kernel's
   }
   if (zpoline::shares_words(flags) && !by_guest) {

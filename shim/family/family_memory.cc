@@ -1,0 +1,165 @@
+// Maps the pieces of a family, completes them, and exchanges them for shared memory.
+#include "shim/family/family_memory.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <new>
+
+#include "base/check.h"
+#include "base/syscall.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr uintptr_t kPage = 4096;
+constexpr uintptr_t kPlace = 0x2000'0000'0000;       // with as much chance in it as the stack's address has
+constexpr uintptr_t kChance = 0xff'ffff'f000;
+constexpr int kOwnExtents = 5;
+constexpr int kExtents = kOwnExtents + kFileExtents;
+
+struct Piece {
+  uintptr_t begin, end;
+};
+
+uintptr_t page_of(uintptr_t address) noexcept { return address & ~(kPage - 1); }
+bool is_error(long result) noexcept { return result < 0 && result > -4096; }
+
+bool map(Piece piece, int flags) noexcept {
+  const long begin = static_cast<long>(piece.begin);
+  const long at = kernel_call(SYS_mmap, begin, static_cast<long>(piece.end - piece.begin), PROT_READ | PROT_WRITE,
+                              MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE | flags, -1, 0);
+  return at == begin;
+}
+
+void unmap(Piece piece) noexcept { (void)kernel_call(SYS_munmap, static_cast<long>(piece.begin), static_cast<long>(piece.end - piece.begin)); }
+
+// In ascending order. `used` is read only if the memory is there.
+void list_extents(Family* of, bool mapped, Extent (&out)[kExtents]) noexcept {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(of);
+  const size_t head = reinterpret_cast<uintptr_t>(&of->waiters) - begin;
+  out[0] = {begin, head, head};
+  out[1] = extent_of(of->waiters, mapped);
+  out[2] = extent_of(of->nodes, mapped);
+  out[3] = extent_of(of->chunks, mapped);
+  out[4] = {reinterpret_cast<uintptr_t>(of->slots), sizeof(ProcessSlot), sizeof(ProcessSlot)};
+  extents_of_files(of, mapped, out + kOwnExtents);
+}
+
+// The pages that are there from the start; how many pieces they make.
+int list_early_pieces(Family* of, Piece (&out)[kExtents]) noexcept {
+  Extent extents[kExtents];
+  list_extents(of, false, extents);
+  int count = 0;
+  for (const Extent& extent : extents) {
+    const Piece piece{page_of(extent.begin), page_of(extent.begin + extent.early + kPage - 1)};
+    if (count > 0 && piece.begin <= out[count - 1].end) {
+      out[count - 1].end = piece.end;
+    } else {
+      out[count++] = piece;
+    }
+  }
+  return count;
+}
+
+Piece whole_piece(Family* of) noexcept {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(of);
+  return {begin, page_of(begin + shared_bytes + kPage - 1)};
+}
+
+// All of them or none.
+bool map_pieces(const Piece* pieces, int count, int flags) noexcept {
+  for (int i = 0; i < count; i++) {
+    if (map(pieces[i], flags)) continue;
+    while (i-- > 0) unmap(pieces[i]);
+    return false;
+  }
+  return true;
+}
+
+Family* map_early() noexcept {
+  const char here = 0;
+  auto* fresh = reinterpret_cast<Family*>(kPlace + (reinterpret_cast<uintptr_t>(&here) & kChance));
+  Piece pieces[kExtents];
+  const int count = list_early_pieces(fresh, pieces);
+  return map_pieces(pieces, count, MAP_PRIVATE) ? fresh : nullptr;
+}
+
+Family* map_anywhere() noexcept {
+  const long at = kernel_call(SYS_mmap, 0, static_cast<long>(shared_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (is_error(at)) return nullptr;
+  auto* fresh = reinterpret_cast<Family*>(at);
+  fresh->whole = true;
+  return fresh;
+}
+
+// Copies what lies in `piece` and was ever written to.
+void copy_used(Piece piece, uintptr_t to, const Extent (&extents)[kExtents]) noexcept {
+  for (const Extent& extent : extents) {
+    if (extent.begin < piece.begin || extent.begin >= piece.end) continue;
+    memcpy(reinterpret_cast<void*>(to + (extent.begin - piece.begin)), reinterpret_cast<const void*>(extent.begin), extent.used);
+  }
+}
+
+}  // namespace
+
+bool map_family() noexcept {
+  family = map_early();
+  if (family == nullptr) family = map_anywhere();
+  if (family == nullptr) return false;
+  become_first_member();
+  return true;
+}
+
+void become_first_member() noexcept {
+  new (&family->lock) base::BiasedLock();
+  family->waiters.for_each([](Waiter* waiter) { free_waiter(waiter); });
+  family->life_fd = -1;
+  family->processes.store(1, std::memory_order_relaxed);
+  family->slots[0].state.store(SlotState::live, std::memory_order_relaxed);
+}
+
+bool map_whole_family() noexcept {
+  if (family->whole) return true;
+  if (family->processes.load(std::memory_order_relaxed) != 1) return false;
+  Piece early[kExtents], gaps[kExtents];
+  const int count = list_early_pieces(family, early);
+  const uintptr_t end = whole_piece(family).end;
+  int gap_count = 0;
+  for (int i = 0; i < count; i++) {
+    const Piece gap{early[i].end, i + 1 < count ? early[i + 1].begin : end};
+    if (gap.begin < gap.end) gaps[gap_count++] = gap;
+  }
+  family->whole = map_pieces(gaps, gap_count, the_stack() != nullptr ? MAP_SHARED : MAP_PRIVATE);
+  return family->whole;
+}
+
+bool share_family() noexcept {
+  Piece pieces[kExtents] = {whole_piece(family)};
+  const int count = family->whole ? 1 : list_early_pieces(family, pieces);
+  Extent extents[kExtents];
+  list_extents(family, true, extents);
+  uintptr_t fresh[kExtents];
+  for (int i = 0; i < count; i++) {
+    const size_t bytes = pieces[i].end - pieces[i].begin;
+    const long at = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (is_error(at)) {
+      while (i-- > 0) unmap({fresh[i], fresh[i] + (pieces[i].end - pieces[i].begin)});
+      return false;
+    }
+    fresh[i] = static_cast<uintptr_t>(at);
+  }
+  for (int i = 0; i < count; i++) {
+    const long bytes = static_cast<long>(pieces[i].end - pieces[i].begin);
+    copy_used(pieces[i], fresh[i], extents);
+    const long moved = kernel_call(SYS_mremap, static_cast<long>(fresh[i]), bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<long>(pieces[i].begin));
+    CHECK(moved == static_cast<long>(pieces[i].begin));
+  }
+  family->slots[0].pid = static_cast<int32_t>(kernel_call(SYS_getpid));
+  return true;
+}
+
+}  // namespace shim

@@ -8,7 +8,7 @@
 #  - the interrupt service (one member of EAL) is left out, interrupts.cc stands in for it;
 #  - memif and tap get lists of their own (in the folders of their wires);
 #  - eal_common_options.c keeps a 4 KiB thread-local buffer for directories of plugins. Static TLS of a dlmopen'ed object is
-#    scarce and we have no plugins: the section's size field is written down to 64 bytes. For the same reason the member
+#    scarce and we have no plugins: the section's size field is written down to 8 bytes. For the same reason the member
 #    with rte_strerror() and its buffer is left out, tls.cc has both of its names;
 #  - rte_log goes through --wrap, since a renamed reference in the defining archive would rename the definition too.
 set -eu
@@ -30,7 +30,7 @@ options=eal_common_eal_common_options.c.o
 ar x eal.a $options
 headers=$(readelf -hW $options | awk '/Start of section headers/{print $5}')
 index=$(readelf -SW $options | sed -n 's/^ *\[ *\([0-9]*\)\] \.tbss .*/\1/p')
-printf '\100\0\0\0\0\0\0\0' | dd of=$options bs=1 seek=$((headers + index * 64 + 32)) conv=notrunc status=none
+printf '\010\0\0\0\0\0\0\0' | dd of=$options bs=1 seek=$((headers + index * 64 + 32)) conv=notrunc status=none
 ar r eal.a $options 2>/dev/null
 
 # The interrupt handles of memif are made at any time and by any member of the family: from the shared arena, like memif's own memory.

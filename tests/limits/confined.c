@@ -3,6 +3,7 @@
 // Each word of the command line is a step (kSteps), some with a number behind '='. A step that fails says why and ends the program with status 1.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -99,6 +100,17 @@ static void close_all(long number) {
   (void)number;
   require(close_range(3, ~0u, 0) == 0, "close_range");
 }
+// A library with so many bytes of thread-local variables that have to be where the program's are.
+static void load_late(long number) {
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 64);
+  require(length > 0, "readlink");
+  path[length] = '\0';
+  snprintf(strrchr(path, '/'), 64, "/liblimits_late_tls_%ld.so", number);
+  if (dlopen(path, RTLD_NOW) != NULL) return;
+  fprintf(stderr, "confined: %s\n", dlerror());
+  exit(1);
+}
 static void lock_memory(long number) {
   (void)number;
   require(mlockall(MCL_CURRENT | MCL_FUTURE) == 0, "mlockall");
@@ -189,7 +201,7 @@ static const struct {
     {"setuid", set_user},          {"setreuid", set_real_and_effective}, {"setresuid", set_all_three}, {"seteuid", set_effective},
     {"capset", drop_capabilities}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
     {"map", map},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
-    {"tls", touch_thread_locals},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
+    {"tls", touch_thread_locals}, {"late-tls", load_late},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
     {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program}, {"listen", begin_listening},
     {"serve", serve},
 };

@@ -10,6 +10,7 @@ import argparse
 import pathlib
 import re
 import socket
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
@@ -42,6 +43,8 @@ CASES = [
     ("64 files given, no right to more", [*LIMITED, "prlimit", "--nofile=64"], SERVE),
     ("files and user", [], ["nofile=1024", "setuid", *SERVE]),
     ("user and files", [], ["setuid", "nofile=256", *SERVE]),
+    ("a megabyte of thread-local variables", [], ["tls", *SERVE]),
+    ("a library with 1280 bytes of static TLS", [], ["late-tls=1280", *SERVE]),
     ("200 MB of address space, after listen", [], ["listen", "as=200", "map=1", "serve"]),
     ("100 MB of address space without a socket", [], ["as=100", "map=80"]),
     ("a fork that allows no more", [], ["allow-fork", "child"]),
@@ -50,10 +53,18 @@ CASES = [
 ]
 
 
-def serve_one(bed, process, name):
+def is_root_in(pid):
+    """Whether any thread of it has an id of root's, or a capability."""
+    status = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/status")]
+    return any(re.search(r"^Uid:.*\b0\b", text, re.MULTILINE) or not re.search(r"^CapPrm:\s+0+$", text, re.MULTILINE) for text in status)
+
+
+def serve_one(bed, process, name, gives_up_root):
     beds.wait_until(lambda: "ready" in bed.output(name) or process.poll() is not None, 20, "the server's start")
     if "ready" not in bed.output(name):
         return f"ended with {process.poll()}"
+    if gives_up_root and not any("child" in word for word in process.args):
+        beds.wait_until(lambda: not is_root_in(process.pid), 10, "every thread to be another user's")
     bed.peer_space.enter()
     with socket.create_connection((bed.sut_address, PORT), 10) as client:
         client.settimeout(10)
@@ -69,9 +80,13 @@ def run_case(bed, case):
     environment = bed.sut_environment()
     # What stands in front is not prefixed: it would need rights of its own.
     preload = [f"LD_PRELOAD={environment.pop('LD_PRELOAD')}"] if bed.hooked else []
-    process = bed.spawn_sut([*front, "env", *preload, bed.build / "limits_confined", *steps], name=stream, environment=environment)
-    problem = serve_one(bed, process, stream) if "serve" in steps else None
-    code = process.wait(20)
+    program = bed.build / ("limits_confined_tls" if "tls" in steps else "limits_confined")
+    process = bed.spawn_sut([*front, "env", *preload, program, *steps], name=stream, environment=environment)
+    try:
+        problem = serve_one(bed, process, stream, "setuid" in steps) if "serve" in steps else None
+        code = process.wait(20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{name}: {error}: {bed.output(stream).strip()}"
     if problem is None and code != 0:
         problem = f"exit status {code}"
     return f"{name}: {problem}: {bed.output(stream).strip()}" if problem else None

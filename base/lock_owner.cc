@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 
+#include "base/permitted.h"
 #include "base/robust_lock.h"
 #include "base/syscall.h"
 
@@ -21,6 +22,7 @@ uint32_t tag_of(uint64_t owner) noexcept { return static_cast<uint32_t>(owner >>
 
 // The beginning of a file as a string; `path` may lie in `text`.
 bool read_file(const char* path, char (&text)[kFileBytes]) noexcept {
+  if (!may_call(SYS_openat) || !may_call(SYS_read) || !may_call(SYS_close)) return false;
   const long file = kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC);
   if (file < 0) return false;
   const long bytes = kernel_call(SYS_read, file, as_arg(text), sizeof text - 1);
@@ -50,10 +52,11 @@ bool is_frozen(uint32_t tid) noexcept {
 void set_process_check(IsProcessGone check) noexcept { process_check = check; }
 
 bool owner_is_gone(uint64_t owner) noexcept {
+  if (!may_call(SYS_futex)) return false;
   uint32_t probe = static_cast<uint32_t>(owner);
   if (kernel_call(SYS_futex, as_arg(&probe), FUTEX_TRYLOCK_PI, 0, 0) == -ESRCH) return true;
   const uint32_t tag = tag_of(owner);
-  return tag != 0 && tag != process_tag() && process_check != nullptr && process_check(tag);
+  return tag != 0 && tag != process_tag() && process_check != nullptr && may_call(SYS_fcntl) && process_check(tag);
 }
 
 OwnerState state_of_owner(uint64_t owner) noexcept {

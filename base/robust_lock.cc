@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/lock_owner.h"
 #include "base/log.h"
+#include "base/permitted.h"
 #include "base/stopped_owner.h"
 #include "base/syscall.h"
 
@@ -47,7 +48,7 @@ void set_process_tag(uint32_t tag) noexcept {
 bool RobustLock::compete(uint64_t word) noexcept {
   for (int i = 0; i < kSpins + kYields; i++) {
     if (word_.load(std::memory_order_relaxed) == 0 && try_lock_as(word)) return true;
-    if (i < kSpins) {
+    if (i < kSpins || !may_call(SYS_sched_yield)) {
       __builtin_ia32_pause();
     } else {
       (void)kernel_call(SYS_sched_yield);
@@ -68,7 +69,7 @@ RobustLock::Taken RobustLock::lock_slowly() noexcept {
         if (word_.compare_exchange_strong(word, me | kSleepers, std::memory_order_acquire)) return Taken::owner_died;
         continue;
       }
-      look(owner_of(word), nap_ns, &watch);
+      look(owner_of(word), may_call(SYS_futex) ? nap_ns : 0, &watch);
       if ((word & kSleepers) == 0 && !word_.compare_exchange_strong(word, word | kSleepers, std::memory_order_relaxed)) continue;
       sleep(word | kSleepers, nap_ns);
     }
@@ -78,13 +79,14 @@ RobustLock::Taken RobustLock::lock_slowly() noexcept {
 
 // The low half of the word is what the kernel compares.
 void RobustLock::sleep(uint64_t word, uint64_t ns) noexcept {
+  if (!may_call(SYS_futex)) return;  // who may not sleep competes all the time
   const timespec time{0, static_cast<long>(ns)};
   (void)kernel_call(SYS_futex, as_arg(&word_), FUTEX_WAIT, static_cast<long>(static_cast<uint32_t>(word)), as_arg(&time));
 }
 
 void RobustLock::after_unlock(uint64_t old) noexcept {
-  if ((old & kSleepers) != 0) (void)kernel_call(SYS_futex, as_arg(&word_), FUTEX_WAKE, 1);
-  if ((old & kStopAgain) != 0) (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), thread_id(), SIGSTOP);
+  if ((old & kSleepers) != 0 && may_call(SYS_futex)) (void)kernel_call(SYS_futex, as_arg(&word_), FUTEX_WAKE, 1);
+  if ((old & kStopAgain) != 0 && may_call(SYS_tgkill)) (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), thread_id(), SIGSTOP);
 }
 
 // ---------------------------------------------------------------- an owner that does not come out
@@ -106,7 +108,7 @@ void RobustLock::look(uint64_t owner, uint64_t since_last_ns, Watch* watch) noex
     log(LogLevel::warn, "thread %u is stopped or frozen inside the stack: the other processes wait", thread_of(owner));
   }
   const uint64_t patience_ns = uint64_t{patience_ms()} * 1'000'000;
-  if (patience_ns == 0 || before_ns >= patience_ns || watch->waited_ns < patience_ns) return;
+  if (patience_ns == 0 || !may_call(SYS_kill) || before_ns >= patience_ns || watch->waited_ns < patience_ns) return;
   log(LogLevel::warn, "thread %u has been stopped or frozen inside the stack for %u ms: its process is killed", thread_of(owner),
       patience_ms());
   (void)kernel_call(SYS_kill, thread_of(owner), SIGKILL);
@@ -126,6 +128,7 @@ bool RobustLock::help(uint64_t owner, OwnerState state) noexcept {
 }
 
 bool RobustLock::continue_it(uint64_t owner) noexcept {
+  if (!may_call(SYS_kill)) return false;
   uint64_t word = word_.load(std::memory_order_relaxed);
   while (owner_of(word) == owner && !word_.compare_exchange_weak(word, word | kStopAgain, std::memory_order_relaxed)) {
   }

@@ -2,11 +2,13 @@
 #include "base/stopped_owner.h"
 
 #include <csignal>
+#include <initializer_list>
 #include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/permitted.h"
 #include "base/syscall.h"
 
 namespace base {
@@ -61,6 +63,9 @@ int trace(void* argument) noexcept {
 }  // namespace
 
 bool run_until_it_leaves(uint32_t tid, std::atomic<uint64_t>* word, uint64_t mark) noexcept {
+  for (const long call : {SYS_clone, SYS_ptrace, SYS_wait4, SYS_rt_sigprocmask, SYS_nanosleep}) {
+    if (!may_call(call)) return false;
+  }
   alignas(16) char stack[kStackBytes];
   Errand errand{static_cast<long>(tid), word, mark, false, false};
   // A handler of the program's must not run in the tracer.

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/own_thread.h"
+#include "base/permitted.h"
 #include "base/stopped_owner.h"
 #include "base/user_copy.h"
 #include "shim/family/family.h"
@@ -80,6 +81,7 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   engine = with;
+  base::set_deadly_calls(engine->deadly_calls);
   (void)mallopt(M_ARENA_MAX, 1);  // threads of ours allocate when a wire is opened: each would reserve 64 MB of address space
   if (!base::note_thread_locals(engine->thread())) {
     base::log(base::LogLevel::error, "thread-local variables of libzpstack-core.so have no fixed place: it cannot make threads");

@@ -64,6 +64,8 @@ struct zps_engine {
   int64_t (*sleep)(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f);
   /* Prints the engine's part of the ledger (sites, calls passed) to fd. */
   void (*print_ledger)(int fd);
+  /* A bit per number: calls that a filter the program has installed would answer with death (seccomp_filter.h); only of those that hooks add. */
+  const volatile uint64_t *deadly_calls;
 };
 
 struct zps_hook {

@@ -25,6 +25,7 @@
 #include "zpoline/sites/page_zero.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/life/seccomp_filter.h"
 #include "zpoline/life/signals.h"
 #include "zpoline/life/symbol_calls.h"
 #include "zpoline/life/symbols.h"
@@ -82,7 +83,7 @@ int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int
   return sleep_unmasked(nr, a, b, c, d, e, f);
 }
 
-zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline", nullptr, thread_words, engine_sleep, print_ledger};
+zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline", nullptr, thread_words, engine_sleep, print_ledger, deadly_calls};
 
 base::Result<bool> find_own_path() noexcept {
   Dl_info info;

@@ -2,13 +2,17 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
 
+#include "base/permitted.h"
 #include "base/robust_lock.h"
 
 using base::RobustLock;
@@ -164,6 +168,34 @@ TEST_F(RobustLockTest, WaitersBehindOneDeadOwnerExclude) {
     ASSERT_EQ(1, deaths) << "round " << round;
     ASSERT_EQ(0, together) << "round " << round;
   }
+}
+
+// A member that its program has shut in: it may do nothing but end. The owner stays inside for longer than any of the waiter's patience.
+TEST_F(RobustLockTest, WaitsWithoutTheCallsThatAFilterKillsFor) {
+  static uint64_t deadly[8];
+  for (const int call : {SYS_sched_yield, SYS_futex, SYS_openat, SYS_clone, SYS_ptrace, SYS_kill, SYS_wait4, SYS_tgkill, SYS_fcntl}) {
+    deadly[call / 64] |= uint64_t{1} << call % 64;
+  }
+  EXPECT_EQ(RobustLock::Taken::clean, shared_->lock.lock());
+  const pid_t waiter = child([&] {
+    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
+                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)};
+    const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
+    (void)base::thread_id();
+    base::set_deadly_calls(deadly);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(1);
+    shared_->stage = 1;
+    const bool clean = shared_->lock.lock() == RobustLock::Taken::clean;
+    shared_->stage = 2;
+    shared_->lock.unlock();
+    _exit(clean ? 0 : 2);
+  });
+  await_stage(1);
+  const timespec longer_than_help{0, 20'000'000};
+  (void)nanosleep(&longer_than_help, nullptr);
+  ASSERT_EQ(shared_->stage.load(), 1);
+  shared_->lock.unlock();
+  EXPECT_EQ(wait_for(waiter), 0);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "zpoline/life/made_code.h"
 #include "zpoline/life/masks.h"
 #include "zpoline/life/own_stack.h"
+#include "zpoline/life/seccomp_filter.h"
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/signals.h"
@@ -98,6 +99,8 @@ int64_t on_prctl(zps_call* call) noexcept {
   if (call->arg[0] == kSetDispatch && is_dispatching()) return -EINVAL;
   const bool seccomp = call->arg[0] == kSetSeccomp && (call->arg[1] == kStrict || call->arg[2] != 0);  // not a mere question
   if (call->arg[0] == kSetDispatch && call->arg[1] != 0) stop_arming();
+  if (seccomp && call->arg[1] == kStrict) judge_strict_mode();
+  if (seccomp && call->arg[1] != kStrict) judge_filter(static_cast<uint64_t>(call->arg[2]));
   if (seccomp) before_seccomp();
   return ZPS_PASS;
 }
@@ -105,7 +108,10 @@ int64_t on_prctl(zps_call* call) noexcept {
 int64_t on_seccomp(zps_call* call) noexcept {
   constexpr int64_t kSetStrict = 0;
   constexpr int64_t kSetFilter = 1;
-  if (call->arg[0] == kSetStrict || (call->arg[0] == kSetFilter && call->arg[2] != 0)) before_seccomp();
+  const bool filter = call->arg[0] == kSetFilter && call->arg[2] != 0;
+  if (call->arg[0] == kSetStrict) judge_strict_mode();
+  if (filter) judge_filter(static_cast<uint64_t>(call->arg[2]));
+  if (filter || call->arg[0] == kSetStrict) before_seccomp();
   return ZPS_PASS;
 }
 

@@ -10,6 +10,11 @@
 
 namespace zpoline {
 
+// All of a siginfo_t that the kernel keeps (kernel_siginfo_t); the rest is zero. Static TLS is scarce.
+struct HeldInfo {
+  alignas(8) uint8_t bytes[48];
+};
+
 // This thread's words. Static TLS, so that assembly finds them with one load and threads of any libc flavour that came
 // through clone(CLONE_SETTLS) of this libc have them zeroed. A child that shares its parent's TLS (vfork) shares them.
 struct ThreadState {
@@ -22,7 +27,7 @@ struct ThreadState {
   uint64_t own_stack_low;    // its mapping
   uint64_t hidden_mask;       // signals that the program believes blocked and that are not (masks.cc)
   uint64_t held;              // of kHeldSignals (masks.h) those that came meanwhile, or inside a hook
-  siginfo_t held_info[6];     // theirs
+  HeldInfo held_info[6];      // theirs
   uint32_t of_program;        // a thread that the program made: not one of the hook's
   uint32_t armed;             // the generation of the free range that this thread is armed with (trap.cc)
 };

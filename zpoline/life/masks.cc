@@ -75,7 +75,9 @@ void send_held(ThreadState& thread, uint64_t due) noexcept {
     const uint64_t bit = signal_bit(kHeldSignals[i]);
     if (!(due & bit)) continue;
     thread.held &= ~bit;
-    send_again(kHeldSignals[i], &thread.held_info[i]);
+    siginfo_t info{};
+    __builtin_memcpy(&info, &thread.held_info[i], sizeof thread.held_info[i]);
+    send_again(kHeldSignals[i], &info);
   }
 }
 
@@ -110,7 +112,7 @@ void send_again(int number, const siginfo_t* info) noexcept {
 void hold(ThreadState& thread, int number, const siginfo_t* info) noexcept {
   if (thread.held & signal_bit(number)) return;  // as the kernel: the first story counts
   for (size_t i = 0; i < std::size(kHeldSignals); i++) {
-    if (kHeldSignals[i] == number) thread.held_info[i] = *info;
+    if (kHeldSignals[i] == number) __builtin_memcpy(&thread.held_info[i], info, sizeof thread.held_info[i]);
   }
   thread.held |= signal_bit(number);
 }

@@ -109,6 +109,7 @@ class TcpStream : public Pollable {
   [[nodiscard]] virtual long shutdown(int how) noexcept = 0;
   // What connect(2) to no address does: ends whatever there is, an established connection by a reset. ECONNRESET is pending if there was any.
   virtual void disconnect() noexcept = 0;
+  virtual void set_error(int error) noexcept = 0;
   // The pending error as a positive errno, cleared by the call (SO_ERROR); 0 if none.
   [[nodiscard]] virtual int take_error() noexcept = 0;
 

@@ -49,6 +49,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return static_cast<size_t>(written_ - acknowledged_); }
   [[nodiscard]] long shutdown(int how) noexcept override;
   void disconnect() noexcept override;
+  void set_error(int error) noexcept override { error_ = error; }
   [[nodiscard]] int take_error() noexcept override;
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
   [[nodiscard]] long get_option(TcpOption option, int* value) const noexcept override;

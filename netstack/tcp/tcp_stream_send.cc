@@ -53,11 +53,11 @@ void LwipStream::mark_dirty() noexcept {
 
 long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   if (error_ != 0) return -take_error();
-  if (write_closed_ || phase_ == Phase::fresh || phase_ == Phase::closed || pcb_ == nullptr) return -EPIPE;
-  if (phase_ == Phase::connecting) {
+  if (phase_ == Phase::connecting) {  // sk_stream_wait_connect() comes first, whatever is shut
     no_space_ = true;
     return -EAGAIN;
   }
+  if (write_closed_ || phase_ == Phase::fresh || phase_ == Phase::closed || pcb_ == nullptr) return -EPIPE;
   const bool was_empty = written_ == acknowledged_;
   const uint64_t now_ns = was_empty ? tcp_.timers.fresh_now_ns() : tcp_.now_ns();
   if (now_ns - received_ns_ < kDelayedAckNs) interactive_ = true;

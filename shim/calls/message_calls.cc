@@ -96,8 +96,8 @@ long so_far(unsigned done, long error) noexcept { return done > 0 ? static_cast<
 // recvmmsg() tells of an error before it takes any message, and leaves the one behind the messages it has for the next call.
 long error_first(int fd) noexcept {
   Guard guard;
-  const Socket* socket = socket_at(fd);
-  return socket != nullptr && socket->state == SocketState::stream ? -socket->stream->take_error() : 0;
+  Socket* socket = socket_at(fd);
+  return socket != nullptr ? -socket->take_error() : 0;
 }
 
 bool only_error_is_left(int fd) noexcept {

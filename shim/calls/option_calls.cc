@@ -267,7 +267,7 @@ uint16_t local_port(const Socket& socket) noexcept {
 long answer_for(int fd, const OptionRow& row, Socket* socket, long room, Answer* answer) noexcept {
   int value = 0;
   switch (row.kind) {
-    case OptionKind::error: answer->put(socket->stream != nullptr ? socket->stream->take_error() : std::exchange(socket->error, 0)); return 0;
+    case OptionKind::error: answer->put(socket->take_error()); return 0;
     case OptionKind::listening: answer->put(socket->state == SocketState::listening ? 1 : 0); return 0;
     case OptionKind::peek_offset: answer->put(socket->peek_offset); return 0;
     case OptionKind::info: put_info(fd, row, *socket, answer); return 0;

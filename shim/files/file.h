@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "netstack/stack.h"
 #include "shim/family/slots.h"
@@ -77,7 +78,7 @@ class Socket final : public File {
   bool dual = false;         // the kernel listens too
   uint8_t shut = 0;          // sk_shutdown, of before there is a connection: bits 1 and 2 as SHUT_RD + 1 and SHUT_WR + 1
   uint16_t old_port_be = 0;  // of the attempt or connection that is over: in the name until there is another one
-  int error = 0;             // sk_err of a listener: what had ended an attempt before
+  int error = 0;             // sk_err while there is no stream: what had ended an attempt before listen()
   netstack::TcpStream* stream = nullptr;
   netstack::TcpListener* listener = nullptr;
   ProcessSlot* mover = nullptr;   // whose splice() has claimed the readable bytes
@@ -92,6 +93,8 @@ class Socket final : public File {
   int32_t mover_pid = 0;
   bool turned_away = false;         // somebody found the readable bytes claimed
 
+  // The pending error (sk_err), which is told once; 0 if there is none.
+  [[nodiscard]] int take_error() noexcept { return stream != nullptr ? stream->take_error() : std::exchange(error, 0); }
   // A connection of the stack, or an attempt that has not been given up.
   [[nodiscard]] bool has_connection() const noexcept { return state == SocketState::stream && ss_state != SsState::unconnected; }
   // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.

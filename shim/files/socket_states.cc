@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "base/syscall.h"
+#include "shim/family/family.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
 
@@ -15,6 +16,17 @@ namespace {
 
 using base::as_arg;
 using base::kernel_call;
+
+// The placeholder cannot have an error: a stream without a connection has it for the socket.
+void keep_error(Socket* socket) noexcept {
+  if (socket->error == 0) return;
+  netstack::TcpStream* stream = the_stack()->make_stream();
+  if (stream == nullptr) return;
+  stream->set_error(socket->take_error());
+  socket->stream = stream;
+  socket->state = SocketState::stream;
+  registrations_follow(socket, false);
+}
 
 }  // namespace
 
@@ -60,6 +72,7 @@ void end_listening(int fd, Socket* socket) noexcept {
   const bool dual = socket->dual;
   socket->dual = false;
   registrations_return(socket);
+  keep_error(socket);
   if (!dual || socket->nonblocking) return;
   const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);
   if (flags >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, flags & ~static_cast<long>(O_NONBLOCK));

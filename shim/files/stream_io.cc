@@ -269,7 +269,8 @@ long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
         result = write_stream(socket->stream, parts, count, more);
       }
     } else {
-      result = -EPIPE;
+      const int error = socket->take_error();
+      result = error != 0 ? -error : -EPIPE;
       wait = false;
     }
     wait = wait && (result == -EAGAIN || (result >= 0 && static_cast<size_t>(result) < total_bytes(parts, count)));

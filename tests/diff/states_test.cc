@@ -177,6 +177,7 @@ TEST_F(States, ShutdownBeforeAnAttemptStays) {
     EXPECT_EQ(wait_for(fd, kAll, 0), one.fresh);
     EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
     EXPECT_EQ(wait_for(fd, kAll, 0), one.trying) << one.how;
+    EXPECT_ERRNO(send_one(fd), EAGAIN);
     EXPECT_EQ(shutdown(fd, SHUT_RD), 0);
     EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLERR | POLLHUP);
     EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
@@ -233,6 +234,32 @@ TEST_F(States, AnEndedAttemptMayListen) {
   EXPECT_EQ(peer.finish(job).result, 0);
   close(got);
   close(fd);
+}
+
+// sk_err is no matter of the state: it waits until somebody is told.
+TEST_F(States, AnErrorOutlivesAListener) {
+  const auto listening = [&] {
+    const int fd = make();
+    EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
+    EXPECT_EQ(shutdown(fd, SHUT_WR), 0);
+    EXPECT_EQ(listen(fd, 8), 0);
+    return fd;
+  };
+  const int sender = listening();
+  EXPECT_ERRNO(read_one(sender), ENOTCONN);
+  EXPECT_ERRNO(send_one(sender), ECONNRESET);
+  EXPECT_ERRNO(send_one(sender), EPIPE);
+  EXPECT_EQ(shutdown(sender, SHUT_RD), 0);
+  EXPECT_EQ(wait_for(sender, kAll, 0), POLLOUT | POLLHUP);
+  const int ended = listening();
+  EXPECT_EQ(wait_for(ended, kAll, 0), 0);
+  EXPECT_EQ(shutdown(ended, SHUT_RD), 0);
+  EXPECT_EQ(wait_for(ended, kAll, 0), POLLOUT | POLLERR | POLLHUP);
+  EXPECT_ERRNO(read_one(ended), ECONNRESET);
+  EXPECT_EQ(wait_for(ended, kAll, 0), POLLOUT | POLLHUP);
+  expect_connects(ended);
+  close(sender);
+  close(ended);
 }
 
 // The name keeps the port (inet_sport) when the attempt or connection is over, and loses an address that bind() has not given.

@@ -25,6 +25,7 @@ class FakeStream final : public netstack::TcpStream {
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return other == nullptr ? 0 : other->fill; }
   [[nodiscard]] long shutdown(int how) noexcept override;
   void disconnect() noexcept override { up = false; }
+  void set_error(int number) noexcept override { error = number; }
   [[nodiscard]] int take_error() noexcept override;
   [[nodiscard]] long set_option(netstack::TcpOption option, int value) noexcept override;
   [[nodiscard]] long get_option(netstack::TcpOption option, int* value) const noexcept override;

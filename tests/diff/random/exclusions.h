@@ -7,12 +7,13 @@
 namespace random_sequences {
 
 constexpr char kSourceAddress[] = "source-address";  // connect() across the sides from a bound address
+constexpr char kGoneToKernel[] = "gone-to-kernel";   // bind() and connect() to the stack's side after the kernel's, or the other way round
 constexpr char kAcceptOrder[] = "accept-order";      // both sides' connections in one accept queue
 constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection that has ended
 
 constexpr char kPortInUse[] = "port-in-use";           // bind() to a port that only connections use
 constexpr char kInheritedReuse[] = "inherited-reuse";  // SO_REUSEADDR of an accepted connection
 
-constexpr const char* kExclusions[] = {kSourceAddress, kAcceptOrder, kDeadBind, kPortInUse, kInheritedReuse};
+constexpr const char* kExclusions[] = {kSourceAddress, kGoneToKernel, kAcceptOrder, kDeadBind, kPortInUse, kInheritedReuse};
 
 }  // namespace random_sequences

@@ -41,6 +41,7 @@ uint16_t remote_port(int fd) {
 
 bool is_own(int address) { return address != kPeer && address != kNobody && address != kForeign; }
 
+// The kernel's side serves who connects there.
 bool is_loopback(int address) {
   return address == kLoop || address == kLoopMapped || address == kLoop6 || address == kAny || address == kAny6;
 }
@@ -72,6 +73,7 @@ void begin_connection(World& world, File* file, const Target& target, bool in_pr
   end->in_progress = in_progress;
   end->answered = target.address != kNobody && target.address != kForeign;
   end->shut_read = (file->shut & 1) != 0;
+  file->has_ended = false;
   file->kind = FileKind::stream;
   file->end = end;
   if (target.listener != nullptr) {
@@ -91,10 +93,16 @@ void connect_to(World& world, int slot, const Target& target) {
   const int fd = world.fd(slot);
   File* file = world.file(slot);
   if (target.full()) return world.note(" full");
+  const bool to_kernel = is_loopback(target.address) || target.address == kForeign;
+  if (file != nullptr && (to_kernel ? file->has_ended : file->is_the_kernels)) return world.leave_out(kGoneToKernel);
   if (file != nullptr && file->bound_to_self && is_loopback(target.address)) return world.leave_out(kSourceAddress);
   if (target.listener != nullptr && !target.listener->waiting.empty() &&
       target.listener->waiting.back()->by_loopback != is_loopback(target.address))
     return world.leave_out(kAcceptOrder);
+  // Where the wire ends in the same host, the kernel's half of the listener is there.
+  if (target.address == kPeer && target.peer == nullptr && world.port_is_listened_at(target.port)) return world.note(" own port");
+  // Its FIN would leave with the handshake (tcp_rcv_state_process() in TCP_SYN_RECV), to itself.
+  if (file != nullptr && (file->shut & 2) != 0 && is_own(target.address) && local_port(fd) == target.port) return world.note(" to itself");
   if (!target.peer && !is_own(target.address) && file != nullptr && !is_nonblocking(fd)) return world.note(" blocks");
   sockaddr_storage name;
   const unsigned bytes = world.address(target.address, target.port, &name);
@@ -102,6 +110,7 @@ void connect_to(World& world, int slot, const Target& target) {
   const int error = result == 0 ? 0 : errno;
   world.note_result(result);
   if (file == nullptr || file->kind == FileKind::epoll || file->kind == FileKind::pipe) return;
+  if (to_kernel && error != EISCONN && error != EALREADY && error != EINVAL && error != EAFNOSUPPORT) file->is_the_kernels = true;
   if (error != EISCONN && error != EALREADY) file->failed = error != 0 && error != EINPROGRESS;
   if (error == 0 || error == EINPROGRESS) return begin_connection(world, file, target, error == EINPROGRESS);
   if (file->kind == FileKind::stream &&
@@ -171,18 +180,13 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   file->linger_zero = listener->linger_zero;
   file->chose_receive_buffer = listener->chose_receive_buffer;
   file->chose_send_buffer = listener->chose_send_buffer;
+  file->chose_unsent_mark = listener->chose_unsent_mark;
   bool first = true;
   join(end, take_waiting(listener->waiting, port, &first));
-  end->by_loopback = end->other != nullptr && end->other->by_loopback;
+  end->by_loopback = file->is_the_kernels = end->other != nullptr && end->other->by_loopback;
   if (!first) world.note(" out of turn");
   world.hold(slot, fd, std::move(file));
   world.settle(end);
-}
-
-// It went to the kernel for good, for which the stack's address is no address of its own.
-bool is_the_kernels(const File& file) {
-  if (file.kind == FileKind::listener) return file.family == AF_INET6 || file.address_be == htonl(INADDR_LOOPBACK);
-  return file.end != nullptr && file.end->by_loopback;
 }
 
 }  // namespace
@@ -199,16 +203,20 @@ void run_bind(World& world, const int* args) {
   File* file = world.file(args[0]);
   if (file != nullptr && file->kind == FileKind::stream && tcp_state(file->fd) == TCP_CLOSE) return world.leave_out(kDeadBind);
   if (args[2] != 0 && world.was_used(world.fixed_port(args[2] - 1))) return world.leave_out(kPortInUse);
-  if (file != nullptr && is_the_kernels(*file)) return world.leave_out(kSourceAddress);
+  if (file != nullptr && file->is_the_kernels) return world.leave_out(kGoneToKernel);
   const int result = bind(world.fd(args[0]), as_sockaddr(&name), bytes);
   world.note_result(result);
-  if (result == 0 && file != nullptr) file->bound_to_self = args[1] == kSelf || args[1] == kSelfMapped;
+  if (result != 0 || file == nullptr) return;
+  file->bound_to_self = args[1] == kSelf || args[1] == kSelfMapped;
+  file->bound_by_number = args[2] != 0;
 }
 
 void run_listen(World& world, const int* args) {
   File* file = world.file(args[0]);
   // The FIN of its connections would come when the handshake ends, between two operations.
   if (file != nullptr && (file->shut & 2) != 0) return world.note(" shut");
+  if (file != nullptr && file->kind == FileKind::socket && file->bound_by_number && world.was_used(local_port(file->fd)))
+    return world.leave_out(kPortInUse);
   // Two listeners at one port (SO_REUSEPORT) share what comes by a hash of the addresses: nobody's promise.
   if (file != nullptr && file->kind == FileKind::socket && world.port_is_listened_at(local_port(file->fd))) return world.note(" shared");
   const int result = listen(world.fd(args[0]), args[1]);
@@ -218,6 +226,7 @@ void run_listen(World& world, const int* args) {
   file->end = nullptr;
   file->backlog = args[1];
   note_listener(file);
+  if (file->family == AF_INET6 || file->address_be == htonl(INADDR_LOOPBACK)) file->is_the_kernels = true;
 }
 
 void run_connect(World& world, const int* args) {
@@ -250,13 +259,14 @@ void run_disconnect(World& world, const int* args) {
   File* file = world.file(args[0]);
   End* end = file == nullptr ? nullptr : file->end;
   if (end != nullptr && end->other == nullptr && end->answered && !end->reset) return world.note(" not accepted");
+  if (end != nullptr && file->chose_unsent_mark) return world.note(" unsent mark");  // see run_set_option()
   if (end != nullptr) world.await_acknowledged(end);
   const int result = connect(world.fd(args[0]), as_sockaddr(&name), sizeof(sockaddr_in));
   world.note_result(result);
   if (result != 0 || file == nullptr) return;
   if (file->kind == FileKind::listener) world.forget_waiting(file);
   file->shut = 0;
-  file->failed = file->failed || end != nullptr;
+  if (end != nullptr) file->failed = file->has_ended = true;
   file->kind = FileKind::socket;
   file->end = nullptr;
   if (end == nullptr) return;
@@ -301,7 +311,7 @@ void run_shutdown(World& world, const int* args) {
   if (file->end == nullptr) return;
   if (args[1] != SHUT_WR) file->end->shut_read = true;
   if (file->end->other == nullptr && !file->end->answered) {
-    file->failed = true;
+    file->failed = file->has_ended = true;
     file->shut = 0;
   }
   if (args[1] != SHUT_RD) {

@@ -53,6 +53,10 @@ struct File {
   uint16_t seen_port = 0;                      // the last port its name had
   bool bound_to_self = false, failed = false;  // its last connect()
   bool was_accepted = false;
+  bool bound_by_number = false;
+  bool is_the_kernels = false;   // for good: it had to do with an address of the kernel's
+  bool has_ended = false;        // shutdown() or disconnect() has ended its last attempt or connection
+  bool chose_unsent_mark = false;
   int shut = 0;  // what shutdown() has told before there was a connection: SHUT_RD + 1, SHUT_WR + 1
   bool linger_zero = false;
   bool has_edges = false;  // it is, or was, in a set that is told of its edges

@@ -44,15 +44,11 @@ long LwipStack::bind_stream(TcpStream* stream, const SocketAddress& local) noexc
   return static_cast<LwipStream*>(stream)->bind(local);
 }
 
-TcpListener* LwipStack::listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept {
-  return tcp_.listen(local, backlog, reuse_port, error);
-}
-
 PoolLevels LwipStack::levels() const noexcept {
   const TcpTables& tables = tcp_.tables;
   const StackSetup& setup = core_.setup();
-  return {setup.arena->used(),     tables.streams.used(),      tables.listeners.used(), tables.demux.connections(),
-          setup.wire->free_frames(), tables.demux.waiting_count(), tables.requests.count()};
+  return {setup.arena->used(),       tables.streams.used(),         tables.listeners.used(),  tables.bindings.used(),
+          tables.demux.connections(), setup.wire->free_frames(), tables.demux.waiting_count(), tables.requests.count()};
 }
 
 // A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts

@@ -25,7 +25,10 @@ class LwipStack final : public Stack {
   [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return core_.clock.now_ns(); }
   [[nodiscard]] TcpStream* make_stream() noexcept override;
   [[nodiscard]] long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept override;
-  [[nodiscard]] TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept override;
+  [[nodiscard]] PortBinding* bind(const PortRequest& request, long* error) noexcept override { return tcp_.bind(request, error); }
+  [[nodiscard]] TcpListener* listen(const PortRequest& request, const PortBinding* own, int backlog, long* error) noexcept override {
+    return tcp_.listen(request, own, backlog, error);
+  }
   [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return core_.neighbours.owns(address_be); }
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept override { return core_.neighbours.routes(address_be); }
   [[nodiscard]] PoolLevels levels() const noexcept override;
@@ -35,6 +38,7 @@ class LwipStack final : public Stack {
   void forget_holders() noexcept override { tcp_.forget_holders(); }
   [[nodiscard]] bool hold(TcpStream* stream) noexcept override { return tcp_.hold(static_cast<LwipStream*>(stream)); }
   [[nodiscard]] bool hold(TcpListener* listener) noexcept override { return tcp_.hold(static_cast<LwipListener*>(listener)); }
+  [[nodiscard]] bool hold(PortBinding* binding) noexcept override { return tcp_.hold(static_cast<LwipBinding*>(binding)); }
 
   // Starts lwIP and what is on it. Once, and again by recover().
   void start() noexcept;

@@ -71,6 +71,9 @@ enum class TcpOption {
   linger_s,          // -1: off; 0: close() resets; > 0: seconds
   reuse_address,     // 0/1
   shut,              // of a listener: 1 SHUT_RD, 2 SHUT_WR, 3 both, as its connections are from the start
+  reuse_port,        // 0/1
+  owner_uid,         // who may share a port by reuse_port
+  port_range,        // IP_LOCAL_PORT_RANGE, for connect(); 0: the default
   quickack,          // 0/1
   tos,
   ttl,
@@ -83,9 +86,35 @@ enum class TcpOption {
   path_mtu,          // read only
 };
 
+// What a socket says about sharing its port: SO_REUSEADDR, SO_REUSEPORT, and whose it is.
+struct PortSharing {
+  bool reuse_address = false, reuse_port = false;
+  uint32_t uid = 0;
+};
+
+// What a socket asks for in bind() or listen().
+struct PortRequest {
+  SocketAddress local{};  // address 0: all of the stack's; port 0: any
+  PortSharing sharing{};
+  uint32_t range = 0;     // IP_LOCAL_PORT_RANGE, for port 0
+  bool is_known = false;  // it was bound before there was a stack: not compared with others
+};
+
+// A port that bind() has given to a socket. Connections and listeners hold theirs by themselves; this is what remains beside them.
+class PortBinding {
+ public:
+  [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
+  // reuse_address, reuse_port, owner_uid.
+  [[nodiscard]] virtual long set_option(TcpOption option, int value) noexcept = 0;
+  virtual void release() noexcept = 0;
+
+ protected:
+  ~PortBinding() = default;
+};
+
 class TcpStream : public Pollable {
  public:
-  // Starts a connection. 0 when it is under way (EPOLLOUT or EPOLLERR will tell), or -EADDRINUSE, -EADDRNOTAVAIL,
+  // Starts a connection. 0 when it is under way (EPOLLOUT or EPOLLERR will tell), or -EADDRNOTAVAIL,
   // -EISCONN, -EALREADY, -ENOBUFS, -EHOSTUNREACH, -ENETUNREACH. A stream that is not bound gets a random port (RFC 6056).
   [[nodiscard]] virtual long connect(const SocketAddress& peer) noexcept = 0;
   [[nodiscard]] virtual bool connected() const noexcept = 0;
@@ -147,7 +176,7 @@ class TcpListener : public Pollable {
 // What must be at its start level when nothing is open. Bytes and counts.
 struct PoolLevels {
   size_t arena_bytes;
-  int streams, listeners, pcbs, free_frames;
+  int streams, listeners, bindings, pcbs, free_frames;
   int time_wait;  // of the pcbs: those in TIME-WAIT
   int half_open;  // handshakes that wait for their last ACK
   bool operator==(const PoolLevels&) const = default;
@@ -167,11 +196,13 @@ class Stack {
 
   // A stream with one reference, or nullptr when the pool is empty (-ENOBUFS). Not bound, not connected.
   [[nodiscard]] virtual TcpStream* make_stream() noexcept = 0;
-  // Names the local side before connect(); port 0 is chosen at connect(). Whether a port may be had was decided where the number came from.
+  // A port for a socket. nullptr and -EADDRINUSE, -EADDRNOTAVAIL or -ENOBUFS in *error.
+  [[nodiscard]] virtual PortBinding* bind(const PortRequest& request, long* error) noexcept = 0;
+  // Where the stream connects from, given by bind(); port 0 is chosen at connect(). 0, -EINVAL or -EADDRNOTAVAIL.
   [[nodiscard]] virtual long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept = 0;
-  // Listens on `local` (address 0: all of the stack's; port 0: a random one). nullptr and -EADDRINUSE, -ENOBUFS in *error.
-  // `reuse_port`: others may listen on the same port; connections are spread over them.
-  [[nodiscard]] virtual TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept = 0;
+  // Listens; connections are spread over listeners that share a port. `own`: what bind() gave to the socket that asks, or nullptr.
+  // nullptr and -EADDRINUSE, -EADDRNOTAVAIL or -ENOBUFS in *error.
+  [[nodiscard]] virtual TcpListener* listen(const PortRequest& request, const PortBinding* own, int backlog, long* error) noexcept = 0;
 
   // True if `address_be` is the stack's own; true if the stack is the way to it (its networks, its default route).
   [[nodiscard]] virtual bool owns(uint32_t address_be) const noexcept = 0;
@@ -191,6 +222,7 @@ class Stack {
   virtual void forget_holders() noexcept = 0;
   [[nodiscard]] virtual bool hold(TcpStream* stream) noexcept = 0;
   [[nodiscard]] virtual bool hold(TcpListener* listener) noexcept = 0;
+  [[nodiscard]] virtual bool hold(PortBinding* binding) noexcept = 0;
 
   // The family's lock around all of the above. Take it with StackLock.
   base::BiasedLock lock;

@@ -42,7 +42,7 @@ int main(int argc, char** argv) {
   Stack* client = stack_on(link->ends[0], "198.18.0.1");
   Stack* server = stack_on(link->ends[1], "198.18.0.2");
   long error = 0;
-  auto* listener = server->listen({0, htons(80)}, 1, false, &error);
+  auto* listener = server->listen({{0, htons(80)}}, nullptr, 1, &error);
   TcpStream* sender = client->make_stream();
   if (sender->connect({inet_addr("198.18.0.2"), htons(80)}) != 0) return 1;
   TcpStream* receiver = nullptr;

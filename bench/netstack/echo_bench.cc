@@ -88,7 +88,7 @@ int main(int argc, char** argv) {
   client.stack = stack_on(link->ends[0], "198.18.0.1");
   server.stack = stack_on(link->ends[1], "198.18.0.2");
   long error = 0;
-  auto* listener = server.stack->listen({0, htons(80)}, connections, false, &error);
+  auto* listener = server.stack->listen({{0, htons(80)}}, nullptr, connections, &error);
   for (int i = 0; i < connections; i++) {
     TcpStream* stream = client.stack->make_stream();
     if (stream->connect({inet_addr("198.18.0.2"), htons(80)}) != 0) return 1;

@@ -7,24 +7,12 @@ void ListenerTable::add(LwipListener& listener) noexcept {
   LwipListener*& bucket = buckets_[listener.local().port_be % kBuckets];
   listener.next_in_bucket = bucket;
   bucket = &listener;
-  count_++;
 }
 
 void ListenerTable::remove(LwipListener& listener) noexcept {
   LwipListener** at = &buckets_[listener.local().port_be % kBuckets];
   while (*at != &listener) at = &(*at)->next_in_bucket;
   *at = listener.next_in_bucket;
-  count_--;
-}
-
-bool ListenerTable::taken(const SocketAddress& local, bool reuse_port) const noexcept {
-  if (count_ == 0) return false;
-  for (const LwipListener* other = buckets_[local.port_be % kBuckets]; other != nullptr; other = other->next_in_bucket) {
-    const SocketAddress there = other->local();
-    const bool overlap = there.address_be == local.address_be || there.address_be == 0 || local.address_be == 0;
-    if (there.port_be == local.port_be && overlap && !(reuse_port && other->reuse_port())) return true;
-  }
-  return false;
 }
 
 LwipListener* ListenerTable::find(const SocketAddress& local, uint32_t spread) noexcept {
@@ -54,7 +42,6 @@ LwipListener* ListenerTable::find(const FourTuple& tuple) noexcept {
 
 void ListenerTable::reset() noexcept {
   for (LwipListener*& bucket : buckets_) bucket = nullptr;
-  count_ = 0;
 }
 
 }  // namespace netstack

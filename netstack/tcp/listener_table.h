@@ -13,15 +13,18 @@ class ListenerTable {
   [[nodiscard]] LwipListener* find(const SocketAddress& local, uint32_t spread) noexcept;
   // The one that this peer's segments are for.
   [[nodiscard]] LwipListener* find(const FourTuple& tuple) noexcept;
-  // Whether a listener keeps `local` from being used by another socket, or by another listener with or without SO_REUSEPORT.
-  [[nodiscard]] bool taken(const SocketAddress& local, bool reuse_port) const noexcept;
+  template <class Visit>
+  void for_each_at(uint16_t port_be, Visit visit) const noexcept {
+    for (const LwipListener* l = buckets_[port_be % kBuckets]; l != nullptr; l = l->next_in_bucket) {
+      if (l->local().port_be == port_be) visit(*l);
+    }
+  }
   void reset() noexcept;
 
  private:
   static constexpr int kBuckets = 256;
 
   LwipListener* buckets_[kBuckets] = {};
-  int count_ = 0;
 };
 
 }  // namespace netstack

@@ -2,43 +2,81 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
+
+#include "netstack/stack.h"
 
 namespace netstack {
+
+// Who uses a port (Linux: inet_bind_bucket): bound sockets and listeners; connections with a port that bind() has given out; connections
+// whose port connect() has chosen. The last share it among each other by their destinations, and have none that others use (`fastreuse` < 0
+// there).
+enum class PortUse { bound, given, by_connect };
 
 class PortTable {
  public:
   // The range Linux uses by default (net.ipv4.ip_local_port_range).
-  static constexpr int kFirst = 32768;
-  static constexpr int kLast = 60999;
+  static constexpr uint16_t kFirst = 32768;
+  static constexpr uint16_t kLast = 60999;
 
   // Zero-filled memory is an empty table.
   void reset() noexcept {
-    for (uint32_t& count : users_) {
-      if (count != 0) count = 0;
+    for (Port& port : ports_) {
+      if (port.users() != 0) port = {};
     }
   }
-  void use(uint16_t port) noexcept { users_[port]++; }
-  void unuse(uint16_t port) noexcept {
-    if (users_[port] != 0) users_[port]--;
+  void use(uint16_t number, PortUse how) noexcept { ports_[number].of(how)++; }
+  void unuse(uint16_t number, PortUse how) noexcept {
+    Port& port = ports_[number];
+    if (port.of(how) != 0) port.of(how)--;
+    if (port.is_for_connect()) port.shared = false;
   }
-  [[nodiscard]] int users(uint16_t port) const noexcept { return users_[port]; }
+  [[nodiscard]] bool is_free(uint16_t number) const noexcept { return ports_[number].users() == 0; }
+  [[nodiscard]] bool is_for_connect(uint16_t number) const noexcept { return ports_[number].is_for_connect(); }
+  [[nodiscard]] uint32_t connections(uint16_t number) const noexcept { return ports_[number].given + ports_[number].by_connect; }
+
+  // bind() or listen() has got the port: remembers who shares it by SO_REUSEPORT (inet_csk_update_fastreuse()). As long as all who came
+  // since do, another socket of theirs need not be compared with each (FASTREUSEPORT_STRICT), even if one has changed its mind.
+  void note_bound(const SocketAddress& local, const PortSharing& sharing) noexcept {
+    Port& port = ports_[__builtin_bswap16(local.port_be)];
+    if (sharing.reuse_port && shares(local, sharing)) return;
+    port.shared = sharing.reuse_port;
+    port.shared_uid = sharing.uid;
+    port.shared_by_all = local.address_be == 0;
+  }
+  [[nodiscard]] bool shares(const SocketAddress& local, const PortSharing& sharing) const noexcept {
+    const Port& port = ports_[__builtin_bswap16(local.port_be)];
+    return port.shared && sharing.reuse_port && port.shared_uid == sharing.uid && (port.shared_by_all || local.address_be != 0);
+  }
 
   // A port for which acceptable(port) holds, searched from a random start; first among those nobody uses. 0 if there is none.
+  // `range`: the lowest and, in the upper half, the highest, as IP_LOCAL_PORT_RANGE has it; 0 in a half is the default.
   template <class F>
-  [[nodiscard]] uint16_t choose(uint32_t random, F acceptable) const noexcept {
-    constexpr uint32_t kCount = kLast - kFirst + 1;
+  [[nodiscard]] uint16_t choose(uint32_t range, uint32_t random, F acceptable) const noexcept {
+    const uint32_t first = bound(range & 0xffff, kFirst), last = bound(range >> 16, kLast);
+    const uint32_t count = last - first + 1;
     for (const bool shared : {false, true}) {
-      for (uint32_t i = 0; i < kCount; i++) {
-        const auto port = static_cast<uint16_t>(kFirst + (random % kCount + i) % kCount);
-        if ((users_[port] != 0) == shared && acceptable(port)) return port;
+      for (uint32_t i = 0; i < count; i++) {
+        const auto port = static_cast<uint16_t>(first + (random % count + i) % count);
+        if (is_free(port) != shared && acceptable(port)) return port;
       }
     }
     return 0;
   }
 
  private:
-  uint32_t users_[65536];
+  struct Port {
+    uint32_t bound, given, by_connect;
+    uint32_t shared_uid;
+    bool shared, shared_by_all;
+    [[nodiscard]] uint32_t& of(PortUse how) noexcept { return how == PortUse::bound ? bound : how == PortUse::given ? given : by_connect; }
+    [[nodiscard]] uint32_t users() const noexcept { return bound + given + by_connect; }
+    [[nodiscard]] bool is_for_connect() const noexcept { return bound + given == 0; }
+  };
+  static constexpr uint32_t bound(uint32_t wanted, uint32_t otherwise) noexcept {
+    return wanted < kFirst || wanted > kLast ? otherwise : wanted;
+  }
+
+  Port ports_[65536];
 };
 
 }  // namespace netstack

@@ -24,6 +24,7 @@ Tcp::Tcp(LwipCore& owner, TcpTables& memory) noexcept
       facts_(owner.facts()),
       core(owner),
       tables(memory),
+      owners(*this),
       handshakes(*this),
       output(*this),
       acks(*this),
@@ -96,43 +97,52 @@ void Tcp::free_stream(LwipStream& stream) noexcept {
 void Tcp::connection_destroyed(tcp_pcb* pcb) noexcept {
   repairs.forget(pcb);
   timers.forget(pcb);
-  if (demux().remove(pcb)) ports().unuse(pcb->local_port);
+  if (demux().remove(pcb)) ports().unuse(pcb->local_port, TcpDemux::port_use(pcb));
   if (pcb->errf != nullptr) {
     static_cast<LwipStream*>(pcb->callback_arg)->pcb_gone();
   }
 }
 
-TcpListener* Tcp::listen(const SocketAddress& wanted, int backlog, bool reuse_port, long* error) noexcept {
-  SocketAddress local = wanted;
-  if (local.address_be != 0 && !core.neighbours.owns(local.address_be)) {
-    *error = -EADDRNOTAVAIL;
+PortBinding* Tcp::bind(const PortRequest& request, long* error) noexcept {
+  SocketAddress local;
+  *error = owners.find(request, nullptr, &local);
+  if (*error != 0) return nullptr;
+  LwipBinding* const binding = tables.bindings.make(*this, local, request.sharing);
+  if (binding == nullptr) {
+    *error = -ENOBUFS;
     return nullptr;
   }
-  if (local.port_be == 0) {
-    local.port_be = lwip_htons(ports().choose(core.random(), [&](uint16_t port) { return ports().users(port) == 0; }));
-  }
-  if (local.port_be == 0 || listeners.taken(local, reuse_port)) {
-    *error = -EADDRINUSE;
-    return nullptr;
-  }
-  LwipListener* listener = tables.listeners.make(*this, local, backlog, reuse_port);
+  owners.add(*binding);
+  return binding;
+}
+
+void Tcp::free_binding(LwipBinding& binding) noexcept {
+  owners.remove(binding);
+  tables.bindings.free(&binding);
+}
+
+TcpListener* Tcp::listen(const PortRequest& request, const PortBinding* own, int backlog, long* error) noexcept {
+  SocketAddress local;
+  *error = owners.find(request, own, &local);
+  if (*error != 0) return nullptr;
+  LwipListener* const listener = tables.listeners.make(*this, local, request.sharing, backlog);
   if (listener == nullptr) {
     *error = -ENOBUFS;
     return nullptr;
   }
   file(*listener);
-  *error = 0;
   return listener;
 }
 
 void Tcp::file(LwipListener& listener) noexcept {
   listeners.add(listener);
-  ports().use(lwip_ntohs(listener.local().port_be));
+  ports().note_bound(listener.local(), listener.sharing());
+  ports().use(lwip_ntohs(listener.local().port_be), PortUse::bound);
 }
 
 void Tcp::free_listener(LwipListener& listener) noexcept {
   listeners.remove(listener);
-  ports().unuse(lwip_ntohs(listener.local().port_be));
+  ports().unuse(lwip_ntohs(listener.local().port_be), PortUse::bound);
   tables.listeners.free(&listener);
 }
 
@@ -143,6 +153,8 @@ void Tcp::forget_holders() noexcept {
   tables.streams.for_each([](LwipStream& stream) { stream.hold(false); });
   tables.listeners.rebuild();
   tables.listeners.for_each([](LwipListener& listener) { listener.hold(false); });
+  tables.bindings.rebuild();
+  tables.bindings.for_each([](LwipBinding& binding) { binding.held = false; });
 }
 
 bool Tcp::hold(LwipStream* stream) noexcept {
@@ -157,13 +169,19 @@ bool Tcp::hold(LwipListener* listener) noexcept {
   return true;
 }
 
+bool Tcp::hold(LwipBinding* binding) noexcept {
+  if (!tables.bindings.owns(binding) || binding->held) return false;
+  binding->held = true;
+  return true;
+}
+
 void Tcp::note_what_is_lost() noexcept {
   tables.streams.rebuild();
   recovery.note_connections();
 }
 
-// What survives is what lies in the region and was only read: which slots are in use, the listeners' addresses and options, the streams'
-// options and observers. An endpoint that is in use and that nobody holds was being made or released.
+// What survives is what lies in the region and was only read: which slots are in use, the listeners' and bindings' addresses and options, the
+// streams' options and observers. An endpoint that is in use and that nobody holds was being made or released.
 void Tcp::reset() noexcept {
   memory_awaited_ = false;
   output.reset();
@@ -181,6 +199,15 @@ void Tcp::reset() noexcept {
     }
     listener.rebuild();
     file(listener);
+  });
+  tables.bindings.rebuild();
+  owners.reset();
+  tables.bindings.for_each([&](LwipBinding& binding) {
+    if (binding.held) {
+      owners.add(binding);
+    } else {
+      tables.bindings.free(&binding);
+    }
   });
   handshakes.recover();
 }

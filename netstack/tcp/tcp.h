@@ -3,6 +3,7 @@
 // The parts, each a class with its reason in its own file:
 //   TcpTables      connections by four-tuple, ports, endpoints: in the region, and they outlive lwIP
 //   ListenerTable  which listener a SYN belongs to
+//   PortOwners     what bind() gives out, and who may share a port
 //   Handshakes     from a peer's SYN to a connection; segments that belong to nothing
 //   OutputQueue    who has something to send, and when it leaves
 //   DelayedAcks    acknowledgements owed
@@ -54,7 +55,9 @@ class Tcp final : public Protocol {
   // A stream cannot take a write because memory is short. It may have nothing to send that an acknowledgement or a tick would be about, so it
   // is told from here when there is some again.
   void await_memory() noexcept { memory_awaited_ = true; }
-  [[nodiscard]] TcpListener* listen(const SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept;
+  [[nodiscard]] PortBinding* bind(const PortRequest& request, long* error) noexcept;
+  void free_binding(LwipBinding& binding) noexcept;
+  [[nodiscard]] TcpListener* listen(const PortRequest& request, const PortBinding* own, int backlog, long* error) noexcept;
   void free_listener(LwipListener& listener) noexcept;
 
   // A PCB is about to be freed, for whatever reason.
@@ -64,6 +67,7 @@ class Tcp final : public Protocol {
   void forget_holders() noexcept;
   [[nodiscard]] bool hold(LwipStream* stream) noexcept;
   [[nodiscard]] bool hold(LwipListener* listener) noexcept;
+  [[nodiscard]] bool hold(LwipBinding* binding) noexcept;
   // And then, in this order: while lwIP's memory is still as it was left; when that is empty; when lwIP runs again.
   void note_what_is_lost() noexcept;
   void reset() noexcept;
@@ -101,6 +105,7 @@ class Tcp final : public Protocol {
   LwipCore& core;
   TcpTables& tables;
   ListenerTable listeners;
+  PortOwners owners;
   Handshakes handshakes;
   OutputQueue output;
   DelayedAcks acks;

@@ -9,8 +9,8 @@
 // An idle established connection is in none and costs nothing.
 //
 // Links lie in the PCB's ext-args, which lwIP reserves for its users and never reads:
-//   [0] callbacks and the PCB itself   [1] next in the hash chain   [2] previous, [3] next in the list   [4] marks, and in
-// the upper half when a segment was last rejected (tcp_repairs.cc)   [5] timestamps (tcp_timestamps.h)
+//   [0] callbacks and the PCB itself   [1] next in the hash chain   [2] previous, [3] next in the list   [4] marks, how its
+// port is shared, and in the upper half when a segment was last rejected (tcp_repairs.cc)   [5] timestamps (tcp_timestamps.h)
 //
 // Invariants: 1 a PCB is in the hash table exactly while kHashed is set, under its current addresses; 2 `next` of a
 // PCB is null except while a tick runs; 3 lwIP's own list heads are null outside a tick.
@@ -21,6 +21,8 @@
 
 #include "base/heap.h"
 #include "lwip/priv/tcp_priv.h"
+#include "netstack/stack.h"
+#include "netstack/tcp/port_table.h"
 #include "netstack/tcp/syn_cookies.h"
 
 namespace netstack {
@@ -85,16 +87,41 @@ class TcpDemux {
   // TIME-WAIT saw another FIN: it starts anew.
   void requeue_waiting(tcp_pcb* pcb) noexcept;
   [[nodiscard]] int connections() const noexcept { return hashed_; }
+  // Whether is(const tcp_pcb&) holds for one of the `count` connections that there are at a port. Looks at all until it knows.
+  template <class Is>
+  [[nodiscard]] bool any_at(uint16_t port, uint32_t count, Is is) const noexcept {
+    for (int i = 0; i < kBuckets && count > 0; i++) {
+      for (const tcp_pcb* pcb = buckets_[i]; pcb != nullptr; pcb = static_cast<const tcp_pcb*>(pcb->ext_args[1].data)) {
+        if (pcb->local_port != port) continue;
+        if (is(*pcb)) return true;
+        count--;
+      }
+    }
+    return false;
+  }
+
+  // How a connection has its port; what lasts when its stream has left it.
+  static void note_sharing(tcp_pcb* pcb, const PortSharing& sharing) noexcept {
+    const uint64_t flags = uint64_t{sharing.reuse_address} * kReuseAddress | uint64_t{sharing.reuse_port} * kReusePort;
+    set_word(pcb, (word(pcb) & ~uint64_t{kReuseAddress | kReusePort}) | flags);
+  }
+  [[nodiscard]] static PortSharing sharing(const tcp_pcb& pcb) noexcept {
+    return {(word(&pcb) & kReuseAddress) != 0, (word(&pcb) & kReusePort) != 0};
+  }
+  static void note_by_connect(tcp_pcb* pcb) noexcept { set_word(pcb, word(pcb) | kByConnect); }
+  [[nodiscard]] static PortUse port_use(const tcp_pcb* pcb) noexcept {
+    return (word(pcb) & kByConnect) != 0 ? PortUse::by_connect : PortUse::given;
+  }
   [[nodiscard]] int waiting_count() const noexcept { return waiting_count_; }
 
  private:
-  enum Mark : uint32_t { kHashed = 1, kArmed = 2, kWaiting = 4, kParked = 8 };
+  enum Mark : uint32_t { kHashed = 1, kArmed = 2, kWaiting = 4, kParked = 8, kListMarks = 15, kByConnect = 16, kReuseAddress = 32, kReusePort = 64 };
   static constexpr int kBuckets = 1 << 16;
 
   [[nodiscard]] static uint64_t word(const tcp_pcb* pcb) noexcept { return reinterpret_cast<uint64_t>(pcb->ext_args[4].data); }
   static void set_word(tcp_pcb* pcb, uint64_t value) noexcept { pcb->ext_args[4].data = reinterpret_cast<void*>(value); }
-  [[nodiscard]] static uint32_t marks(const tcp_pcb* pcb) noexcept { return static_cast<uint32_t>(word(pcb)); }
-  static void set_marks(tcp_pcb* pcb, uint32_t value) noexcept { set_word(pcb, uint64_t{rejected_ms(*pcb)} << 32 | value); }
+  [[nodiscard]] static uint32_t marks(const tcp_pcb* pcb) noexcept { return static_cast<uint32_t>(word(pcb)) & kListMarks; }
+  static void set_marks(tcp_pcb* pcb, uint32_t value) noexcept { set_word(pcb, (word(pcb) & ~uint64_t{kListMarks}) | value); }
   [[nodiscard]] uint32_t bucket_of(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
   [[nodiscard]] uint32_t bucket_of(const tcp_pcb* pcb) const noexcept;
   void arm_slowly(tcp_pcb* pcb) noexcept;

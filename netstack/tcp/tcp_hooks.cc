@@ -52,12 +52,12 @@ void zps_pcb_register(tcp_pcb* pcb) {
     netstack::TcpTimestamps::start(*pcb, the_tcp->core.setup().seed, !the_tcp->facts().memory);
   }
   the_tcp->demux().add(pcb);
-  the_tcp->ports().use(pcb->local_port);
+  the_tcp->ports().use(pcb->local_port, netstack::TcpDemux::port_use(pcb));
   if (pcb->state != TIME_WAIT) the_tcp->timers.arm(pcb);
 }
 
 void zps_pcb_unregister(tcp_pcb* pcb) {
-  if (the_tcp->demux().remove(pcb)) the_tcp->ports().unuse(pcb->local_port);
+  if (the_tcp->demux().remove(pcb)) the_tcp->ports().unuse(pcb->local_port, netstack::TcpDemux::port_use(pcb));
 }
 
 tcp_pcb** zps_demux_connection(const tcp_hdr* header, u16_t option_bytes) {

@@ -10,8 +10,9 @@
 
 namespace netstack {
 
-LwipListener::LwipListener(Tcp& tcp, const SocketAddress& local, int backlog, bool reuse_port) noexcept
-    : tcp_(tcp), local_(local), backlog_(backlog < 0 ? 0 : backlog), reuse_port_(reuse_port) {
+LwipListener::LwipListener(Tcp& tcp, const SocketAddress& local, const PortSharing& sharing, int backlog) noexcept
+    : tcp_(tcp), local_(local), backlog_(backlog < 0 ? 0 : backlog) {
+  options_.sharing = sharing;
   rebuild();
 }
 
@@ -44,6 +45,11 @@ err_t LwipListener::on_accept(void* self, tcp_pcb* pcb, err_t) noexcept {
     observer->on_ready(listener, EPOLLIN | EPOLLRDNORM);
   }
   return ERR_OK;
+}
+
+void LwipListener::set_backlog(int backlog) noexcept {
+  backlog_ = backlog < 0 ? 0 : backlog;
+  if (holds_some()) tcp_.handshakes.room_made();
 }
 
 TcpStream* LwipListener::accept(SocketAddress* peer, long* error) noexcept {

@@ -14,19 +14,19 @@ namespace netstack {
 
 class LwipListener final : public TcpListener {
  public:
-  LwipListener(Tcp& tcp, const SocketAddress& local, int backlog, bool reuse_port) noexcept;
+  LwipListener(Tcp& tcp, const SocketAddress& local, const PortSharing& sharing, int backlog) noexcept;
 
   [[nodiscard]] uint32_t ready() const noexcept override;
   [[nodiscard]] TcpStream* accept(SocketAddress* peer, long* error) noexcept override;
   [[nodiscard]] SocketAddress local() const noexcept override { return local_; }
-  void set_backlog(int backlog) noexcept override { backlog_ = backlog < 0 ? 0 : backlog; }
+  void set_backlog(int backlog) noexcept override;
   void info(tcp_info* out) const noexcept override;
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
   void release() noexcept override;
 
   // For the stack.
   [[nodiscard]] tcp_pcb_listen* pcb() noexcept { return &pcb_; }
-  [[nodiscard]] bool reuse_port() const noexcept { return reuse_port_; }
+  [[nodiscard]] const PortSharing& sharing() const noexcept { return options_.sharing; }
   [[nodiscard]] bool full() const noexcept { return queued_ > backlog_; }
   [[nodiscard]] uint8_t ttl() const noexcept { return pcb_.ttl; }
   [[nodiscard]] uint8_t tos() const noexcept { return pcb_.tos; }
@@ -71,7 +71,6 @@ class LwipListener final : public TcpListener {
   int queued_ = 0;
   int half_open_ = 0, fresh_ = 0, held_syns_ = 0;  // handshakes under way: all, and those in these stages
   uint64_t cookie_ns_ = 0;  // when the last was sent; 0: none was
-  bool reuse_port_;
   bool held_ = true;  // not released
 };
 

@@ -51,6 +51,7 @@ void LwipStream::attach(tcp_pcb* pcb) noexcept {
 
 // From here on lwIP finishes the connection alone.
 void LwipStream::detach() noexcept {
+  TcpDemux::note_sharing(pcb_, options_.sharing);
   tcp_arg(pcb_, nullptr);
   tcp_recv(pcb_, nullptr);
   tcp_sent(pcb_, nullptr);
@@ -72,24 +73,35 @@ void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
   if (options_.shut != 0) (void)shutdown(options_.shut - 1);  // sk_clone() copies sk_shutdown, tcp_rcv_state_process() acts on it
 }
 
+PortSharing LwipStream::sharing_of(const tcp_pcb& pcb) noexcept {
+  return pcb.errf != nullptr ? static_cast<const LwipStream*>(pcb.callback_arg)->options_.sharing : TcpDemux::sharing(pcb);
+}
+
 long LwipStream::bind(const SocketAddress& local) noexcept {
   if (phase_ != Phase::fresh || bound_) return -EINVAL;
   if (local.address_be != 0 && !tcp_.core.neighbours.owns(local.address_be)) return -EADDRNOTAVAIL;
-  const uint16_t port = lwip_ntohs(local.port_be);
-  if (port != 0) {
-    tcp_.ports().use(port);
-    bound_ = true;
-  }
+  bound_ = local.port_be != 0;
   local_ = local;
   return 0;
 }
 
+// A port of those that connect() may share (__inet_hash_connect()).
 uint16_t LwipStream::choose_port(const SocketAddress& peer) noexcept {
   const uint32_t own = tcp_.own_address_be();
   const uint16_t peer_port = lwip_ntohs(peer.port_be);
-  return tcp_.ports().choose(tcp_.core.random(), [&](uint16_t port) {
-    return tcp_.demux().find(own, peer.address_be, port, peer_port) == nullptr && !tcp_.listeners.taken({0, lwip_htons(port)}, false);
+  return tcp_.ports().choose(options_.port_range, tcp_.core.random(), [&](uint16_t port) {
+    return tcp_.ports().is_for_connect(port) && tcp_.demux().find(own, peer.address_be, port, peer_port) == nullptr;
   });
+}
+
+// Whether these four numbers are nobody's. TIME-WAIT gives way if timestamps keep what is left of the old connection out of the new one
+// (tcp_twsk_unique(), where the port is given).
+bool LwipStream::makes_way(uint16_t port, const SocketAddress& peer) noexcept {
+  tcp_pcb* const old = tcp_.demux().find(tcp_.own_address_be(), peer.address_be, port, lwip_ntohs(peer.port_be));
+  if (old == nullptr) return true;
+  if (old->state != TIME_WAIT || !tcp_is_flag_set(old, TF_TIMESTAMP)) return false;
+  tcp_abandon(old, 0);
+  return true;
 }
 
 long LwipStream::connect(const SocketAddress& peer) noexcept {
@@ -102,18 +114,14 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   }
   if (!tcp_.core.neighbours.routes(peer.address_be)) return -ENETUNREACH;
   const uint32_t own = tcp_.own_address_be();
-  uint16_t port = lwip_ntohs(local_.port_be);
-  if (port == 0) {
-    port = choose_port(peer);
-  } else if (tcp_.demux().find(own, peer.address_be, port, lwip_ntohs(peer.port_be)) != nullptr) {
-    port = 0;
-  }
-  if (port == 0) return -EADDRNOTAVAIL;
+  const uint16_t port = bound_ ? lwip_ntohs(local_.port_be) : choose_port(peer);
+  if (port == 0 || (bound_ && !makes_way(port, peer))) return -EADDRNOTAVAIL;
 
   tcp_pcb* pcb = tcp_.core.memory.takes_connections() ? tcp_new() : nullptr;
   if (pcb == nullptr) return -ENOBUFS;
   pcb->local_ip.addr = own;
   pcb->local_port = port;
+  if (!bound_) TcpDemux::note_by_connect(pcb);
   attach(pcb);
   const ip_addr_t peer_ip{peer.address_be};
   const err_t error = tcp_connect(pcb, &peer_ip, lwip_ntohs(peer.port_be), on_connected);
@@ -257,8 +265,6 @@ void LwipStream::release() noexcept {
   released_ = true;
   tcp_.output.close(*this);
   drop_received();
-  if (bound_) tcp_.ports().unuse(lwip_ntohs(local_.port_be));
-  bound_ = false;
   if (pcb_ != nullptr && pcb_->state == SYN_SENT) give_up_connecting();
   if (pcb_ != nullptr && pcb_->state == TIME_WAIT) detach();
   if (pcb_ == nullptr) {
@@ -313,7 +319,6 @@ void LwipStream::forget_everything() noexcept {
   DirtyLink::prev = DirtyLink::next = nullptr;
   DelayedAck::prev = DelayedAck::next = nullptr;
   AcceptLink::prev = AcceptLink::next = nullptr;
-  if (bound_) tcp_.ports().use(lwip_ntohs(local_.port_be));
   const bool alive = phase_ == Phase::connected || phase_ == Phase::connecting;
   if (alive && !(peer_closed_ && fin_sent_)) error_ = ECONNRESET;
   if (phase_ != Phase::fresh) {

@@ -60,6 +60,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
 
   // For the stack. lwIP's callback at the end of the handshake.
   static err_t on_connected(void* self, tcp_pcb* pcb, err_t error) noexcept;
+  // What the user of a connection's port says now, or said last.
+  [[nodiscard]] static PortSharing sharing_of(const tcp_pcb& pcb) noexcept;
   // Takes over a connection that a listener completed.
   void adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept;
   [[nodiscard]] long bind(const SocketAddress& local) noexcept;
@@ -119,9 +121,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     int max_segment = 0;
     int linger_s = -1;
     int defer_accept_s = 0, syn_count = 0, fin_wait_s = 60, window_clamp = 0;
-    uint32_t notsent_low_water = 0, pacing_rate = UINT32_MAX;
+    uint32_t notsent_low_water = 0, pacing_rate = UINT32_MAX, port_range = 0;
     uint8_t tos = 0, ttl = 64, shut = 0;
-    bool nodelay = false, cork = false, keepalive = false, reuse_address = false, quickack = true;
+    bool nodelay = false, cork = false, keepalive = false, quickack = true;
+    PortSharing sharing{};
   };
   friend class LwipListener;
 
@@ -174,6 +177,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void free_chunks() noexcept;
   void sample_round_trip() noexcept;
   [[nodiscard]] uint16_t choose_port(const SocketAddress& peer) noexcept;
+  [[nodiscard]] bool makes_way(uint16_t port, const SocketAddress& peer) noexcept;
 
   Tcp& tcp_;
   tcp_pcb* pcb_ = nullptr;
@@ -220,7 +224,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool resetting_ = false;    // released, and what ends it is a reset
   bool interactive_ = false;  // the program answers what comes: its answers carry the acknowledgements (Linux: pingpong mode)
   bool push_came_ = false;    // of what is to be acknowledged some was pushed by the peer
-  bool bound_ = false;
+  bool bound_ = false;  // to a port of its user's
   bool window_raised_ = false;
   mutable bool no_space_ = false;
 };

@@ -94,8 +94,11 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       o.max_segment = value;
       break;
     case TcpOption::linger_s: o.linger_s = value < 0 ? -1 : value; break;
-    case TcpOption::reuse_address: o.reuse_address = value != 0; break;
     case TcpOption::shut: o.shut = value & 3; break;
+    case TcpOption::reuse_address:
+    case TcpOption::reuse_port:
+    case TcpOption::owner_uid: (void)set_sharing(&o.sharing, option, value); break;
+    case TcpOption::port_range: o.port_range = static_cast<uint32_t>(value); break;
     case TcpOption::quickack:
       o.quickack = value != 0;
       if (o.quickack && pcb_ != nullptr && tcp_is_flag_set(pcb_, TF_ACK_DELAY)) {
@@ -142,7 +145,9 @@ long LwipStream::get_option(TcpOption option, int* value) const noexcept {
     case TcpOption::receive_low_water: *value = o.receive_low_water; break;
     case TcpOption::max_segment: *value = segment_size(); break;
     case TcpOption::linger_s: *value = o.linger_s; break;
-    case TcpOption::reuse_address: *value = o.reuse_address; break;
+    case TcpOption::reuse_address: *value = o.sharing.reuse_address; break;
+    case TcpOption::reuse_port: *value = o.sharing.reuse_port; break;
+    case TcpOption::port_range: *value = static_cast<int>(o.port_range); break;
     case TcpOption::quickack: *value = o.quickack; break;
     case TcpOption::tos: *value = o.tos; break;
     case TcpOption::ttl: *value = o.ttl; break;

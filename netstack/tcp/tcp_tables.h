@@ -3,6 +3,7 @@
 #pragma once
 
 #include "netstack/lwip/slab.h"
+#include "netstack/tcp/port_binding.h"
 #include "netstack/tcp/port_table.h"
 #include "netstack/tcp/request_table.h"
 #include "netstack/tcp/tcp_demux.h"
@@ -23,6 +24,7 @@ struct TcpTables {
   alignas(64) RequestTable requests;
   alignas(64) Slab<LwipStream, kMaxStreams> streams;
   alignas(64) Slab<LwipListener, kMaxListeners> listeners;
+  alignas(64) Slab<LwipBinding, kMaxStreams> bindings;
   OwedReset resets[kMostResets];
 };
 

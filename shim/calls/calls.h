@@ -14,12 +14,13 @@ inline constexpr long kPass = ZPS_PASS;
 
 // socket_calls.cc
 long shim_socket(const zps_call& call) noexcept;
-long shim_bind(const zps_call& call) noexcept;
 long shim_listen(const zps_call& call) noexcept;
 long shim_accept(const zps_call& call) noexcept;
 long shim_accept4(const zps_call& call) noexcept;
 long shim_getsockname(const zps_call& call) noexcept;
 long shim_getpeername(const zps_call& call) noexcept;
+// bind_call.cc
+long shim_bind(const zps_call& call) noexcept;
 // connect_call.cc
 long shim_connect(const zps_call& call) noexcept;
 // shutdown_call.cc

@@ -11,6 +11,7 @@
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/options.h"
+#include "shim/files/ports.h"
 #include "shim/files/routing.h"
 #include "shim/files/socket_states.h"
 #include "shim/files/user_memory.h"
@@ -52,13 +53,16 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   netstack::TcpStream* stream = stack->make_stream();
   if (stream == nullptr) return -ENOBUFS;
   apply_options(stream, options);
+  (void)stream->set_option(netstack::TcpOption::owner_uid, static_cast<int>(socket->sharing.uid));
   if (socket->shut != 0) (void)stream->shutdown(socket->shut - 1);
   long error = local.port_be != 0 || local.address_be != 0 ? stack->bind_stream(stream, local) : 0;
   if (error == 0) error = stream->connect(peer);
   if (error != 0) {
     stream->release();
+    if (error != -ENETUNREACH) forget_chosen_port(socket);  // as in a failure of tcp_v4_connect() behind the route
     return error;
   }
+  pass_port_on(socket);
   socket->stream = stream;
   socket->state = SocketState::stream;
   socket->ss_state = SsState::connecting;
@@ -96,14 +100,6 @@ long await_connection(int fd, Socket* socket, long busy) noexcept {
   return result;
 }
 
-// What the placeholder was bound to by the program, as far as it matters on the stack: the port.
-SocketAddress placeholder_port(int fd) noexcept {
-  sockaddr_in6 name{};
-  socklen_t bytes = sizeof name;
-  if (kernel_call(SYS_getsockname, fd, as_arg(&name), as_arg(&bytes)) != 0) return {};
-  return {0, name.sin6_port};
-}
-
 // The family of an address that is one at all, which is looked at before the socket's state (move_addr_to_kernel(), inet_stream_connect()).
 long load_family(const zps_call& call, sa_family_t* family) noexcept {
   sockaddr_storage raw;
@@ -130,6 +126,7 @@ long disconnect(int fd) noexcept {
   if (socket->stream != nullptr) {
     socket->stream->disconnect();
     socket->old_port_be = socket->stream->local().port_be;
+    forget_chosen_port(socket);
   }
   if (socket->listener != nullptr) end_listening(fd, socket);
   socket->ss_state = SsState::unconnected;
@@ -157,8 +154,7 @@ long shim_connect(const zps_call& call) noexcept {
   if (long error = load_family(call, &address_family); error != 0) return error;
   if (address_family == AF_UNSPEC) return disconnect(fd);
   int domain;
-  bool stack_bound;
-  SocketAddress local;
+  bool stack_bound, kernel_bound, to_all;
   Socket* socket;
   long refusal;
   {
@@ -168,7 +164,8 @@ long shim_connect(const zps_call& call) noexcept {
     refusal = may_connect(socket);
     domain = socket->domain;
     stack_bound = socket->stack_bound;
-    local = socket->bound;
+    kernel_bound = socket->kernel_bound;
+    to_all = socket->bound_to_all;
   }
   if (refusal == -EALREADY) return await_connection(fd, socket, -EALREADY);
   if (refusal != 0) return refusal;
@@ -177,6 +174,10 @@ long shim_connect(const zps_call& call) noexcept {
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), bytes, &parsed); error != 0) return error;
   if (domain == AF_INET6 && parsed.ipv4 && !parsed.wildcard && placeholder_is_v6_only(fd)) return -ENETUNREACH;
   netstack::Stack* stack = parsed.ipv4 ? stack_towards(parsed.address.address_be) : nullptr;
+  if (stack != nullptr && kernel_bound && !to_all) {  // from an address of the kernel's: its connection, on its way to the stack
+    service_ensure();
+    stack = nullptr;
+  }
   if (stack == nullptr) {
     if (stack_bound) return unreachable(domain, address_family, bytes);
     Guard guard;
@@ -186,19 +187,25 @@ long shim_connect(const zps_call& call) noexcept {
     return kPass;
   }
   service_ensure();
-  if (!stack_bound) local = placeholder_port(fd);
   const OptionSet set = options_set_of(fd);
   say_refused_of(set);
   const StreamOptions options = read_placeholder_options(fd, set);
+  long error;
+  bool gives_back;
   {
     Guard guard;
     socket = socket_at(fd);
     if (socket == nullptr) return -EBADF;
-    if (long error = may_connect(socket); error != 0) return error;
+    if (error = may_connect(socket); error != 0) return error;
     if (socket->stream != nullptr) return_to_placeholder(fd, socket);  // its attempt was ended
-    if (long error = start(socket, stack, local, parsed.address, options); error != 0) return error;
-    if (socket->nonblocking || socket->send_timeout_ns == 0) return -EINPROGRESS;
+    const bool kernel_chose = socket->kernel_bound && socket->port_chosen;
+    error = start(socket, stack, socket->place(), parsed.address, options);
+    gives_back = kernel_chose && error != -ENETUNREACH;
+    if (gives_back) socket->kernel_bound = socket->bound_to_all = false;
+    if (error == 0 && (socket->nonblocking || socket->send_timeout_ns == 0)) error = -EINPROGRESS;
   }
+  if (gives_back) give_kernel_port_back(fd);
+  if (error != 0) return error;
   return await_connection(fd, socket, -EINPROGRESS);
 }
 

@@ -20,6 +20,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/options.h"
+#include "shim/files/ports.h"
 #include "shim/files/user_memory.h"
 
 namespace shim {
@@ -103,6 +104,7 @@ void announce_space(Socket* socket) noexcept {
 long follow(int fd, const OptionRow& row, const void* user) noexcept {
   int value = 0;
   const bool for_stack = read_placeholder_option(fd, row, &value);
+  if (for_stack && row.option == netstack::TcpOption::reuse_port && value != 0) note_owner(fd);
   // A limit that is taken back: the placeholder shows its own default.
   const bool is_unset = row.kind == OptionKind::segment_size && copy_in(&value, user, sizeof value) == 0 && value == 0;
   const bool is_timeout = row.kind == OptionKind::receive_timeout || row.kind == OptionKind::send_timeout;
@@ -129,6 +131,7 @@ long follow(int fd, const OptionRow& row, const void* user) noexcept {
     default: break;
   }
   if (!for_stack) return 0;
+  set_sharing(socket, row.option, value);
   if (socket->stream != nullptr) return socket->stream->set_option(row.option, value);
   if (socket->listener != nullptr) return socket->listener->set_option(row.option, value);
   return 0;
@@ -277,6 +280,9 @@ long answer_for(int fd, const OptionRow& row, Socket* socket, long room, Answer*
     case OptionKind::path_mtu_info: return put_path_mtu(row, *socket, room, answer);
     case OptionKind::peer_name: return put_peer_name(*socket, room, answer);
     case OptionKind::local_port: answer->put(static_cast<int>(local_port(*socket))); return 0;
+    case OptionKind::sharing:
+      answer->put(row.option == netstack::TcpOption::reuse_address ? socket->sharing.reuse_address : socket->sharing.reuse_port);
+      return 0;
     case OptionKind::segment_size:
       if (socket->stream == nullptr || socket->stream->get_option(row.option, &value) != 0) return kPass;
       answer->put(value);
@@ -310,6 +316,8 @@ long shim_setsockopt(const zps_call& call) noexcept {
     Guard guard;
     const Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
+    // ipv6_setsockopt(): not with a port, which the placeholder may be without.
+    if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->stack_bound && socket->has_port) return -EINVAL;
     standing = standing_of(*socket, row != nullptr && row->states != OptionStates::any);
   }
   if (row == nullptr && !standing.is_stacks) return kPass;

@@ -5,6 +5,7 @@
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/ports.h"
 #include "shim/files/socket_states.h"
 
 namespace shim {
@@ -21,6 +22,7 @@ long shut_stream(Socket* socket, int how) noexcept {
     socket->ss_state = SsState::unconnected;
     socket->shut = 0;
     socket->old_port_be = stream->local().port_be;
+    forget_chosen_port(socket);
   } else if (socket->ss_state == SsState::unconnected) {
     socket->shut |= static_cast<uint8_t>(how + 1);
   }

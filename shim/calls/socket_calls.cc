@@ -1,9 +1,11 @@
-// socket, bind, listen, accept and the names of sockets.
+// socket, listen, accept and the names of sockets.
 //
 // A socket is undecided until connect() or listen(): until then its placeholder answers everything.
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+
+#include <cstdlib>
 
 #include "base/clock.h"
 #include "base/syscall.h"
@@ -14,6 +16,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
 #include "shim/files/options.h"
+#include "shim/files/ports.h"
 #include "shim/family/process.h"
 #include "shim/files/routing.h"
 #include "shim/files/socket_states.h"
@@ -26,43 +29,6 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 using netstack::SocketAddress;
-
-// What the kernel says the placeholder is bound to.
-long placeholder_name(int fd, ParsedAddress* out) noexcept {
-  sockaddr_in6 name{};
-  socklen_t bytes = sizeof name;
-  const long result = kernel_call(SYS_getsockname, fd, as_arg(&name), as_arg(&bytes));
-  if (result != 0) return result;
-  return parse_address(name.sin6_family, &name, bytes, out);
-}
-
-// Reserves the port of a stack address, and chooses one for port 0, by binding the placeholder to a loopback address that stands for it
-// (127 and the last three bytes): the kernel then knows of conflicts among all processes, with wildcard sockets too, by its own rules.
-// Where loopback is down there is no such address; then the port is only checked by the stack.
-long reserve_port(int fd, int domain, SocketAddress* address) noexcept {
-  const uint32_t stand_in_be = (address->address_be & htonl(0x00ff'ffff)) | htonl(0x7f00'0000);
-  sockaddr_in in{};
-  in.sin_family = AF_INET;
-  in.sin_port = address->port_be;
-  in.sin_addr.s_addr = stand_in_be;
-  sockaddr_in6 mapped{};
-  mapped.sin6_family = AF_INET6;
-  mapped.sin6_port = address->port_be;
-  mapped.sin6_addr.s6_addr32[2] = htonl(0xffff);
-  mapped.sin6_addr.s6_addr32[3] = stand_in_be;
-  const long error = domain == AF_INET ? kernel_call(SYS_bind, fd, as_arg(&in), sizeof in) : kernel_call(SYS_bind, fd, as_arg(&mapped), sizeof mapped);
-  if (error == -EADDRNOTAVAIL) return 0;
-  if (error != 0) return error;
-  ParsedAddress chosen;
-  if (placeholder_name(fd, &chosen) == 0) address->port_be = chosen.address.port_be;
-  return 0;
-}
-
-// What bind() says about a socket that has a name already: Linux looks at the address first. The placeholder may have none.
-long refuse_bind(const zps_call& call) noexcept {
-  const long error = kernel_call(SYS_bind, call.arg[0], call.arg[1], call.arg[2]);
-  return error != 0 ? error : -EINVAL;
-}
 
 // A connection that accept() has taken from the stack.
 struct Accepted {
@@ -90,6 +56,7 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   socket->receive_timeout_ns = listening->receive_timeout_ns;
   socket->send_timeout_ns = listening->send_timeout_ns;
   socket->options_set = out->inherited = listening->options_set;
+  socket->sharing = listening->sharing;
   socket->receive_low_water = listening->receive_low_water;
   socket->arrival = listening->arrival;
   socket->peek_offset = listening->peek_offset;
@@ -222,9 +189,22 @@ long do_accept(const zps_call& call) noexcept {
   return made < 0 || condition.by_kernel() ? made : finish_accept(call, made, condition.accepted());
 }
 
+// What the kernel makes of a backlog (__sys_listen()).
+int clamp_backlog(int backlog) noexcept {
+  constexpr int kUsual = 4096;
+  int most = kUsual;
+  char text[16] = {};
+  const long fd = kernel_call(SYS_openat, AT_FDCWD, as_arg("/proc/sys/net/core/somaxconn"), O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    if (kernel_call(SYS_read, fd, as_arg(text), sizeof text - 1) > 0) most = atoi(text);
+    (void)kernel_call(SYS_close, fd);
+  }
+  return static_cast<unsigned>(backlog) > static_cast<unsigned>(most) ? most : backlog;
+}
+
 // The stack's part of listen(), with its address known. 0 or a negative errno.
 long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local, int backlog, bool dual) noexcept {
-  const bool reuse_port = placeholder_int(fd, SOL_SOCKET, SO_REUSEPORT) != 0;
+  const PortOptions port_options = read_port_options(fd);
   const OptionSet set = options_set_of(fd);
   say_refused_of(set);
   const StreamOptions options = read_placeholder_options(fd, set);
@@ -232,7 +212,7 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   Socket* socket = socket_at(fd);
   if (socket == nullptr || socket->state != SocketState::undecided) return -EINVAL;
   long error = 0;
-  netstack::TcpListener* listener = stack->listen(local, backlog, reuse_port, &error);
+  netstack::TcpListener* listener = stack->listen({local, socket->sharing, port_options.range, false}, socket->binding, backlog, &error);
   if (listener == nullptr) return error;
   apply_options(listener, options);
   if (socket->shut != 0) (void)listener->set_option(netstack::TcpOption::shut, socket->shut);
@@ -240,9 +220,38 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   socket->state = SocketState::listening;
   socket->dual = dual;
   socket->old_port_be = 0;
+  if (!socket->has_port) socket->has_port = socket->port_chosen = true;
   socket->bound = listener->local();
+  pass_port_on(socket);
   registrations_follow(socket, dual);
   return 0;
+}
+
+constexpr int kTries = 64;  // how often the kernel may choose a port that the stack does not want
+
+// What the placeholder's address says: on both sides, or on the kernel's alone.
+long listen_on_both(int fd, int backlog, int most) noexcept {
+  ParsedAddress before, name;
+  long result = placeholder_name(fd, &before);
+  for (int i = 0; i < kTries; i++) {
+    result = kernel_call(SYS_listen, fd, backlog);
+    if (result != 0) return result;
+    netstack::Stack* stack = nullptr;
+    if (placeholder_name(fd, &name) == 0 && name.ipv4 && name.wildcard && !placeholder_is_v6_only(fd)) stack = ensure_stack();
+    if (stack == nullptr) {
+      Guard guard;
+      if (Socket* socket = socket_at(fd)) give_to_kernel(fd, socket);
+      return 0;
+    }
+    result = listen_on_stack(fd, stack, {0, name.address.port_be}, most, true);
+    if (result == 0) {
+      set_placeholder_nonblocking(fd);
+      return 0;
+    }
+    (void)kernel_call(SYS_shutdown, fd, SHUT_RD);
+    if (result != -EADDRINUSE || before.address.port_be != 0) break;
+  }
+  return result;
 }
 
 }  // namespace
@@ -264,37 +273,11 @@ long shim_socket(const zps_call& call) noexcept {
   return fd;
 }
 
-long shim_bind(const zps_call& call) noexcept {
-  const int fd = static_cast<int>(call.arg[0]);
-  if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
-  int domain;
-  bool has_name;
-  {
-    Guard guard;
-    Socket* socket = socket_at(fd);
-    if (socket == nullptr) return kPass;
-    domain = socket->domain;
-    has_name = socket->state == SocketState::listening || socket->has_connection() || socket->stack_bound;
-  }
-  ParsedAddress parsed;
-  if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
-  const bool on_stack = parsed.ipv4 && !parsed.wildcard && stack_at(parsed.address.address_be) != nullptr;
-  if (has_name) return on_stack ? -EINVAL : refuse_bind(call);
-  const long error = on_stack ? reserve_port(fd, domain, &parsed.address) : kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
-  if (error != 0) return error;
-  Guard guard;
-  Socket* socket = socket_at(fd);
-  if (socket == nullptr) return -EBADF;
-  socket->old_port_be = 0;
-  socket->stack_bound = on_stack;
-  if (on_stack) socket->bound = parsed.address;
-  return 0;
-}
-
 long shim_listen(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   const int backlog = static_cast<int>(call.arg[1]);
   if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
+  const int most = clamp_backlog(backlog);
   bool stack_bound;
   SocketAddress local;
   {
@@ -307,27 +290,13 @@ long shim_listen(const zps_call& call) noexcept {
       return_to_placeholder(fd, socket);
     }
     if (socket->state == SocketState::listening) {
-      socket->listener->set_backlog(backlog);
+      socket->listener->set_backlog(most);
       return socket->dual ? kPass : 0;
     }
     stack_bound = socket->stack_bound;
-    local = socket->bound;
+    local = socket->place();
   }
-  if (stack_bound) return listen_on_stack(fd, ensure_stack(), local, backlog, false);
-  const long kernel = kernel_call(SYS_listen, fd, backlog);
-  if (kernel != 0) return kernel;
-  ParsedAddress name;
-  const bool v6_only = placeholder_is_v6_only(fd);
-  netstack::Stack* stack = nullptr;
-  if (placeholder_name(fd, &name) == 0 && name.ipv4 && name.wildcard && !v6_only) stack = ensure_stack();
-  if (stack == nullptr) {
-    Guard guard;
-    if (Socket* socket = socket_at(fd)) give_to_kernel(fd, socket);
-    return 0;
-  }
-  const long result = listen_on_stack(fd, stack, {0, name.address.port_be}, backlog, true);
-  if (result == 0) set_placeholder_nonblocking(fd);
-  return result;
+  return stack_bound ? listen_on_stack(fd, ensure_stack(), local, most, false) : listen_on_both(fd, backlog, most);
 }
 
 long shim_accept4(const zps_call& call) noexcept {

@@ -134,6 +134,7 @@ void hold_endpoints(netstack::Stack* stack, Socket* socket) noexcept {
   const bool connection = socket->state == SocketState::stream, listening = socket->state == SocketState::listening;
   if (!connection || !stack->hold(socket->stream)) socket->stream = nullptr;
   if (!listening || !stack->hold(socket->listener)) socket->listener = nullptr;
+  if (!stack->hold(socket->binding)) socket->binding = nullptr;
   if (netstack::Pollable* source = file_pollable(socket)) {
     empty_list(source->observers);
   } else if (connection || listening) {

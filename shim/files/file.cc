@@ -17,6 +17,7 @@ void close_socket(Socket* socket) noexcept {
     while (netstack::Observer* observer = socket->listener->observers.pop_front()) (void)observer;
     socket->listener->release();
   }
+  if (socket->binding != nullptr) socket->binding->release();
   // FIN or RST goes out with the next flush; nobody may be about to wait.
   if (netstack::Stack* stack = the_stack()) stack->flush();
   socket->state = SocketState::kernel;

@@ -73,16 +73,22 @@ class Socket final : public File {
 
   SocketState state = SocketState::undecided;
   SsState ss_state = SsState::unconnected;
-  uint8_t domain;            // AF_INET or AF_INET6
-  bool stack_bound = false;  // bind() named an address of the stack; the kernel knows nothing of it
-  bool dual = false;         // the kernel listens too
-  uint8_t shut = 0;          // sk_shutdown, of before there is a connection: bits 1 and 2 as SHUT_RD + 1 and SHUT_WR + 1
-  uint16_t old_port_be = 0;  // of the attempt or connection that is over: in the name until there is another one
-  int error = 0;             // sk_err while there is no stream: what had ended an attempt before listen()
+  uint8_t domain;             // AF_INET or AF_INET6
+  bool stack_bound = false;   // bind() named an address of the stack; the kernel knows nothing of it
+  bool kernel_bound = false;  // bind() has named the placeholder
+  bool bound_to_all = false;  // and with all addresses
+  bool has_port = false;      // bound.port_be is its port still (inet_num)
+  bool port_chosen = false;   // nobody asked for this port
+  bool dual = false;          // the kernel listens too
+  uint8_t shut = 0;           // sk_shutdown, of before there is a connection: bits 1 and 2 as SHUT_RD + 1 and SHUT_WR + 1
+  uint16_t old_port_be = 0;   // of the attempt or connection that is over: in the name until there is another one
+  int error = 0;              // sk_err while there is no stream: what had ended an attempt before listen()
   netstack::TcpStream* stream = nullptr;
   netstack::TcpListener* listener = nullptr;
   ProcessSlot* mover = nullptr;   // whose splice() has claimed the readable bytes
-  netstack::SocketAddress bound;
+  netstack::PortBinding* binding = nullptr;  // its port in the stack, unless a connection or listener has it (ports.h)
+  netstack::SocketAddress bound;             // the name: an address of the stack's, or all; a port that it had stays there (inet_sport)
+  netstack::PortSharing sharing;
   uint64_t receive_timeout_ns = kForever;  // SO_RCVTIMEO; 0: do not wait
   uint64_t send_timeout_ns = kForever;     // SO_SNDTIMEO, also for connect()
   uint32_t receive_low_water = 1;   // a blocking read waits for so many bytes, or for what it asks for if that is less
@@ -97,6 +103,10 @@ class Socket final : public File {
   [[nodiscard]] int take_error() noexcept { return stream != nullptr ? stream->take_error() : std::exchange(error, 0); }
   // A connection of the stack, or an attempt that has not been given up.
   [[nodiscard]] bool has_connection() const noexcept { return state == SocketState::stream && ss_state != SsState::unconnected; }
+  // Whether bind() has nothing more to give. Of a name that the kernel gave it alone knows whether it is there still.
+  [[nodiscard]] bool has_name() const noexcept { return state == SocketState::listening || has_connection() || (stack_bound && has_port); }
+  // Where it connects from or listens, as far as that is settled.
+  [[nodiscard]] netstack::SocketAddress place() const noexcept { return {bound.address_be, has_port ? bound.port_be : static_cast<uint16_t>(0)}; }
   // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.
   void claim(ProcessSlot* by) noexcept;
   // True while one does; whoever asks is woken after it. A claim dies with its process.

@@ -51,9 +51,6 @@
 #ifndef TCP_AO_REPAIR
 #define TCP_AO_REPAIR 42
 #endif
-#ifndef IP_LOCAL_PORT_RANGE
-#define IP_LOCAL_PORT_RANGE 51
-#endif
 #ifndef IP_PROTOCOL
 #define IP_PROTOCOL 52
 #endif
@@ -80,8 +77,8 @@ constexpr TcpOption kNone = TcpOption::nodelay;
 #define KEPT(level, name, note) ROW(level, name, stored, kNone, note)
 
 constexpr OptionRow kRows[] = {
-    KEPT(SOL_SOCKET, SO_REUSEADDR, "bind() on the kernel's side honours it"),
-    KEPT(SOL_SOCKET, SO_REUSEPORT, "honoured by listen() on both sides"),
+    ROW(SOL_SOCKET, SO_REUSEADDR, sharing, TcpOption::reuse_address, "on both sides"),
+    ROW(SOL_SOCKET, SO_REUSEPORT, sharing, TcpOption::reuse_port, "on both sides"),
     ROW(SOL_SOCKET, SO_KEEPALIVE, integer, TcpOption::keepalive, ""),
     ROW(SOL_SOCKET, SO_LINGER, linger, TcpOption::linger_s, "close() waits; dup2(), close_range() and exit() do not"),
     ROW(SOL_SOCKET, SO_RCVBUF, half, TcpOption::receive_buffer_bytes, "reported doubled; the window has room for two segments at least"),
@@ -202,8 +199,8 @@ constexpr OptionRow kRows[] = {
     KEPT(IPPROTO_IP, IP_MTU_DISCOVER, "segments are as large as the wire's MTU, and not to be fragmented"),
     KEPT(IPPROTO_IP, IP_RECVERR, "the error queue is always empty"),
     KEPT(IPPROTO_IP, IP_RECVERR_RFC4884, "the error queue is always empty"),
-    KEPT(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "the stack chooses ports by itself"),
-    KEPT(IPPROTO_IP, IP_LOCAL_PORT_RANGE, "the stack chooses ports by itself"),
+    KEPT(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "in force"),
+    ROW(IPPROTO_IP, IP_LOCAL_PORT_RANGE, integer, TcpOption::port_range, "within 32768 to 60999"),
     KEPT(IPPROTO_IP, IP_FREEBIND, "the stack has its own addresses only"),
     KEPT(IPPROTO_IP, IP_TRANSPARENT, "the stack has its own addresses only"),
     KEPT(IPPROTO_IP, IP_PKTINFO, "no meaning for TCP"),

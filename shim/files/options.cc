@@ -17,9 +17,10 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
-// What sk_clone_lock() and tcp_create_openreq_child() do not hand on; SO_REUSEADDR is not worth two calls at each accept().
+// What sk_clone_lock() and tcp_create_openreq_child() do not hand on. What the stack tells needs no placeholder.
 bool is_inherited(const OptionRow& row) noexcept {
-  if (row.level == SOL_SOCKET) return row.name != SO_PRIORITY && row.name != SO_INCOMING_CPU && row.name != SO_REUSEADDR;
+  if (row.kind == OptionKind::sharing) return false;
+  if (row.level == SOL_SOCKET) return row.name != SO_PRIORITY && row.name != SO_INCOMING_CPU;
   if (row.level == IPPROTO_TCP) return row.name != TCP_DEFER_ACCEPT && row.name != TCP_FASTOPEN;
   return row.level != IPPROTO_IP || row.name != IP_OPTIONS;
 }
@@ -31,6 +32,7 @@ bool read_placeholder_option(int fd, const OptionRow& row, int* value) noexcept 
   socklen_t bytes = sizeof linger;
   switch (row.kind) {
     case OptionKind::integer:
+    case OptionKind::sharing:
     case OptionKind::low_water:
     case OptionKind::segment_size:
       *value = placeholder_int(fd, row.level, row.name);

@@ -21,6 +21,7 @@ enum class OptionKind : uint8_t {
   integer,          // an int for the stack
   half,             // an int that the kernel reports doubled
   linger,           // struct linger
+  sharing,          // SO_REUSEADDR, SO_REUSEPORT: the socket's and the stack's, handed on without the placeholder
   receive_timeout,  // struct timeval, used by waits
   send_timeout,
   low_water,        // SO_RCVLOWAT: the stack's and the waits'
@@ -61,6 +62,10 @@ struct OptionRows {
   [[nodiscard]] const OptionRow* begin() const noexcept { return first; }
   [[nodiscard]] const OptionRow* end() const noexcept { return first + count; }
 };
+
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51  // newer than the C library
+#endif
 
 // A set of rows.
 class OptionSet {

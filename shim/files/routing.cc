@@ -13,6 +13,7 @@
 #include "shim/family/processors.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
+#include "shim/files/ports.h"
 
 namespace shim {
 namespace {
@@ -126,6 +127,7 @@ netstack::Stack* ensure_stack() noexcept {
     const bool favour = base::BiasedLock::prepare_favour();  // at once while the process has one thread; the service would need a turn
     stack = make_it();
     if (stack == nullptr) return nullptr;
+    adopt_bound_sockets(stack);
     if (favour) stack->lock.allow_favour();  // a family without a stack is one process
     // Whoever waits for the family's own lock sees this when it gets it, and goes on to the stack's.
     family->stack.store(stack, std::memory_order_release);

@@ -10,6 +10,7 @@
 #include "shim/family/family.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/ports.h"
 
 namespace shim {
 namespace {
@@ -57,6 +58,7 @@ void forget_attempt(int fd, Socket* socket) noexcept {
     socket->shut = 0;
   }
   socket->ss_state = SsState::unconnected;
+  forget_chosen_port(socket);
   return_to_placeholder(fd, socket);
 }
 
@@ -68,6 +70,7 @@ void end_listening(int fd, Socket* socket) noexcept {
   socket->listener->release();
   socket->listener = nullptr;
   socket->state = SocketState::undecided;
+  forget_chosen_port(socket);
   socket->shut = 0;
   const bool dual = socket->dual;
   socket->dual = false;

@@ -165,7 +165,7 @@ Answer do_option(const PeerRequest& request) {
 
 Answer run(const PeerRequest& request, const std::string& payload) {
   switch (request.op) {
-    case PeerOp::socket: return answer(limited(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+    case PeerOp::socket: return answer(limited(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | static_cast<int>(request.a), 0)));
     case PeerOp::bind: {
       sockaddr_in address = address_of(request);
       return answer(bind(request.fd, reinterpret_cast<sockaddr*>(&address), sizeof address));

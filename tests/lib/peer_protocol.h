@@ -6,7 +6,7 @@
 namespace testing_lib {
 
 enum class PeerOp : uint32_t {
-  socket,         // -> fd
+  socket,         // a: type flags -> fd
   bind,           // fd, a: address_be, b: port_be
   listen,         // fd, a: backlog
   accept,         // fd -> fd, address and port of who came

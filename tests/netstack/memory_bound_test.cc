@@ -18,7 +18,7 @@ struct Small : Pair {
     client = make_stack(0, kClientIp);
     server = make_stack(1, kServerIp);
     long error = 1;
-    listener = server->listen(address("0.0.0.0", 80), 1000, false, &error);
+    listener = server->listen({address("0.0.0.0", 80)}, nullptr, 1000, &error);
     EXPECT_EQ(0, error);
   }
   Stack* make_stack(int end, const char* ip) {
@@ -214,7 +214,7 @@ TEST(MemoryBoundShare, WhoNeverAcceptsKeepsNobodyOut) {
   constexpr int kBacklog = 50;
   Small bed;
   long error = 1;
-  TcpListener* const idle = bed.server->listen(address("0.0.0.0", 81), kBacklog, false, &error);
+  TcpListener* const idle = bed.server->listen({address("0.0.0.0", 81), {true, false}}, nullptr, kBacklog, &error);
   ASSERT_EQ(0, error);
   Connections waiting;
   for (int i = 0; i < 3 * kBacklog; i++) {

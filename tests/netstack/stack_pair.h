@@ -145,6 +145,7 @@ class StackTest : public testing::Test {
     EXPECT_EQ(before.arena_bytes, after.arena_bytes);
     EXPECT_EQ(before.streams, after.streams);
     EXPECT_EQ(before.listeners, after.listeners);
+    EXPECT_EQ(before.bindings, after.bindings);
     EXPECT_EQ(before.pcbs, after.pcbs);
     EXPECT_EQ(before.half_open, after.half_open);
     EXPECT_EQ(before.free_frames, after.free_frames);
@@ -152,7 +153,7 @@ class StackTest : public testing::Test {
 
   TcpListener* listen(uint16_t port, int backlog = 128, bool reuse_port = false) {
     long error = 1;
-    TcpListener* listener = pair_.server->listen(address("0.0.0.0", port), backlog, reuse_port, &error);
+    TcpListener* listener = pair_.server->listen({address("0.0.0.0", port), {true, reuse_port}}, nullptr, backlog, &error);
     EXPECT_EQ(0, error);
     return listener;
   }

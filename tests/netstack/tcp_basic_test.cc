@@ -97,7 +97,7 @@ TEST_F(TcpBasic, TheLastAnswerCarriesTheFin) {
 
 TEST_F(TcpBasic, ConnectToItself) {
   long error = 1;
-  TcpListener* listener = pair_.server->listen(address("0.0.0.0", 7), 8, false, &error);
+  TcpListener* listener = pair_.server->listen({address("0.0.0.0", 7)}, nullptr, 8, &error);
   ASSERT_EQ(0, error);
   TcpStream* client = pair_.server->make_stream();
   ASSERT_EQ(0, client->connect(address(kServerIp, 7)));

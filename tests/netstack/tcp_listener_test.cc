@@ -1,6 +1,7 @@
 // Accept order, backlog, several listeners on a port, ports that run out.
 #include "stack_pair.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -49,6 +50,24 @@ TEST_F(Listener, BacklogBoundsTheQueueAndPeersTryAgain) {
     return servers.size() == 6;
   }));
   for (TcpStream* server : servers) server->release();
+  for (TcpStream* client : clients) client->release();
+  listener->release();
+}
+
+TEST_F(Listener, ALargerBacklogLetsInWhoWaits) {
+  TcpListener* listener = listen(80, 0);
+  std::vector<TcpStream*> clients;
+  for (int i = 0; i < 4; i++) clients.push_back(connect(80));
+  pair_.settle();
+  const auto connected = [&] { return std::count_if(clients.begin(), clients.end(), [](TcpStream* client) { return client->connected(); }); };
+  EXPECT_EQ(1, connected());
+  listener->set_backlog(2);
+  pair_.settle();
+  EXPECT_EQ(3, connected()) << "without another SYN";
+  listener->set_backlog(1);
+  accept(*listener)->release();
+  pair_.settle();
+  EXPECT_EQ(3, connected()) << "two are in the queue still";
   for (TcpStream* client : clients) client->release();
   listener->release();
 }
@@ -110,14 +129,14 @@ TEST_F(Listener, ReleaseDropsHalfOpenConnections) {
 TEST_F(Listener, OneListenerPerAddressUnlessShared) {
   TcpListener* listener = listen(80);
   long error = 0;
-  EXPECT_EQ(nullptr, pair_.server->listen(address("0.0.0.0", 80), 1, false, &error));
+  EXPECT_EQ(nullptr, pair_.server->listen({address("0.0.0.0", 80)}, nullptr, 1, &error));
   EXPECT_EQ(-EADDRINUSE, error);
-  EXPECT_EQ(nullptr, pair_.server->listen(address(kServerIp, 80), 1, false, &error));
+  EXPECT_EQ(nullptr, pair_.server->listen({address(kServerIp, 80)}, nullptr, 1, &error));
   EXPECT_EQ(-EADDRINUSE, error);
-  EXPECT_EQ(nullptr, pair_.server->listen(address("198.18.0.9", 81), 1, false, &error));
+  EXPECT_EQ(nullptr, pair_.server->listen({address("198.18.0.9", 81)}, nullptr, 1, &error));
   EXPECT_EQ(-EADDRNOTAVAIL, error);
   listener->release();
-  TcpListener* chosen = pair_.server->listen(address("0.0.0.0", 0), 1, false, &error);
+  TcpListener* chosen = pair_.server->listen({address("0.0.0.0", 0)}, nullptr, 1, &error);
   ASSERT_NE(nullptr, chosen);
   EXPECT_NE(0, chosen->local().port_be);
   chosen->release();

@@ -209,7 +209,7 @@ TEST_F(TcpOutput, WhoWaitsForMemoryIsToldWithAnEmptyQueue) {
   }
   Pair small{link, stacks[0], stacks[1]};
   long error = 0;
-  TcpListener* listener = small.server->listen(address("0.0.0.0", 80), 200, false, &error);
+  TcpListener* listener = small.server->listen({address("0.0.0.0", 80)}, nullptr, 200, &error);
   std::vector<TcpStream*> clients, servers;
   for (int i = 0; i < 150; i++) {
     clients.push_back(small.client->make_stream());

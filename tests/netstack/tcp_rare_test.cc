@@ -307,7 +307,7 @@ TEST_F(TcpRare, FullArenaStopsWritersUntilThereIsRoom) {
   }
   Pair small{small_link, stacks[0], stacks[1]};
   long error = 0;
-  TcpListener* listener = small.server->listen(address("0.0.0.0", 80), 100, false, &error);
+  TcpListener* listener = small.server->listen({address("0.0.0.0", 80)}, nullptr, 100, &error);
   std::vector<TcpStream*> clients, servers;
   for (int i = 0; i < 20; i++) {
     clients.push_back(small.client->make_stream());

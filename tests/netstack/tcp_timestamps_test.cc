@@ -171,7 +171,7 @@ TEST_F(TcpTimestamps, OldDuplicatesAreRejected) {
 TEST_F(TcpTimestamps, ANewerSynEndsTimeWait) {
   begin(Segments::by_reference);
   long error = 1;
-  TcpListener* listener = pair_.server->listen(address("0.0.0.0", 81), 8, false, &error);
+  TcpListener* listener = pair_.server->listen({address("0.0.0.0", 81)}, nullptr, 8, &error);
   ASSERT_EQ(0, error);
   TcpStream* client = connect(81);
   TcpStream* server = nullptr;

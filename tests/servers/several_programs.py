@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Several prefixed programs on one host: each gets the next free pair and network, all are reachable at once, each may be replaced.
 
-Their ports differ: a wildcard listener listens on the host's loopback as well, and two programs cannot share a port there.
+Ports of wildcard listeners differ: they listen on the host's loopback as well, and two programs cannot share a port there. At its own
+address a program has all ports, whatever the host and other programs listen at.
 
   several_programs.py --build build/release
 """
@@ -16,6 +17,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import bed as beds  # noqa: E402
 
 PORT = 7107
+LISTENER = """
+import socket, sys
+listener = socket.socket()
+listener.bind((sys.argv[1], int(sys.argv[2])))
+listener.listen()
+print("listens", flush=True)
+while True:
+    accepted, _ = listener.accept()
+    accepted.sendall(sys.argv[1].encode())
+    accepted.close()
+"""
 
 
 def start(bed, number):
@@ -38,6 +50,21 @@ def talk(pid, address, port):
         client.sendall(b"x" * 10000)
         if file.read(10000) != b"x" * 10000:
             raise AssertionError(f"{address} echoes something else")
+
+
+def share_a_port(bed, port):
+    """Two programs listen at their addresses, the host at all of its own, at one port."""
+    host = socket.create_server(("", port))
+    addresses = [f"198.18.{number}.2" for number in (3, 4)]
+    for address in addresses:
+        name = f"at-{address}"
+        server = bed.spawn_sut([sys.executable, "-c", LISTENER, address, port], name=name, environment=bed.sut_environment())
+        beds.wait_until(lambda: "listens" in bed.output(name) or server.poll() is not None, 30, f"a listener at {address}")
+    for address in addresses:
+        with socket.create_connection((address, port), 30) as client:
+            if client.makefile().read() != address:
+                raise AssertionError(f"{address} is not served by its own program")
+    host.close()
 
 
 def main():
@@ -65,6 +92,7 @@ def main():
         print(f"after ten kills: process {servers[1][0]} on {servers[1][1]} at {servers[1][2]}")
         for pid, device, address, port in servers:
             talk(pid, address, port)
+        share_a_port(bed, PORT + 100)
     shutil.rmtree(traces)
     return 0
 

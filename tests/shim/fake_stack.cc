@@ -210,7 +210,23 @@ long FakeStack::bind_stream(netstack::TcpStream* stream, const netstack::SocketA
   return 0;
 }
 
-netstack::TcpListener* FakeStack::listen(const netstack::SocketAddress& local, int, bool, long* error) noexcept {
+netstack::PortBinding* FakeStack::bind(const netstack::PortRequest& request, long* error) noexcept {
+  FakeBinding* free = nullptr;
+  const uint16_t port_be = request.local.port_be != 0 ? request.local.port_be : htons(next_port++);
+  *error = find(port_be) != nullptr ? -EADDRINUSE : 0;
+  for (FakeBinding& binding : bindings) {
+    if (!binding.used) free = &binding;
+    if (binding.used && binding.here.port_be == port_be) *error = -EADDRINUSE;
+  }
+  if (*error == 0 && free == nullptr) *error = -ENOBUFS;
+  if (*error != 0) return nullptr;
+  free->used = true;
+  free->here = {request.local.address_be, port_be};
+  return free;
+}
+
+netstack::TcpListener* FakeStack::listen(const netstack::PortRequest& request, const netstack::PortBinding*, int, long* error) noexcept {
+  const netstack::SocketAddress& local = request.local;
   if (find(local.port_be) != nullptr) {
     *error = -EADDRINUSE;
     return nullptr;
@@ -232,6 +248,7 @@ netstack::PoolLevels FakeStack::levels() const noexcept {
   netstack::PoolLevels levels{};
   for (const FakeStream& stream : streams) levels.streams += stream.used;
   for (const FakeListener& listener : listeners) levels.listeners += listener.used;
+  for (const FakeBinding& binding : bindings) levels.bindings += binding.used;
   return levels;
 }
 

@@ -63,6 +63,16 @@ class FakeListener final : public netstack::TcpListener {
   bool used = false;
 };
 
+class FakeBinding final : public netstack::PortBinding {
+ public:
+  [[nodiscard]] netstack::SocketAddress local() const noexcept override { return here; }
+  [[nodiscard]] long set_option(netstack::TcpOption, int) noexcept override { return 0; }
+  void release() noexcept override { used = false; }
+
+  netstack::SocketAddress here;
+  bool used = false;
+};
+
 // The only stack of a test process, in shared memory.
 class FakeStack final : public netstack::Stack {
  public:
@@ -83,7 +93,9 @@ class FakeStack final : public netstack::Stack {
   [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return polled_ns; }
   [[nodiscard]] netstack::TcpStream* make_stream() noexcept override;
   [[nodiscard]] long bind_stream(netstack::TcpStream* stream, const netstack::SocketAddress& local) noexcept override;
-  [[nodiscard]] netstack::TcpListener* listen(const netstack::SocketAddress& local, int backlog, bool reuse_port, long* error) noexcept override;
+  [[nodiscard]] netstack::PortBinding* bind(const netstack::PortRequest& request, long* error) noexcept override;
+  [[nodiscard]] netstack::TcpListener* listen(const netstack::PortRequest& request, const netstack::PortBinding* own, int backlog,
+                                              long* error) noexcept override;
   [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return address_be == kStackAddress; }
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept override;
   [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
@@ -93,6 +105,7 @@ class FakeStack final : public netstack::Stack {
   void forget_holders() noexcept override {}
   [[nodiscard]] bool hold(netstack::TcpStream*) noexcept override { return true; }
   [[nodiscard]] bool hold(netstack::TcpListener*) noexcept override { return true; }
+  [[nodiscard]] bool hold(netstack::PortBinding* binding) noexcept override { return binding != nullptr; }
 
   FakeListener* find(uint16_t port_be) noexcept;
   // A connection from outside to a listener: the far end, or nullptr.
@@ -100,8 +113,11 @@ class FakeStack final : public netstack::Stack {
 
   static constexpr int kStreams = 256;
   static constexpr int kListeners = 16;
+  static constexpr int kBindings = 16;
   FakeStream streams[kStreams];
   FakeListener listeners[kListeners];
+  FakeBinding bindings[kBindings];
+  uint16_t next_port = 40000;
   uint64_t polled_ns = 0;
   int recoveries = 0;
   std::atomic<uint32_t> flushes{0};

@@ -11,9 +11,6 @@ constexpr char kGoneToKernel[] = "gone-to-kernel";   // bind() and connect() to 
 constexpr char kAcceptOrder[] = "accept-order";      // both sides' connections in one accept queue
 constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection that has ended
 
-constexpr char kPortInUse[] = "port-in-use";           // bind() to a port that only connections use
-constexpr char kInheritedReuse[] = "inherited-reuse";  // SO_REUSEADDR of an accepted connection
-
-constexpr const char* kExclusions[] = {kSourceAddress, kGoneToKernel, kAcceptOrder, kDeadBind, kPortInUse, kInheritedReuse};
+constexpr const char* kExclusions[] = {kSourceAddress, kGoneToKernel, kAcceptOrder, kDeadBind};
 
 }  // namespace random_sequences

@@ -124,9 +124,6 @@ void run_set_option(World& world, const int* args) {
 
 void run_get_option(World& world, const int* args) {
   const Option& option = kOptions[args[1]];
-  if (is_option(option, SOL_SOCKET, SO_REUSEADDR) && world.file(args[0]) != nullptr && world.file(args[0])->was_accepted) {
-    return world.leave_out(kInheritedReuse);
-  }
   unsigned char value[32];
   memset(value, 0x5a, sizeof value);
   socklen_t bytes = args[2] == 1                               ? 1

@@ -180,8 +180,9 @@ class Generator {
     if (!one_in(4)) accept_into(listener);
   }
   void bind(int s) {
-    // Row "source-address": a socket bound to an address of the kernel's connects from the stack's; hence no kLoop.
+    // Row "source-address": a socket bound to an address of the kernel's is the kernel's; hence no kLoop.
     const int address = any_of({kAny, kSelf, kSelf, kForeign, kAny6, kSelfMapped});
+    if (one_in(3)) return add(Kind::bind_used, {s, address, socket_slot()});
     add(Kind::bind, {s, address, one_in(3) ? between(1, kFixedPorts) : 0});
   }
   void connect_elsewhere() {

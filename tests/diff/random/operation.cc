@@ -18,6 +18,7 @@ namespace {
 constexpr KindRow kRows[] = {
     {Kind::socket, "socket", "sdy", run_socket},
     {Kind::bind, "bind", "san", run_bind},
+    {Kind::bind_used, "bind_used", "sas", run_bind_used},
     {Kind::listen, "listen", "sn", run_listen},
     {Kind::connect, "connect", "sas", run_connect},
     {Kind::connect_peer, "connect_peer", "sap", run_connect_peer},

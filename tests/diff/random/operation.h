@@ -20,6 +20,7 @@ constexpr int kMostArguments = 5;
 enum class Kind : uint8_t {
   socket,
   bind,
+  bind_used,
   listen,
   connect,
   connect_peer,

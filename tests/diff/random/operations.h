@@ -7,6 +7,7 @@ class World;
 
 void run_socket(World& world, const int* args);
 void run_bind(World& world, const int* args);
+void run_bind_used(World& world, const int* args);
 void run_listen(World& world, const int* args);
 void run_connect(World& world, const int* args);
 void run_connect_peer(World& world, const int* args);

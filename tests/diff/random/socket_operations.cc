@@ -175,7 +175,6 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   end->remote_port = port;
   file->kind = FileKind::stream;
   file->end = end;
-  file->was_accepted = true;
   end->shut_read = (listener->shut & 1) != 0;
   file->linger_zero = listener->linger_zero;
   file->chose_receive_buffer = listener->chose_receive_buffer;
@@ -189,6 +188,17 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   world.settle(end);
 }
 
+void bind_to(World& world, int slot, int address, uint16_t port) {
+  sockaddr_storage name;
+  const unsigned bytes = world.address(address, port, &name);
+  File* file = world.file(slot);
+  if (file != nullptr && file->kind == FileKind::stream && tcp_state(file->fd) == TCP_CLOSE) return world.leave_out(kDeadBind);
+  if (file != nullptr && file->is_the_kernels) return world.leave_out(kGoneToKernel);
+  const int result = bind(world.fd(slot), as_sockaddr(&name), bytes);
+  world.note_result(result);
+  if (result == 0 && file != nullptr) file->bound_to_self = address == kSelf || address == kSelfMapped;
+}
+
 }  // namespace
 
 void run_socket(World& world, const int* args) {
@@ -198,25 +208,20 @@ void run_socket(World& world, const int* args) {
 }
 
 void run_bind(World& world, const int* args) {
-  sockaddr_storage name;
-  const unsigned bytes = world.address(args[1], args[2] == 0 ? static_cast<uint16_t>(0) : world.claim_fixed_port(args[2] - 1), &name);
-  File* file = world.file(args[0]);
-  if (file != nullptr && file->kind == FileKind::stream && tcp_state(file->fd) == TCP_CLOSE) return world.leave_out(kDeadBind);
-  if (args[2] != 0 && world.was_used(world.fixed_port(args[2] - 1))) return world.leave_out(kPortInUse);
-  if (file != nullptr && file->is_the_kernels) return world.leave_out(kGoneToKernel);
-  const int result = bind(world.fd(args[0]), as_sockaddr(&name), bytes);
-  world.note_result(result);
-  if (result != 0 || file == nullptr) return;
-  file->bound_to_self = args[1] == kSelf || args[1] == kSelfMapped;
-  file->bound_by_number = args[2] != 0;
+  bind_to(world, args[0], args[1], args[2] == 0 ? static_cast<uint16_t>(0) : world.claim_fixed_port(args[2] - 1));
+}
+
+void run_bind_used(World& world, const int* args) {
+  // The port of a connection that has ended is whose it was before: natively one of the many in TIME-WAIT may have it.
+  const File* user = world.file(args[2]);
+  if (user != nullptr && user->end != nullptr && tcp_state(user->fd) == TCP_CLOSE) return world.note(" ended");
+  bind_to(world, args[0], args[1], local_port(world.fd(args[2])));
 }
 
 void run_listen(World& world, const int* args) {
   File* file = world.file(args[0]);
   // The FIN of its connections would come when the handshake ends, between two operations.
   if (file != nullptr && (file->shut & 2) != 0) return world.note(" shut");
-  if (file != nullptr && file->kind == FileKind::socket && file->bound_by_number && world.was_used(local_port(file->fd)))
-    return world.leave_out(kPortInUse);
   // Two listeners at one port (SO_REUSEPORT) share what comes by a hash of the addresses: nobody's promise.
   if (file != nullptr && file->kind == FileKind::socket && world.port_is_listened_at(local_port(file->fd))) return world.note(" shared");
   const int result = listen(world.fd(args[0]), args[1]);

@@ -173,10 +173,6 @@ File* World::listener_at(int address, uint16_t port) {
   return nullptr;
 }
 
-bool World::was_used(uint16_t port) const {
-  return std::any_of(ends_.begin(), ends_.end(), [port](const End& end) { return end.local_port == port; });
-}
-
 bool World::port_is_listened_at(uint16_t port) const {
   return std::any_of(files_, files_ + kSlots,
                      [port](const auto& file) { return file != nullptr && file->kind == FileKind::listener && file->port == port; });

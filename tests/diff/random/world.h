@@ -52,8 +52,6 @@ struct File {
   uint32_t address_be = 0;                     // what it is bound to, 0 for any
   uint16_t seen_port = 0;                      // the last port its name had
   bool bound_to_self = false, failed = false;  // its last connect()
-  bool was_accepted = false;
-  bool bound_by_number = false;
   bool is_the_kernels = false;   // for good: it had to do with an address of the kernel's
   bool has_ended = false;        // shutdown() or disconnect() has ended its last attempt or connection
   bool chose_unsent_mark = false;
@@ -103,7 +101,6 @@ class World {
   void released(const std::shared_ptr<File>& file, bool had_unread);
   [[nodiscard]] bool last_reference(int slot) const { return files_[slot] != nullptr && files_[slot].use_count() == 1; }
 
-  [[nodiscard]] bool was_used(uint16_t port) const;
   End* new_end() { return &ends_.emplace_back(); }
   // The listener of ours that answers at an address class and port; nullptr if there is none.
   File* listener_at(int address, uint16_t port);

@@ -1,0 +1,179 @@
+// bind: the port is taken where the address is (shim/files/ports.h).
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "base/syscall.h"
+#include "shim/calls/calls.h"
+#include "shim/family/family.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/options.h"
+#include "shim/files/ports.h"
+#include "shim/files/routing.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+using netstack::SocketAddress;
+
+constexpr int kTries = 64;  // how often the kernel may choose a port that the stack does not want
+
+// What the kernel says of this name to a socket that has none. For an address of the stack: as if it were its own.
+long ask_kernel(int domain, const void* name, size_t bytes, bool is_own) noexcept {
+  const long probe = kernel_call(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return 0;
+  const int on = 1;
+  if (is_own) (void)kernel_call(SYS_setsockopt, probe, IPPROTO_IP, IP_FREEBIND, as_arg(&on), sizeof on);
+  const long error = kernel_call(SYS_bind, probe, reinterpret_cast<long>(name), static_cast<long>(bytes));
+  (void)kernel_call(SYS_close, probe);
+  return error;
+}
+
+// Whether the program may have this port at all; another program's socket is no hindrance.
+long may_bind(const SocketAddress& local) noexcept {
+  if (local.port_be == 0) return 0;
+  sockaddr_in name{};
+  name.sin_family = AF_INET;
+  name.sin_port = local.port_be;
+  name.sin_addr.s_addr = local.address_be;
+  return ask_kernel(AF_INET, &name, sizeof name, true) == -EACCES ? -EACCES : 0;
+}
+
+// What bind() says about a socket that has a name already: Linux looks at the address first.
+long refuse(int domain, const zps_call& call) noexcept {
+  const long error = ask_kernel(domain, reinterpret_cast<const void*>(call.arg[1]), static_cast<size_t>(call.arg[2]), false);
+  return error == 0 || error == -EADDRINUSE ? -EINVAL : error;
+}
+
+// Takes `local` in the stack for a socket that may share it as it says. 0 or a negative errno.
+long take_port(int fd, netstack::Stack* stack, const SocketAddress& local, const PortOptions& options, bool port_chosen) noexcept {
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return -EBADF;
+  if (socket->has_name()) return -EINVAL;
+  long error = 0;
+  socket->binding = stack->bind({local, socket->sharing, options.range, false}, &error);
+  if (socket->binding == nullptr) return error;
+  socket->has_port = true;
+  socket->port_chosen = port_chosen;
+  socket->bound = socket->binding->local();
+  return 0;
+}
+
+long bind_to_stack(int fd, const SocketAddress& local) noexcept {
+  const PortOptions options = read_port_options(fd);
+  if (local.port_be != 0 || !options.no_port) {
+    const long error = take_port(fd, the_stack(), local, options, local.port_be == 0);
+    if (error != 0) return error;
+  }
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return -EBADF;
+  if (!socket->has_port) socket->bound = local;
+  socket->stack_bound = true;
+  socket->old_port_be = 0;
+  return 0;
+}
+
+void note_kernel_name(int fd, const ParsedAddress& name, bool to_all, bool port_chosen) noexcept {
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return;
+  socket->kernel_bound = true;
+  socket->stack_bound = false;
+  socket->old_port_be = 0;
+  socket->bound_to_all = to_all;
+  if (!to_all) return;
+  socket->bound = name.address;
+  socket->has_port = name.address.port_be != 0;
+  socket->port_chosen = port_chosen;
+}
+
+void drop_binding(int fd) noexcept {
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr || socket->binding == nullptr) return;
+  socket->binding->release();
+  socket->binding = nullptr;
+  socket->has_port = false;
+}
+
+// To all addresses: in the kernel, and in the stack if there is one.
+long bind_to_all(int fd, const zps_call& call, const ParsedAddress& wanted) noexcept {
+  netstack::Stack* const stack = the_stack();
+  const uint16_t port_be = wanted.address.port_be;
+  if (stack != nullptr && port_be != 0) {
+    if (const long error = take_port(fd, stack, wanted.address, {}, false); error != 0) return error;
+    const long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
+    if (error != 0) {
+      drop_binding(fd);
+    } else {
+      note_kernel_name(fd, wanted, true, false);
+    }
+    return error;
+  }
+  long error = -EADDRINUSE;
+  ParsedAddress name;
+  for (int i = 0; i < kTries && error == -EADDRINUSE; i++) {
+    if (i > 0) give_kernel_port_back(fd);
+    error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
+    if (error != 0) return error;
+    if (error = placeholder_name(fd, &name); error != 0) return error;
+    if (stack == nullptr || name.address.port_be == 0) break;
+    error = take_port(fd, stack, {0, name.address.port_be}, {}, true);
+  }
+  if (error == 0) note_kernel_name(fd, name, true, port_be == 0);
+  return error;
+}
+
+// The kernel has given a name before: it says whether there still is one. A port that it chose goes with a refused connect().
+long bind_again(int fd, const zps_call& call, bool to_all, bool port_chosen) noexcept {
+  const long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
+  if (error != 0) return error;
+  drop_binding(fd);
+  ParsedAddress name;
+  const bool known = placeholder_name(fd, &name) == 0;
+  note_kernel_name(fd, name, known && to_all, port_chosen);
+  Guard guard;
+  if (netstack::Stack* stack = guard.stack()) adopt_bound_sockets(stack);
+  return 0;
+}
+
+}  // namespace
+
+long shim_bind(const zps_call& call) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
+  if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
+  int domain;
+  bool has_name, shares, again;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr) return kPass;
+    domain = socket->domain;
+    has_name = socket->has_name();
+    shares = socket->sharing.reuse_port;
+    again = socket->kernel_bound;
+  }
+  ParsedAddress parsed;
+  if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
+  const bool serves_v4 = parsed.ipv4 && !(domain == AF_INET6 && placeholder_is_v6_only(fd));
+  const bool to_stack = serves_v4 && !parsed.wildcard && stack_at(parsed.address.address_be) != nullptr;
+  if (to_stack) {
+    if (const long error = may_bind(parsed.address); error != 0) return error;
+    if (has_name || again) return -EINVAL;
+  } else if (has_name) {
+    return refuse(domain, call);
+  }
+  if (shares) note_owner(fd);
+  if (to_stack) return bind_to_stack(fd, parsed.address);
+  const bool to_all = serves_v4 && parsed.wildcard;
+  if (again) return bind_again(fd, call, to_all, parsed.address.port_be == 0);
+  if (to_all) return bind_to_all(fd, call, parsed);
+  const long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
+  if (error == 0) note_kernel_name(fd, {}, false, false);
+  return error;
+}
+
+}  // namespace shim

@@ -1,0 +1,43 @@
+// Ports: what bind(), listen() and connect() have in common.
+//
+// There are two places where a port is taken. The stack knows what its own address has: sockets bound to it or to all addresses, listeners,
+// connections (netstack/tcp/port_binding.h). The kernel knows the placeholders that are bound to all addresses or to one of its own. A socket
+// bound to all addresses must have its port in both; one bound to the stack's address has it in the stack alone, and its placeholder is not
+// bound: other programs' sockets are no concern of an address that is the stack's own.
+//
+// A port that bind() chose is given back when the connection or the listener ends, one that the program asked for only with the socket
+// (Linux: SOCK_BINDPORT_LOCK). So the former passes to the connection or listener in the stack, and the socket has a binding only beside the
+// latter; the placeholder's is given back at connect().
+#pragma once
+
+#include "shim/files/address.h"
+#include "shim/files/file.h"
+
+namespace shim {
+
+// What the kernel says the placeholder is bound to. 0 or a negative errno. Without the lock, as all that asks the kernel.
+[[nodiscard]] long placeholder_name(int fd, ParsedAddress* out) noexcept;
+// The placeholder has a port that the kernel chose: it has none.
+void give_kernel_port_back(int fd) noexcept;
+
+// What must be asked of the kernel before a port is asked for.
+struct PortOptions {
+  uint32_t range = 0;     // IP_LOCAL_PORT_RANGE
+  bool no_port = false;   // IP_BIND_ADDRESS_NO_PORT
+};
+[[nodiscard]] PortOptions read_port_options(int fd) noexcept;
+// Notes whose the socket is: sockets of one user share a port by SO_REUSEPORT.
+void note_owner(int fd) noexcept;
+
+// With the lock held. reuse_address, reuse_port or owner_uid of a socket, wherever it counts.
+void set_sharing(Socket* socket, netstack::TcpOption option, int value) noexcept;
+// With the lock held. A connection or a listener has the port now: the socket's binding goes if bind() chose the port.
+void pass_port_on(Socket* socket) noexcept;
+// The connection or listener is gone, and what pass_port_on() gave to it: the socket has no port any more.
+void forget_chosen_port(Socket* socket) noexcept;
+
+// The stack learns of ports that sockets bound to all addresses have already. With the stack's lock, or the family's own while nobody else
+// knows the stack.
+void adopt_bound_sockets(netstack::Stack* stack) noexcept;
+
+}  // namespace shim

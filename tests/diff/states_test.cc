@@ -27,6 +27,7 @@ constexpr int kHows[] = {SHUT_RD, SHUT_WR, SHUT_RDWR};
 
 int make(int flags = SOCK_NONBLOCK) { return socket(AF_INET, SOCK_STREAM | flags, 0); }
 int go(int fd, const sockaddr_in& to) { return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to); }
+int bind_to(int fd, const sockaddr_in& to) { return bind(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to); }
 int disconnect(int fd) {
   sockaddr_in none{};
   none.sin_family = AF_UNSPEC;
@@ -340,6 +341,73 @@ TEST_F(States, ArgumentsOfAnotherConnect) {
   EXPECT_ERRNO(connect(c.mine, raw, 0), EINVAL);
   EXPECT_ERRNO(connect(c.mine, raw, 1000), EINVAL);
   EXPECT_ERRNO(connect(c.mine, reinterpret_cast<const sockaddr*>(8), sizeof at), EFAULT);
+}
+
+// A listener that shutdown() ends lets go of a port that bind() was not asked for.
+TEST_F(States, AListenerThatEndedMayBindAgain) {
+  for (const bool by_number : {false, true}) {
+    SCOPED_TRACE(by_number);
+    const int spare = make();
+    ASSERT_EQ(bind_to(spare, self_address()), 0);
+    const sockaddr_in other = name_of(spare);
+    close(spare);
+    const int fd = make();
+    ASSERT_EQ(bind_to(fd, self_address(by_number ? other.sin_port : htons(0))), 0) << strerror(errno);
+    const sockaddr_in first = name_of(fd);
+    ASSERT_EQ(listen(fd, 1), 0) << strerror(errno);
+    EXPECT_ERRNO(bind_to(fd, self_address()), EINVAL);
+    ASSERT_EQ(shutdown(fd, SHUT_RD), 0);
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLHUP);
+    EXPECT_EQ(name_of(fd).sin_port, first.sin_port) << "the name stays";
+    if (by_number) {
+      EXPECT_ERRNO(bind_to(fd, self_address()), EINVAL);
+    } else {
+      EXPECT_EQ(bind_to(fd, other), 0) << strerror(errno);
+      EXPECT_ERRNO(bind_to(fd, other), EINVAL);
+    }
+    EXPECT_EQ(name_of(fd).sin_port, other.sin_port);
+    EXPECT_EQ(listen(fd, 1), 0) << strerror(errno);
+    EXPECT_EQ(name_of(fd).sin_port, other.sin_port);
+    EXPECT_EQ(shutdown(fd, SHUT_RDWR), 0);
+    EXPECT_EQ(listen(fd, 1), 0) << strerror(errno);
+    close(fd);
+  }
+}
+
+// inet_num is 0 after a refusal, unless bind() has asked for the port.
+TEST_F(States, V6OnlyAfterARefusal) {
+  const auto v6_only = [](int fd) {
+    const int off = 0;
+    return setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  };
+  const sockaddr_in at = dead_end();
+  sockaddr_in6 mapped{};
+  mapped.sin6_family = AF_INET6;
+  mapped.sin6_port = at.sin_port;
+  mapped.sin6_addr.s6_addr32[2] = htonl(0xffff);
+  mapped.sin6_addr.s6_addr32[3] = at.sin_addr.s_addr;
+  for (const int port : {-1, 0, 23457}) {
+    for (const bool told : {false, true}) {
+      SCOPED_TRACE(port * 2 + told);
+      const int fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0);
+      sockaddr_in6 any{};
+      any.sin6_family = AF_INET6;
+      any.sin6_port = htons(static_cast<uint16_t>(port));
+      if (port >= 0) {
+        ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any), 0) << strerror(errno);
+        EXPECT_ERRNO(v6_only(fd), EINVAL);
+      }
+      EXPECT_ERRNO(connect(fd, reinterpret_cast<sockaddr*>(&mapped), sizeof mapped), EINPROGRESS);
+      ASSERT_TRUE(wait_for(fd, kAll) & POLLERR);
+      if (told) EXPECT_ERRNO(connect(fd, reinterpret_cast<sockaddr*>(&mapped), sizeof mapped), ECONNREFUSED);
+      if (port > 0) {
+        EXPECT_ERRNO(v6_only(fd), EINVAL);
+      } else {
+        EXPECT_EQ(v6_only(fd), 0) << strerror(errno);
+      }
+      close(fd);
+    }
+  }
 }
 
 // A socket of IPv6 alone reaches no mapped address.

@@ -123,15 +123,19 @@ class TcpStream : public Pollable {
   // Copies received bytes out. Count, 0 at end of stream, -EAGAIN when there is nothing yet, -ECONNRESET once after a
   // reset, -ENOTCONN. `peek` leaves the bytes where they are.
   [[nodiscard]] virtual long read(const iovec* parts, int count, bool peek) noexcept = 0;
+  // The same as a peek from `offset` bytes on (SO_PEEK_OFF): -EAGAIN if there are not more than that yet.
+  [[nodiscard]] virtual long peek_at(const iovec* parts, int count, size_t offset) noexcept = 0;
   // Copies bytes into the send queue: count (may be short), -EAGAIN when it is full, -EPIPE after shutdown or reset
   // (raising SIGPIPE is the caller's), the pending error once. `more`: hold a partial segment back (MSG_MORE).
   // What was written leaves at the next Stack::flush() (the wait does it), or when a few segments are ready.
   [[nodiscard]] virtual long write(const iovec* parts, int count, bool more) noexcept = 0;
   // What write() would take now, if memory lasts. 0 does not ask to be told (ready() does).
   [[nodiscard]] virtual size_t writable_bytes() const noexcept = 0;
-  // Bytes to read now (FIONREAD), and bytes not yet acknowledged by the peer (SIOCOUTQ).
+  // Bytes to read now (FIONREAD), and bytes in the send queue: info() knows better what of these is acknowledged.
   [[nodiscard]] virtual size_t readable_bytes() const noexcept = 0;
   [[nodiscard]] virtual size_t unsent_bytes() const noexcept = 0;
+  // When data last came, as base::monotonic_ns(); 0 if none has.
+  [[nodiscard]] virtual uint64_t received_ns() const noexcept = 0;
 
   // SHUT_RD, SHUT_WR or SHUT_RDWR of shutdown(2). 0, or -ENOTCONN: noted all the same, and a connection made later begins so. An attempt
   // under way ends as by disconnect().

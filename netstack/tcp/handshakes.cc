@@ -43,6 +43,17 @@ bool is_acceptable(const Request& request, const tcp_hdr& header, uint32_t optio
   return TCP_SEQ_BETWEEN(header.seqno, request.peer_isn + 1, request.peer_isn + kSynWindow);
 }
 
+// How often the SYN-ACK's timer has run out.
+int timeouts_of(const Request& request) noexcept {
+  return request.stage > RequestTable::kAnswered ? request.stage - RequestTable::kAnswered : 0;
+}
+
+// What waits for data is not asked again before its time is nearly up: then the peer gets a last chance to complete the handshake with either
+// (syn_ack_recalc()).
+bool is_asked_again(const Request& request) noexcept {
+  return !request.acked || timeouts_of(request) >= request.listener->deferred_timeouts() - 1;
+}
+
 }  // namespace
 
 RequestTable& Handshakes::table() const noexcept { return tcp_.tables.requests; }
@@ -64,7 +75,7 @@ uint64_t Handshakes::next_ns() const noexcept {
 
 // ---------------------------------------------------------------- the last ACK
 
-tcp_pcb* Handshakes::complete(const tcp_hdr& header, uint32_t option_bytes) noexcept {
+tcp_pcb* Handshakes::complete(const tcp_hdr& header, uint32_t option_bytes, uint32_t length) noexcept {
   if ((TCPH_FLAGS(&header) & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_ACK) return nullptr;
   const FourTuple tuple = tuple_of(header);
   Request* const kept = table().find(hash(tuple), tuple);
@@ -73,6 +84,10 @@ tcp_pcb* Handshakes::complete(const tcp_hdr& header, uint32_t option_bytes) noex
   Request request{};
   if (kept != nullptr && header.ackno == kept->isn + 1) {
     if (!is_acceptable(*kept, header, option_bytes)) return nullptr;
+    if (length == 0 && timeouts_of(*kept) < listener->deferred_timeouts()) {
+      kept->acked = true;
+      return nullptr;
+    }
     request = *kept;
   } else {
     if (!reads_cookie(*listener, tuple, header, &request.options)) return nullptr;
@@ -88,10 +103,14 @@ tcp_pcb* Handshakes::complete(const tcp_hdr& header, uint32_t option_bytes) noex
   return make_connection(*listener, request);
 }
 
-void Handshakes::completed(const tcp_pcb& pcb) noexcept {
+uint64_t Handshakes::completed(const tcp_pcb& pcb) noexcept {
   const FourTuple tuple{pcb.local_ip.addr, pcb.remote_ip.addr, pcb.local_port, pcb.remote_port};
   Request* const request = table().find(hash(tuple), tuple);
-  if (request != nullptr) remove(*request);
+  if (request == nullptr) return 0;
+  const uint64_t fresh_ns = request->stage == RequestTable::kAnswered ? RequestTable::kStageNs[RequestTable::kFresh] : 0;
+  const uint64_t answered_ns = request->stage < RequestTable::kRepeated && !request->acked ? request->since_ns - fresh_ns : 0;
+  remove(*request);
+  return answered_ns;
 }
 
 bool Handshakes::takes_connections() const noexcept { return !tcp_.streams_exhausted() && tcp_.core.memory.takes_connections(); }
@@ -136,7 +155,7 @@ tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& requ
   }
   pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
   pcb->mss = tcp_eff_send_mss(request.options.mss < TCP_MSS ? request.options.mss : TCP_MSS, &pcb->local_ip, &pcb->remote_ip);
-  if (request.stage < RequestTable::kRepeated) {  // RFC 6298, 3: the first round trip that is measured, unless the SYN-ACK was repeated
+  if (request.stage < RequestTable::kRepeated && !request.acked) {  // RFC 6298, 3: the first round trip that is measured, unless the SYN-ACK was repeated
     pcb->rttest = request.tick;
     pcb->rtseq = request.isn;
   }
@@ -273,7 +292,7 @@ void Handshakes::run_due() noexcept {
   }
   for (int stage = RequestTable::kLast - 1; stage >= RequestTable::kAnswered; stage--) {
     for (Request* oldest; (oldest = table().oldest(stage)) != nullptr && table().due(*oldest, now);) {
-      send_syn_ack(*oldest->listener, *oldest);
+      if (is_asked_again(*oldest)) send_syn_ack(*oldest->listener, *oldest);
       advance(*oldest, now);
     }
   }

@@ -17,6 +17,8 @@
 // handshake later. A cookie is accepted for two minutes after the listener has sent one. While it has, an ACK that fits nothing gets no
 // reset as long as its queue is full: it may be the second segment of a peer whose first was dropped.
 //
+// TCP_DEFER_ACCEPT: a bare ACK does not complete the handshake before its time is up, data does (tcp_check_req()).
+//
 // Timestamps are agreed on if the SYN has one (RFC 7323, 3.2): then each answer without a PCB has one as well. TS.Recent is the SYN's
 // until there is a PCB; after a cookie, what the last ACK says. An ACK older than the SYN is none (section 5.3).
 //
@@ -45,9 +47,10 @@ class Handshakes {
   explicit Handshakes(Tcp& tcp) noexcept : tcp_(tcp) {}
 
   // The connection that this segment completes the handshake of, as SYN-RECEIVED: lwIP then takes the segment for it. nullptr: none.
-  [[nodiscard]] tcp_pcb* complete(const tcp_hdr& header, uint32_t option_bytes) noexcept;
-  // Its segment was taken: it is in the accept queue.
-  void completed(const tcp_pcb& pcb) noexcept;
+  // `length`: of the segment in sequence numbers.
+  [[nodiscard]] tcp_pcb* complete(const tcp_hdr& header, uint32_t option_bytes, uint32_t length) noexcept;
+  // Its segment was taken: it is about to be in the accept queue. When it was answered, or 0: that is not known, or was more than once.
+  uint64_t completed(const tcp_pcb& pcb) noexcept;
   // Any other segment for `listener`, or for nobody (nullptr), with `payload` bytes; lwIP does not get it.
   void input(LwipListener* listener, const tcp_hdr& header, OptionBytes options, uint32_t payload) noexcept;
   // Repeats SYN-ACKs that are due and gives up what got no answer.

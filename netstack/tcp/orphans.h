@@ -4,16 +4,16 @@
 // long as each probe is answered, and every one of its retransmission limits grows with the round trip. Linux gives an orphan up whatever its
 // peer says, and so it is here:
 //
-//  - FIN-WAIT-2 lasts kFinWaitTicks from the acknowledgement of the FIN, whatever comes meanwhile (net.ipv4.tcp_fin_timeout;
-//    tcp_time_wait() with that state). lwIP counts from when the program closed, and less.
+//  - FIN-WAIT-2 lasts a minute from the acknowledgement of the FIN, or what TCP_LINGER2 says, whatever comes meanwhile (tcp_fin_time();
+//    tcp_time_wait() with that state). lwIP counts from when the program closed, and less. A time below zero is none: the peer is reset.
 //  - In any other state the peer has kPatienceNs to acknowledge something more. (tcp_orphan_retries(): eight retransmissions, about as long
 //    at the smallest RTO.) A peer that is slow but goes on is waited for.
 //  - While memory is short there is less patience: whoever has been asked kAskedInVain times for nothing makes room for the living
 //    (tcp_out_of_resources()). The longest armed are looked at first, and only until there is room.
 //
 // At first an orphan still has its stream, which holds what is unsent: LwipStream::before_tick(). Later the PCB is alone. lwIP then does not
-// touch its `tmr` (TF_RXCLOSED), which here is when its peer last acknowledged something; up to where is in the argument that nobody's
-// callbacks get.
+// touch its `tmr` (TF_RXCLOSED), which here is when its peer last acknowledged something; up to where, and how long FIN-WAIT-2 may last, is in the
+// argument that nobody's callbacks get.
 #pragma once
 
 #include "lwip/priv/tcp_priv.h"
@@ -30,10 +30,10 @@ class Orphans {
     return (pcb.nrtx >= kAskedInVain || pcb.persist_backoff >= kAskedInVain) && memory.is_short();
   }
 
-  // From here on the PCB has no stream.
-  static void leave_alone(tcp_pcb& pcb) noexcept {
+  // From here on the PCB has no stream. `fin_wait_s`: TCP_LINGER2.
+  static void leave_alone(tcp_pcb& pcb, int fin_wait_s) noexcept {
     tcp_set_flags(&pcb, TF_RXCLOSED);
-    note_progress(pcb);
+    note_progress(pcb, fin_wait_s < 0 ? -1 : fin_wait_s * 1000 / TCP_SLOW_INTERVAL);
   }
   [[nodiscard]] static bool is_alone(const tcp_pcb& pcb) noexcept { return pcb.errf == nullptr && pcb.state >= ESTABLISHED; }
   // At each tick of one that is alone: false if its time is up, and it is gone.
@@ -41,12 +41,15 @@ class Orphans {
 
  private:
   static constexpr int kAskedInVain = 3;  // retransmissions, or probes of a shut window: two seconds at least
-  static constexpr uint32_t kFinWaitTicks = 60'000 / TCP_SLOW_INTERVAL;
   static constexpr uint32_t kPatienceTicks = kPatienceNs / 1'000'000 / TCP_SLOW_INTERVAL;
 
-  static void note_progress(tcp_pcb& pcb) noexcept {
+  static void note_progress(tcp_pcb& pcb, int32_t fin_wait_ticks) noexcept {
     pcb.tmr = tcp_ticks;
-    pcb.callback_arg = reinterpret_cast<void*>(uintptr_t{pcb.lastack});
+    pcb.callback_arg = reinterpret_cast<void*>(uintptr_t{static_cast<uint32_t>(fin_wait_ticks)} << 32 | pcb.lastack);
+  }
+  [[nodiscard]] static uint32_t noted(const tcp_pcb& pcb) noexcept { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pcb.callback_arg)); }
+  [[nodiscard]] static int32_t fin_wait_ticks(const tcp_pcb& pcb) noexcept {
+    return static_cast<int32_t>(reinterpret_cast<uintptr_t>(pcb.callback_arg) >> 32);
   }
 };
 

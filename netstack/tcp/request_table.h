@@ -24,6 +24,7 @@ struct Request {
   uint8_t mac[6];  // where the SYN came from
   uint8_t stage;
   bool used;
+  bool acked;      // by a bare ACK, which was not taken: TCP_DEFER_ACCEPT
   uint32_t tick;  // lwIP's, when it was answered
   uint32_t rejected_tick;  // and when a segment was last rejected; 0: none was
   LwipListener* listener;

@@ -84,6 +84,7 @@ class Tcp final : public Protocol {
     constexpr uint32_t kIpAndTcp = 40;
     return pcb.mss + kIpAndTcp < facts_.mtu ? pcb.mss : facts_.mtu - kIpAndTcp;
   }
+  [[nodiscard]] uint32_t path_mtu() const noexcept { return core.interface().mtu < facts_.mtu ? core.interface().mtu : facts_.mtu; }
   // What counts as a full segment of what comes: without options.
   [[nodiscard]] uint32_t full_payload(const tcp_pcb& pcb) const noexcept { return frame_mss(pcb) - (pcb.mss - tcp_mss(&pcb)); }
 

@@ -60,12 +60,12 @@ void zps_pcb_unregister(tcp_pcb* pcb) {
   if (the_tcp->demux().remove(pcb)) the_tcp->ports().unuse(pcb->local_port, netstack::TcpDemux::port_use(pcb));
 }
 
-tcp_pcb** zps_demux_connection(const tcp_hdr* header, u16_t option_bytes) {
+tcp_pcb** zps_demux_connection(const tcp_hdr* header, u16_t option_bytes, u16_t length) {
   using namespace netstack;
   connection_hit = time_wait_hit = nullptr;
   tcp_pcb* pcb = the_tcp->demux().find(ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src);
   if (pcb == nullptr) {
-    connection_hit = the_tcp->handshakes.complete(*header, option_bytes);
+    connection_hit = the_tcp->handshakes.complete(*header, option_bytes, length);
     return &connection_hit;
   }
   if (pcb->state != TIME_WAIT) {
@@ -105,6 +105,15 @@ int zps_tcp_nagle(tcp_pcb* pcb) {
 
 u32_t zps_tcp_timestamp(const tcp_pcb* pcb) { return netstack::TcpTimestamps::now(*pcb, the_tcp->core.clock); }
 
+void zps_tcp_count_out(const tcp_pcb* pcb, const pbuf* p, const tcp_hdr* header) {
+  if (pcb->errf == nullptr) return;
+  const uint32_t bytes = p->tot_len - TCPH_HDRLEN_BYTES(header);
+  const bool is_syn = (TCPH_FLAGS(header) & TCP_SYN) != 0;  // which lwIP numbers one less than snd_nxt
+  const bool counts = bytes > 0 || (TCPH_FLAGS(header) & TCP_FIN) != 0;
+  const bool again = is_syn ? pcb->nrtx > 0 : counts && TCP_SEQ_LT(lwip_ntohl(header->seqno), pcb->snd_nxt);
+  static_cast<netstack::LwipStream*>(pcb->callback_arg)->count_out(*pcb, bytes, again);
+}
+
 // The byte of a window probe is there already, where the option goes.
 u32_t* zps_tcp_add_timestamp(pbuf* p, const tcp_pcb* pcb, u32_t* options) {
   auto* const payload = reinterpret_cast<uint8_t*>(options) + LWIP_TCP_OPT_LEN_TS_OUT;
@@ -124,6 +133,7 @@ err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, u16_t* option_bytes, u16_t co
   }
   Timestamps stamps;
   the_tcp->acks.begin_segment(p->tot_len);
+  if (pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->count_in(*pcb, p->tot_len);
   if (pcb->state != TIME_WAIT && tcp_is_flag_set(pcb, TF_TIMESTAMP) && (TCPH_FLAGS(header) & TCP_SYN) == 0 &&
       find_timestamps(*header, contiguous_bytes, &stamps)) {
     if (!TcpTimestamps::accept(*pcb, *header, p->tot_len, stamps, the_tcp->core.clock)) return the_tcp->repairs.reject(pcb, *p);

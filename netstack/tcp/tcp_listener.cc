@@ -10,6 +10,21 @@
 
 namespace netstack {
 
+namespace {
+
+// How many retransmissions of a SYN-ACK, after 1, 2, 4 ... seconds, fill so many seconds (secs_to_retrans()).
+int timeouts_within(int seconds) noexcept {
+  constexpr int kMostSeconds = 120;
+  int count = 0;
+  for (int period = 0, timeout = 1; seconds > period && count < UINT8_MAX; count++) {
+    period += timeout;
+    timeout = timeout * 2 < kMostSeconds ? timeout * 2 : kMostSeconds;
+  }
+  return count;
+}
+
+}  // namespace
+
 LwipListener::LwipListener(Tcp& tcp, const SocketAddress& local, const PortSharing& sharing, int backlog) noexcept
     : tcp_(tcp), local_(local), backlog_(backlog < 0 ? 0 : backlog) {
   options_.sharing = sharing;
@@ -37,8 +52,9 @@ err_t LwipListener::on_accept(void* self, tcp_pcb* pcb, err_t) noexcept {
   auto& listener = *static_cast<LwipListener*>(self);
   LwipStream* stream = listener.tcp_.make_stream();
   if (stream == nullptr) return ERR_MEM;
-  listener.tcp_.handshakes.completed(*pcb);
+  const uint64_t answered_ns = listener.tcp_.handshakes.completed(*pcb);
   stream->adopt(pcb, listener);
+  stream->begin_figures(answered_ns != 0 ? listener.tcp_.now_ns() - answered_ns : 0);
   listener.queue_.push_back(stream);
   listener.queued_++;
   for (Observer* observer = listener.observers.front(); observer != nullptr; observer = listener.observers.after(observer)) {
@@ -75,6 +91,7 @@ long LwipListener::set_option(TcpOption option, int value) noexcept {
   carrier.DirtyLink::unlink();
   if (result == 0) {
     options_ = carrier.options_;
+    deferred_timeouts_ = timeouts_within(options_.defer_accept_s);
     pcb_.ttl = options_.ttl;
     pcb_.tos = options_.tos;
   }

@@ -28,6 +28,8 @@ class LwipListener final : public TcpListener {
   [[nodiscard]] tcp_pcb_listen* pcb() noexcept { return &pcb_; }
   [[nodiscard]] const PortSharing& sharing() const noexcept { return options_.sharing; }
   [[nodiscard]] bool full() const noexcept { return queued_ > backlog_; }
+  // TCP_DEFER_ACCEPT: the handshake waits for data until its SYN-ACK has been sent again so often.
+  [[nodiscard]] int deferred_timeouts() const noexcept { return deferred_timeouts_; }
   [[nodiscard]] uint8_t ttl() const noexcept { return pcb_.ttl; }
   [[nodiscard]] uint8_t tos() const noexcept { return pcb_.tos; }
   // One handshake more, or less, is in this stage.
@@ -71,6 +73,7 @@ class LwipListener final : public TcpListener {
   int queued_ = 0;
   int half_open_ = 0, fresh_ = 0, held_syns_ = 0;  // handshakes under way: all, and those in these stages
   uint64_t cookie_ns_ = 0;  // when the last was sent; 0: none was
+  int deferred_timeouts_ = 0;
   bool held_ = true;  // not released
 };
 

@@ -22,7 +22,10 @@ constexpr s16_t kInitialRto = 1000 / TCP_SLOW_INTERVAL;
 constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
 constexpr uint32_t kUnscaledWindow = 0xffff;  // the most that a SYN can offer
 
-constexpr uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+template <class T>
+constexpr T least(T a, T b) {
+  return a < b ? a : b;
+}
 
 }  // namespace
 
@@ -142,6 +145,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
 err_t LwipStream::on_connected(void* self, tcp_pcb* pcb, err_t) noexcept {
   auto* stream = static_cast<LwipStream*>(self);
   stream->phase_ = Phase::connected;
+  stream->begin_figures(pcb->nrtx == 0 ? stream->tcp_.now_ns() - stream->connect_ns_ : 0);
   stream->connect_ns_ = 0;
   pcb->nrtx = 0;
   pcb->rto = pcb->sv = kInitialRto;
@@ -158,7 +162,7 @@ void LwipStream::pcb_gone() noexcept {
 }
 
 void LwipStream::note_segment_size() noexcept {
-  if (phase_ == Phase::connected && pcb_ != nullptr) last_mss_ = tcp_mss(pcb_);
+  if (phase_ == Phase::connected && pcb_ != nullptr) rare_.last_mss = static_cast<uint16_t>(tcp_.full_payload(*pcb_));
 }
 
 void LwipStream::fail(int error) noexcept {
@@ -225,6 +229,11 @@ void LwipStream::disconnect() noexcept {
   phase_ = Phase::fresh;
   read_closed_ = write_closed_ = peer_closed_ = fin_queued_ = fin_sent_ = window_raised_ = false;
   written_ = fed_ = acknowledged_ = pushed_ = 0;
+  read_total_ = rtt_offset_ = 0;
+  rtt_us_ = rtt_variance_us_ = 0;
+  rate_known_ = false;
+  figures_ = {};
+  rare_ = {};
   if (!bound_) local_.address_be = 0;  // the port stays in the name
   peer_ = {};
   announce(ready());
@@ -427,6 +436,31 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
   return static_cast<long>(copied);
 }
 
+long LwipStream::peek_at(const iovec* parts, int count, size_t offset) noexcept {
+  if (offset >= received_bytes_) {
+    if (peer_closed_ || read_closed_) return 0;
+    return received_bytes_ == 0 ? read(parts, count, true) : -EAGAIN;
+  }
+  const pbuf* p = received_head_;
+  for (; offset >= p->len; p = p->next) offset -= p->len;
+  size_t copied = 0;
+  for (int i = 0; i < count; i++) {
+    auto* to = static_cast<uint8_t*>(parts[i].iov_base);
+    for (size_t left = parts[i].iov_len; left > 0 && p != nullptr;) {
+      const size_t n = least(p->len - offset, left);
+      memcpy(to, static_cast<uint8_t*>(p->payload) + offset, n);
+      to += n;
+      left -= n;
+      copied += n;
+      offset += n;
+      if (offset < p->len) break;
+      p = p->next;
+      offset = 0;
+    }
+  }
+  return static_cast<long>(copied);
+}
+
 // Linux's tcp_cleanup_rbuf(): who has read all that the peer has pushed, and is not one to answer, acknowledges it now. The peer may have no
 // more to send before that: a small send buffer, a short segment that waits for the one before it.
 void LwipStream::acknowledge_read() noexcept {
@@ -440,7 +474,7 @@ void LwipStream::acknowledge_read() noexcept {
 // for a whole one, and sends less only when its timer says so.
 uint32_t LwipStream::receive_window() const noexcept {
   const uint32_t frame = tcp_.facts().gro_max_size != 0 ? tcp_.facts().gro_max_size : tcp_.facts().mtu;
-  const auto asked = static_cast<uint32_t>(options_.receive_buffer);
+  const auto asked = static_cast<uint32_t>(options_.receive_bound);
   return asked < 2 * frame ? 2 * frame : asked;
 }
 

@@ -15,6 +15,7 @@
 // frees the PCB (its destroy callback says so); 3 after release() no observer is called.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "lwip/priv/tcp_priv.h"
@@ -43,10 +44,12 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool connected() const noexcept override { return phase_ == Phase::connected && (pcb_ == nullptr || pcb_->state != TIME_WAIT); }
   [[nodiscard]] bool connecting() const noexcept override { return phase_ == Phase::connecting; }
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
+  [[nodiscard]] long peek_at(const iovec* parts, int count, size_t offset) noexcept override;
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
   [[nodiscard]] size_t readable_bytes() const noexcept override { return received_bytes_; }
   [[nodiscard]] size_t writable_bytes() const noexcept override { return write_room(); }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return static_cast<size_t>(written_ - acknowledged_); }
+  [[nodiscard]] uint64_t received_ns() const noexcept override { return received_ns_; }
   [[nodiscard]] long shutdown(int how) noexcept override;
   void disconnect() noexcept override;
   void set_error(int error) noexcept override { error_ = error; }
@@ -100,6 +103,20 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool finish_reset() noexcept;
   // Tells the writer that waits, if it can write.
   void look_for_room() noexcept;
+  // A segment with `bytes` of data has come.
+  void count_in(const tcp_pcb& pcb, uint32_t bytes) noexcept {
+    const uint32_t segments = bytes <= kUsualSegment ? 1 : segments_of(pcb, bytes);
+    figures_.segments_in += segments;
+    if (bytes > 0) figures_.data_segments_in += segments;
+  }
+  // One leaves; `again`: it has been sent before.
+  void count_out(const tcp_pcb& pcb, uint32_t bytes, bool again) noexcept {
+    const uint32_t segments = bytes <= kUsualSegment ? 1 : segments_of(pcb, bytes);
+    figures_.segments_out += segments;
+    if (bytes > 0) figures_.data_segments_out += segments;
+    if (again) [[unlikely]] count_retransmission(segments, bytes);
+  }
+  void begin_figures(uint64_t handshake_ns) noexcept;
   bool deferred = false;     // it had something to send while nothing is (FrameOutput)
   uint32_t recovery_point = 0;  // what had been sent when fast recovery began (RFC 6582)
 
@@ -115,19 +132,44 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
 
   // Options kept here so that they can be set before there is a PCB.
   struct Options {
-    int keepidle_s = 7200, keepintvl_s = 75, keepcnt = 9;
-    int user_timeout_ms = 0;
-    int send_buffer = kDefaultSendBuffer, receive_buffer = kDefaultReceiveBuffer, receive_low_water = 1;
-    int max_segment = 0;
-    int linger_s = -1;
-    int defer_accept_s = 0, syn_count = 0, fin_wait_s = 60, window_clamp = 0;
-    uint32_t notsent_low_water = 0, pacing_rate = UINT32_MAX, port_range = 0;
+    int send_buffer = kDefaultSendBuffer;
+    int receive_bound = kDefaultReceiveBuffer;  // the buffer, or TCP_WINDOW_CLAMP
     uint8_t tos = 0, ttl = 64, shut = 0;
     bool nodelay = false, cork = false, keepalive = false, quickack = true;
+    bool paced = false, keeps_little_unsent = false;
+    // From here on what is asked at the ends of a connection, at ticks, or of few.
+    int user_timeout_ms = 0;
+    int receive_buffer = kDefaultReceiveBuffer, receive_low_water = 1, window_clamp = 0;
+    int linger_s = -1;
+    uint32_t notsent_low_water = 0, pacing_rate = UINT32_MAX, port_range = 0;
+    uint16_t keepidle_s = 7200, keepintvl_s = 75, keepcnt = 9;
+    uint16_t max_segment = 0, defer_accept_s = 0;
+    int16_t fin_wait_s = kDefaultFinWaitSeconds;
+    uint8_t syn_count = 0;
     PortSharing sharing{};
   };
   friend class LwipListener;
 
+  // What tcp_info tells and nothing else knows: what is written for each segment or round trip.
+  struct Figures {
+    uint32_t segments_in = 0, data_segments_in = 0, segments_out = 0, data_segments_out = 0;
+    uint64_t busy_ns = 0;      // with something to be acknowledged, up to progress_ns_
+    uint32_t rate_from = 0;    // of acknowledged_, when the round trip that is measured began
+    uint32_t least_rtt_us = UINT32_MAX;
+  };
+  // The same, of what happens seldom: behind all that a segment touches.
+  struct RareFigures {
+    uint64_t begun_ns = 0;    // when the connection stood
+    uint64_t lost_bytes = 0;  // thrown away with the connection
+    uint64_t retransmitted_bytes = 0;
+    uint64_t pace_ns = 0;         // up to when what was sent is paid for, at the pacing rate
+    uint32_t retransmitted = 0;   // segments
+    uint32_t rate_bytes = 0, rate_us = 0;  // delivery rate
+    uint16_t last_mss = 0;        // of a connection that is over
+  };
+
+  static constexpr uint32_t kUsualSegment = 1460;
+  static constexpr int16_t kDefaultFinWaitSeconds = 60;  // Linux: tcp_fin_timeout
   static constexpr int kDefaultSendBuffer = 1 << 20;
   static constexpr int kDefaultReceiveBuffer = TCP_WND;
 
@@ -138,7 +180,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void attach(tcp_pcb* pcb) noexcept;
   void detach() noexcept;
   void apply_options() noexcept;
+  void bound_receiving() noexcept;
   void limit_segments() noexcept;
+  [[nodiscard]] uint32_t paced(uint32_t bytes) noexcept;
+  void pay_pace(size_t bytes) noexcept;
   [[nodiscard]] int segment_size() const noexcept;
   void note_segment_size() noexcept;
   void fail(int error) noexcept;
@@ -156,6 +201,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] uint32_t receive_limit() const noexcept;
   void mark_dirty() noexcept;
   [[nodiscard]] size_t write_room() const noexcept;
+  [[nodiscard]] size_t buffer_room() const noexcept;
+  [[nodiscard]] bool has_space() const noexcept;
+  [[nodiscard]] size_t waiting_bytes() const noexcept;
   [[nodiscard]] bool writable() const noexcept;
   // The writer waits from here on.
   void note_no_space() const noexcept;
@@ -170,12 +218,18 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool retransmits() const noexcept;
   [[nodiscard]] uint32_t longest_segment() const noexcept;
   [[nodiscard]] uint32_t feed_budget(size_t wanted) noexcept;
+  [[nodiscard]] uint32_t window_budget(size_t wanted) noexcept;
   void shorten_segments() noexcept;
   void feed() noexcept;
   void raise_window() noexcept;
   [[nodiscard]] bool finish_sending() noexcept;
   void free_chunks() noexcept;
   void sample_round_trip() noexcept;
+  void add_round_trip(uint32_t sample_us) noexcept;
+  [[nodiscard]] uint32_t segments_of(const tcp_pcb& pcb, uint32_t bytes) const noexcept;
+  void count_retransmission(uint32_t segments, uint32_t bytes) noexcept;
+  [[nodiscard]] uint64_t offset_of(uint32_t sequence) const noexcept;
+  void put_connection(tcp_info* out, uint64_t now_ns) const noexcept;
   [[nodiscard]] uint16_t choose_port(const SocketAddress& peer) noexcept;
   [[nodiscard]] bool makes_way(uint16_t port, const SocketAddress& peer) noexcept;
 
@@ -202,12 +256,12 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   uint64_t connect_ns_ = 0;  // when the attempt under way (or the failed one) began; 0 once connected
 
   // Round trips as the program's stack sees them (lwIP's own clock ticks are too coarse for tcp_info).
-  uint64_t rtt_sent_ns_ = 0;
-  uint64_t rtt_offset_ = 0;
+  uint64_t rtt_sent_ns_ = 0;  // when the last one that was measured began
+  uint64_t rtt_offset_ = 0;   // what ends the one under way; 0: none is
   uint32_t rtt_us_ = 0, rtt_variance_us_ = 0;
+  Figures figures_;
 
   SocketAddress local_{}, peer_{};
-  Options options_;
   int error_ = 0;
   Phase phase_ = Phase::fresh;
   bool peer_closed_ = false;   // the peer's FIN is in
@@ -217,7 +271,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool fin_first_ = false;     // before the peer's came
   bool fin_sent_ = false;      // lwIP has it
   uint32_t asked_peer_ = 0;  // ask_peer()
-  uint16_t last_mss_ = 0;    // of a connection that is over
   bool released_ = false;
   bool held_ = false;
   bool more_ = false;
@@ -226,7 +279,15 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool push_came_ = false;    // of what is to be acknowledged some was pushed by the peer
   bool bound_ = false;  // to a port of its user's
   bool window_raised_ = false;
+  bool rate_known_ = false;
   mutable bool no_space_ = false;
+
+  Options options_;
+  RareFigures rare_;
+
+ public:
+  // So much at the end is not worth being asked for ahead.
+  static constexpr size_t kRareBytes = sizeof(RareFigures) + sizeof(Options) - offsetof(Options, user_timeout_ms);
 };
 
 }  // namespace netstack

@@ -1,18 +1,12 @@
-// Options and figures of a stream, figures of a listener.
+// Options of a stream.
 #include <cerrno>
-#include <cstring>
 #include <sys/epoll.h>
-#include <linux/tcp.h>
 
 #include "netstack/tcp/tcp.h"
-#include "netstack/tcp/tcp_listener.h"
 #include "netstack/tcp/tcp_stream.h"
 
 namespace netstack {
 namespace {
-
-// Linux's tcpi_state numbers, by lwIP's.
-constexpr uint8_t kLinuxState[] = {7, 10, 2, 3, 1, 4, 5, 8, 11, 9, 6};
 
 constexpr int kSmallestBuffer = 2304;  // Linux: SOCK_MIN_RCVBUF and SOCK_MIN_SNDBUF are of this size
 constexpr int kLargestSendBuffer = 4 << 20;
@@ -41,6 +35,11 @@ void LwipStream::apply_options() noexcept {
   pcb_->ttl = options_.ttl;
 }
 
+void LwipStream::bound_receiving() noexcept {
+  const bool clamped = options_.window_clamp != 0 && options_.window_clamp < options_.receive_buffer;
+  options_.receive_bound = clamped ? options_.window_clamp : options_.receive_buffer;
+}
+
 // TCP_MAXSEG, at the start of a connection; what is set later is without effect on it, as on Linux (tcp_parse_options()).
 void LwipStream::limit_segments() noexcept {
   const bool queues = pcb_->unsent != nullptr || pcb_->unacked != nullptr;  // lwIP trusts that none of these is longer
@@ -64,15 +63,15 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
     case TcpOption::keepalive: o.keepalive = value != 0; break;
     case TcpOption::keepidle_s:
       if (value < 1 || value > 32767) return -EINVAL;
-      o.keepidle_s = value;
+      o.keepidle_s = static_cast<uint16_t>(value);
       break;
     case TcpOption::keepintvl_s:
       if (value < 1 || value > 32767) return -EINVAL;
-      o.keepintvl_s = value;
+      o.keepintvl_s = static_cast<uint16_t>(value);
       break;
     case TcpOption::keepcnt:
       if (value < 1 || value > 127) return -EINVAL;
-      o.keepcnt = value;
+      o.keepcnt = static_cast<uint16_t>(value);
       break;
     case TcpOption::user_timeout_ms:
       if (value < 0) return -EINVAL;
@@ -81,6 +80,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
     case TcpOption::send_buffer_bytes: o.send_buffer = clamp(value, kSmallestBuffer, kLargestSendBuffer); break;
     case TcpOption::receive_buffer_bytes:
       o.receive_buffer = clamp(value, kSmallestBuffer, TCP_WND);
+      bound_receiving();
       set_low_water();
       open_window();  // one that was offered is not taken back: a smaller one comes about as data arrives and is read
       break;
@@ -91,7 +91,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       break;
     case TcpOption::max_segment:
       if (value != 0 && (value < 88 || value > 32767)) return -EINVAL;
-      o.max_segment = value;
+      o.max_segment = static_cast<uint16_t>(value);
       break;
     case TcpOption::linger_s: o.linger_s = value < 0 ? -1 : value; break;
     case TcpOption::shut: o.shut = value & 3; break;
@@ -111,12 +111,25 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       if (value != -1 && (value < 1 || value > 255)) return -EINVAL;
       o.ttl = value == -1 ? 64 : static_cast<uint8_t>(value);
       break;
-    case TcpOption::defer_accept_s: o.defer_accept_s = value; break;
-    case TcpOption::syn_count: o.syn_count = value; break;
-    case TcpOption::fin_wait_s: o.fin_wait_s = value; break;
-    case TcpOption::window_clamp: o.window_clamp = value; break;
-    case TcpOption::notsent_low_water: o.notsent_low_water = static_cast<uint32_t>(value); break;
-    case TcpOption::pacing_rate: o.pacing_rate = static_cast<uint32_t>(value); break;
+    case TcpOption::defer_accept_s: o.defer_accept_s = static_cast<uint16_t>(clamp(value, 0, UINT16_MAX)); break;
+    case TcpOption::syn_count: o.syn_count = static_cast<uint8_t>(value); break;
+    case TcpOption::fin_wait_s: o.fin_wait_s = static_cast<int16_t>(clamp(value, -1, INT16_MAX)); break;
+    case TcpOption::window_clamp:
+      o.window_clamp = value;
+      bound_receiving();
+      set_low_water();
+      open_window();
+      break;
+    case TcpOption::notsent_low_water:
+      o.notsent_low_water = static_cast<uint32_t>(value);
+      o.keeps_little_unsent = value != 0;
+      look_for_room();
+      break;
+    case TcpOption::pacing_rate:
+      o.pacing_rate = static_cast<uint32_t>(value);
+      o.paced = o.pacing_rate != UINT32_MAX;
+      mark_dirty();
+      break;
     default: return -ENOPROTOOPT;
   }
   apply_options();
@@ -126,8 +139,8 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
 // tcp_mss_cache() of Linux, which a program that has set a limit sees once the connection is over.
 int LwipStream::segment_size() const noexcept {
   constexpr int kLeast = 536;  // RFC 9293, 3.7.1, with the options that each segment has
-  if (pcb_ != nullptr) return connected() ? tcp_mss(pcb_) : kLeast - (tcp_.facts().memory ? 0 : LWIP_TCP_OPT_LEN_TS_OUT);
-  return options_.max_segment != 0 ? options_.max_segment : last_mss_ != 0 ? last_mss_ : kLeast;
+  if (pcb_ != nullptr) return connected() ? static_cast<int>(tcp_.full_payload(*pcb_)) : kLeast - (tcp_.facts().memory ? 0 : LWIP_TCP_OPT_LEN_TS_OUT);
+  return options_.max_segment != 0 ? options_.max_segment : rare_.last_mss != 0 ? rare_.last_mss : kLeast;
 }
 
 long LwipStream::get_option(TcpOption option, int* value) const noexcept {
@@ -153,53 +166,11 @@ long LwipStream::get_option(TcpOption option, int* value) const noexcept {
     case TcpOption::ttl: *value = o.ttl; break;
     case TcpOption::path_mtu:
       if (peer_.port_be == 0) return -ENOTCONN;
-      *value = static_cast<int>(tcp_.facts().mtu);
+      *value = static_cast<int>(tcp_.path_mtu());
       break;
     default: return -ENOPROTOOPT;
   }
   return 0;
-}
-
-// tcp_get_info().
-void LwipListener::info(tcp_info* out) const noexcept {
-  out->tcpi_state = kLinuxState[LISTEN];
-  out->tcpi_unacked += static_cast<uint32_t>(queued_);
-  out->tcpi_sacked = static_cast<uint32_t>(backlog_);
-}
-
-void LwipStream::info(tcp_info* out) const noexcept {
-  memset(out, 0, sizeof *out);
-  out->tcpi_state = kLinuxState[CLOSED];
-  out->tcpi_bytes_acked = acknowledged_;
-  out->tcpi_bytes_received = read_total_ + received_bytes_;
-  out->tcpi_notsent_bytes = static_cast<uint32_t>(written_ - acknowledged_);
-  if (pcb_ == nullptr) return;
-  const tcp_pcb& p = *pcb_;
-  const uint32_t in_flight = p.snd_nxt - p.lastack;
-  const auto mss = static_cast<uint32_t>(tcp_mss(&p));
-  constexpr uint32_t kTickUs = TCP_SLOW_INTERVAL * 1000;
-  out->tcpi_state = kLinuxState[state()];
-  out->tcpi_retransmits = p.nrtx;
-  out->tcpi_probes = p.persist_probe;
-  out->tcpi_backoff = p.persist_backoff;
-  out->tcpi_options = static_cast<uint8_t>(((p.flags & TF_SACK) != 0 ? TCPI_OPT_SACK : 0) |
-                                           ((p.flags & TF_TIMESTAMP) != 0 ? TCPI_OPT_TIMESTAMPS : 0) |
-                                           ((p.flags & TF_WND_SCALE) != 0 ? TCPI_OPT_WSCALE : 0));
-  out->tcpi_snd_wscale = p.snd_scale & 15;
-  out->tcpi_rcv_wscale = p.rcv_scale & 15;
-  out->tcpi_rto = static_cast<uint32_t>(p.rto) * kTickUs;
-  out->tcpi_ato = TCP_TMR_INTERVAL * 1000;
-  out->tcpi_snd_mss = out->tcpi_rcv_mss = out->tcpi_advmss = mss;
-  out->tcpi_unacked = (in_flight + mss - 1) / mss;
-  out->tcpi_rtt = rtt_us_;
-  out->tcpi_rttvar = rtt_variance_us_;
-  out->tcpi_snd_ssthresh = p.ssthresh / mss;
-  out->tcpi_snd_cwnd = p.cwnd / mss;
-  out->tcpi_rcv_space = p.rcv_wnd;
-  out->tcpi_pmtu = p.mss + 40u;
-  const uint64_t outstanding = written_ - acknowledged_;
-  out->tcpi_notsent_bytes = static_cast<uint32_t>(outstanding > in_flight ? outstanding - in_flight : 0);
-  out->tcpi_last_data_recv = (tcp_ticks - p.tmr) * TCP_SLOW_INTERVAL;
 }
 
 }  // namespace netstack

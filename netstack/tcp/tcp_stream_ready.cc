@@ -41,7 +41,7 @@ uint32_t LwipStream::ready() const noexcept {
 }
 
 // What the send buffer still takes. When memory is short a stream has its share of it only, in which lwIP's segments count as well.
-size_t LwipStream::write_room() const noexcept {
+size_t LwipStream::buffer_room() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
   const size_t queued = unsent_bytes();
   if (tcp_.core.memory.send_share_is(limit)) [[likely]] return queued < limit ? limit - queued : 0;
@@ -53,13 +53,41 @@ size_t LwipStream::write_room() const noexcept {
 // Linux: free space of at least half of what is queued, that is a third of the buffer. A share of short memory is taken in pieces as large as it
 // allows, when nearly all of the last one has left: a program that copies what it has still to write at each call (hiredis does) pays for each
 // piece. Of a small share a third is enough, and some segments may be left, so that no piece waits for a delayed acknowledgement.
-bool LwipStream::writable() const noexcept {
+bool LwipStream::has_space() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
   if (tcp_.core.memory.send_share_is(limit)) [[likely]] return unsent_bytes() < limit && (limit - unsent_bytes()) * 3 >= limit;
   const size_t share = tcp_.core.memory.send_share();
-  const size_t room = write_room();
+  const size_t room = buffer_room();
   const size_t left = share / 8 > kLeftOfShare ? share / 8 : kLeftOfShare;
   return room > 0 && room * 3 >= share && room + left >= share;
+}
+
+// TCP_NOTSENT_LOWAT: who keeps little unsent writes while there is less, no more than Linux puts into one buffer at a time, and is told of
+// room when there is less than half (tcp_stream_memory_free(), tcp_poll()).
+size_t LwipStream::write_room() const noexcept {
+  constexpr size_t kAtOnce = 64 * 1024;
+  const size_t room = buffer_room();
+  if (!options_.keeps_little_unsent) [[likely]] return room;
+  if (waiting_bytes() >= options_.notsent_low_water) return 0;
+  return room < kAtOnce ? room : kAtOnce;
+}
+
+bool LwipStream::writable() const noexcept {
+  if (!has_space()) return false;
+  return !options_.keeps_little_unsent || waiting_bytes() * 2 < options_.notsent_low_water;
+}
+
+// The stream offset of a sequence number that lwIP has reached. Its own count of what is acknowledged (acknowledged_) is of whole segments: after a
+// window probe, and after any acknowledgement of a part, it is behind.
+uint64_t LwipStream::offset_of(uint32_t sequence) const noexcept {
+  const uint32_t left = pcb_->snd_lbb - sequence;
+  return fed_ - (fin_sent_ && left > 0 ? left - 1 : left);
+}
+
+// What has not been sent.
+size_t LwipStream::waiting_bytes() const noexcept {
+  const bool has_sequence = pcb_ != nullptr && phase_ != Phase::connecting;
+  return static_cast<size_t>(written_ - (has_sequence ? offset_of(pcb_->snd_nxt) : fed_));
 }
 
 // If it is memory that is short, this stream may have nothing outstanding that would have it looked at again.

@@ -38,6 +38,8 @@ constexpr uint32_t kWindowSegments = 4;          // long segments are for window
 constexpr uint32_t kLeastSegment = 536;          // a window smaller than this is probed
 constexpr uint32_t kHeaderBytes = 40;            // of IPv4 and TCP, without options
 constexpr uint32_t kChunks[] = {64 * 1024 - 64, 16 * 1024 - 64, 4 * 1024 - 64};
+constexpr uint64_t kSecondNs = 1'000'000'000;
+constexpr uint64_t kPaceNs = 50'000'000;        // a tick and some
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
 constexpr uint64_t kUnreachableNs = 3'000'000'000;
 constexpr uint64_t kDelayedAckNs = 40'000'000;   // Linux: TCP_ATO_MIN
@@ -82,9 +84,10 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
   }
   if (done == 0) return wanted == 0 ? 0 : -EAGAIN;
   if (was_empty) progress_ns_ = now_ns;
-  if (rtt_sent_ns_ == 0) {
+  if (rtt_offset_ == 0) {
     rtt_sent_ns_ = now_ns;
     rtt_offset_ = written_;
+    figures_.rate_from = static_cast<uint32_t>(acknowledged_);
   }
   if (holding() && held_since_ns_ == 0) held_since_ns_ = now_ns | 1;
   mark_dirty();
@@ -109,6 +112,27 @@ uint32_t LwipStream::longest_segment() const noexcept {
 // Linux acknowledges two at once, one may wait for its timer. A window that became smaller than a long segment has short ones from then on.
 // With nothing in flight something goes in whatever the window, so that lwIP's persist timer has something to probe with.
 uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
+  const uint32_t budget = window_budget(wanted);
+  return options_.paced ? paced(budget) : budget;
+}
+
+// SO_MAX_PACING_RATE: of `bytes` those that may leave now, in whole segments. What is not sent for a while is saved up, but for a tick only, at
+// which before_tick() sends what waits here, or for one segment.
+uint32_t LwipStream::paced(uint32_t bytes) noexcept {
+  const uint64_t now_ns = tcp_.now_ns(), rate = options_.pacing_rate > 0 ? options_.pacing_rate : 1;
+  const uint64_t segment = tcp_.full_payload(*pcb_), segment_ns = segment * kSecondNs / rate + 1;
+  const uint64_t most_ns = segment_ns > kPaceNs ? segment_ns : kPaceNs;
+  if (rare_.pace_ns + most_ns < now_ns) rare_.pace_ns = now_ns - most_ns;
+  if (rare_.pace_ns >= now_ns) return 0;
+  const uint64_t allowed = (now_ns - rare_.pace_ns) * rate / kSecondNs;  // of 50 ms at 4 GB/s, or a segment's bytes
+  return allowed >= bytes ? bytes : static_cast<uint32_t>(allowed - allowed % segment);
+}
+
+void LwipStream::pay_pace(size_t bytes) noexcept {
+  if (options_.paced) rare_.pace_ns += bytes * kSecondNs / (options_.pacing_rate > 0 ? options_.pacing_rate : 1);
+}
+
+uint32_t LwipStream::window_budget(size_t wanted) noexcept {
   if (pcb_->snd_queuelen > TCP_SND_QUEUELEN / 2) return 0;
   if (retransmits()) return 0;
   const uint32_t window = pcb_->snd_wnd < pcb_->cwnd ? pcb_->snd_wnd : pcb_->cwnd;
@@ -148,6 +172,7 @@ size_t LwipStream::append(const uint8_t* data, size_t bytes) noexcept {
       if (n == 0 || tcp_write(pcb_, data + done, static_cast<u16_t>(n), TCP_WRITE_FLAG_COPY) != ERR_OK) break;
       fed_ += n;
       done += n;
+      pay_pace(n);
       const size_t eager = least(kEagerSegments * pcb_->mss, kEagerBytes);
       if (waiting_in_lwip() >= eager) {
         mark_dirty();
@@ -250,6 +275,7 @@ void LwipStream::feed() noexcept {
     chunk.fed += static_cast<uint32_t>(n);
     fed_ += n;
     chunk.end_offset = fed_;
+    pay_pace(n);
   }
   held_since_ns_ = 0;
 }
@@ -264,7 +290,7 @@ bool LwipStream::finish_sending() noexcept {
   if (released_ && !resetting_ && fin_sent_ && chunks_ == nullptr) {
     tcp_pcb* const pcb = pcb_;
     detach();
-    Orphans::leave_alone(*pcb);
+    Orphans::leave_alone(*pcb, options_.fin_wait_s);
     tcp_.free_stream(*this);
     return false;
   }
@@ -284,15 +310,17 @@ bool LwipStream::output() noexcept {
   if (tcp_output(pcb_) != ERR_OK) return false;
   // lwIP leaves out what is to be acknowledged at once while Nagle holds data back: two such peers would wait for each other.
   if (tcp_is_flag_set(pcb_, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb_);
+  if (options_.keeps_little_unsent) look_for_room();
   return true;
 }
 
 err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
   auto* stream = static_cast<LwipStream*>(self);
   stream->acknowledged_ += bytes;
+  stream->figures_.busy_ns += stream->tcp_.now_ns() - stream->progress_ns_;
   stream->progress_ns_ = stream->tcp_.now_ns();
   if (stream->released_) pcb->tmr = tcp_ticks;  // lwIP does it for who still receives only
-  if (stream->rtt_sent_ns_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
+  if (stream->rtt_offset_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
   while (stream->chunks_ != nullptr && stream->chunks_->fed == stream->chunks_->filled &&
          stream->chunks_->end_offset <= stream->acknowledged_) {
     Chunk* const chunk = stream->chunks_;
@@ -318,21 +346,6 @@ void LwipStream::look_for_room() noexcept {
   announce(EPOLLOUT | EPOLLWRNORM);
 }
 
-// RFC 6298's smoothing over the time from write() to its acknowledgement; retransmitted data gives no sample (Karn).
-void LwipStream::sample_round_trip() noexcept {
-  const auto sample = static_cast<uint32_t>((tcp_.now_ns() - rtt_sent_ns_) / 1000);
-  rtt_sent_ns_ = 0;
-  if (pcb_ == nullptr || pcb_->nrtx != 0) return;
-  if (rtt_us_ == 0) {
-    rtt_us_ = sample;
-    rtt_variance_us_ = sample / 2;
-    return;
-  }
-  const uint32_t deviation = sample > rtt_us_ ? sample - rtt_us_ : rtt_us_ - sample;
-  rtt_variance_us_ += (deviation >> 2) - (rtt_variance_us_ >> 2);
-  rtt_us_ += (sample >> 3) - (rtt_us_ >> 3);
-}
-
 void LwipStream::free_chunks() noexcept {
   while (chunks_ != nullptr) {
     Chunk* const chunk = chunks_;
@@ -340,6 +353,7 @@ void LwipStream::free_chunks() noexcept {
     tcp_.arena().release(chunk);
   }
   last_chunk_ = feeding_ = nullptr;
+  rare_.lost_bytes += written_ - acknowledged_;
   acknowledged_ = fed_ = written_;
 }
 
@@ -362,6 +376,11 @@ bool LwipStream::keep_alive() noexcept {
 
 bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   if (phase_ == Phase::connecting) {
+    if (options_.syn_count != 0 && pcb_->nrtx >= options_.syn_count && pcb_->rtime + 1 >= pcb_->rto) {
+      give_up_connecting();
+      fail(ETIMEDOUT);
+      return false;
+    }
     const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
     pcb_->rto = static_cast<s16_t>(kInitialRtoTicks << doublings);  // lwIP itself never backs off a SYN
     if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !tcp_.core.neighbours.knows_way_to(peer_.address_be)) abort(EHOSTUNREACH);

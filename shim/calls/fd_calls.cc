@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <sched.h>
 #include <sys/socket.h>
 
@@ -95,7 +96,15 @@ long set_nonblocking(const zps_call& call) noexcept {
   return result;
 }
 
-// FIONREAD, SIOCOUTQ and SIOCATMARK of a stream; kPass for whatever is not one.
+// What was not sent, and with `in_flight` what is not acknowledged.
+int send_queue_bytes(const netstack::TcpStream& stream, bool in_flight) noexcept {
+  tcp_info info{};
+  stream.info(&info);
+  const uint64_t sent_once = info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
+  return static_cast<int>(info.tcpi_notsent_bytes + (in_flight ? sent_once - info.tcpi_bytes_acked : 0));
+}
+
+// FIONREAD, SIOCOUTQ, SIOCOUTQNSD and SIOCATMARK of a stream; kPass for whatever is not one.
 long stream_figure(const zps_call& call) noexcept {
   int value = 0;
   {
@@ -105,7 +114,7 @@ long stream_figure(const zps_call& call) noexcept {
     if (socket->state != SocketState::stream) return static_cast<unsigned>(call.arg[1]) == SIOCATMARK ? kPass : -EINVAL;
     const unsigned request = static_cast<unsigned>(call.arg[1]);
     if (request == FIONREAD) value = static_cast<int>(socket->stream->readable_bytes());
-    if (request == SIOCOUTQ) value = static_cast<int>(socket->stream->unsent_bytes());
+    if (request == SIOCOUTQ || request == SIOCOUTQNSD) value = send_queue_bytes(*socket->stream, request == SIOCOUTQ);
   }
   return copy_out(reinterpret_cast<void*>(call.arg[2]), &value, sizeof value);
 }
@@ -212,6 +221,7 @@ long shim_ioctl(const zps_call& call) noexcept {
     case FIONBIO: return set_nonblocking(call);
     case FIONREAD:
     case SIOCOUTQ:
+    case SIOCOUTQNSD:
     case SIOCATMARK: return stream_figure(call);
     default: return kPass;
   }

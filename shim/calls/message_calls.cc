@@ -5,6 +5,7 @@
 #include <climits>
 
 #include "base/clock.h"
+#include "shim/calls/arrival_messages.h"
 #include "shim/calls/calls.h"
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/family.h"
@@ -82,10 +83,10 @@ long receive_message(int fd, msghdr* user, int flags) noexcept {
   if (long error = load_message(user, &header, &parts); error != 0) return error;
   const long result = receive_with_flags(fd, parts.data(), parts.count(), flags);
   if (result < 0) return result;
-  // A stream has no name, no control data to report.
+  // A stream has no name.
   if (header.msg_name != nullptr) header.msg_namelen = 0;
-  header.msg_controllen = 0;
   header.msg_flags = flags & MSG_CMSG_CLOEXEC;
+  if (long error = tell_arrival(fd, result, &header); error != 0) return error;
   if (long error = copy_out(user, &header, sizeof header); error != 0) return error;
   return result;
 }

@@ -55,10 +55,25 @@ long read_stream(netstack::TcpStream* stream, const iovec* parts, int count, boo
   return stream->read(parts, count, peek);
 }
 
-// Takes bytes out, if no splice() is about to.
+// Takes bytes out, if no splice() is about to. What is peeked at from an offset on comes nearer (sk_peek_offset_bwd()).
 long take(Socket* socket, const iovec* parts, int count) noexcept {
   if (socket->mover != nullptr && socket->is_claimed()) [[unlikely]] return -EAGAIN;
-  return read_stream(socket->stream, parts, count, false);
+  const long result = read_stream(socket->stream, parts, count, false);
+  if (socket->peek_offset > 0 && result > 0) [[unlikely]] {
+    socket->peek_offset = result < socket->peek_offset ? socket->peek_offset - static_cast<int32_t>(result) : 0;
+  }
+  return result;
+}
+
+// Looks at bytes: the first ones, or with SO_PEEK_OFF those behind what was looked at last.
+long peek_stream(Socket* socket, const iovec* parts, int count) noexcept {
+  if (socket->peek_offset < 0) return read_stream(socket->stream, parts, count, true);
+  const auto offset = static_cast<size_t>(socket->peek_offset);
+  const size_t readable = socket->stream->readable_bytes();
+  if (long error = probe_writable(parts, count, readable > offset ? readable - offset : 0); error != 0) return error;
+  const long result = socket->stream->peek_at(parts, count, offset);
+  if (result > 0) socket->peek_offset += static_cast<int32_t>(result);
+  return result;
 }
 
 long write_stream(netstack::TcpStream* stream, const iovec* parts, int count, bool more) noexcept {
@@ -107,8 +122,9 @@ class PeekCondition final : public Condition {
 
   long check() noexcept override {
     if (socket_->stream == nullptr) return -ENOTCONN;
-    if (socket_->stream->readable_bytes() < wanted_ && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
-    return read_stream(socket_->stream, parts_, count_, true);
+    const size_t skipped = socket_->peek_offset > 0 ? static_cast<size_t>(socket_->peek_offset) : 0;
+    if (socket_->stream->readable_bytes() < wanted_ + skipped && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
+    return peek_stream(socket_, parts_, count_);
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
 
@@ -208,7 +224,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0 && socket->receive_timeout_ns != 0;
     const size_t wanted_at_once = total_bytes(parts, count);
     wanted = all || wanted_at_once < socket->receive_low_water ? wanted_at_once : socket->receive_low_water;
-    const auto look = [&] { return peek_only ? read_stream(socket->stream, parts, count, true) : take(socket, parts, count); };
+    const auto look = [&] { return peek_only ? peek_stream(socket, parts, count) : take(socket, parts, count); };
     long result = wait && peek_only && wanted > 1 ? -EAGAIN : look();
     if (result == -EAGAIN && !wait) {
       // A program that asks without waiting still drives the wire.
@@ -227,7 +243,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     if (result != -EAGAIN && result != -EINTR && result != kRestart) return result;
     Guard guard;
     const bool there = socket_at(fd) == socket && socket->state == SocketState::stream && socket->stream->readable_bytes() > 0;
-    return there ? read_stream(socket->stream, parts, count, true) : result;
+    return there ? peek_stream(socket, parts, count) : result;
   }
   ReadCondition condition(socket, parts, count, wanted, started);
   const long result = wait_for(condition, wait_options(timeout_ns));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 
 #include "netstack/make_stack.h"
 #include "netstack/stack.h"
@@ -19,10 +20,12 @@ class FakeStream final : public netstack::TcpStream {
   [[nodiscard]] bool connected() const noexcept override { return up; }
   [[nodiscard]] bool connecting() const noexcept override { return false; }
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
+  [[nodiscard]] long peek_at(const iovec* parts, int count, size_t offset) noexcept override { return -EAGAIN; }
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
   [[nodiscard]] size_t readable_bytes() const noexcept override { return fill; }
   [[nodiscard]] size_t writable_bytes() const noexcept override { return other == nullptr ? 0 : kCapacity - other->fill; }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return other == nullptr ? 0 : other->fill; }
+  [[nodiscard]] uint64_t received_ns() const noexcept override { return 0; }
   [[nodiscard]] long shutdown(int how) noexcept override;
   void disconnect() noexcept override { up = false; }
   void set_error(int number) noexcept override { error = number; }

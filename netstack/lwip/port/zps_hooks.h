@@ -7,7 +7,7 @@
  * tcp_ack, lwIP's "acknowledge every second segment at once", counts bytes, since a segment may be as long as 64 KB, and lets answers go first.
  * tcp_do_output_nagle, which says whether the next unsent segment may leave, becomes Linux's variant of Nagle's algorithm.
  * Timestamps (tcp_timestamps.h): sys_now(), of which tcp_out.c alone makes use, is the connection's own clock; the two segments that lwIP
- * sends without the option, keepalive and window probe, get it here.
+ * sends without the option, keepalive and window probe, get it here. The same hook counts what leaves (tcp_stream_info.cc).
  * `tcphdr` is tcp_in.c's view of the segment, ports and sequence numbers already in host order.
  */
 #ifndef ZPS_HOOKS_H
@@ -20,13 +20,14 @@ extern "C" {
 #endif
 void zps_pcb_register(struct tcp_pcb* pcb);
 void zps_pcb_unregister(struct tcp_pcb* pcb);
-struct tcp_pcb** zps_demux_connection(const struct tcp_hdr* header, u16_t option_bytes);
+struct tcp_pcb** zps_demux_connection(const struct tcp_hdr* header, u16_t option_bytes, u16_t length);
 struct tcp_pcb** zps_demux_time_wait(void);
 union tcp_listen_pcbs_t* zps_demux_listener(const struct tcp_hdr* header);
 u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* remote_ip, u16_t remote_port);
 err_t zps_tcp_guard(struct tcp_pcb* pcb, struct tcp_hdr* header, u16_t* option_bytes, u16_t contiguous_bytes, struct pbuf* p);
 u32_t zps_tcp_timestamp(const struct tcp_pcb* pcb);
 u32_t* zps_tcp_add_timestamp(struct pbuf* p, const struct tcp_pcb* pcb, u32_t* options);
+void zps_tcp_count_out(const struct tcp_pcb* pcb, const struct pbuf* p, const struct tcp_hdr* header);
 void zps_tcp_ack(struct tcp_pcb* pcb);
 int zps_tcp_nagle(struct tcp_pcb* pcb);
 #ifdef __cplusplus
@@ -42,21 +43,27 @@ int zps_tcp_nagle(struct tcp_pcb* pcb);
 #undef tcp_do_output_nagle
 #define tcp_do_output_nagle(pcb) zps_tcp_nagle(pcb)
 #undef TCP_FIN_WAIT_TIMEOUT
-#define TCP_FIN_WAIT_TIMEOUT 60000 /* orphans.h */
+#define TCP_FIN_WAIT_TIMEOUT 130000 /* orphans.h has the say: as TCP_LINGER2, two minutes at most */
 #define LWIP_HOOK_TCP_ISN zps_tcp_isn
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, hdr, optlen, opt1len, opt2, p) zps_tcp_guard(pcb, hdr, &(optlen), opt1len, p)
 #define sys_now() zps_tcp_timestamp(pcb)
 #define LWIP_HOOK_TCP_OUT_TCPOPT_LENGTH(pcb, bytes) zps_tcp_option_bytes(pcb, (u8_t)(bytes))
 #define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS(p, hdr, pcb, opts) \
-  ((opts) == (u32_t*)(void*)((hdr) + 1) && zps_tcp_option_bytes(pcb, 0) != 0 ? zps_tcp_add_timestamp(p, pcb, opts) : (opts))
+  (zps_tcp_leaves(pcb, p, hdr), \
+   (opts) == (u32_t*)(void*)((hdr) + 1) && zps_tcp_option_bytes(pcb, 0) != 0 ? zps_tcp_add_timestamp(p, pcb, opts) : (opts))
 
 /* `bytes` of options are in a segment already. (A listener has no flags.) */
 static inline u8_t zps_tcp_option_bytes(const struct tcp_pcb* pcb, u8_t bytes) {
   return bytes == 0 && pcb != NULL && pcb->state != LISTEN && (pcb->flags & TF_TIMESTAMP) != 0 ? LWIP_TCP_OPT_LEN_TS_OUT : bytes;
 }
 
+/* Each segment of a connection comes by here on its way out. */
+static inline void zps_tcp_leaves(const struct tcp_pcb* pcb, const struct pbuf* p, const struct tcp_hdr* header) {
+  if (pcb != NULL && pcb->state != LISTEN) zps_tcp_count_out(pcb, p, header);
+}
+
 #ifdef ZPS_REDIRECT_TCP_LISTS
-#define tcp_active_pcbs (*zps_demux_connection(tcphdr, tcphdr_opt1len))
+#define tcp_active_pcbs (*zps_demux_connection(tcphdr, tcphdr_opt1len, tcplen))
 #define tcp_tw_pcbs (*zps_demux_time_wait())
 #define tcp_listen_pcbs (*zps_demux_listener(tcphdr))
 #endif

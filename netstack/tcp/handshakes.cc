@@ -48,8 +48,8 @@ int timeouts_of(const Request& request) noexcept {
   return request.stage > RequestTable::kAnswered ? request.stage - RequestTable::kAnswered : 0;
 }
 
-// What waits for data is not asked again before its time is nearly up: then the peer gets a last chance to complete the handshake with either
-// (syn_ack_recalc()).
+// What waits for data is not asked again before its time is nearly up: then the peer gets a last chance to complete the handshake, with
+// data or an ACK (syn_ack_recalc()).
 bool is_asked_again(const Request& request) noexcept {
   return !request.acked || timeouts_of(request) >= request.listener->deferred_timeouts() - 1;
 }
@@ -155,7 +155,8 @@ tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& requ
   }
   pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
   pcb->mss = tcp_eff_send_mss(request.options.mss < TCP_MSS ? request.options.mss : TCP_MSS, &pcb->local_ip, &pcb->remote_ip);
-  if (request.stage < RequestTable::kRepeated && !request.acked) {  // RFC 6298, 3: the first round trip that is measured, unless the SYN-ACK was repeated
+  // RFC 6298, 3: the first round trip that is measured, unless the SYN-ACK was repeated or its ACK was not taken.
+  if (request.stage < RequestTable::kRepeated && !request.acked) {
     pcb->rttest = request.tick;
     pcb->rtseq = request.isn;
   }

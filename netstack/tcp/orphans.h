@@ -12,8 +12,8 @@
 //    (tcp_out_of_resources()). The longest armed are looked at first, and only until there is room.
 //
 // At first an orphan still has its stream, which holds what is unsent: LwipStream::before_tick(). Later the PCB is alone. lwIP then does not
-// touch its `tmr` (TF_RXCLOSED), which here is when its peer last acknowledged something; up to where, and how long FIN-WAIT-2 may last, is in the
-// argument that nobody's callbacks get.
+// touch its `tmr` (TF_RXCLOSED), which here is when its peer last acknowledged something; up to where, and how long FIN-WAIT-2 may last, is
+// in the argument that nobody's callbacks get.
 #pragma once
 
 #include "lwip/priv/tcp_priv.h"
@@ -47,7 +47,9 @@ class Orphans {
     pcb.tmr = tcp_ticks;
     pcb.callback_arg = reinterpret_cast<void*>(uintptr_t{static_cast<uint32_t>(fin_wait_ticks)} << 32 | pcb.lastack);
   }
-  [[nodiscard]] static uint32_t noted(const tcp_pcb& pcb) noexcept { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pcb.callback_arg)); }
+  [[nodiscard]] static uint32_t noted(const tcp_pcb& pcb) noexcept {
+    return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pcb.callback_arg));
+  }
   [[nodiscard]] static int32_t fin_wait_ticks(const tcp_pcb& pcb) noexcept {
     return static_cast<int32_t>(reinterpret_cast<uintptr_t>(pcb.callback_arg) >> 32);
   }

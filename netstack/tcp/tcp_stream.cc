@@ -22,10 +22,7 @@ constexpr s16_t kInitialRto = 1000 / TCP_SLOW_INTERVAL;
 constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
 constexpr uint32_t kUnscaledWindow = 0xffff;  // the most that a SYN can offer
 
-template <class T>
-constexpr T least(T a, T b) {
-  return a < b ? a : b;
-}
+constexpr uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 }  // namespace
 
@@ -159,10 +156,6 @@ void LwipStream::pcb_gone() noexcept {
   pcb_ = nullptr;
   if (peer_closed_ && fin_sent_) phase_ = Phase::closed;
   if (released_) tcp_.free_stream(*this);
-}
-
-void LwipStream::note_segment_size() noexcept {
-  if (phase_ == Phase::connected && pcb_ != nullptr) rare_.last_mss = static_cast<uint16_t>(tcp_.full_payload(*pcb_));
 }
 
 void LwipStream::fail(int error) noexcept {
@@ -432,31 +425,6 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
     read_total_ += copied;
     open_window();
     if (push_came_ && received_bytes_ == 0) acknowledge_read();
-  }
-  return static_cast<long>(copied);
-}
-
-long LwipStream::peek_at(const iovec* parts, int count, size_t offset) noexcept {
-  if (offset >= received_bytes_) {
-    if (peer_closed_ || read_closed_) return 0;
-    return received_bytes_ == 0 ? read(parts, count, true) : -EAGAIN;
-  }
-  const pbuf* p = received_head_;
-  for (; offset >= p->len; p = p->next) offset -= p->len;
-  size_t copied = 0;
-  for (int i = 0; i < count; i++) {
-    auto* to = static_cast<uint8_t*>(parts[i].iov_base);
-    for (size_t left = parts[i].iov_len; left > 0 && p != nullptr;) {
-      const size_t n = least(p->len - offset, left);
-      memcpy(to, static_cast<uint8_t*>(p->payload) + offset, n);
-      to += n;
-      left -= n;
-      copied += n;
-      offset += n;
-      if (offset < p->len) break;
-      p = p->next;
-      offset = 0;
-    }
   }
   return static_cast<long>(copied);
 }

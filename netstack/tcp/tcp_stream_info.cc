@@ -1,7 +1,7 @@
 // TCP_INFO of streams and listeners: what is counted on the way, and what can be told from the state of the moment.
 //
-// On the way are plain sums only, of what nothing else would tell afterwards: segments of each kind, what was sent again, how long something
-// was outstanding. The rest is arithmetic over the PCB and the stream's offsets when somebody asks (tcp_get_info()). Segments are those
+// On the way are plain sums only, of what nothing else would tell afterwards: segments of each kind, what was sent again, how long
+// something was outstanding. The rest is arithmetic over the PCB and the stream's offsets when somebody asks (tcp_get_info()). Segments are those
 // on the wire, and one that left or came as a long one counts as many.
 #include <linux/tcp.h>
 
@@ -61,8 +61,8 @@ void LwipStream::add_round_trip(uint32_t sample_us) noexcept {
   rtt_us_ += (sample_us >> 3) - (rtt_us_ >> 3);
 }
 
-// From write() to the acknowledgement; retransmitted data gives no sample (Karn). What was acknowledged meanwhile is the rate of delivery: of a
-// sender that had no more to send only if it is the highest, and not worth a look if it is little (tcp_rate_gen()).
+// From write() to the acknowledgement; retransmitted data gives no sample (Karn). What was acknowledged meanwhile is the rate of delivery:
+// of a sender that had no more to send only if it is the highest, and not worth a look if it is little (tcp_rate_gen()).
 void LwipStream::sample_round_trip() noexcept {
   constexpr uint32_t kLittle = 16 * 1024;
   rtt_offset_ = 0;

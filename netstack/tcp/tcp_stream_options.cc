@@ -136,10 +136,15 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
   return 0;
 }
 
+void LwipStream::note_segment_size() noexcept {
+  if (phase_ == Phase::connected && pcb_ != nullptr) rare_.last_mss = static_cast<uint16_t>(tcp_.full_payload(*pcb_));
+}
+
 // tcp_mss_cache() of Linux, which a program that has set a limit sees once the connection is over.
 int LwipStream::segment_size() const noexcept {
   constexpr int kLeast = 536;  // RFC 9293, 3.7.1, with the options that each segment has
-  if (pcb_ != nullptr) return connected() ? static_cast<int>(tcp_.full_payload(*pcb_)) : kLeast - (tcp_.facts().memory ? 0 : LWIP_TCP_OPT_LEN_TS_OUT);
+  if (pcb_ != nullptr && connected()) return static_cast<int>(tcp_.full_payload(*pcb_));
+  if (pcb_ != nullptr) return kLeast - (tcp_.facts().memory ? 0 : LWIP_TCP_OPT_LEN_TS_OUT);
   return options_.max_segment != 0 ? options_.max_segment : rare_.last_mss != 0 ? rare_.last_mss : kLeast;
 }
 

@@ -77,8 +77,8 @@ bool LwipStream::writable() const noexcept {
   return !options_.keeps_little_unsent || waiting_bytes() * 2 < options_.notsent_low_water;
 }
 
-// The stream offset of a sequence number that lwIP has reached. Its own count of what is acknowledged (acknowledged_) is of whole segments: after a
-// window probe, and after any acknowledgement of a part, it is behind.
+// The stream offset of a sequence number that lwIP has reached. Its own count of what is acknowledged (acknowledged_) is of whole segments:
+// after a window probe, and after any acknowledgement of a part, it is behind.
 uint64_t LwipStream::offset_of(uint32_t sequence) const noexcept {
   const uint32_t left = pcb_->snd_lbb - sequence;
   return fed_ - (fin_sent_ && left > 0 ? left - 1 : left);

@@ -116,8 +116,8 @@ uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
   return options_.paced ? paced(budget) : budget;
 }
 
-// SO_MAX_PACING_RATE: of `bytes` those that may leave now, in whole segments. What is not sent for a while is saved up, but for a tick only, at
-// which before_tick() sends what waits here, or for one segment.
+// SO_MAX_PACING_RATE: of `bytes` those that may leave now, in whole segments. What is not sent for a while is saved up, but for a tick
+// only, at which before_tick() sends what waits here, or for one segment.
 uint32_t LwipStream::paced(uint32_t bytes) noexcept {
   const uint64_t now_ns = tcp_.now_ns(), rate = options_.pacing_rate > 0 ? options_.pacing_rate : 1;
   const uint64_t segment = tcp_.full_payload(*pcb_), segment_ns = segment * kSecondNs / rate + 1;

@@ -12,6 +12,7 @@
 //  5 Endpoints are counted by their user: made with one reference, freed by the last release().
 #pragma once
 
+#include <sys/epoll.h>
 #include <sys/uio.h>
 
 #include <cstddef>
@@ -34,6 +35,10 @@ struct SocketAddress {
 };
 
 class Pollable;
+
+// Bits that a stream announces beside those of epoll(7): the peer has said that something is urgent (SIGURG). No program asks for this one on a
+// stream, where it never is a level.
+inline constexpr uint32_t kUrgentAnnounced = EPOLLMSG;
 
 // Told when a pollable's readiness gains bits (EPOLLIN, EPOLLOUT, ...) or sees a new edge of a bit it has.
 class Observer : public base::ListNode {
@@ -75,6 +80,7 @@ enum class TcpOption {
   owner_uid,         // who may share a port by reuse_port
   port_range,        // IP_LOCAL_PORT_RANGE, for connect(); 0: the default
   quickack,          // 0/1
+  oob_inline,        // 0/1: urgent bytes stay in the stream
   tos,
   ttl,
   defer_accept_s,    // TCP_DEFER_ACCEPT: 0: accept() does not wait for data
@@ -129,6 +135,15 @@ class TcpStream : public Pollable {
   // (raising SIGPIPE is the caller's), the pending error once. `more`: hold a partial segment back (MSG_MORE).
   // What was written leaves at the next Stack::flush() (the wait does it), or when a few segments are ready.
   [[nodiscard]] virtual long write(const iovec* parts, int count, bool more) noexcept = 0;
+  // Urgent data (RFC 6093), with Linux's meaning: the urgent byte is the one before where the pointer points, and a read ends before it. One that
+  // begins there leaves it out, unless it is to stay inline.
+  // The byte: 1, 0 if none will come, -EAGAIN if it is announced and not there, -EINVAL if none is, or it was read; -ENOTCONN.
+  [[nodiscard]] virtual long read_urgent(char* byte, bool peek) noexcept = 0;
+  // Whether the next read begins at the urgent byte; and what can be read before it (FIONREAD).
+  [[nodiscard]] virtual bool at_mark() const noexcept = 0;
+  [[nodiscard]] virtual size_t readable_to_mark() const noexcept = 0;
+  // As write(); the last byte taken is urgent, and holds back neither for Nagle nor for a cork.
+  [[nodiscard]] virtual long write_urgent(const iovec* parts, int count, bool more) noexcept = 0;
   // What write() would take now, if memory lasts. 0 does not ask to be told (ready() does).
   [[nodiscard]] virtual size_t writable_bytes() const noexcept = 0;
   // Bytes to read now (FIONREAD), and bytes in the send queue: info() knows better what of these is acknowledged.

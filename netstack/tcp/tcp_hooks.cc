@@ -124,6 +124,18 @@ u32_t* zps_tcp_add_timestamp(pbuf* p, const tcp_pcb* pcb, u32_t* options) {
   return options + 3;
 }
 
+// As __tcp_transmit_skb(): what ends beyond the pointer's reach says that urgent data follows, if it is the last that was sent.
+void zps_tcp_add_urgent_pointer(const tcp_pcb* pcb, tcp_hdr* header) {
+  TCPH_UNSET_FLAG(header, TCP_URG);
+  header->urgp = 0;
+  if (pcb->errf == nullptr) return;
+  const uint32_t sequence = lwip_ntohl(header->seqno);
+  const uint32_t ahead = static_cast<const netstack::LwipStream*>(pcb->callback_arg)->urgent_end() - sequence;
+  if (!TCP_SEQ_GT(ahead, 0) || (ahead > 0xffff && !TCP_SEQ_GT(sequence + 0xffff, pcb->snd_nxt))) return;
+  TCPH_SET_FLAG(header, TCP_URG);
+  header->urgp = lwip_htons(static_cast<u16_t>(ahead > 0xffff ? 0xffff : ahead));
+}
+
 err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, u16_t* option_bytes, u16_t contiguous_bytes, pbuf* p) {
   using namespace netstack;
   if (pcb->state == LISTEN) {

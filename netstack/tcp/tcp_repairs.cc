@@ -110,6 +110,7 @@ err_t TcpRepairs::before_unusual(tcp_pcb* pcb, const tcp_hdr& header, unsigned f
   if (!acceptable(pcb, header, flags, p)) return ERR_VAL;
   const bool acks_new = TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt);
   if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && acks_new) pcb->snd_wl1 = header.seqno;  // 11
+  if ((flags & TCP_URG) != 0 && pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->note_urgent(header);
   prepare_recovery(pcb, header, flags, p);
   return ERR_OK;
 }

@@ -316,6 +316,7 @@ void LwipStream::forget_everything() noexcept {
   pcb_ = nullptr;
   received_head_ = received_tail_ = nullptr;
   received_bytes_ = 0;
+  urgent_ = Urgent::none;
   chunks_ = last_chunk_ = feeding_ = nullptr;
   acknowledged_ = fed_ = written_;
   DirtyLink::prev = DirtyLink::next = nullptr;
@@ -347,6 +348,7 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
   stream->received_ns_ = stream->tcp_.now_ns();
   if ((p->flags & PBUF_FLAG_PUSH) != 0) stream->push_came_ = true;
   stream->queue_received(p);
+  if (stream->urgent_ == Urgent::announced) [[unlikely]] stream->find_urgent_byte();
   stream->tcp_.output.data_received();
   if (stream->received_bytes_ >= stream->low_water_) {
     stream->announce(kReadable | EPOLLPRI | EPOLLRDBAND);  // as sock_def_readable(): an edge for who asks for any of these
@@ -388,6 +390,7 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
     if (read_closed_) return 0;
     return phase_ == Phase::connected || phase_ == Phase::connecting ? -EAGAIN : -ENOTCONN;
   }
+  if (urgent_ != Urgent::none) [[unlikely]] return read_beside_mark(parts, count, peek);
   size_t copied = 0;
   pbuf* p = received_head_;
   size_t offset = 0;  // within p; stays 0 unless peeking

@@ -46,6 +46,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
   [[nodiscard]] long peek_at(const iovec* parts, int count, size_t offset) noexcept override;
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
+  [[nodiscard]] long read_urgent(char* byte, bool peek) noexcept override;
+  [[nodiscard]] bool at_mark() const noexcept override { return urgent_ != Urgent::none && urgent_at_ == read_total_; }
+  [[nodiscard]] size_t readable_to_mark() const noexcept override;
+  [[nodiscard]] long write_urgent(const iovec* parts, int count, bool more) noexcept override;
   [[nodiscard]] size_t readable_bytes() const noexcept override { return received_bytes_; }
   [[nodiscard]] size_t writable_bytes() const noexcept override { return write_room(); }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return static_cast<size_t>(written_ - acknowledged_); }
@@ -97,6 +101,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void window_may_open() noexcept {
     if (feeding_ != nullptr) mark_dirty();
   }
+  // A segment comes that says where the urgent data ends (Linux: tcp_check_urg()).
+  void note_urgent(const tcp_hdr& header) noexcept;
+  // While its PCB is in urgent mode: the sequence number behind the urgent byte (Linux: snd_up).
+  [[nodiscard]] uint32_t urgent_end() const noexcept { return urgent_end_; }
   // Whether the first unsent segment may leave, which it then does.
   [[nodiscard]] bool nagle_permits() noexcept;
   // Sends what may leave, then the reset that release() owes, and the stream is gone. False: the wire takes no more now.
@@ -122,6 +130,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
 
  private:
   enum class Phase : uint8_t { fresh, connecting, connected, closed };
+  // Linux: urg_data. An urgent byte is announced; it has come; a program has read it, and the stream has not passed it yet.
+  enum class Urgent : uint8_t { none, announced, valid, read };
 
   struct Chunk {
     Chunk* next;
@@ -135,7 +145,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     int send_buffer = kDefaultSendBuffer;
     int receive_bound = kDefaultReceiveBuffer;  // the buffer, or TCP_WINDOW_CLAMP
     uint8_t tos = 0, ttl = 64, shut = 0;
-    bool nodelay = false, cork = false, keepalive = false, quickack = true;
+    bool nodelay = false, cork = false, keepalive = false, quickack = true, oob_inline = false;
     bool paced = false, keeps_little_unsent = false;
     // From here on what is asked at the ends of a connection, at ticks, or of few.
     int user_timeout_ms = 0;
@@ -190,6 +200,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void give_up(int error) noexcept;
   void queue_received(pbuf* p) noexcept;
   void drop_received() noexcept;
+  [[nodiscard]] long read_beside_mark(const iovec* parts, int count, bool peek) noexcept;
+  [[nodiscard]] long peek_behind_mark(const iovec* parts, int count) noexcept;
+  void drop_first_byte() noexcept;
+  void find_urgent_byte() noexcept;
   void open_window() noexcept;
   void set_low_water() noexcept;
   void give_up_connecting() noexcept;
@@ -253,6 +267,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   uint64_t progress_ns_ = 0;  // when data was last acknowledged or first became outstanding
   uint64_t read_total_ = 0;
   uint32_t low_water_ = 1;  // what the program asked for, but no more than half of a window
+  uint64_t urgent_at_ = 0;  // offset of the urgent byte, as read_total_ counts
+  uint32_t urgent_end_ = 0;
   uint64_t connect_ns_ = 0;  // when the attempt under way (or the failed one) began; 0 once connected
 
   // Round trips as the program's stack sees them (lwIP's own clock ticks are too coarse for tcp_info).
@@ -264,6 +280,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   SocketAddress local_{}, peer_{};
   int error_ = 0;
   Phase phase_ = Phase::fresh;
+  Urgent urgent_ = Urgent::none;
+  char urgent_byte_ = 0;
   bool peer_closed_ = false;   // the peer's FIN is in
   bool read_closed_ = false;   // shutdown(SHUT_RD)
   bool write_closed_ = false;  // shutdown(SHUT_WR) or both directions gone

@@ -106,6 +106,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
         mark_dirty();
       }
       break;
+    case TcpOption::oob_inline: o.oob_inline = value != 0; break;
     case TcpOption::tos: o.tos = static_cast<uint8_t>(value); break;
     case TcpOption::ttl:
       if (value != -1 && (value < 1 || value > 255)) return -EINVAL;
@@ -167,6 +168,7 @@ long LwipStream::get_option(TcpOption option, int* value) const noexcept {
     case TcpOption::reuse_port: *value = o.sharing.reuse_port; break;
     case TcpOption::port_range: *value = static_cast<int>(o.port_range); break;
     case TcpOption::quickack: *value = o.quickack; break;
+    case TcpOption::oob_inline: *value = o.oob_inline; break;
     case TcpOption::tos: *value = o.tos; break;
     case TcpOption::ttl: *value = o.ttl; break;
     case TcpOption::path_mtu:

@@ -17,7 +17,8 @@ constexpr size_t kLeftOfShare = 16 * 1024;
 
 // tcp_poll() of Linux, bit by bit; but first a connection to which nothing has happened, as nearly all are.
 uint32_t LwipStream::ready() const noexcept {
-  const int unusual = error_ | int{peer_closed_} | int{read_closed_} | int{write_closed_} | (static_cast<int>(phase_) ^ static_cast<int>(Phase::connected));
+  const int unusual = error_ | int{peer_closed_} | int{read_closed_} | int{write_closed_} | (static_cast<int>(phase_) ^ static_cast<int>(Phase::connected)) |
+                      static_cast<int>(urgent_);
   if (unusual == 0) [[likely]] {
     const uint32_t readable = received_bytes_ >= low_water_ ? kReadable : 0;
     if (writable()) [[likely]] return readable | kWritable;
@@ -28,8 +29,9 @@ uint32_t LwipStream::ready() const noexcept {
   const bool no_more_reading = peer_closed_ || read_closed_;
   if (phase_ == Phase::fresh || phase_ == Phase::closed || (write_closed_ && no_more_reading)) events |= EPOLLHUP;
   if (no_more_reading) events |= kReadable | EPOLLRDHUP;
+  if (urgent_ == Urgent::valid) events |= EPOLLPRI;
   if (phase_ != Phase::connecting) {
-    if (received_bytes_ >= low_water_) events |= kReadable;
+    if (received_bytes_ >= low_water_ + (at_mark() && !options_.oob_inline ? 1 : 0)) events |= kReadable;
     if (write_closed_ || writable()) {
       events |= kWritable;
     } else {

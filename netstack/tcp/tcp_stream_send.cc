@@ -26,6 +26,7 @@
 #include "netstack/tcp/orphans.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
+#include "zps_hooks.h"
 
 namespace netstack {
 namespace {
@@ -287,7 +288,8 @@ bool LwipStream::finish_sending() noexcept {
     fin_sent_ = true;
     (void)tcp_shutdown(pcb_, 0, 1);
   }
-  if (released_ && !resetting_ && fin_sent_ && chunks_ == nullptr) {
+  const bool is_urgent = tcp_is_flag_set(pcb_, ZPS_TF_URGENT);  // each retransmission says it
+  if (released_ && !resetting_ && fin_sent_ && chunks_ == nullptr && !is_urgent) {
     tcp_pcb* const pcb = pcb_;
     detach();
     Orphans::leave_alone(*pcb, options_.fin_wait_s);
@@ -319,6 +321,7 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
   stream->acknowledged_ += bytes;
   stream->figures_.busy_ns += stream->tcp_.now_ns() - stream->progress_ns_;
   stream->progress_ns_ = stream->tcp_.now_ns();
+  if (tcp_is_flag_set(pcb, ZPS_TF_URGENT) && TCP_SEQ_GEQ(pcb->lastack, stream->urgent_end_)) tcp_clear_flags(pcb, ZPS_TF_URGENT);
   if (stream->released_) pcb->tmr = tcp_ticks;  // lwIP does it for who still receives only
   if (stream->rtt_offset_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
   while (stream->chunks_ != nullptr && stream->chunks_->fed == stream->chunks_->filled &&

@@ -25,6 +25,7 @@ struct Segment {
   std::vector<uint8_t> options = {}, data = {};
   uint16_t window = 1000;
   uint32_t source_be = inet_addr("198.18.0.1");
+  uint16_t urgent = 0;
 
   std::vector<uint8_t> frame(const MemoryWire& source, const MemoryWire& target) const {
     std::vector<uint8_t> f(14 + 20 + 20 + options.size() + data.size());
@@ -49,6 +50,7 @@ struct Segment {
     tcp[12] = static_cast<uint8_t>((20 + options.size()) / 4 << 4);
     tcp[13] = flags;
     put16(tcp + 14, window);
+    put16(tcp + 18, urgent);
     std::copy(options.begin(), options.end(), tcp + 20);
     std::copy(data.begin(), data.end(), tcp + 20 + options.size());
     const size_t length = f.size() - 34;
@@ -62,7 +64,7 @@ inline constexpr uint8_t kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16, kUrg
 // What the stack answered: the fields of a TCP frame.
 struct Seen {
   uint32_t peer_be, sequence, acknowledgement;
-  uint16_t port, peer_port, window;
+  uint16_t port, peer_port, window, urgent;
   uint8_t flags;
   uint8_t mac[6];  // of its destination
   std::vector<uint8_t> options;
@@ -75,6 +77,7 @@ struct Seen {
     memcpy(mac, f, 6);
     memcpy(&peer_be, f + 30, 4);
     port = half(34), peer_port = half(36), sequence = word(38), acknowledgement = word(42), flags = f[47], window = half(48);
+    urgent = half(52);
     const size_t end = 34u + static_cast<size_t>(f[46] >> 4) * 4;
     options.assign(f + 54, f + (end < length ? end : length));
     return true;

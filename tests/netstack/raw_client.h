@@ -36,18 +36,19 @@ class RawClientTest : public StackTest {
     uint16_t window = 60'000;
     TcpStream* server = nullptr;
   };
-  void inject(const Raw& raw, uint8_t flags, const std::string& text = "", int ahead = 0) {
+  void inject(const Raw& raw, uint8_t flags, const std::string& text = "", int ahead = 0, uint16_t urgent = 0) {
     announce();
     Segment segment{raw.port, 80, raw.next + static_cast<uint32_t>(ahead), raw.got, flags};
     segment.source_be = address_be();
     segment.window = raw.window;
+    segment.urgent = urgent;
     segment.data.assign(text.begin(), text.end());
     const std::vector<uint8_t> frame = segment.frame(pair_.client_wire(), pair_.server_wire());
     pair_.server_wire().deliver(frame.data(), static_cast<uint32_t>(frame.size()));
   }
   // Injects and lets the server answer.
-  void say(const Raw& raw, uint8_t flags, const std::string& text = "", int ahead = 0) {
-    inject(raw, flags, text, ahead);
+  void say(const Raw& raw, uint8_t flags, const std::string& text = "", int ahead = 0, uint16_t urgent = 0) {
+    inject(raw, flags, text, ahead, urgent);
     pair_.settle();
   }
   Raw open(uint16_t window = 60'000) {

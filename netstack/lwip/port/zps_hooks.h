@@ -8,6 +8,7 @@
  * tcp_do_output_nagle, which says whether the next unsent segment may leave, becomes Linux's variant of Nagle's algorithm.
  * Timestamps (tcp_timestamps.h): sys_now(), of which tcp_out.c alone makes use, is the connection's own clock; the two segments that lwIP
  * sends without the option, keepalive and window probe, get it here. The same hook counts what leaves (tcp_stream_info.cc).
+ * Urgent data (tcp_stream_urgent.cc): lwIP knows none. What leaves while a PCB is in urgent mode gets the pointer where options are added.
  * `tcphdr` is tcp_in.c's view of the segment, ports and sequence numbers already in host order.
  */
 #ifndef ZPS_HOOKS_H
@@ -28,6 +29,7 @@ err_t zps_tcp_guard(struct tcp_pcb* pcb, struct tcp_hdr* header, u16_t* option_b
 u32_t zps_tcp_timestamp(const struct tcp_pcb* pcb);
 u32_t* zps_tcp_add_timestamp(struct pbuf* p, const struct tcp_pcb* pcb, u32_t* options);
 void zps_tcp_count_out(const struct tcp_pcb* pcb, const struct pbuf* p, const struct tcp_hdr* header);
+void zps_tcp_add_urgent_pointer(const struct tcp_pcb* pcb, struct tcp_hdr* header);
 void zps_tcp_ack(struct tcp_pcb* pcb);
 int zps_tcp_nagle(struct tcp_pcb* pcb);
 #ifdef __cplusplus
@@ -48,6 +50,7 @@ int zps_tcp_nagle(struct tcp_pcb* pcb);
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, hdr, optlen, opt1len, opt2, p) zps_tcp_guard(pcb, hdr, &(optlen), opt1len, p)
 #define sys_now() zps_tcp_timestamp(pcb)
 #define LWIP_HOOK_TCP_OUT_TCPOPT_LENGTH(pcb, bytes) zps_tcp_option_bytes(pcb, (u8_t)(bytes))
+#define ZPS_TF_URGENT 0x2000U /* a flag that lwIP leaves free: something unacknowledged is urgent */
 #define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS(p, hdr, pcb, opts) \
   (zps_tcp_leaves(pcb, p, hdr), \
    (opts) == (u32_t*)(void*)((hdr) + 1) && zps_tcp_option_bytes(pcb, 0) != 0 ? zps_tcp_add_timestamp(p, pcb, opts) : (opts))
@@ -58,8 +61,10 @@ static inline u8_t zps_tcp_option_bytes(const struct tcp_pcb* pcb, u8_t bytes) {
 }
 
 /* Each segment of a connection comes by here on its way out. */
-static inline void zps_tcp_leaves(const struct tcp_pcb* pcb, const struct pbuf* p, const struct tcp_hdr* header) {
-  if (pcb != NULL && pcb->state != LISTEN) zps_tcp_count_out(pcb, p, header);
+static inline void zps_tcp_leaves(const struct tcp_pcb* pcb, const struct pbuf* p, struct tcp_hdr* header) {
+  if (pcb == NULL || pcb->state == LISTEN) return;
+  zps_tcp_count_out(pcb, p, header);
+  if ((pcb->flags & ZPS_TF_URGENT) != 0) zps_tcp_add_urgent_pointer(pcb, header);
 }
 
 #ifdef ZPS_REDIRECT_TCP_LISTS

@@ -36,8 +36,8 @@ struct SocketAddress {
 
 class Pollable;
 
-// Bits that a stream announces beside those of epoll(7): the peer has said that something is urgent (SIGURG). No program asks for this one on a
-// stream, where it never is a level.
+// What a stream announces beside the bits of its level: the peer has said that something is urgent (SIGURG). On a stream it never is a
+// level.
 inline constexpr uint32_t kUrgentAnnounced = EPOLLMSG;
 
 // Told when a pollable's readiness gains bits (EPOLLIN, EPOLLOUT, ...) or sees a new edge of a bit it has.
@@ -135,8 +135,8 @@ class TcpStream : public Pollable {
   // (raising SIGPIPE is the caller's), the pending error once. `more`: hold a partial segment back (MSG_MORE).
   // What was written leaves at the next Stack::flush() (the wait does it), or when a few segments are ready.
   [[nodiscard]] virtual long write(const iovec* parts, int count, bool more) noexcept = 0;
-  // Urgent data (RFC 6093), with Linux's meaning: the urgent byte is the one before where the pointer points, and a read ends before it. One that
-  // begins there leaves it out, unless it is to stay inline.
+  // Urgent data (RFC 6093), with Linux's meaning: the urgent byte is the one before where the pointer points, and a read ends before it.
+  // One that begins there leaves it out, unless it is to stay inline.
   // The byte: 1, 0 if none will come, -EAGAIN if it is announced and not there, -EINVAL if none is, or it was read; -ENOTCONN.
   [[nodiscard]] virtual long read_urgent(char* byte, bool peek) noexcept = 0;
   // Whether the next read begins at the urgent byte; and what can be read before it (FIONREAD).

@@ -30,7 +30,8 @@ bool has_space(const pbuf& p, unsigned flags) noexcept { return p.tot_len > 0 ||
 // What comes in order where nothing is recovered or probed, as nearly all does: none of 2 to 7, 9 to 11 and 14 to 16 is about it.
 bool is_ordinary(const tcp_pcb& pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
   return header.seqno == pcb.rcv_nxt && (flags | TCP_PSH) == (TCP_ACK | TCP_PSH) && p.tot_len < pcb.rcv_wnd && pcb.state == ESTABLISHED &&
-         header.ackno - pcb.lastack <= pcb.snd_nxt - pcb.lastack && pcb.persist_backoff == 0 && pcb.dupacks == 0 && (pcb.flags & TF_INFR) == 0 && !TCP_SEQ_LT(header.seqno, pcb.snd_wl1);
+         header.ackno - pcb.lastack <= pcb.snd_nxt - pcb.lastack && pcb.persist_backoff == 0 && pcb.dupacks == 0 &&
+         (pcb.flags & TF_INFR) == 0 && !TCP_SEQ_LT(header.seqno, pcb.snd_wl1);
 }
 
 }  // namespace

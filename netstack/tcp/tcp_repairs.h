@@ -7,8 +7,8 @@
 //  1. SYN with FIN or RST: no such segment exists. (Linux: tcp_rcv_state_process() discards them.)
 //  2. A segment with neither ACK nor RST on a synchronised connection: RFC 9293, 3.10.7.4, fifth. (tcp_rcv_established(): no_ack_flag.)
 //  3. SYN on a synchronised connection: answered with a challenge ACK, RFC 5961, 4.2. lwIP asserts. (tcp_send_challenge_ack().)
-//  4. Data from outside the window: answered with an ACK, RFC 9293, 3.10.7.4, first. lwIP would let what lies beyond replace queued segments
-//     past their bound. A bare ACK from there counts, as the RFC asks for when the window is shut. (tcp_sequence().)
+//  4. Data from outside the window: answered with an ACK, RFC 9293, 3.10.7.4, first. lwIP would let what lies beyond replace queued
+//     segments past their bound. A bare ACK from there counts, as the RFC asks for when the window is shut. (tcp_sequence().)
 //  5. A reset that is not at RCV.NXT: answered with a challenge ACK if it lies in the window, RFC 5961, 3.2. (tcp_validate_incoming().)
 //  6. An ACK of what was never sent, or of what lies further back than any window reached: RFC 5961, 5.2. The first is not answered, or two
 //     that disagree would go on for ever. (tcp_ack().)

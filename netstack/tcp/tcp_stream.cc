@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "netstack/lwip/lwip_errno.h"
+#include "netstack/tcp/orphans.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_hooks.h"
 
@@ -213,13 +214,16 @@ void LwipStream::disconnect() noexcept {
   if (before == SYN_SENT) {
     give_up_connecting();
   } else if (ends_alone || (before == CLOSED && pcb_ != nullptr)) {
+    tcp_pcb* const pcb = pcb_;
     detach();
+    if (ends_alone) Orphans::leave_alone(*pcb);
   }
   if (pcb_ != nullptr) (void)output();
   abort(before != CLOSED && !ends_alone ? ECONNRESET : 0);
   free_chunks();
   drop_received();
   phase_ = Phase::fresh;
+  urgent_ = Urgent::none;
   read_closed_ = write_closed_ = peer_closed_ = fin_queued_ = fin_sent_ = window_raised_ = false;
   written_ = fed_ = acknowledged_ = pushed_ = 0;
   read_total_ = rtt_offset_ = 0;

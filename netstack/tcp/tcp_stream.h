@@ -267,8 +267,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   uint64_t progress_ns_ = 0;  // when data was last acknowledged or first became outstanding
   uint64_t read_total_ = 0;
   uint32_t low_water_ = 1;  // what the program asked for, but no more than half of a window
-  uint64_t urgent_at_ = 0;  // offset of the urgent byte, as read_total_ counts
   uint32_t urgent_end_ = 0;
+  uint64_t urgent_at_ = 0;  // offset of the urgent byte, as read_total_ counts
   uint64_t connect_ns_ = 0;  // when the attempt under way (or the failed one) began; 0 once connected
 
   // Round trips as the program's stack sees them (lwIP's own clock ticks are too coarse for tcp_info).

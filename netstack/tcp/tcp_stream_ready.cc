@@ -17,8 +17,8 @@ constexpr size_t kLeftOfShare = 16 * 1024;
 
 // tcp_poll() of Linux, bit by bit; but first a connection to which nothing has happened, as nearly all are.
 uint32_t LwipStream::ready() const noexcept {
-  const int unusual = error_ | int{peer_closed_} | int{read_closed_} | int{write_closed_} | (static_cast<int>(phase_) ^ static_cast<int>(Phase::connected)) |
-                      static_cast<int>(urgent_);
+  const int unusual = error_ | int{peer_closed_} | int{read_closed_} | int{write_closed_} | static_cast<int>(urgent_) |
+                      (static_cast<int>(phase_) ^ static_cast<int>(Phase::connected));
   if (unusual == 0) [[likely]] {
     const uint32_t readable = received_bytes_ >= low_water_ ? kReadable : 0;
     if (writable()) [[likely]] return readable | kWritable;

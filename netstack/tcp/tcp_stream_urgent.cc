@@ -1,13 +1,13 @@
 // Urgent data of a stream, in both directions.
 //
-// RFC 793 and RFC 6093 know of a point up to which data is urgent; Linux, as BSD, of one byte: the one before the point, which is taken out of
-// the stream unless SO_OOBINLINE keeps it there. A new one makes the one before it ordinary. A read ends before it (the mark), and
-// the next one begins behind it (tcp_recvmsg_locked()). lwIP knows nothing of this: it delivers the byte with the others, so here is noted where it
-// lies, as an offset in the stream. Its life is that of Linux's urg_data: announced by a pointer, valid when it has come, read by MSG_OOB;
-// and gone when the stream has been read past it, MSG_OOB or not.
+// RFC 793 and RFC 6093 know of a point up to which data is urgent; Linux, as BSD, of one byte: the one before the point, which is taken out
+// of the stream unless SO_OOBINLINE keeps it there. A new one makes the one before it ordinary. A read ends before it (the mark), and the
+// next one begins behind it (tcp_recvmsg_locked()). lwIP delivers the byte with the others; here is noted where it lies, as an offset in
+// the stream. Its life is that of Linux's urg_data: announced by a pointer, valid when it has come, read by MSG_OOB; and gone when the
+// stream has been read past it, MSG_OOB or not.
 //
-// Sending: until the byte is acknowledged the PCB is in urgent mode, and all that leaves before it carries the pointer (tcp_hooks.cc), window
-// probes and retransmissions too.
+// Sending: until the byte is acknowledged the PCB is in urgent mode, and all that leaves before it carries the pointer (tcp_hooks.cc),
+// window probes and retransmissions too.
 //
 // Known limit: a segment of several frames carries one pointer, which is right for who takes it whole (the kernel at the other end of a
 // veth); a device that cuts it repeats the pointer in each.
@@ -22,7 +22,7 @@ namespace netstack {
 
 // ---------------------------------------------------------------- receiving
 
-// tcp_check_urg(): a pointer into what is received already is an old one, and one that does not lie behind the present one says nothing new.
+// tcp_check_urg(): a pointer into what is received already is an old one, and one that is not behind the present one says nothing new.
 void LwipStream::note_urgent(const tcp_hdr& header) noexcept {
   const uint32_t pointer = lwip_ntohs(header.urgp);
   const uint32_t at = header.seqno + (pointer != 0 ? pointer - 1 : 0);

@@ -8,6 +8,7 @@
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
+#include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/options.h"
@@ -68,6 +69,7 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   socket->ss_state = SsState::connecting;
   socket->old_port_be = 0;
   registrations_follow(socket, false);
+  attach_notice(socket);
   stack->flush();
   return 0;
 }

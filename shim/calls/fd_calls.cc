@@ -13,6 +13,7 @@
 #include "shim/family/family.h"
 #include "shim/family/process.h"
 #include "shim/family/service.h"
+#include "shim/files/async_io.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"
@@ -62,14 +63,34 @@ long duplicate(const zps_call& call) noexcept {
 }
 
 long set_flags(const zps_call& call) noexcept {
-  Guard guard;
-  File* file = file_at(call.arg[0]);
-  if (file == nullptr) return kPass;
-  const bool dual = file->kind == FileKind::socket && static_cast<Socket*>(file)->dual;
-  // A listener on both sides keeps its placeholder non-blocking; the program's wish is ours alone.
-  const long result = kernel_call(SYS_fcntl, call.arg[0], F_SETFL, dual ? call.arg[2] | O_NONBLOCK : call.arg[2]);
-  if (result == 0) file->nonblocking = (call.arg[2] & O_NONBLOCK) != 0;
-  return result;
+  const bool async = (call.arg[2] & O_ASYNC) != 0;
+  long result;
+  bool may_change;
+  {
+    Guard guard;
+    File* file = file_at(call.arg[0]);
+    if (file == nullptr) return kPass;
+    const auto* const socket = file->kind == FileKind::socket ? static_cast<const Socket*>(file) : nullptr;
+    const bool dual = socket != nullptr && socket->dual;
+    may_change = async || (socket != nullptr && socket->notice != nullptr);
+    // A listener on both sides keeps its placeholder non-blocking; the program's wish is ours alone.
+    result = kernel_call(SYS_fcntl, call.arg[0], F_SETFL, dual ? call.arg[2] | O_NONBLOCK : call.arg[2]);
+    if (result == 0) file->nonblocking = (call.arg[2] & O_NONBLOCK) != 0;
+  }
+  return result == 0 && may_change ? follow_async_flag(number(call.arg[0]), async) : result;
+}
+
+// Whom signals go to, and which: the placeholder's business, and ours.
+long set_owner(const zps_call& call) noexcept {
+  const long result = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
+  return result == 0 ? follow_owner(number(call.arg[0])) : result;
+}
+
+long set_async(const zps_call& call) noexcept {
+  int wanted;
+  if (long error = copy_in(&wanted, reinterpret_cast<void*>(call.arg[2]), sizeof wanted); error != 0) return error;
+  const long result = kernel_call(SYS_ioctl, call.arg[0], FIOASYNC, as_arg(&wanted));
+  return result == 0 ? follow_async_flag(number(call.arg[0]), wanted != 0) : result;
 }
 
 long get_flags(const zps_call& call) noexcept {
@@ -113,7 +134,8 @@ long stream_figure(const zps_call& call) noexcept {
     if (socket == nullptr || socket->state == SocketState::undecided) return kPass;
     if (socket->state != SocketState::stream) return static_cast<unsigned>(call.arg[1]) == SIOCATMARK ? kPass : -EINVAL;
     const unsigned request = static_cast<unsigned>(call.arg[1]);
-    if (request == FIONREAD) value = static_cast<int>(socket->stream->readable_bytes());
+    if (request == FIONREAD) value = static_cast<int>(socket->stream->readable_to_mark());
+    if (request == SIOCATMARK) value = socket->stream->at_mark() ? 1 : 0;
     if (request == SIOCOUTQ || request == SIOCOUTQNSD) value = send_queue_bytes(*socket->stream, request == SIOCOUTQ);
   }
   return copy_out(reinterpret_cast<void*>(call.arg[2]), &value, sizeof value);
@@ -211,6 +233,9 @@ long shim_fcntl(const zps_call& call) noexcept {
     case F_DUPFD_CLOEXEC: return duplicate(call);
     case F_SETFL: return set_flags(call);
     case F_GETFL: return get_flags(call);
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG: return set_owner(call);
     default: return kPass;
   }
 }
@@ -219,6 +244,9 @@ long shim_ioctl(const zps_call& call) noexcept {
   if (peek(call.arg[0]) == nullptr) return kPass;
   switch (static_cast<unsigned>(call.arg[1])) {
     case FIONBIO: return set_nonblocking(call);
+    case FIOASYNC: return set_async(call);
+    case FIOSETOWN:
+    case SIOCSPGRP: return set_owner(call);
     case FIONREAD:
     case SIOCOUTQ:
     case SIOCOUTQNSD:

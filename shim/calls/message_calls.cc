@@ -77,15 +77,18 @@ long send_message(int fd, const msghdr* user, int flags) noexcept {
   return send_parts(fd, parts.data(), parts.count(), flags);
 }
 
-long receive_message(int fd, msghdr* user, int flags) noexcept {
+long receive_message(int fd, msghdr* user, int flags, int* message_flags) noexcept {
   msghdr header;
   Parts parts;
   if (long error = load_message(user, &header, &parts); error != 0) return error;
-  const long result = receive_with_flags(fd, parts.data(), parts.count(), flags);
+  const bool urgent = (flags & (MSG_OOB | MSG_ERRQUEUE)) == MSG_OOB;
+  *message_flags = flags & MSG_CMSG_CLOEXEC;
+  const long result = urgent ? receive_urgent(fd, parts.data(), parts.count(), flags, message_flags)
+                             : receive_with_flags(fd, parts.data(), parts.count(), flags);
   if (result < 0) return result;
   // A stream has no name.
   if (header.msg_name != nullptr) header.msg_namelen = 0;
-  header.msg_flags = flags & MSG_CMSG_CLOEXEC;
+  header.msg_flags = *message_flags;
   if (long error = tell_arrival(fd, result, &header); error != 0) return error;
   if (long error = copy_out(user, &header, sizeof header); error != 0) return error;
   return result;
@@ -116,7 +119,9 @@ long shim_sendmsg(const zps_call& call) noexcept {
 
 long shim_recvmsg(const zps_call& call) noexcept {
   if (passes(call.arg[0])) return pass_message(call);
-  return receive_message(static_cast<int>(call.arg[0]), reinterpret_cast<msghdr*>(call.arg[1]), static_cast<int>(call.arg[2]));
+  int message_flags;
+  auto* const message = reinterpret_cast<msghdr*>(call.arg[1]);
+  return receive_message(static_cast<int>(call.arg[0]), message, static_cast<int>(call.arg[2]), &message_flags);
 }
 
 long shim_sendmmsg(const zps_call& call) noexcept {
@@ -151,13 +156,14 @@ long shim_recvmmsg(const zps_call& call) noexcept {
   }
   for (unsigned i = 0; i < count; i++) {
     if (i > 0 && only_error_is_left(static_cast<int>(call.arg[0]))) return i;
-    const long result = receive_message(static_cast<int>(call.arg[0]), &messages[i].msg_hdr, flags & ~MSG_WAITFORONE);
+    int message_flags;
+    const long result = receive_message(static_cast<int>(call.arg[0]), &messages[i].msg_hdr, flags & ~MSG_WAITFORONE, &message_flags);
     if (result == kPass) return i == 0 ? kPass : static_cast<long>(i);
     if (result < 0) return so_far(i, result);
     const unsigned bytes = static_cast<unsigned>(result);
     if (long error = copy_out(&messages[i].msg_len, &bytes, sizeof bytes); error != 0) return so_far(i, error);
     // As Linux: the timeout is looked at after each message only.
-    if (base::monotonic_ns() >= end) return i + 1;
+    if (base::monotonic_ns() >= end || (message_flags & MSG_OOB) != 0) return i + 1;
     if ((flags & MSG_WAITFORONE) != 0) flags |= MSG_DONTWAIT;
   }
   return count;

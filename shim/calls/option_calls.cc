@@ -17,6 +17,7 @@
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/family.h"
 #include "shim/calls/ledger.h"
+#include "shim/files/async_io.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/options.h"
@@ -93,6 +94,7 @@ long put_value(const zps_call& call, long room, const unsigned char* value, sock
 
 // sk_setsockopt() calls sk_write_space(): an edge for who waits to write, whether there is more room or not.
 void announce_space(Socket* socket) noexcept {
+  const MutedNotice muted(socket);
   netstack::Pollable* source = file_pollable(socket);
   if (source == nullptr) return;
   for (netstack::Observer* observer = source->observers.front(); observer != nullptr; observer = source->observers.after(observer)) {

@@ -4,6 +4,7 @@
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
+#include "shim/files/async_io.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/ports.h"
 #include "shim/files/socket_states.h"
@@ -17,6 +18,7 @@ long shut_stream(Socket* socket, int how) noexcept {
   netstack::TcpStream* const stream = socket->stream;
   const bool attempt = stream->connecting();
   if (socket->ss_state == SsState::connecting) socket->ss_state = stream->connected() ? SsState::connected : SsState::disconnecting;
+  const MutedNotice muted(socket);
   const long result = stream->shutdown(how);
   if (attempt) {
     socket->ss_state = SsState::unconnected;

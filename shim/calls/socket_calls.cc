@@ -12,6 +12,7 @@
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
 #include "shim/family/family.h"
+#include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
@@ -224,6 +225,7 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   socket->bound = listener->local();
   pass_port_on(socket);
   registrations_follow(socket, dual);
+  attach_notice(socket);
   return 0;
 }
 

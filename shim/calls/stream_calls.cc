@@ -101,7 +101,10 @@ long shim_recvfrom(const zps_call& call) noexcept {
   iovec part;
   const int flags = static_cast<int>(call.arg[3]);
   if (long error = one_part(call.arg[1], call.arg[2], &part); error != 0 && (flags & MSG_TRUNC) == 0) return error;
-  const long result = receive_with_flags(static_cast<int>(call.arg[0]), &part, 1, flags);
+  int message_flags = 0;
+  const bool urgent = (flags & (MSG_OOB | MSG_ERRQUEUE)) == MSG_OOB;
+  const long result = urgent ? receive_urgent(static_cast<int>(call.arg[0]), &part, 1, flags, &message_flags)
+                             : receive_with_flags(static_cast<int>(call.arg[0]), &part, 1, flags);
   if (result >= 0 && call.arg[4] != 0) {
     const socklen_t none = 0;
     if (long error = copy_out(reinterpret_cast<void*>(call.arg[5]), &none, sizeof none); error != 0) return error;

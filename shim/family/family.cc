@@ -31,6 +31,7 @@ void deliver_wakes() noexcept {
       (void)kernel_call(SYS_write, family->wake_fd[word * 64 + __builtin_ctzll(bits)], as_arg(&one), sizeof one);
     }
   }
+  if (!family->signals.empty()) [[unlikely]] send_async_signals();
 }
 
 void park_forever() noexcept {

@@ -14,6 +14,7 @@
 #include "base/config.h"
 #include "netstack/make_stack.h"
 #include "netstack/stack.h"
+#include "shim/family/async_signals.h"
 #include "shim/family/pool.h"
 #include "shim/family/processors.h"
 #include "shim/family/slots.h"
@@ -45,6 +46,7 @@ struct alignas(64) Family {
   uint64_t wake_taken[kWakeSlots / 64];
   std::atomic<uint64_t> wake_bits[kWakeSlots / 64];
   std::atomic<bool> wakes_due;
+  AsyncSignals signals;
 
   uint32_t wire_watchers;             // sleepers on the wire's own descriptor
   std::atomic<uint64_t> service_ns;   // when the service last looked
@@ -72,7 +74,7 @@ extern const zps_engine* engine;
 [[nodiscard]] std::span<ProcessSlot> all_slots() noexcept;
 // After a member died with the lock, which is held: makes the stack (null before there is one), lists, counts and pools whole.
 void recover_family(netstack::Stack* stack) noexcept;
-// Writes the eventfds of `wake_bits`. Without the lock.
+// Writes the eventfds of `wake_bits`, sends the signals that wait. Without the lock.
 void deliver_wakes() noexcept;
 
 [[nodiscard]] inline netstack::Stack* the_stack() noexcept { return family->stack.load(std::memory_order_acquire); }

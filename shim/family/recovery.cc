@@ -37,6 +37,7 @@ void rebuild_pools() noexcept {
   files().sockets.rebuild();
   files().epolls.rebuild();
   files().items.rebuild();
+  files().notices.rebuild();
   family->waiters.rebuild();
   family->nodes.rebuild();
   family->chunks.rebuild();
@@ -160,7 +161,26 @@ void relink_items() noexcept {
   files().sockets.for_each([](Socket* socket) { socket->parked = nullptr; });
 }
 
+void relink_notices() noexcept {
+  files().sockets.for_each([](Socket* socket) {
+    if (!files().notices.owns(socket->notice) || socket->notice->socket != socket) socket->notice = nullptr;
+  });
+  files().notices.for_each([](AsyncNotice* notice) {
+    notice->prev = notice->next = nullptr;
+    notice->muted = false;
+    if (!files().sockets.owns(notice->socket) || notice->socket->notice != notice) files().notices.release(notice);
+  });
+}
+
 // ---------------------------------------------------------------- what has become of them
+
+void tell_owners() noexcept {
+  files().sockets.for_each([](Socket* socket) {
+    attach_notice(socket);
+    netstack::Pollable* source = socket->notice != nullptr ? file_pollable(socket) : nullptr;
+    if (source != nullptr && (source->ready() & EPOLLERR) != 0) socket->notice->on_ready(*source, EPOLLERR);
+  });
+}
 
 void tell_sets() noexcept {
   files().sockets.for_each([](Socket* socket) {
@@ -193,8 +213,10 @@ void recover_family(netstack::Stack* stack) noexcept {
     files().sockets.for_each([&](Socket* socket) { hold_endpoints(stack, socket); });
   }
   relink_items();
+  relink_notices();
   if (stack != nullptr) stack->recover();
   tell_sets();
+  tell_owners();
   wake_everybody();
 }
 

@@ -1,6 +1,7 @@
 // Counting and ending open file descriptions.
 #include "shim/files/file.h"
 
+#include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
 #include "shim/family/family.h"
 #include "shim/files/file_pools.h"
@@ -9,6 +10,7 @@ namespace shim {
 namespace {
 
 void close_socket(Socket* socket) noexcept {
+  release_notice(socket);
   if (socket->stream != nullptr) {
     while (netstack::Observer* observer = socket->stream->observers.pop_front()) (void)observer;
     socket->stream->release();

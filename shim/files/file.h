@@ -17,6 +17,7 @@
 
 namespace shim {
 
+class AsyncNotice;
 class EpollItem;
 
 // An epoll item's place in the list of its file's registrations.
@@ -97,6 +98,8 @@ class Socket final : public File {
   int32_t peek_offset = -1;         // SO_PEEK_OFF
 
   int32_t mover_pid = 0;
+  AsyncNotice* notice = nullptr;    // signals that events bring about (async_io.h)
+  bool reader_waits = false;        // a blocking read waits for data
   bool turned_away = false;         // somebody found the readable bytes claimed
 
   // The pending error (sk_err), which is told once; 0 if there is none.

@@ -24,6 +24,7 @@ void extents_of_files(Family* of, bool mapped, Extent* out) noexcept {
   out[0] = extent_of(pools.sockets, mapped);
   out[1] = extent_of(pools.epolls, mapped);
   out[2] = extent_of(pools.items, mapped);
+  out[3] = extent_of(pools.notices, mapped);
 }
 
 void forget_sleepers() noexcept {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "shim/family/family.h"
+#include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/file.h"
 
@@ -11,6 +12,7 @@ struct FilePools {
   Pool<Socket, 131072, 1024> sockets;
   Pool<EpollFile, 8192, 128> epolls;
   Pool<EpollItem, 262144, 2048> items;
+  Pool<AsyncNotice, 16384, 128> notices;
 };
 
 // Those of a family, and of this process's.

@@ -74,7 +74,7 @@ constexpr TcpOption kNone = TcpOption::nodelay;
 #define ROW(level, name, kind, option, note) {level, name, #name, OptionKind::kind, option, note, OptionStates::any, EINVAL}
 #define ROW_IN(level, name, kind, option, states, error, note) \
   {level, name, #name, OptionKind::kind, option, note, OptionStates::states, error}
-#define KEPT(level, name, note) ROW(level, name, stored, kNone, note)
+#define KEPT(level, name, note) {level, name, #name, OptionKind::stored, kNone, note, OptionStates::any, EINVAL}
 
 constexpr OptionRow kRows[] = {
     ROW(SOL_SOCKET, SO_REUSEADDR, sharing, TcpOption::reuse_address, "on both sides"),
@@ -118,7 +118,7 @@ constexpr OptionRow kRows[] = {
     KEPT(SOL_SOCKET, SO_PASSSEC, "no meaning for TCP"),
     KEPT(SOL_SOCKET, SO_PASSPIDFD, "no meaning for TCP"),
     KEPT(SOL_SOCKET, SO_PASSRIGHTS, "no meaning for TCP"),
-    KEPT(SOL_SOCKET, SO_OOBINLINE, ""),
+    ROW(SOL_SOCKET, SO_OOBINLINE, integer, TcpOption::oob_inline, ""),
     KEPT(SOL_SOCKET, SO_PRIORITY, ""),
     KEPT(SOL_SOCKET, SO_MARK, ""),
     KEPT(SOL_SOCKET, SO_RCVMARK, ""),

@@ -8,6 +8,7 @@
 
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/ports.h"
@@ -63,6 +64,7 @@ void forget_attempt(int fd, Socket* socket) noexcept {
 }
 
 void end_listening(int fd, Socket* socket) noexcept {
+  const MutedNotice muted(socket);
   while (netstack::Observer* observer = socket->listener->observers.front()) {
     observer->on_ready(*socket->listener, EPOLLIN | EPOLLHUP);
     observer->unlink();

@@ -76,9 +76,10 @@ long peek_stream(Socket* socket, const iovec* parts, int count) noexcept {
   return result;
 }
 
-long write_stream(netstack::TcpStream* stream, const iovec* parts, int count, bool more) noexcept {
+long write_stream(netstack::TcpStream* stream, const iovec* parts, int count, int flags) noexcept {
   if (long error = probe_readable(parts, count, kMostProbed); error != 0) return error;
-  return stream->write(parts, count, more);
+  const bool more = (flags & MSG_MORE) != 0;
+  return (flags & MSG_OOB) != 0 ? stream->write_urgent(parts, count, more) : stream->write(parts, count, more);
 }
 
 // Reads until `wanted` bytes came, of which `done` are there. What came before an error is told first, and the error by the next read.
@@ -88,8 +89,19 @@ class ReadCondition final : public Condition {
       : socket_(socket), parts_(parts), count_(count), wanted_(wanted), done_(done) {}
 
   long check() noexcept override {
+    const long result = look();
+    socket_->reader_waits = result == -EAGAIN;
+    return result;
+  }
+  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream) && socket_->mover == nullptr; }
+  [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
+  [[nodiscard]] size_t done() const noexcept { return done_; }
+
+ private:
+  long look() noexcept {
     if (socket_->stream == nullptr) return done_ > 0 ? static_cast<long>(done_) : -ENOTCONN;
     while (true) {
+      if (done_ > 0 && socket_->stream->at_mark()) return static_cast<long>(done_);
       long result;
       if (done_ == 0) {
         result = take(socket_, parts_, count_);
@@ -103,11 +115,7 @@ class ReadCondition final : public Condition {
       if (done_ >= wanted_) return static_cast<long>(done_);
     }
   }
-  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream) && socket_->mover == nullptr; }
-  [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
-  [[nodiscard]] size_t done() const noexcept { return done_; }
 
- private:
   Socket* socket_;
   const iovec* parts_;
   int count_;
@@ -122,8 +130,10 @@ class PeekCondition final : public Condition {
 
   long check() noexcept override {
     if (socket_->stream == nullptr) return -ENOTCONN;
+    const size_t there = socket_->stream->readable_bytes(), to_mark = socket_->stream->readable_to_mark();
+    const bool ends_at_mark = to_mark > 0 && to_mark < there;
     const size_t skipped = socket_->peek_offset > 0 ? static_cast<size_t>(socket_->peek_offset) : 0;
-    if (socket_->stream->readable_bytes() < wanted_ + skipped && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
+    if (there < wanted_ + skipped && !ends_at_mark && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
     return peek_stream(socket_, parts_, count_);
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
@@ -139,15 +149,15 @@ class PeekCondition final : public Condition {
 // Writes until everything is in the send queue.
 class WriteCondition final : public Condition {
  public:
-  WriteCondition(Socket* socket, const iovec* parts, int count, bool more, size_t done) noexcept
-      : socket_(socket), parts_(parts), count_(count), more_(more), wanted_(total_bytes(parts, count)), done_(done) {}
+  WriteCondition(Socket* socket, const iovec* parts, int count, int flags, size_t done) noexcept
+      : socket_(socket), parts_(parts), count_(count), flags_(flags), wanted_(total_bytes(parts, count)), done_(done) {}
 
   long check() noexcept override {
     if (socket_->stream == nullptr) return done_ > 0 ? static_cast<long>(done_) : -EPIPE;
     while (done_ < wanted_) {
       if (done_ > 0 && (socket_->stream->ready() & EPOLLERR) != 0) return static_cast<long>(done_);
       const Remainder rest(parts_, count_, done_);
-      const long result = write_stream(socket_->stream, rest.parts(), rest.count(), more_);
+      const long result = write_stream(socket_->stream, rest.parts(), rest.count(), flags_);
       if (result == -EAGAIN) return result;
       if (result < 0) return done_ > 0 ? static_cast<long>(done_) : result;
       if (result == 0) return -EAGAIN;
@@ -163,7 +173,7 @@ class WriteCondition final : public Condition {
   Socket* socket_;
   const iovec* parts_;
   int count_;
-  bool more_;
+  int flags_;
   size_t wanted_;
   size_t done_;
 };
@@ -208,7 +218,6 @@ long Parts::load(const iovec* user, long count) noexcept {
 }
 
 long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
-  if ((flags & MSG_OOB) != 0) return -EINVAL;
   if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;
   const bool peek_only = (flags & MSG_PEEK) != 0;
   const bool all = (flags & MSG_WAITALL) != 0;
@@ -232,6 +241,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
       result = look();
     }
     if (!wait || (result != -EAGAIN && (peek_only || result <= 0 || static_cast<size_t>(result) >= wanted))) return result;
+    if (result > 0 && socket->stream->at_mark()) return result;
     if (result > 0) started = static_cast<size_t>(result);
     timeout_ns = socket->receive_timeout_ns;
     if (!begin_wait(socket)) return started > 0 ? static_cast<long>(started) : -ENOMEM;
@@ -250,6 +260,32 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   return result < 0 && condition.done() > 0 ? static_cast<long>(condition.done()) : result;
 }
 
+long receive_urgent(int fd, const iovec* parts, int count, int flags, int* message_flags) noexcept {
+  char byte = 0;
+  {
+    Guard guard;
+    const Socket* socket = socket_at(fd);
+    if (socket == nullptr || socket->state == SocketState::undecided) return ZPS_PASS;
+    if (socket->state != SocketState::stream) return -ENOTCONN;
+    const bool peek_only = (flags & MSG_PEEK) != 0;
+    long result = socket->stream->read_urgent(&byte, peek_only);
+    if (result == -EAGAIN || result == -EINVAL) {
+      (void)guard.stack()->poll(base::monotonic_ns());
+      result = socket->stream->read_urgent(&byte, peek_only);
+    }
+    if (result <= 0) return result;
+  }
+  *message_flags |= MSG_OOB;
+  for (int i = 0; i < count; i++) {
+    if (parts[i].iov_len == 0) continue;
+    if ((flags & MSG_TRUNC) != 0) return 1;
+    const long error = copy_out(parts[i].iov_base, &byte, 1);
+    return error != 0 ? error : 1;
+  }
+  *message_flags |= MSG_TRUNC;
+  return 0;
+}
+
 long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept {
   const size_t wanted = total_bytes(parts, count);
   if (wanted == 0) {
@@ -266,8 +302,7 @@ long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexce
 }
 
 long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
-  if ((flags & (MSG_OOB | MSG_FASTOPEN)) != 0) return -EOPNOTSUPP;
-  const bool more = (flags & MSG_MORE) != 0;
+  if ((flags & MSG_FASTOPEN) != 0) return -EOPNOTSUPP;
   Socket* socket;
   uint64_t timeout_ns = 0;
   long result;
@@ -277,12 +312,12 @@ long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     socket = socket_at(fd);
     if (socket == nullptr || socket->state == SocketState::undecided) return ZPS_PASS;
     if (socket->state == SocketState::stream) {
-      result = write_stream(socket->stream, parts, count, more);
+      result = write_stream(socket->stream, parts, count, flags);
       timeout_ns = socket->send_timeout_ns;
       wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0 && timeout_ns != 0;
       if (result == -EAGAIN && !wait) {
         (void)guard.stack()->poll(base::monotonic_ns());
-        result = write_stream(socket->stream, parts, count, more);
+        result = write_stream(socket->stream, parts, count, flags);
       }
     } else {
       const int error = socket->take_error();
@@ -294,7 +329,7 @@ long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   }
   if (wait) {
     service_ensure();
-    WriteCondition condition(socket, parts, count, more, result > 0 ? static_cast<size_t>(result) : 0);
+    WriteCondition condition(socket, parts, count, flags, result > 0 ? static_cast<size_t>(result) : 0);
     result = wait_for(condition, wait_options(timeout_ns));
     if (result < 0 && condition.done() > 0) result = static_cast<long>(condition.done());
   }

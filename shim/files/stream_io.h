@@ -15,6 +15,8 @@ namespace shim {
 // The same for recv, recvfrom and recvmsg, which differ from read in two points: asking for nothing asks whether something is
 // there, and MSG_TRUNC throws bytes away without touching the program's memory.
 [[nodiscard]] long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexcept;
+// With MSG_OOB in `flags`: the urgent byte. Never waits. `message_flags` gets what recvmsg() says of it.
+[[nodiscard]] long receive_urgent(int fd, const iovec* parts, int count, int flags, int* message_flags) noexcept;
 [[nodiscard]] long send_parts(int fd, const iovec* parts, int count, int flags) noexcept;
 
 // Whether `fd` is a connection of the stack, made or in the making.

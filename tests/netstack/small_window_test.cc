@@ -1,4 +1,5 @@
-// A window that is small, however it became so: data moves without a timer of either side, whoever works first and however much is read at a time.
+// A window that is small, however it became so: data moves without a timer of either side, whoever works first and however much is read at
+// a time.
 #include "stack_pair.h"
 
 #include <random>

@@ -26,7 +26,7 @@ std::string urgent_byte(TcpStream& stream, bool peek = false) {
   return result == 1 ? std::string(1, byte) : std::to_string(result);
 }
 
-struct Announcements : netstack::Observer {
+struct Announcements final : netstack::Observer {
   int urgent = 0;
   void on_ready(netstack::Pollable&, uint32_t events) noexcept override { urgent += (events & netstack::kUrgentAnnounced) != 0 ? 1 : 0; }
 };
@@ -207,9 +207,10 @@ TEST_F(UrgentSegments, AllThatLeavesBeforeTheByteSaysIt) {
     const Seen* const segment = last(raw.port);
     ASSERT_NE(nullptr, segment);
     EXPECT_EQ(urgent, (segment->flags & kUrg) != 0);
-    if (urgent) EXPECT_EQ(raw.got + 4, segment->sequence + segment->urgent);
+    EXPECT_EQ(urgent ? raw.got + 4 - segment->sequence : 0, segment->urgent);
   };
-  seen_segments.erase(std::remove_if(seen_segments.begin(), seen_segments.end(), [](const Seen& s) { return (s.flags & kUrg) == 0; }), seen_segments.end());
+  const auto is_ordinary = [](const Seen& s) { return (s.flags & kUrg) == 0; };
+  seen_segments.erase(std::remove_if(seen_segments.begin(), seen_segments.end(), is_ordinary), seen_segments.end());
   check(true);
   seen_segments.clear();
   pair_.pass(1500);  // retransmitted

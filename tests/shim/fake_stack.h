@@ -22,6 +22,10 @@ class FakeStream final : public netstack::TcpStream {
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
   [[nodiscard]] long peek_at(const iovec* parts, int count, size_t offset) noexcept override { return -EAGAIN; }
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
+  [[nodiscard]] long read_urgent(char* byte, bool peek) noexcept override { return -EINVAL; }
+  [[nodiscard]] bool at_mark() const noexcept override { return false; }
+  [[nodiscard]] size_t readable_to_mark() const noexcept override { return fill; }
+  [[nodiscard]] long write_urgent(const iovec* parts, int count, bool more) noexcept override { return write(parts, count, more); }
   [[nodiscard]] size_t readable_bytes() const noexcept override { return fill; }
   [[nodiscard]] size_t writable_bytes() const noexcept override { return other == nullptr ? 0 : kCapacity - other->fill; }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return other == nullptr ? 0 : other->fill; }

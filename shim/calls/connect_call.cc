@@ -81,8 +81,11 @@ long await_connection(int fd, Socket* socket, long busy) noexcept {
   {
     Guard guard;
     if (file_at(fd) != socket) return -EBADF;
+    const bool waits = !socket->nonblocking && socket->send_timeout_ns != 0;
+    // A handshake that this call has begun is under way, however fast it was: __inet_stream_connect() holds the socket's lock till here.
+    if (busy == -EINPROGRESS && !waits) return busy;
     if (socket->stream != nullptr && socket->stream->connecting()) {
-      if (socket->nonblocking || socket->send_timeout_ns == 0) return busy;
+      if (!waits) return busy;
       if (!begin_wait(socket)) return -ENOMEM;
       options.deadline_ns = deadline_after(socket->send_timeout_ns);
       options.restartable = socket->send_timeout_ns == kForever;

@@ -11,6 +11,7 @@
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
+#include "shim/files/kernel_half.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"
 
@@ -51,12 +52,6 @@ bool kernel_too(const File* file) noexcept {
 
 bool valid_exclusive(uint32_t events) noexcept { return (events & EPOLLEXCLUSIVE) == 0 || (events & ~kWithExclusive) == 0; }
 
-// The same call on the kernel's half. 0 or a negative errno.
-long control_placeholder(const zps_call& call, uint32_t events, uint64_t data) noexcept {
-  epoll_event event{events, {.u64 = data}};
-  return kernel_call(SYS_epoll_ctl, call.arg[0], call.arg[1], static_cast<int>(call.arg[2]), as_arg(&event));
-}
-
 long add_item(EpollFile* set, File* file, const zps_call& call, uint32_t events, uint64_t data) noexcept {
   if (!valid_exclusive(events)) return -EINVAL;
   const int fd = static_cast<int>(call.arg[2]);
@@ -68,7 +63,7 @@ long add_item(EpollFile* set, File* file, const zps_call& call, uint32_t events,
     if (kernel_too(file)) {
       item->in_kernel = true;
       set->kernel_items++;
-      if (long error = control_placeholder(call, events, data); error != 0) {
+      if (long error = kernel_half_control(static_cast<int>(call.arg[0]), EPOLL_CTL_ADD, item, events, data); error != 0) {
         drop_item(item);
         return error;
       }
@@ -84,14 +79,11 @@ long modify_item(EpollItem* item, const zps_call& call, uint32_t events, uint64_
   if ((events & EPOLLEXCLUSIVE) != 0) return -EINVAL;
   if (item == nullptr) return -ENOENT;
   if ((item->events & EPOLLEXCLUSIVE) != 0) return -EINVAL;
-  if (item->in_kernel) {
-    if (long error = control_placeholder(call, events, data); error != 0) return error;
-  } else if (kernel_too(item->file)) {  // it had fired when its socket went back to the kernel
-    epoll_event event{events, {.u64 = data}};
-    const long error = kernel_call(SYS_epoll_ctl, call.arg[0], EPOLL_CTL_ADD, item->fd, as_arg(&event));
-    if (error != 0) return error;
+  if (item->in_kernel || kernel_too(item->file)) {  // not there though it could be: it has fired
+    const int operation = item->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (long error = kernel_half_control(static_cast<int>(call.arg[0]), operation, item, events, data); error != 0) return error;
+    if (!item->in_kernel) item->set->kernel_items++;
     item->in_kernel = true;
-    item->set->kernel_items++;
   }
   item->events = events;
   item->data = data;
@@ -110,22 +102,8 @@ long control_kernel(EpollFile* set, const zps_call& call) noexcept {
   return result;
 }
 
-// Takes the kick's event out of what the kernel reported. How many are left.
-long without_kick(EpollFile* set, epoll_event* events, long count) noexcept {
-  if (set->kicked_ns == 0) [[likely]] return count;
-  long left = 0;
-  for (long i = 0; i < count; i++) {
-    if (events[i].data.u64 != kKickData) events[left++] = events[i];
-  }
-  if (left < count) take_kick_back(set);
-  return count < 0 ? count : left;
-}
-
-// Events of the kernel's half, without waiting.
-int kernel_events(EpollFile* set, int fd, epoll_event* events, int capacity) noexcept {
-  const long got = without_kick(set, events, kernel_call(SYS_epoll_wait, fd, as_arg(events), capacity, 0));
-  return got > 0 ? static_cast<int>(got) : 0;
-}
+// What the kernel's half has to tell, without waiting.
+long ask_kernel(int fd, epoll_event* events, int capacity) noexcept { return kernel_call(SYS_epoll_wait, fd, as_arg(events), capacity, 0); }
 
 // True if `data` stands for a listener on both sides, the one kind of file that is in both halves of a set: two files may have the same data.
 bool is_in_both_halves(EpollFile* set, uint64_t data) noexcept {
@@ -167,7 +145,7 @@ class EpollCondition final : public Condition {
       kernel_fds_[0].fd = -1;
       return -EAGAIN;
     }
-    const long count = without_kick(set_, events_, kernel_call(SYS_epoll_wait, fd_, as_arg(events_), capacity_, 0));
+    const long count = settle_events(set_, events_, ask_kernel(fd_, events_, capacity_));
     return count == 0 ? -EAGAIN : count;
   }
   [[nodiscard]] pollfd* kernel_fds() noexcept { return kernel_fds_; }
@@ -201,12 +179,19 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
       set->kernel_looked_ns = now;
     }
     // The kernel's half comes first when it is due, with half of the room: a busy stack must not leave it none.
-    const int first = look_at_kernel && ready ? kernel_events(set, fd, events, static_cast<int>(capacity > 1 ? capacity / 2 : 1)) : 0;
+    int first = 0;
+    if (look_at_kernel && ready) {
+      const long got = settle_events_locked(set, events, ask_kernel(fd, events, static_cast<int>(capacity > 1 ? capacity / 2 : 1)));
+      first = got > 0 ? static_cast<int>(got) : 0;
+    }
     count = collect_ready(set, events + first, static_cast<int>(capacity) - first);
     if (count < 0) return count;
     count = merge_events(set, events, first, first + count);
   }
-  if (look_at_kernel && count == 0) count = kernel_events(set, fd, events, static_cast<int>(capacity));
+  if (look_at_kernel && count == 0) {
+    const long got = settle_events(set, events, ask_kernel(fd, events, static_cast<int>(capacity)));
+    if (got > 0) count = static_cast<int>(got);
+  }
   if (count > 0 || deadline_ns == 0) return count;
   {
     Guard guard;
@@ -245,7 +230,7 @@ long wait_in_kernel(int fd, epoll_event* events, long capacity, uint64_t deadlin
   const long all = count;
   Guard guard;
   if (set->bare_waiters > 0) set->bare_waiters--;
-  count = without_kick(set, events, count);
+  count = settle_events_locked(set, events, count);
   take_kick_back(set);
   if (count == -EINTR) return interruption.came() ? -EINTR : kRestart;  // the engine has signals of its own
   if (count != 0 || all <= 0) return count;
@@ -260,7 +245,7 @@ long wait_somewhere(const zps_call& call, uint64_t deadline_ns, const void* mask
   epoll_event* events = reinterpret_cast<epoll_event*>(call.arg[1]);
   const int capacity = static_cast<int>(call.arg[2]);
   if (the_stack() == nullptr) {
-    if (deadline_ns == 0) return kPass;
+    if (deadline_ns == 0 && !static_cast<const EpollFile*>(file)->marked) return kPass;
     long result;
     do result = wait_in_kernel(fd, events, capacity, deadline_ns, mask, mask_bytes);
     while (result == kRestart);

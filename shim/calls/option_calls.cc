@@ -92,7 +92,7 @@ long put_value(const zps_call& call, long room, const unsigned char* value, sock
   return copy_out(reinterpret_cast<void*>(call.arg[4]), &bytes, sizeof bytes);
 }
 
-// sk_setsockopt() calls sk_write_space(): an edge for who waits to write, whether there is more room or not.
+// SO_SNDBUF and TCP_NOTSENT_LOWAT call sk_write_space(): an edge for who waits to write, whether there is more room or not.
 void announce_space(Socket* socket) noexcept {
   const MutedNotice muted(socket);
   netstack::Pollable* source = file_pollable(socket);
@@ -127,11 +127,10 @@ long follow(int fd, const OptionRow& row, const void* user) noexcept {
     case OptionKind::low_water: socket->receive_low_water = static_cast<uint32_t>(value); break;
     case OptionKind::arrival: socket->arrival = arrival; break;
     case OptionKind::peek_offset: socket->peek_offset = peek_offset; break;
-    case OptionKind::half:
-      if (row.option == netstack::TcpOption::send_buffer_bytes) announce_space(socket);
-      break;
     default: break;
   }
+  const bool is_send_buffer = row.level == SOL_SOCKET && (row.name == SO_SNDBUF || row.name == SO_SNDBUFFORCE);
+  if (is_send_buffer || (row.level == IPPROTO_TCP && row.name == TCP_NOTSENT_LOWAT)) announce_space(socket);
   if (!for_stack) return 0;
   set_sharing(socket, row.option, value);
   if (socket->stream != nullptr) return socket->stream->set_option(row.option, value);

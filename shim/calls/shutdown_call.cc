@@ -31,6 +31,13 @@ long shut_stream(Socket* socket, int how) noexcept {
   return result;
 }
 
+// Nothing is new at a listener, but whoever is told of edges is told again of what there is.
+void announce_anew(netstack::TcpListener* listener) noexcept {
+  for (netstack::Observer* observer = listener->observers.front(); observer != nullptr; observer = listener->observers.after(observer)) {
+    observer->on_ready(*listener, listener->ready());
+  }
+}
+
 }  // namespace
 
 long shim_shutdown(const zps_call& call) noexcept {
@@ -50,7 +57,10 @@ long shim_shutdown(const zps_call& call) noexcept {
     socket->shut |= static_cast<uint8_t>(how + 1);  // the kernel notes it as well, and says ENOTCONN
     return kPass;
   }
-  if (how == SHUT_WR) return 0;
+  if (how == SHUT_WR) {  // changes nothing, but inet_shutdown() calls sk_state_change(): an edge
+    announce_anew(socket->listener);
+    return socket->dual ? kPass : 0;
+  }
   // A listener that is shut down stops listening and can listen again.
   const bool dual = socket->dual;
   end_listening(fd, socket);

@@ -6,6 +6,7 @@
 #include "shim/family/family.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
+#include "shim/files/kernel_half.h"
 #include "shim/files/user_memory.h"
 
 namespace shim {
@@ -102,13 +103,7 @@ int collect_ready(EpollFile* set, epoll_event* out, int capacity) noexcept {
     count++;
     if ((item->events & EPOLLONESHOT) != 0) {
       item->armed = false;
-      if (item->in_kernel) {
-        // Out of the kernel's half: of a rearmed mask without events it would still tell HUP. EPOLL_CTL_MOD brings it back.
-        epoll_event unused{};
-        (void)kernel_call(SYS_epoll_ctl, number_of(set), EPOLL_CTL_DEL, item->fd, as_arg(&unused));
-        item->in_kernel = false;
-        if (set->kernel_items > 0) set->kernel_items--;
-      }
+      if (item->in_kernel) leave_kernel_half(item);  // EPOLL_CTL_MOD brings it back
     } else if (!item->edge()) {
       again.push_back(item);
     }
@@ -121,12 +116,7 @@ void registrations_follow(File* file, bool dual) noexcept {
   drop_parked(file);
   for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
     EpollItem* item = static_cast<EpollItem*>(link);
-    if (item->in_kernel && !dual) {
-      epoll_event unused{};
-      (void)kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_DEL, item->fd, as_arg(&unused));
-      item->in_kernel = false;
-      if (item->set->kernel_items > 0) item->set->kernel_items--;
-    }
+    if (item->in_kernel && !dual) leave_kernel_half(item);
     item->netstack::Observer::unlink();
     attach_item(item);
   }
@@ -157,10 +147,15 @@ void registrations_return(File* file) noexcept {
     item->ReadyLink::unlink();
     // Of one that has fired the kernel would tell HUP: it comes back with EPOLL_CTL_MOD.
     if (item->in_kernel || !item->armed || peek(item->fd) != file) continue;
-    epoll_event event{item->events, {.u64 = item->data}};
-    if (kernel_call(SYS_epoll_ctl, number_of(item->set), EPOLL_CTL_ADD, item->fd, as_arg(&event)) != 0) continue;
+    if (kernel_half_control(number_of(item->set), EPOLL_CTL_ADD, item, item->events, item->data) != 0) continue;
     item->in_kernel = true;
     item->set->kernel_items++;
+  }
+}
+
+void registrations_go(File* file) noexcept {
+  for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
+    hand_over(static_cast<EpollItem*>(link));
   }
 }
 

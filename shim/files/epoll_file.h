@@ -27,7 +27,8 @@
 //  2 An item is in the ready list if its file may be ready; whoever takes it out has looked at the level.
 //  3 Items die with the last reference to their file or their set, never with a number.
 //  4 The kernel's half is changed by the process that calls, through its own number of the set.
-//  5 A parked item is not armed, not in the ready list and not in the kernel's half, and its file is a connection.
+//  5 A one-shot tells once, whichever half it is in (kernel_half.h).
+//  6 A parked item is not armed, not in the ready list and not in the kernel's half, and its file is a connection.
 //
 // Known limits: EPOLLEXCLUSIVE wakes every set (more wake-ups, never fewer); a set that already sleeps when the family's first
 // stack is made is woken by a descriptor put into its kernel half for that moment (kick), whose event is taken out again.
@@ -76,6 +77,7 @@ class EpollFile final : public File, public netstack::Pollable {
   base::List<ReadyLink> ready_items;
   int fd_hint = -1;           // the number it was made with; other members may have another
   uint32_t kernel_items = 0;  // upper bound of what the kernel's half holds
+  bool marked = false;        // its kernel's half has had a mark for data (kernel_half.h)
   uint32_t turns = 0;         // waits since the kernel's half was looked at
   uint64_t kernel_looked_ns = 0;
   uint32_t bare_waiters = 0;  // threads that sleep in the kernel's half alone, from before there was a stack
@@ -124,6 +126,8 @@ void kick(EpollFile* set) noexcept;
 void take_kick_back(EpollFile* set) noexcept;
 // A file is undecided again: the kernel's half takes its registrations back.
 void registrations_return(File* file) noexcept;
+// A file is the kernel's for good, and so are its registrations.
+void registrations_go(File* file) noexcept;
 // The number of `set` in this process, or -1.
 [[nodiscard]] int number_of(EpollFile* set) noexcept;
 

@@ -44,9 +44,7 @@ void return_to_placeholder(int fd, Socket* socket) noexcept {
 }
 
 void give_to_kernel(int fd, Socket* socket) noexcept {
-  for (FileLink* link = socket->registrations.front(); link != nullptr; link = socket->registrations.after(link)) {
-    static_cast<EpollItem*>(link)->in_kernel = false;  // the kernel's half keeps it, and its set goes on counting it
-  }
+  registrations_go(socket);
   drop_registrations(socket);
   socket->state = SocketState::kernel;
   table_clear(fd);

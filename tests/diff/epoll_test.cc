@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -153,6 +154,32 @@ TEST_P(Epoll, FreshAndListeningSockets) {
   EXPECT_EQ(next(set_, 10000), EPOLLIN);
 }
 
+// sk_write_space() and sk_state_change() are called though nothing has changed.
+TEST_P(Epoll, OptionsAndShutdownsThatAreEdges) {
+  Connection c = connect_pair();
+  const int listener_set = epoll_create1(EPOLL_CLOEXEC);
+  ASSERT_EQ(add(set_, c.mine, EPOLLOUT | EPOLLET), 0);
+  EXPECT_EQ(next(set_, 0), EPOLLOUT);
+  EXPECT_EQ(next(set_, 0), 0u);
+  const int bytes = 100000;
+  for (const auto& [level, name] : {std::pair<int, int>(IPPROTO_TCP, TCP_NOTSENT_LOWAT), std::pair<int, int>(SOL_SOCKET, SO_SNDBUF)}) {
+    ASSERT_EQ(setsockopt(c.mine, level, name, &bytes, sizeof bytes), 0);
+    EXPECT_EQ(next(set_, 0), EPOLLOUT) << name;
+    EXPECT_EQ(next(set_, 0), 0u) << name;
+  }
+  sockaddr_in at{};
+  const int listener = listen_here(&at);
+  ASSERT_EQ(add(listener_set, listener, EPOLLIN | EPOLLET), 0);
+  EXPECT_EQ(shutdown(listener, SHUT_WR), 0);
+  EXPECT_EQ(next(listener_set, 0), 0u) << "nobody has come";
+  ASSERT_EQ(peer.connect(peer.socket(), at).result, 0);
+  EXPECT_EQ(next(listener_set, 10000), EPOLLIN);
+  EXPECT_EQ(next(listener_set, 0), 0u);
+  EXPECT_EQ(shutdown(listener, SHUT_WR), 0);
+  EXPECT_EQ(next(listener_set, 0), EPOLLIN);
+  EXPECT_EQ(next(listener_set, 0), 0u);
+}
+
 // Registered before listen() or connect(): the decision which side serves it falls while it is in a set.
 TEST_P(Epoll, RegisteredBeforeItsSideIsKnown) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -165,6 +192,101 @@ TEST_P(Epoll, RegisteredBeforeItsSideIsKnown) {
   int theirs = static_cast<int>(peer.accept(listener).result);
   peer.send(theirs, "x");
   EXPECT_TRUE(next(set_, 10000) & EPOLLIN);
+}
+
+// What goes to the kernel for good keeps its place in every set.
+TEST_P(Epoll, RegisteredBeforeItIsTheKernels) {
+  const Connection stack = connect_pair();  // there is one now
+  sockaddr_in loop = self_address();
+  loop.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), fd = socket(AF_INET, SOCK_STREAM, 0), once = socket(AF_INET, SOCK_STREAM, 0);
+  const int listener_set = epoll_create1(EPOLL_CLOEXEC), once_set = epoll_create1(EPOLL_CLOEXEC);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&loop), sizeof loop), 0);
+  ASSERT_EQ(add(listener_set, listener, EPOLLIN | EPOLLONESHOT), 0);
+  ASSERT_EQ(add(set_, fd, EPOLLOUT | EPOLLET), 0);
+  ASSERT_EQ(add(once_set, once, EPOLLIN | EPOLLONESHOT), 0);
+  EXPECT_EQ(next(listener_set, 0), EPOLLHUP);
+  ASSERT_EQ(listen(listener, 4), 0);
+  socklen_t bytes = sizeof loop;
+  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&loop), &bytes), 0);
+  ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&loop), sizeof loop), 0);
+  ASSERT_EQ(connect(once, reinterpret_cast<sockaddr*>(&loop), sizeof loop), 0);
+  EXPECT_EQ(next(set_, 0), EPOLLOUT);
+  EXPECT_EQ(next(set_, 0), 0u);
+  EXPECT_EQ(next(listener_set, 0), 0u) << "it has fired";
+  ASSERT_EQ(change(listener_set, listener, EPOLLIN | EPOLLONESHOT), 0);
+  EXPECT_EQ(next(listener_set, 10000), EPOLLIN);
+  EXPECT_EQ(next(listener_set, 0), 0u);
+  EXPECT_GE(accept(listener, nullptr, nullptr), 0);
+  const int third = accept(listener, nullptr, nullptr);
+  EXPECT_EQ(next(once_set, 0), 0u);
+  ASSERT_EQ(write(third, "x", 1), 1);
+  EXPECT_EQ(next(once_set, 10000), EPOLLIN);
+  ASSERT_EQ(write(third, "y", 1), 1);
+  EXPECT_EQ(next(once_set, 0), 0u);
+  close(stack.mine);
+}
+
+// A listener on both sides is one file: what fires once does so for whichever side comes first, and not again for the other.
+TEST_P(Epoll, OneShotOfAListenerOnBothSides) {
+  for (const bool kernel_first : {false, true}) {
+    sockaddr_in at{};
+    const int listener = listen_here(&at, 16, SOCK_NONBLOCK);
+    sockaddr_in loop = at;
+    loop.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int set = epoll_create1(EPOLL_CLOEXEC);
+    ASSERT_EQ(add(set, listener, EPOLLIN | EPOLLONESHOT), 0);
+    for (int round = 0; round < 3; round++) {
+      for (const bool by_kernel : {kernel_first, !kernel_first}) {
+        const int fd = socket(AF_INET, SOCK_STREAM, 0);
+        const sockaddr_in to = by_kernel ? loop : at;
+        if (by_kernel) {
+          ASSERT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to), 0);
+        } else {
+          ASSERT_EQ(peer.connect(peer.socket(), to).result, 0);
+        }
+        wait_for(listener, POLLIN);
+        EXPECT_EQ(next(set, by_kernel == kernel_first ? 10000 : 0), by_kernel == kernel_first ? EPOLLIN : 0u) << by_kernel << round;
+        EXPECT_EQ(next(set, 1), 0u) << by_kernel << round;
+        EXPECT_EQ(wait_for(set, POLLIN, 0), 0) << by_kernel << round;
+      }
+      ASSERT_EQ(change(set, listener, EPOLLIN | EPOLLONESHOT, 77), 0);
+      EXPECT_EQ(next(set, 10000, 77), EPOLLIN);
+      EXPECT_EQ(next(set, 1, 77), 0u);
+      for (int fd; (fd = accept(listener, nullptr, nullptr)) >= 0;) close(fd);
+      ASSERT_EQ(change(set, listener, EPOLLIN | EPOLLONESHOT), 0);
+      EXPECT_EQ(next(set, 0), 0u);
+    }
+    close(set);
+    close(listener);
+  }
+}
+
+// Fired before it was known which side serves it: it stays silent until it is changed.
+TEST_P(Epoll, OneShotFiredBeforeItsSideIsKnown) {
+  sockaddr_in at{};
+  const int listener = peer.listen(&at);
+  const int fd = socket(AF_INET, SOCK_STREAM, 0), own = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  ASSERT_EQ(add(set_, fd, EPOLLOUT | EPOLLONESHOT), 0);
+  EXPECT_EQ(next(set_, 1000), EPOLLOUT | EPOLLHUP);
+  ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+  EXPECT_EQ(next(set_, 0), 0u);
+  ASSERT_EQ(change(set_, fd, EPOLLOUT | EPOLLONESHOT), 0);
+  EXPECT_EQ(next(set_, 0), EPOLLOUT);
+  EXPECT_EQ(next(set_, 0), 0u);
+  const int listener_set = epoll_create1(EPOLL_CLOEXEC);
+  ASSERT_EQ(add(listener_set, own, EPOLLIN | EPOLLONESHOT), 0);
+  EXPECT_EQ(next(listener_set, 1000), EPOLLHUP);
+  ASSERT_EQ(listen(own, 4), 0);
+  socklen_t bytes = sizeof at;
+  ASSERT_EQ(getsockname(own, reinterpret_cast<sockaddr*>(&at), &bytes), 0);
+  at.sin_addr = self_address().sin_addr;
+  ASSERT_EQ(peer.connect(peer.socket(), at).result, 0);
+  wait_for(own, POLLIN);
+  EXPECT_EQ(next(listener_set, 1), 0u);
+  ASSERT_EQ(change(listener_set, own, EPOLLIN | EPOLLONESHOT), 0);
+  EXPECT_EQ(next(listener_set, 10000), EPOLLIN);
+  peer.close(listener);
 }
 
 TEST_P(Epoll, NonBlockingConnectEndsInEpollout) {

@@ -15,6 +15,7 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -146,6 +147,14 @@ bool fits(const File& file, int call) {
   return file.kind == FileKind::stream && call != kBlockAccept;
 }
 
+// A call that ends by itself, since its socket has a timeout.
+bool is_timed(int fd, int call) {
+  timeval limit{};
+  socklen_t bytes = sizeof limit;
+  const bool receives = call == kBlockRead || call == kBlockAccept || call == kBlockWaitall || call == kBlockPeek;
+  return receives && getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &bytes) == 0 && (limit.tv_sec != 0 || limit.tv_usec != 0);
+}
+
 int slot_of_peer(World& world, const End* end) {
   for (int slot = 0; slot < kPeerSlots; slot++) {
     if (end != nullptr && end->other != nullptr && world.peers[slot].end == end->other) return slot;
@@ -224,6 +233,10 @@ void run_block(World& world, const int* args) {
   blocked.fd = fd;
   blocked.revents = 0;
   blocked.turn.fetch_add(1, std::memory_order_release);
+  if (is_timed(fd, args[1])) {  // which of several ends comes first depends on time
+    while (!is_over()) pause_us(100);
+    return conclude(world, end, "in time");
+  }
   if (comes_to_rest()) return conclude(world, end, "at once");
   if (args[1] == kBlockEpoll) file.reset();  // but a set does not
   if (end != nullptr) end->reader_is_over = is_over;

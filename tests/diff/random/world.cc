@@ -226,8 +226,8 @@ void World::settle_all() {
 }
 
 void World::await_acknowledged(End* end) {
-  if (end == nullptr || end->file == nullptr || end->other == nullptr || end->reset || lost_) return;
-  const End& other = *end->other;
+  if (end == nullptr || end->file == nullptr || !end->answered || end->reset || lost_) return;
+  const End nobody, &other = end->other == nullptr ? nobody : *end->other;  // who is not accepted yet acknowledges by himself
   if (other.agent_fd >= 0) (void)agent.call(AgentCall::acknowledge, other.agent_fd, 0, 0, expected_at(other));
   const int fd = end->file->fd;
   const uint64_t deadline = now_us() + kPatienceUs;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <string>
 
 #include "tests/diff/random/operations.h"
 #include "tests/diff/random/world.h"
@@ -120,14 +121,22 @@ void start_thread() {
 
 bool is_over() { return blocked.finished.load(std::memory_order_acquire) == blocked.turn.load(); }
 
-// The thread sleeps in the kernel, and not for a lock.
-bool is_asleep() {
-  char path[64], text[128] = {};
-  snprintf(path, sizeof path, "/proc/self/task/%d/syscall", blocked.tid.load());
+// What the kernel tells about the thread under a name.
+std::string read_about_thread(const char* name) {
+  char path[64], text[512] = {};
+  snprintf(path, sizeof path, "/proc/self/task/%d/%s", blocked.tid.load(), name);
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
   const ssize_t got = read(fd, text, sizeof text - 1);
   close(fd);
-  return got > 0 && text[0] >= '0' && text[0] <= '9' && atoi(text) != SYS_futex;
+  return got > 0 ? text : "";
+}
+
+// The thread sleeps in the kernel, and not for a lock. Its call alone does not tell: who is being woken on another processor is in it still.
+bool is_asleep() {
+  const std::string stat = read_about_thread("stat"), call = read_about_thread("syscall");
+  const size_t name_end = stat.rfind(')');
+  if (name_end == std::string::npos || stat.compare(name_end, 3, ") S") != 0) return false;
+  return !call.empty() && call[0] >= '0' && call[0] <= '9' && atoi(call.c_str()) != SYS_futex;
 }
 
 // Until the call is over or sleeps. True if it is over.

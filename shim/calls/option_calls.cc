@@ -129,7 +129,7 @@ long follow(int fd, const OptionRow& row, const void* user) noexcept {
     case OptionKind::peek_offset: socket->peek_offset = peek_offset; break;
     default: break;
   }
-  const bool is_send_buffer = row.level == SOL_SOCKET && (row.name == SO_SNDBUF || row.name == SO_SNDBUFFORCE);
+  const bool is_send_buffer = row.level == SOL_SOCKET && row.name == SO_SNDBUF;
   if (is_send_buffer || (row.level == IPPROTO_TCP && row.name == TCP_NOTSENT_LOWAT)) announce_space(socket);
   if (!for_stack) return 0;
   set_sharing(socket, row.option, value);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -177,6 +178,27 @@ TEST_P(Reset, AfterAPartOfAWrite) {
   EXPECT_EQ(errno, ECONNRESET);
   EXPECT_EQ(send(c.mine, much.data(), 1, MSG_NOSIGNAL), -1);
   EXPECT_EQ(errno, EPIPE);
+}
+
+// TCP_LINGER2 below 0: a closed connection does not wait for the peer's end, whenever its own FIN is acknowledged.
+TEST_P(Reset, NegativeLinger2) {
+  for (const bool shut_before : {false, true}) {
+    Connection c = connect_pair();
+    const int none = -1;
+    ASSERT_EQ(setsockopt(c.mine, IPPROTO_TCP, TCP_LINGER2, &none, sizeof none), 0);
+    ASSERT_EQ(write(c.mine, "last", 4), 4);
+    if (shut_before) {
+      ASSERT_EQ(shutdown(c.mine, SHUT_WR), 0);
+      EXPECT_EQ(peer.recv_all(c.theirs, 4), "last");
+      tcp_info info{};
+      socklen_t bytes = sizeof info;
+      for (const uint64_t end = now_ms() + 10000; info.tcpi_state != TCP_FIN_WAIT2 && now_ms() < end; wait_for(c.mine, POLLERR, 1)) {
+        ASSERT_EQ(getsockopt(c.mine, IPPROTO_TCP, TCP_INFO, &info, &bytes), 0);
+      }
+    }
+    ASSERT_EQ(close(c.mine), 0);
+    EXPECT_NE(peer.call(PeerOp::poll, c.theirs, 0, 10000).result & POLLERR, 0) << "shut before: " << shut_before;
+  }
 }
 
 TEST_P(Reset, LingerWaitsForDelivery) {

@@ -49,6 +49,7 @@ unsigned encode(const Option& option, int value, char* out) {
 // What an option that took effect means for the books.
 void follow_option(File* file, const Option& option, int value) {
   if (is_option(option, SOL_SOCKET, SO_LINGER)) file->linger_zero = value == 1;
+  if (is_option(option, IPPROTO_TCP, TCP_LINGER2)) file->skips_fin_wait = value < 0;
   if (is_option(option, SOL_SOCKET, SO_RCVBUF)) file->chose_receive_buffer = true;
   if (is_option(option, SOL_SOCKET, SO_SNDBUF)) file->chose_send_buffer = true;
   if (is_option(option, IPPROTO_TCP, TCP_NOTSENT_LOWAT)) file->chose_unsent_mark = true;

@@ -177,6 +177,7 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   file->end = end;
   end->shut_read = (listener->shut & 1) != 0;
   file->linger_zero = listener->linger_zero;
+  file->skips_fin_wait = listener->skips_fin_wait;
   file->chose_receive_buffer = listener->chose_receive_buffer;
   file->chose_send_buffer = listener->chose_send_buffer;
   file->chose_unsent_mark = listener->chose_unsent_mark;

@@ -152,7 +152,15 @@ void World::released(const std::shared_ptr<File>& file, bool had_unread) {
   if (end->other != nullptr) {
     if (had_unread || file->linger_zero) end->other->reset = true;
     settle(end->other);
+    if (file->skips_fin_wait && !end->other->fin && !end->other->reset) await_reset_of_fin_wait(end->other);
   }
+}
+
+void World::await_reset_of_fin_wait(End* other) {
+  if (other->agent_fd >= 0) (void)agent.call(AgentCall::acknowledge, other->agent_fd, 0, 0, expected_at(*other));
+  if (other->file != nullptr) acknowledge_now(other->file->fd);
+  other->reset = true;
+  settle(other);
 }
 
 // A listener that ends resets whoever it has not accepted.

@@ -57,6 +57,7 @@ struct File {
   bool chose_unsent_mark = false;
   int shut = 0;  // what shutdown() has told before there was a connection: SHUT_RD + 1, SHUT_WR + 1
   bool linger_zero = false;
+  bool skips_fin_wait = false;  // TCP_LINGER2 below 0: who is closed answers the acknowledgement of its FIN with a reset
   bool has_edges = false;  // it is, or was, in a set that is told of its edges
   bool chose_receive_buffer = false, chose_send_buffer = false;
   bool pipe_writer = false;
@@ -135,6 +136,8 @@ class World {
   void leave_out(const char* row) { note(" (row %s)", row); }
 
  private:
+  void await_reset_of_fin_wait(End* other);
+
   std::string trace_;
   int fds_[kSlots];
   std::shared_ptr<File> files_[kSlots];

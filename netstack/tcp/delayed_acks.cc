@@ -11,7 +11,9 @@ DelayedAcks::DelayedAcks(Tcp& tcp) noexcept : tcp_(tcp), frames_are_dear_(tcp.co
 
 // If something is unsent, LwipStream::output() sees to it that the acknowledgement leaves with it.
 void DelayedAcks::acknowledge(tcp_pcb* pcb) noexcept {
-  if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && segment_bytes_ < 2 * tcp_.full_payload(*pcb)) {
+  if (pcb->errf != nullptr && static_cast<LwipStream*>(pcb->callback_arg)->acknowledges_quickly()) {
+    schedule(pcb);
+  } else if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && segment_bytes_ < 2 * tcp_.full_payload(*pcb)) {
     tcp_set_flags(pcb, TF_ACK_DELAY);
   } else if (frames_are_dear_ || pcb->unsent != nullptr) {
     schedule(pcb);

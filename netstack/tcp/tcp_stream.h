@@ -92,6 +92,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool held() const noexcept { return held_; }
   void hold(bool held = true) noexcept { held_ = held; }
   void announce(uint32_t events) noexcept;
+  // A segment with data is about to come in: whether its acknowledgement should wait for nothing (Linux: tcp_in_quickack_mode()).
+  [[nodiscard]] bool acknowledges_quickly() noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
   // How many bytes more the memory allows to be received and not read.
   [[nodiscard]] uint32_t receive_room() const noexcept;
@@ -294,6 +296,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool more_ = false;
   bool resetting_ = false;    // released, and what ends it is a reset
   bool interactive_ = false;  // the program answers what comes: its answers carry the acknowledgements (Linux: pingpong mode)
+  uint8_t quick_acks_ = 0;    // so many acknowledgements are not delayed, unless the program answers
   bool push_came_ = false;    // of what is to be acknowledged some was pushed by the peer
   bool bound_ = false;  // to a port of its user's
   bool window_raised_ = false;

@@ -242,8 +242,37 @@ TEST_F(TcpSemantics, EdgeForEachArrival) {
   server->release();
 }
 
+TEST_F(TcpSemantics, TheFirstAcknowledgementsAreNotDelayed) {
+  auto [client, server] = connected();
+  for (int i = 0; i < 4; i++) {
+    send_text(*client, "one");
+    pair_.settle();
+    send_text(*client, "two");
+    pair_.settle();
+    EXPECT_EQ("onetwo", text_of(*server));
+  }
+  send_text(*client, "ask");
+  pair_.settle();
+  send_text(*server, "answer");  // acknowledges as well, and will the next time
+  pair_.settle();
+  send_text(*client, "one");
+  pair_.settle();
+  send_text(*client, "two");
+  pair_.settle();
+  EXPECT_EQ("askone", text_of(*server));
+  pair_.pass(100);
+  EXPECT_EQ("two", text_of(*server));
+  client->release();
+  server->release();
+}
+
 TEST_F(TcpSemantics, NagleHoldsTheSecondSmallWrite) {
   auto [client, server] = connected();
+  send_text(*client, "zero");
+  pair_.settle();
+  EXPECT_EQ("zero", text_of(*server));
+  send_text(*server, "an answer: the next acknowledgement will wait for one");
+  pair_.settle();
   send_text(*client, "one");
   pair_.settle();
   send_text(*client, "two");

@@ -157,6 +157,7 @@ void join(End* one, End* two) {
   if (two == nullptr) return;
   one->other = two;
   two->other = one;
+  one->by_loopback = two->by_loopback;
   two->listener = nullptr;
 }
 

@@ -100,14 +100,15 @@ class RoomCondition final : public Condition {
   Socket* socket_;
 };
 
-// Until the stream has something (how much), its end, or an error.
+// Until the stream has something (how much), its end, or an error; after the first byte an error is kept for the next call.
 class ReadableCondition final : public Condition {
  public:
-  explicit ReadableCondition(Socket* socket) noexcept : socket_(socket) {}
+  ReadableCondition(Socket* socket, bool first) noexcept : socket_(socket), first_(first) {}
   long check() noexcept override {
     if (socket_->stream == nullptr) return -ENOTCONN;
     if (socket_->is_claimed()) return -EAGAIN;
     if (const size_t there = socket_->stream->readable_bytes(); there > 0) return static_cast<long>(there);
+    if (!first_ && (socket_->stream->ready() & EPOLLERR) != 0) return 0;
     char byte;
     const iovec part{&byte, 1};
     return socket_->stream->read(&part, 1, true);
@@ -116,6 +117,7 @@ class ReadableCondition final : public Condition {
 
  private:
   Socket* socket_;
+  bool first_;
 };
 
 // Looks at the bytes, which are then this thread's to take. Their number, 0, or a negative errno.
@@ -249,7 +251,7 @@ long await_room(const Move& move, bool first) noexcept {
 // Moves what the stream has at once: the count, 0 at its end, or a negative errno. *full: the pipe took less than there was.
 long move_into_pipe(const Move& move, size_t wanted, bool first, bool* full) noexcept {
   if (const long error = await_room(move, first); error != 0) return error;
-  ReadableCondition condition(move.socket);
+  ReadableCondition condition(move.socket, first);
   while (true) {
     const long there = check_or_wait(move, condition, &Socket::receive_timeout_ns, first);
     if (there <= 0) return there;

@@ -356,6 +356,17 @@ TEST_P(Splice, AfterAReset) {
 }
 
 // Through small, large and full pipes, by every mode: the peer gets back what it sent.
+TEST_P(Splice, AnErrorBehindTheLastByteIsKept) {
+  Connection c = connect_pair();
+  peer.send(c.theirs, "last");
+  ASSERT_EQ(write(c.mine, "unread", 6), 6);
+  peer.reset(c.theirs);
+  ASSERT_NE(wait_for(c.mine, 0) & POLLERR, 0);
+  EXPECT_EQ(in(c.mine, 100), 4);
+  EXPECT_REFUSED(ECONNRESET, in(c.mine, 100));
+  EXPECT_EQ(in(c.mine, 100), 0);
+}
+
 TEST_P(Splice, EveryByteOnce) {
   Random random(17);
   for (const int capacity : {4096, 65536, 1048576}) {

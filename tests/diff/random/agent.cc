@@ -160,6 +160,7 @@ void run(const AgentRequest& request, AgentReply* reply) {
     case AgentCall::reset: reply->result = do_close(request.fd, true); break;
     case AgentCall::look: reply->result = 0; break;
     case AgentCall::acknowledge: acknowledge_now(request.fd); break;
+    case AgentCall::drain: reply->result = drain(request.fd, static_cast<uint32_t>(request.a), static_cast<uint32_t>(request.b)); break;
     case AgentCall::forget: reply->result = do_forget(); break;
   }
   reply->error = reply->result < 0 ? errno : 0;

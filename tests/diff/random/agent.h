@@ -20,6 +20,7 @@ enum class AgentCall : uint32_t {
   reset,     // fd: close with linger 0
   look,      // fd
   acknowledge,  // fd: what it owes
+  drain,     // fd, a: bytes to skip, b: bytes of the endless text behind them -> 1 if all came and are right
   forget     // closes everything
 };
 

@@ -4,6 +4,8 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -55,6 +57,31 @@ uint64_t now_us() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
+}
+
+void fill_endless(char* data, unsigned bytes, uint32_t offset) {
+  for (unsigned i = 0; i < bytes; i++) data[i] = static_cast<char>((offset + i) * 2654435761u >> 24);
+}
+
+bool drain(int fd, uint32_t skipped, uint32_t bytes) {
+  static char got[32768], expected[32768];
+  const uint64_t end = now_us() + 5'000'000;
+  for (uint32_t done = 0; done < skipped + bytes;) {
+    const uint32_t left = done < skipped ? skipped - done : skipped + bytes - done;
+    const ssize_t n = recv(fd, got, left < sizeof got ? left : sizeof got, MSG_DONTWAIT);
+    if (n == 0 || now_us() > end) return false;
+    if (n < 0) {
+      pollfd one{fd, POLLIN, 0};
+      (void)poll(&one, 1, 1);
+      continue;
+    }
+    if (done >= skipped) {
+      fill_endless(expected, static_cast<unsigned>(n), done - skipped);
+      if (memcmp(got, expected, static_cast<size_t>(n)) != 0) return false;
+    }
+    done += static_cast<uint32_t>(n);
+  }
+  return true;
 }
 
 void fill(char* data, unsigned bytes, unsigned origin) {

@@ -31,6 +31,11 @@ uint32_t unread_bytes(int fd);
 
 uint64_t now_us();
 
+// A text without end, from an offset on.
+void fill_endless(char* data, unsigned bytes, uint32_t offset);
+// Reads `skipped` bytes and then `bytes` of that text, as they come. False if they do not, or are others.
+bool drain(int fd, uint32_t skipped, uint32_t bytes);
+
 // Fills with bytes that tell `origin` and their place; text that names what was read.
 void fill(char* data, unsigned bytes, unsigned origin);
 uint32_t digest(const void* data, unsigned bytes);

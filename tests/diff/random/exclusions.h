@@ -11,6 +11,8 @@ constexpr char kGoneToKernel[] = "gone-to-kernel";   // bind() and connect() to 
 constexpr char kAcceptOrder[] = "accept-order";      // both sides' connections in one accept queue
 constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection that has ended
 
-constexpr const char* kExclusions[] = {kSourceAddress, kGoneToKernel, kAcceptOrder, kDeadBind};
+constexpr char kInheritedLate[] = "inherited-late";    // a listener's options between a handshake and its accept()
+
+constexpr const char* kExclusions[] = {kSourceAddress, kGoneToKernel, kAcceptOrder, kDeadBind, kInheritedLate};
 
 }  // namespace random_sequences

@@ -118,6 +118,7 @@ void run_set_option(World& world, const int* args) {
   // tcp_disconnect() leaves a gap in the sequence numbers, which counts as not sent.
   const File* file = world.file(args[0]);
   if (is_option(option, IPPROTO_TCP, TCP_NOTSENT_LOWAT) && file != nullptr && file->has_ended) return world.note(" ended");
+  if (file != nullptr && !file->waiting.empty()) return world.leave_out(kInheritedLate);
   const int result = setsockopt(world.fd(args[0]), option.level, option.number, value, given);
   world.note_result(result);
   if (result == 0 && world.file(args[0]) != nullptr) follow_option(world.file(args[0]), option, args[2]);

@@ -287,12 +287,14 @@ class Generator {
     }
   }
   void rarely() {
-    switch (below(6)) {
+    switch (below(8)) {
       case 0: connect_elsewhere(); break;
       case 1: bind(slot(Idea::fresh)); break;
       case 2: add(Kind::listen, {socket_slot(), any_of({1, 3, 16})}); break;
       case 3: add(Kind::accept, {socket_slot(), free_slot(), some_bits({SOCK_NONBLOCK}, 2), 0}); break;
       case 4: pipe(); break;
+      case 5: return add(Kind::fill, {slot(Idea::stream)});
+      case 6: splice(); break;
       default:
         if (forks_) add(Kind::fork, {socket_slot(), below(5)});
         break;
@@ -322,12 +324,30 @@ class Generator {
     const int writer = free_slot();
     add(Kind::pipe, {reader, writer});
     idea(writer, Idea::pipe);
+    pipe_reader_ = reader;
+    pipe_writer_ = writer;
+  }
+  // From a stream into a pipe, or the other way.
+  void splice() {
+    if (!has(Idea::pipe)) pipe();
+    const int writer = pipe_writer_, reader = pipe_reader_;
+    if (one_in(2)) {
+      add(Kind::splice, {slot(Idea::stream), writer, between(1, 3000)});
+      if (one_in(2)) return add(Kind::receive, {reader, kRead, 20000, 0});
+    } else {
+      add(Kind::send, {writer, kWrite, size(), 0});
+    }
+    add(Kind::splice, {reader, slot(Idea::stream), between(1, 6000)});
   }
   void block() {
     const int call = below(kBlockingCalls), wakening = below(kWakenings);
     const bool polls = call == kBlockPoll || call == kBlockSelect;
     if (polls && (wakening == kByClose || wakening == kByDup2)) return;  // select(2): "the result is unspecified"
-    add(Kind::block, {socket_slot(), call, wakening, any_slot()});
+    const int s = call == kBlockConnect ? slot(Idea::fresh) : call == kBlockAccept || wakening == kByConnect ? slot(Idea::listener) : socket_slot();
+    const int other = any_slot();
+    add(Kind::block, {s, call, wakening, other});
+    if (call == kBlockConnect) idea(s, Idea::stream);
+    if (call == kBlockAccept && wakening == kByConnect) idea(other % kSlots, Idea::stream);
   }
 
   void step() {
@@ -372,7 +392,7 @@ class Generator {
   Idea ideas_[kSlots] = {};
   Idea peers_[kPeerSlots] = {};
   bool six_[kSlots + 1] = {};
-  int registrations_ = 0;
+  int registrations_ = 0, pipe_reader_ = 0, pipe_writer_ = 0;
   bool threads_ = false, forks_ = false, kernel_side_ = false, states_ = false;
 };
 

@@ -29,6 +29,8 @@ constexpr KindRow kRows[] = {
     {Kind::send, "send", "swnm", run_send},
     {Kind::corked, "corked", "snnq", run_corked},
     {Kind::sendfile, "sendfile", "snn", run_sendfile},
+    {Kind::splice, "splice", "ssn", run_splice},
+    {Kind::fill, "fill", "s", run_fill},
     {Kind::shutdown, "shutdown", "sh", run_shutdown},
     {Kind::close, "close", "s", run_close},
     {Kind::dup, "dup", "ss", run_dup},
@@ -105,7 +107,7 @@ constexpr Name kEpollEvents[] = {NAMED(EPOLL, IN),  NAMED(EPOLL, OUT),     NAMED
 constexpr Name kPollEvents[] = {NAMED(POLL, IN),   NAMED(POLL, OUT),   NAMED(POLL, PRI),    NAMED(POLL, ERR),    NAMED(POLL, HUP),
                                 NAMED(POLL, NVAL), NAMED(POLL, RDHUP), NAMED(POLL, RDNORM), NAMED(POLL, WRNORM), {}};
 constexpr Name kBlocking[] = {{"read", kBlockRead},     {"accept", kBlockAccept},   {"poll", kBlockPoll}, {"epoll_wait", kBlockEpoll},
-                              {"select", kBlockSelect}, {"waitall", kBlockWaitall}, {"peek", kBlockPeek}, {}};
+                              {"select", kBlockSelect}, {"waitall", kBlockWaitall}, {"peek", kBlockPeek}, {"connect", kBlockConnect}, {}};
 constexpr Name kWakenings_[] = {{"send", kBySend},
                                 {"shut_rd", kByShutdownRead},
                                 {"shut_wr", kByShutdownWrite},

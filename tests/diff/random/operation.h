@@ -31,6 +31,8 @@ enum class Kind : uint8_t {
   send,
   corked,
   sendfile,
+  splice,
+  fill,
   shutdown,
   close,
   dup,
@@ -106,7 +108,7 @@ enum ReceiveCall { kRead, kRecv, kRecvfrom, kRecvmsg, kReadv, kRecvmmsg, kReceiv
 enum SendCall { kWrite, kSend, kSendto, kSendmsg, kWritev, kSendmmsg, kSendCalls };
 enum Cork { kMoreThenSend, kOptionOnOff, kMoreThenNodelay, kMoreThenShutdown, kCorks };
 // What a second thread blocks in, and what ends it.
-enum BlockingCall { kBlockRead, kBlockAccept, kBlockPoll, kBlockEpoll, kBlockSelect, kBlockWaitall, kBlockPeek, kBlockingCalls };
+enum BlockingCall { kBlockRead, kBlockAccept, kBlockPoll, kBlockEpoll, kBlockSelect, kBlockWaitall, kBlockPeek, kBlockConnect, kBlockingCalls };
 enum Wakening {
   kBySend,
   kByShutdownRead,

@@ -4,6 +4,7 @@
 namespace random_sequences {
 
 class World;
+struct File;
 
 void run_socket(World& world, const int* args);
 void run_bind(World& world, const int* args);
@@ -18,6 +19,8 @@ void run_receive(World& world, const int* args);
 void run_send(World& world, const int* args);
 void run_corked(World& world, const int* args);
 void run_sendfile(World& world, const int* args);
+void run_splice(World& world, const int* args);
+void run_fill(World& world, const int* args);
 void run_shutdown(World& world, const int* args);
 void run_close(World& world, const int* args);
 void run_dup(World& world, const int* args);
@@ -55,5 +58,9 @@ void run_peer_shutdown(World& world, const int* args);
 void run_peer_close(World& world, const int* args);
 void run_peer_reset(World& world, const int* args);
 void run_peer_look(World& world, const int* args);
+
+// The books of calls that other threads make: an accept() that gave `fd`, a connect() to an address where nobody is, which blocks.
+void note_accepted(World& world, File* listener, int slot, int fd);
+void note_connecting_to_nobody(World& world, File* file);
 
 }  // namespace random_sequences

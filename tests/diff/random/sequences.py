@@ -11,6 +11,7 @@ import argparse
 import pathlib
 import queue
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -23,6 +24,9 @@ import bed as beds  # noqa: E402
 WORLDS_AT_ONCE = 50
 ANSWER_SECONDS = 12.0  # for one line of an answer
 LINES_AROUND = 60  # what differed once is shown with so many lines before and after
+POOLS = (r"pools: (\d+ streams, \d+ listeners)", r"family: .* watched, (.*)")
+OWN_LEVELS = ["0 streams, 1 listeners", "1 sockets, 0 sets, 0 registrations"]  # the listener by which it looks after the wire
+POOL_SECONDS = 20.0
 NOBODY = "02:00:00:00:00:77"  # the link address of somebody who is not there, so that nothing tells that he is not
 
 
@@ -52,11 +56,25 @@ class Side:
         control = self.bed.scratch / "control"
         agent = self.bed.spawn_peer([program, "--agent", control])
         beds.wait_until(lambda: control.exists() or agent.poll() is not None, 30, "the agent's control socket")
-        environment = self.bed.sut_environment(ZPS_TEST_CONTROL=control)
+        environment = self.bed.sut_environment(ZPS_TEST_CONTROL=control, ZPS_LOG="debug")  # tells what the pools hold
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = self.bed.spawn_sut([program, "--serve"], environment=environment, **pipes)
         self.answers = queue.Queue()
         threading.Thread(target=self._read, args=(self.process, self.answers), daemon=True).start()
+
+    def left_in_pools(self):
+        """What is still there of connections and sockets when no world is: a text, "" if nothing is but the tester's own."""
+        if self.mode == "kernel" or not self.bed:
+            return ""
+        try:
+            beds.wait_until(lambda: self._levels() == OWN_LEVELS, POOL_SECONDS, "pools")
+        except TimeoutError:
+            return ", ".join(self._levels())
+        return ""
+
+    def _levels(self):
+        told = [re.findall(pattern, self.bed.output("sut")) for pattern in POOLS]
+        return [each[-1] if each else "" for each in told]
 
     @staticmethod
     def _read(process, answers):
@@ -210,6 +228,10 @@ def run_seed(options, sides, seed):
                     show(first_traces, around=LINES_AROUND)
         world += WORLDS_AT_ONCE
     seconds = time.monotonic() - begin
+    for side in sides:
+        if left := side.left_in_pools():
+            print(f"seed {seed}: {side.mode} has not all back: {left}", flush=True)
+            found += 1
     print(f"seed {seed}: {operations} operations in {seconds:.1f} s, {found} differences, {unsteady} that did not come back", flush=True)
     return found
 

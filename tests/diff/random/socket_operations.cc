@@ -162,9 +162,10 @@ void join(End* one, End* two) {
 }
 
 // Somebody is known to wait: until accept() would see him.
-void await_waiting(int fd) {
+void await_waiting(const File& listener) {
   const uint64_t end = now_us() + kPatienceUs;
-  while ((level(fd, POLLIN) & POLLIN) == 0 && now_us() < end) {
+  while ((level(listener.fd, POLLIN) & POLLIN) == 0 && now_us() < end) {
+    if (listener.accept_is_over != nullptr && listener.accept_is_over()) return;
   }
 }
 
@@ -202,6 +203,10 @@ void bind_to(World& world, int slot, int address, uint16_t port) {
 }
 
 }  // namespace
+
+void note_accepted(World& world, File* listener, int slot, int fd) { accepted(world, listener, slot, fd, remote_port(fd)); }
+
+void note_connecting_to_nobody(World& world, File* file) { begin_connection(world, file, {kNobody, world.fixed_port(3)}, true); }
 
 void run_socket(World& world, const int* args) {
   const int fd = socket(args[1], SOCK_STREAM | args[2], 0);
@@ -288,7 +293,7 @@ void run_disconnect(World& world, const int* args) {
 void run_accept(World& world, const int* args) {
   const int fd = world.fd(args[0]);
   File* file = world.file(args[0]);
-  if (file != nullptr && file->kind == FileKind::listener && !file->waiting.empty()) await_waiting(fd);
+  if (file != nullptr && file->kind == FileKind::listener && !file->waiting.empty()) await_waiting(*file);
   if (file != nullptr && file->kind == FileKind::listener && !is_nonblocking(fd) && (level(fd, POLLIN) & POLLIN) == 0)
     return world.note(" blocks");
   const uint16_t expected = file == nullptr || file->waiting.empty() ? static_cast<uint16_t>(0) : file->waiting.front()->local_port;
@@ -410,7 +415,7 @@ void run_peer_connect(World& world, const int* args) {
   if (!world.answers(*listener, kSelf)) return;
   end->listener = listener;
   listener->waiting.push_back(end);
-  await_waiting(listener->fd);
+  await_waiting(*listener);
 }
 
 void run_peer_accept(World& world, const int* args) {

@@ -5,6 +5,7 @@
 // sleeps is brought to an end by a signal whose handler does not restart calls, and that is what the trace tells.
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -47,6 +48,7 @@ struct Blocked {
   int error;
   char bytes[256];
   short revents;
+  sockaddr_storage name;  // where connect() goes
 };
 
 Blocked blocked;
@@ -80,6 +82,8 @@ long wait_in_set(int fd) {
   return result;
 }
 
+long connect_to_nobody(int fd) { return connect(fd, reinterpret_cast<const sockaddr*>(&blocked.name), sizeof(sockaddr_in)); }
+
 long run_call() {
   switch (blocked.call) {
     case kBlockRead: return read(blocked.fd, blocked.bytes, 100);
@@ -87,6 +91,7 @@ long run_call() {
     case kBlockPoll: return poll_for(blocked.fd, POLLIN | POLLRDHUP);
     case kBlockEpoll: return wait_in_set(blocked.fd);
     case kBlockSelect: return select_for(blocked.fd);
+    case kBlockConnect: return connect_to_nobody(blocked.fd);
     case kBlockWaitall: return recv(blocked.fd, blocked.bytes, 20, MSG_WAITALL);
     default: return recv(blocked.fd, blocked.bytes, 100, MSG_PEEK);
   }
@@ -121,19 +126,25 @@ void start_thread() {
 
 bool is_over() { return blocked.finished.load(std::memory_order_acquire) == blocked.turn.load(); }
 
-// What the kernel tells about the thread under a name.
-std::string read_about_thread(const char* name) {
-  char path[64], text[512] = {};
+// A file in which the kernel tells about the thread. Opened once, and high: which numbers are free decides what accept() says.
+int open_about_thread(const char* name) {
+  char path[64];
   snprintf(path, sizeof path, "/proc/self/task/%d/%s", blocked.tid.load(), name);
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  const ssize_t got = read(fd, text, sizeof text - 1);
+  const int high = fcntl(fd, F_DUPFD_CLOEXEC, 702);
   close(fd);
-  return got > 0 ? text : "";
+  return high;
+}
+
+std::string read_about_thread(int fd) {
+  char text[512] = {};
+  return pread(fd, text, sizeof text - 1, 0) > 0 ? text : "";
 }
 
 // The thread sleeps in the kernel, and not for a lock. Its call alone does not tell: who is being woken on another processor is in it still.
 bool is_asleep() {
-  const std::string stat = read_about_thread("stat"), call = read_about_thread("syscall");
+  static const int stat_fd = open_about_thread("stat"), call_fd = open_about_thread("syscall");
+  const std::string stat = read_about_thread(stat_fd), call = read_about_thread(call_fd);
   const size_t name_end = stat.rfind(')');
   if (name_end == std::string::npos || stat.compare(name_end, 3, ") S") != 0) return false;
   return !call.empty() && call[0] >= '0' && call[0] <= '9' && atoi(call.c_str()) != SYS_futex;
@@ -152,6 +163,7 @@ bool comes_to_rest() {
 void interrupt(int number) { (void)syscall(SYS_tgkill, getpid(), blocked.tid.load(), number); }
 
 bool fits(const File& file, int call) {
+  if (call == kBlockConnect) return file.kind == FileKind::socket;
   if (file.kind == FileKind::listener) return call == kBlockAccept || call == kBlockPoll || call == kBlockEpoll || call == kBlockSelect;
   return file.kind == FileKind::stream && call != kBlockAccept;
 }
@@ -196,6 +208,11 @@ void end_other_end(World& world, const End* end, bool reset) {
   else if (ours >= 0) run_close(world, &ours);
 }
 
+void connect_from_peer(World& world, int slot, int peer) {
+  const int from_peer[] = {peer, slot};
+  if (world.file(slot)->kind == FileKind::listener) run_peer_connect(world, from_peer);
+}
+
 void waken(World& world, int slot, int how, int other_slot) {
   const End* end = world.file(slot)->end;
   const int to[] = {other_slot, slot};
@@ -210,6 +227,7 @@ void waken(World& world, int slot, int how, int other_slot) {
     case kByDup2: return run_dup2(world, to);
     case kBySignal: return interrupt(kInterrupting);
     case kByRestartingSignal: return interrupt(kRestarting);
+    case kByConnect: return connect_from_peer(world, slot, other_slot % kPeerSlots);
     case kBySignalAfterShutdown: shut(world, slot, SHUT_WR); return interrupt(kInterrupting);
     default: return;
   }
@@ -234,13 +252,16 @@ void run_block(World& world, const int* args) {
   (void)started;
   const int slot = args[0], fd = world.fd(slot);
   if (world.file(slot) == nullptr || !fits(*world.file(slot), args[1]) || is_nonblocking(fd)) return world.note(" nothing");
-  if (level(fd, POLLIN | POLLRDHUP) != 0) return world.note(" ready");
+  const bool connects = args[1] == kBlockConnect;
+  if (connects && args[2] == kBySignalAfterShutdown) return world.note(" nothing");  // either ends it
+  if (!connects && level(fd, POLLIN | POLLRDHUP) != 0) return world.note(" ready");
   std::shared_ptr<File> file = world.shared(slot);  // the call holds the file, whatever becomes of its descriptors
   End* const end = file->end;
   const int before = handled.load();
   blocked.call = static_cast<BlockingCall>(args[1]);
   blocked.fd = fd;
   blocked.revents = 0;
+  if (connects) (void)world.address(kNobody, world.fixed_port(3), &blocked.name);
   blocked.turn.fetch_add(1, std::memory_order_release);
   if (is_timed(fd, args[1])) {  // which of several ends comes first depends on time
     while (!is_over()) pause_us(100);
@@ -248,7 +269,9 @@ void run_block(World& world, const int* args) {
   }
   if (comes_to_rest()) return conclude(world, end, "at once");
   if (args[1] == kBlockEpoll) file.reset();  // but a set does not
+  if (connects) note_connecting_to_nobody(world, world.file(slot));
   if (end != nullptr) end->reader_is_over = is_over;
+  if (args[1] == kBlockAccept && file != nullptr) file->accept_is_over = is_over;
   waken(world, slot, args[2], args[3]);
   const bool awake = comes_to_rest();
   for (int tries = 0; !is_over() && tries < 1000; tries++) {
@@ -258,6 +281,8 @@ void run_block(World& world, const int* args) {
   if (!is_over()) return world.note(" never");
   if (end != nullptr) end->reader_is_over = nullptr;
   conclude(world, end, awake ? "awake" : "asleep");
+  if (file != nullptr) file->accept_is_over = nullptr;
+  if (args[1] == kBlockAccept && blocked.result >= 0) note_accepted(world, file.get(), args[3] % kSlots, static_cast<int>(blocked.result));
   if (awake) world.note(" handled %d", handled.load() - before);
   if (file != nullptr && file.use_count() == 1) world.released(file, false);
 }

@@ -57,6 +57,14 @@ in_addr_t address_be(int kind) {
   }
 }
 
+// Those that a world may have made: the tester's own lie higher.
+int open_descriptors() {
+  constexpr int kHighest = 128;
+  int count = 0;
+  for (int fd = 0; fd < kHighest; fd++) count += fcntl(fd, F_GETFD) >= 0;
+  return count;
+}
+
 std::string word_of(in_addr_t address) {
   if (address == INADDR_ANY) return "any";
   if (address == addresses().self) return "self";
@@ -81,7 +89,7 @@ short level(int fd, short events) {
   return poll(&one, 1, 0) > 0 ? one.revents : static_cast<short>(0);
 }
 
-World::World(Agent& the_agent) : agent(the_agent) { std::fill(fds_, fds_ + kSlots, -1); }
+World::World(Agent& the_agent) : agent(the_agent), descriptors_before_(open_descriptors()) { std::fill(fds_, fds_ + kSlots, -1); }
 
 World::~World() = default;
 
@@ -109,6 +117,7 @@ void World::finish() {
     fds_[slot] = -1;
   }
   (void)agent.call(AgentCall::forget, -1);
+  note("%d descriptors left\n", open_descriptors() - descriptors_before_);
 }
 
 void World::hold(int slot, int fd, std::shared_ptr<File> file) {

@@ -47,6 +47,7 @@ struct File {
   End* end = nullptr;
   std::vector<End*> waiting;  // a listener's: connections not accepted yet, oldest first
   int backlog = 0;
+  bool (*accept_is_over)() = nullptr;  // another thread accepts: says when it has got somebody
   uint16_t port = 0;
   int family = 0;                              // a listener's, as its address says: a v6 one that takes v4 as well is AF_UNSPEC
   uint32_t address_be = 0;                     // what it is bound to, 0 for any
@@ -143,6 +144,7 @@ class World {
   std::shared_ptr<File> files_[kSlots];
   std::deque<End> ends_;
   uint16_t fixed_ports_[kFixedPorts] = {};
+  int descriptors_before_;
   bool lost_ = false;  // something has not arrived: what follows depends on time
 };
 

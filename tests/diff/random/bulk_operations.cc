@@ -1,6 +1,8 @@
 // Data through pipes, and buffers that are full.
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -29,7 +31,7 @@ const char* why_not_into_stream(const World& world, int from, int to) {
   const End* end = file->end;
   const uint32_t waiting = end == nullptr ? 0 : end->sent - (end->other == nullptr ? 0 : end->other->read);
   if (waiting + unread_bytes(world.fd(from)) > kMostUnread) return " too much";
-  return !is_nonblocking(file->fd) && level(file->fd, POLLOUT) == 0 ? " blocks" : nullptr;
+  return !is_nonblocking(file->fd) && (level(file->fd, POLLOUT) & (POLLOUT | POLLERR)) == 0 ? " blocks" : nullptr;
 }
 
 // Until nothing fits any more, whatever arrives at the other end meanwhile. How much that was; errno says why it ended.
@@ -83,6 +85,10 @@ void run_fill(World& world, const int* args) {
   End* other = end == nullptr ? nullptr : end->other;
   if (other == nullptr || end->fin || end->reset || other->gone || other->shut_read || other->in_progress) return world.note(" nothing");
   if (other->file == nullptr && other->agent_fd < 0) return world.note(" nobody");
+  int limit_ms = 0;
+  socklen_t bytes = sizeof limit_ms;
+  (void)getsockopt(file->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, &bytes);
+  if (limit_ms != 0) return world.note(" timed");  // a full buffer may last longer than that
   const uint32_t before = end->sent - other->read;
   const uint32_t total = write_until_full(file->fd);
   world.note_result(-1);

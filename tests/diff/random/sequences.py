@@ -186,14 +186,26 @@ def report(comparison, sequence, kept):
 
 
 def mass(side, seed, first, count, out):
-    """Digests of worlds; one that breaks the side gets the word `broken`, and the next ones go on behind it."""
-    while count > 0:
-        try:
-            lines = side.ask(f"mass {seed} {first} {count}")
-        except Broken as broken:
-            lines = [*broken.lines, f"{first + len(broken.lines)} 0 broken"]
-        out.extend(lines)
-        first, count = first + len(lines), count - len(lines)
+    """Adds digests of worlds; one that breaks the side gets the word `broken`, and is the last."""
+    try:
+        out.extend(side.ask(f"mass {seed} {first} {count}"))
+    except Broken as broken:
+        out.extend([*broken.lines, f"{first + len(broken.lines)} 0 broken"])
+
+
+def masses(sides, seed, first):
+    """The answers of both sides, which work at the same time."""
+    answers = [[], []]
+    while any(len(out) < WORLDS_AT_ONCE for out in answers):
+        threads = []
+        for side, out in zip(sides, answers):
+            side.ensure()  # here: a process dies with the thread that has started it
+            threads.append(threading.Thread(target=mass, args=(side, seed, first + len(out), WORLDS_AT_ONCE - len(out), out)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return answers
 
 
 def run_seed(options, sides, seed):
@@ -201,15 +213,7 @@ def run_seed(options, sides, seed):
     found = unsteady = operations = world = 0
     begin = time.monotonic()
     while operations < options.operations and found < options.most and time.monotonic() - begin < options.seconds:
-        answers = [[], []]
-        for side in sides:
-            side.ensure()  # here: a process dies with the thread that has started it
-        threads = [threading.Thread(target=mass, args=(side, seed, world, WORLDS_AT_ONCE, out)) for side, out in zip(sides, answers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for native, other in zip(*answers):
+        for native, other in zip(*masses(sides, seed, world)):
             operations += int(native.split()[1])
             if native == other or found >= options.most:
                 continue

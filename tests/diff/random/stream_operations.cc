@@ -168,7 +168,7 @@ bool send_is_left_out(World& world, int slot, unsigned total, int flags) {
     world.note(" too much");
     return true;
   }
-  if (is_nonblocking(file->fd) || (flags & MSG_DONTWAIT) != 0 || level(file->fd, POLLOUT) != 0) return false;
+  if (is_nonblocking(file->fd) || (flags & MSG_DONTWAIT) != 0 || (level(file->fd, POLLOUT) & (POLLOUT | POLLERR)) != 0) return false;
   world.note(" blocks");
   return true;
 }

@@ -254,13 +254,14 @@ void run_connect_peer(World& world, const int* args) {
   if (peer.port != 0 && args[1] != kNobody) {
     target.peer = &peer;
   } else {
-    target = {args[1] == kNobody ? kNobody : kPeer, world.fixed_port(3)};
+    target = {args[1] == kNobody ? kNobody : kPeer, kNobodysPort};
   }
   connect_to(world, args[0], target);
 }
 
 void run_connect_port(World& world, const int* args) {
-  Target target{args[1], world.fixed_port(args[2])};
+  // Not a fixed port of the peer's: over a veth its address is the kernel's as well, where our wildcard listeners listen.
+  Target target{args[1], args[1] == kPeer ? kNobodysPort : world.fixed_port(args[2])};
   target.listener = world.listener_at(target.address, target.port);
   connect_to(world, args[0], target);
 }

@@ -20,7 +20,6 @@ namespace {
 
 constexpr uint64_t kPatienceUs = 2'000'000;
 constexpr int kQuickTurns = 20;
-constexpr uint16_t kNobodysPort = 1999;
 constexpr uint16_t kFirstFixedPort = 2000;
 constexpr uint16_t kFixedPortRange = 30'000;  // below the ephemeral ports
 

@@ -148,6 +148,8 @@ class World {
   bool lost_ = false;  // something has not arrived: what follows depends on time
 };
 
+constexpr uint16_t kNobodysPort = 1999;
+
 bool is_nonblocking(int fd);
 // poll() without waiting.
 short level(int fd, short events);

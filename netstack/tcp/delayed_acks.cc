@@ -6,6 +6,12 @@
 #include "netstack/tcp/tcp.h"
 
 namespace netstack {
+namespace {
+
+constexpr uint8_t kQuickAcks = 16;         // Linux: TCP_MAX_QUICKACKS
+constexpr uint64_t kPauseNs = 200'000'000;  // no RTO is shorter (TCP_RTO_MIN)
+
+}  // namespace
 
 DelayedAcks::DelayedAcks(Tcp& tcp) noexcept : tcp_(tcp), frames_are_dear_(tcp.core.tcp_checksum_offload()) {}
 
@@ -52,5 +58,14 @@ void DelayedAcks::send_all() noexcept {
 }
 
 void DelayedAcks::reset() noexcept { new (&due_) base::List<DelayedAck>(); }
+
+// tcp_event_data_recv(): at the start, and when the sender has paused for longer than its RTO, it may have one small segment to send.
+bool LwipStream::acknowledges_quickly() noexcept {
+  if (interactive_) [[likely]] return false;
+  if (tcp_.now_ns() - received_ns_ > kPauseNs) quick_acks_ = kQuickAcks;
+  if (quick_acks_ == 0) return false;
+  quick_acks_--;
+  return true;
+}
 
 }  // namespace netstack

@@ -22,8 +22,6 @@ constexpr s16_t kInitialRto = 1000 / TCP_SLOW_INTERVAL;
 
 constexpr uint32_t kWindowUpdateBytes = 64 * 1024;
 constexpr uint32_t kUnscaledWindow = 0xffff;  // the most that a SYN can offer
-constexpr uint8_t kQuickAcks = 16;         // Linux: TCP_MAX_QUICKACKS
-constexpr uint64_t kPauseNs = 200'000'000;  // no RTO is shorter (TCP_RTO_MIN)
 
 constexpr uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
@@ -436,15 +434,6 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
     if (push_came_ && received_bytes_ == 0) acknowledge_read();
   }
   return static_cast<long>(copied);
-}
-
-// tcp_event_data_recv(): at the start, and when the sender has paused for longer than its RTO, it may have one small segment to send.
-bool LwipStream::acknowledges_quickly() noexcept {
-  if (interactive_) [[likely]] return false;
-  if (tcp_.now_ns() - received_ns_ > kPauseNs) quick_acks_ = kQuickAcks;
-  if (quick_acks_ == 0) return false;
-  quick_acks_--;
-  return true;
 }
 
 // Linux's tcp_cleanup_rbuf(): who has read all that the peer has pushed, and is not one to answer, acknowledges it now. The peer may have no

@@ -9,9 +9,10 @@ Modes
   stack    under libzpstack-core.so, as users have it
 
 Each run has a network namespace of its own and the same working directory, made anew: so output can be compared word for word. A case
-says in `# hooked: git sshd` which programs have to be on the list of the witness, and in `# modes: witness` if not every mode makes
-sense, and `# together: yes` if the modes may run at the same time (in different directories then). It finds in PROGRAMS_MODE its mode, in PROGRAMS_BUILD the build folder, in PROGRAMS_SOURCE this folder; `native` before a
-command (cases/lib.sh) takes the hook off. What is left running when a case ends is compared as well, and ended.
+says in `# hooked: git sshd` which programs have to be on the list of the witness, in `# untabled: bare` whose calls trap because no table
+describes their code, in `# modes: witness` if not every mode makes sense, and in `# together: yes` if the modes may run at the same time (in
+different directories then). It finds in PROGRAMS_MODE its mode, in PROGRAMS_BUILD the build folder, in PROGRAMS_SOURCE this folder; `native`
+before a command (cases/lib.sh) takes the hook off. What is left running when a case ends is compared as well, and ended.
 """
 import argparse
 import collections
@@ -161,9 +162,11 @@ def unseen_programs(case, base):
     return [name for name in directive(case, "hooked") if not any(re.fullmatch(name, program) for program in seen)]
 
 
-def escaped_calls(base):
+def escaped_calls(case, base):
     """Calls that would have reached the kernel unseen: how many of each, told by program, number, place and file (witness_hook.c)."""
+    untabled = tuple(f"/{name}" for name in directive(case, "untabled"))
     lines = [line for line in (base / "witness").read_text(errors="backslashreplace").splitlines() if line.startswith(ESCAPED)]
+    lines = [line for line in lines if not line.endswith(untabled)]
     return [f"{count} times: {line}" for line, count in collections.Counter(lines).items()]
 
 
@@ -223,7 +226,7 @@ def main():
             problems += compare(native, seen, mode)
         if mode == "witness":
             problems += [f"{name} did not run hooked" for name in unseen_programs(case, base)]
-            problems += escaped_calls(base)
+            problems += escaped_calls(case, base)
         print(f"{'FAIL' if problems else 'ok  '} {' '.join([case.stem, *options.arguments])} {mode} {seconds:.1f} s, {len(seen.parts['stdout'])} lines", flush=True)
         for problem in problems:
             print("  " + problem.replace("\n", "\n  "), flush=True)

@@ -3,11 +3,11 @@
  * Each program it is loaded into adds a line with its path. So a test knows that the programs it compares were hooked, and all their sites
  * are rewritten.
  *
- * And each call that would have reached the kernel unseen adds a line: "escaped", path, number, address, file. The kernel is asked for them:
- * it dispatches (Syscall User Dispatch) whatever is called from outside libzpstack.so while the program's own code runs. The engine serves
- * such a call as it does in mode sud, and it comes here with its instruction unchanged. So do calls of a file that no table describes, which
- * the engine has dispatched itself; no case has one. The kernel forgets to dispatch in each new thread and process, so whoever comes here
- * for the first time is told.
+ * And each call that would have reached the kernel unseen adds a line: "escaped", path, number, address, file. The kernel is asked for
+ * them: it dispatches (Syscall User Dispatch) whatever is called from outside libzpstack.so while the program's own code runs. The engine
+ * serves such a call as it does in mode sud, and it comes here with its instruction unchanged. So do calls of a file that no table describes,
+ * which the engine dispatches itself: a case names such programs. The kernel forgets to dispatch in each new thread and process, so whoever
+ * comes here for the first time is told.
  *
  * Left out are calls of code that the program makes itself, which are the engine's to trap; the vDSO's (docs/hook.md); and whoever
  * shuts himself in with seccomp.

@@ -96,7 +96,7 @@ def main():
     if not possible:
         print("skipped: neither Go nor etcd here")
         return SKIPPED
-    traces = options.build / "test-traces" / f"go-servers-{options.mode}"
+    traces = options.build / "test-traces" / f"go-servers-{options.mode}-{possible[0]}"
     problem = None
     for name in possible:
         with beds.Bed(options.mode, options.build, traces) as bed:

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Programs built in every way: Rust, Go with and without cgo, musl, static, static-pie, no-pie, 32 bits, without libc, stripped, CET.
 # hooked: rust go-dynamic plain plain-pie stripped cet tr
+# untabled: bare
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 sources=$PROGRAMS_SOURCE/sources

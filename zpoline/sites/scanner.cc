@@ -268,7 +268,8 @@ bool is_branch_into(const uint8_t* begin, const uint8_t* p, const uint8_t* low, 
   return p[-1] == 0xe9 || p[-1] == 0xe8 || (p - begin >= 2 && p[-2] == 0x0f && (p[-1] & 0xf0) == 0x80);
 }
 
-// The sites from `first` on that lose system call and compare to a jump, and the place from the first to the end of the last of them.
+// The sites from `first` on that lose system call and compare to a jump, and the place from the first to the end of the last of them. (Not Go's: its
+// linker places functions one by one, and who names another names its begin.)
 struct Compared {
   size_t first;
   const uint8_t* low = nullptr;
@@ -276,7 +277,7 @@ struct Compared {
 
   explicit Compared(size_t first_site) noexcept : first(first_site) {
     for (size_t i = first; i < pending.count; i++) {
-      if (!takes_compare(pending.sites[i])) continue;
+      if (pending.sites[i].jump != Jump::compare) continue;
       if (low == nullptr) low = begin_of(pending.sites[i]) + 1;
       high = end_of(pending.sites[i]);
     }
@@ -286,7 +287,7 @@ struct Compared {
     if (!is_branch_into(begin, p, low, high)) return;
     for (size_t i = first; i < pending.count; i++) {
       Site& site = pending.sites[i];
-      if (takes_compare(site) && is_branch_into(begin, p, begin_of(site) + 1, end_of(site))) site.jump = Jump::none;
+      if (site.jump == Jump::compare && is_branch_into(begin, p, begin_of(site) + 1, end_of(site))) site.jump = Jump::none;
     }
   }
 
@@ -343,8 +344,7 @@ void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable&
   }
   for (size_t i = first_site; i < pending.count; i++) {
     Site& site = pending.sites[i];
-    if (site.jump == Jump::unnumbered) continue;  // Go's linker places functions one by one: no short branch leads into another
-    if (takes_compare(site) && may_hold_short_branch(begin, end, table.find(site.address), begin_of(site) + 1, end_of(site)))
+    if (site.jump == Jump::compare && may_hold_short_branch(begin, end, table.find(site.address), begin_of(site) + 1, end_of(site)))
       site.jump = Jump::none;
   }
   const Compared compared(first_site);

@@ -146,23 +146,6 @@ zps_pass_checked:
         .cfi_endproc
         .size   zps_pass, .-zps_pass
 
-/* A guest (clone.cc) may have dispositions of its own, but runs the code that the engine has written traps into: those signals stay the
- * engine's, and a call that does nothing and returns 0 takes the place of rt_sigaction. */
-.macro KEEP_TRAPS
-        cmp     $13, %eax               /* rt_sigaction */
-        jne     9f
-        test    %rsi, %rsi
-        jz      9f
-        cmp     $11, %edi               /* SIGSEGV */
-        je      8f
-        cmp     $7, %edi                /* SIGBUS */
-        je      8f
-        cmp     $31, %edi               /* SIGSYS */
-        jne     9f
-8:      mov     $24, %eax               /* sched_yield */
-9:
-.endm
-
 /* A system call of a guest, or from within the hook's own work, through code that both namespaces share (ld.so): the kernel's. */
         ARRIVED_BY call
         .globl  zps_nested

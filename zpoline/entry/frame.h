@@ -56,12 +56,29 @@
 /* The call is none of the hook's: jumps to where the frame is closed and the kernel asked. */
 .macro GO_NESTED jump
         .if ON_OWN_STACK
-        \jump  zps_pass_own_stack
+        \jump  zps_nested_own_stack
         .elseif BY_JUMP
         \jump  zps_nested_near
         .else
         \jump  zps_nested
         .endif
+.endm
+
+/* A guest (clone.cc) may have dispositions of its own, but runs the code that the engine has written traps into: those signals stay the
+ * engine's, and a call that does nothing and returns 0 takes the place of rt_sigaction. */
+.macro KEEP_TRAPS
+        cmp     $13, %eax               /* rt_sigaction */
+        jne     9f
+        test    %rsi, %rsi
+        jz      9f
+        cmp     $11, %edi               /* SIGSEGV */
+        je      8f
+        cmp     $7, %edi                /* SIGBUS */
+        je      8f
+        cmp     $31, %edi               /* SIGSYS */
+        jne     9f
+8:      mov     $24, %eax               /* sched_yield */
+9:
 .endm
 
 /* What unwinders know at an entry, and where the frame is open. */

@@ -67,14 +67,16 @@ zps_own_stack_missing:
         hlt
         .size   zps_own_stack_missing, .-zps_own_stack_missing
 
-/* Numbers that nobody claimed, and calls that are none of the hook's. */
-        .globl  zps_pass_own_stack
-        .hidden zps_pass_own_stack
-        .type   zps_pass_own_stack, @function
+/* Calls that are none of the hook's, and numbers that nobody claimed. */
+        .globl  zps_nested_own_stack, zps_pass_own_stack
+        .hidden zps_nested_own_stack, zps_pass_own_stack
+        .type   zps_nested_own_stack, @function
         .p2align 4
-zps_pass_own_stack:
+zps_nested_own_stack:
         .cfi_startproc
         CFI_OF_FRAME
+        KEEP_TRAPS
+zps_pass_own_stack:
         CLOSE_FRAME pass_own_stack
         syscall
         mov     ZPS_OWN_RETURN(%rsp), %rcx
@@ -82,7 +84,7 @@ zps_pass_own_stack:
         CFI_OF_FRAME
         ODD_RESTORE pass_own_stack
         .cfi_endproc
-        .size   zps_pass_own_stack, .-zps_pass_own_stack
+        .size   zps_nested_own_stack, .-zps_nested_own_stack
 
 /* The same for a call that asks where rsp is (sigaltstack), and for threads that can have no stack: what the way back takes lies on the
  * program's. */

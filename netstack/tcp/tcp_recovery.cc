@@ -84,4 +84,23 @@ void TcpRecovery::ask_peers() noexcept {
   if (!refused) peers_asked_ = peers;
 }
 
+// What a stream knew of a stack that is made anew.
+void LwipStream::forget_everything() noexcept {
+  pcb_ = nullptr;
+  received_head_ = received_tail_ = nullptr;
+  received_bytes_ = 0;
+  urgent_ = Urgent::none;
+  chunks_ = last_chunk_ = feeding_ = nullptr;
+  acknowledged_ = fed_ = written_;
+  DirtyLink::prev = DirtyLink::next = nullptr;
+  DelayedAck::prev = DelayedAck::next = nullptr;
+  AcceptLink::prev = AcceptLink::next = nullptr;
+  const bool alive = phase_ == Phase::connected || phase_ == Phase::connecting;
+  if (alive && !(peer_closed_ && fin_sent_)) error_ = ECONNRESET;
+  if (phase_ != Phase::fresh) {
+    phase_ = Phase::closed;
+    read_closed_ = write_closed_ = true;
+  }
+}
+
 }  // namespace netstack

@@ -216,7 +216,7 @@ void LwipStream::disconnect() noexcept {
   } else if (ends_alone || (before == CLOSED && pcb_ != nullptr)) {
     tcp_pcb* const pcb = pcb_;
     detach();
-    if (ends_alone) Orphans::leave_alone(*pcb);
+    if (ends_alone) Orphans::leave_alone(*pcb, options_.fin_wait_s);
   }
   if (pcb_ != nullptr) (void)output();
   abort(before != CLOSED && !ends_alone ? ECONNRESET : 0);
@@ -314,24 +314,6 @@ bool LwipStream::ask_peer(uint32_t peer) noexcept {
   if (tcp_keepalive(pcb_) != ERR_OK) return false;
   asked_peer_ = peer;
   return true;
-}
-
-void LwipStream::forget_everything() noexcept {
-  pcb_ = nullptr;
-  received_head_ = received_tail_ = nullptr;
-  received_bytes_ = 0;
-  urgent_ = Urgent::none;
-  chunks_ = last_chunk_ = feeding_ = nullptr;
-  acknowledged_ = fed_ = written_;
-  DirtyLink::prev = DirtyLink::next = nullptr;
-  DelayedAck::prev = DelayedAck::next = nullptr;
-  AcceptLink::prev = AcceptLink::next = nullptr;
-  const bool alive = phase_ == Phase::connected || phase_ == Phase::connecting;
-  if (alive && !(peer_closed_ && fin_sent_)) error_ = ECONNRESET;
-  if (phase_ != Phase::fresh) {
-    phase_ = Phase::closed;
-    read_closed_ = write_closed_ = true;
-  }
 }
 
 // ---------------------------------------------------------------- receiving

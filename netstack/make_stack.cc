@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "netstack/lwip/build_stack.h"
+#include "netstack/lwip/image_loader.h"
 #include "netstack/wires/open_wire.h"
 
 namespace netstack {
@@ -64,5 +65,7 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   memcpy(place->reach, address.reach, sizeof place->reach);
   return stack;
 }
+
+void open_files() noexcept { open_stack_image(); }
 
 }  // namespace netstack

@@ -79,14 +79,19 @@ class ImagePath {
 
 const ImagePath image_path;
 
+// Out of the program's sight if there is a number for it, else among its own for as long as it takes; or a negative errno.
+int open_file(const char* path) noexcept {
+  const int fd = static_cast<int>(kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC, 0));
+  const int high = base::move_fd_high(fd);
+  return high >= 0 ? high : fd;
+}
+
+int opened_image = -1;  // from before it could not be found any more
+
 // An object's file while it is being mapped.
 class ObjectFile {
  public:
-  explicit ObjectFile(const char* path) noexcept
-      : fd_(static_cast<int>(kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC, 0))) {
-    const int high = fd_ < 0 ? fd_ : base::move_fd_high(fd_);
-    if (high >= 0) fd_ = high;
-  }
+  explicit ObjectFile(const char* path) noexcept : fd_(opened_image >= 0 ? opened_image : open_file(path)) { opened_image = -1; }
   ~ObjectFile() {
     if (fd_ >= 0) (void)base::close_high_fd(fd_);
   }
@@ -219,6 +224,10 @@ bool move_to_shared(const Range& range, StackImage* image) noexcept {
 }
 
 }  // namespace
+
+void open_stack_image() noexcept {
+  if (opened_image < 0) opened_image = open_file(image_path.text());
+}
 
 base::Result<StackImage> load_stack_image() noexcept {
   const char* const path = image_path.text();

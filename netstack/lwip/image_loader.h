@@ -18,5 +18,7 @@ struct StackImage {
 // Maps a copy of libzpstack-stack.so from beside the library (or program) that holds this function. Allocates nothing, asks ld.so for
 // nothing, leaves no descriptor behind. The image is never unmapped.
 base::Result<StackImage> load_stack_image() noexcept;
+// Opens its file already, before a process goes where it cannot be found.
+void open_stack_image() noexcept;
 
 }  // namespace netstack

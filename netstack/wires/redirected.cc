@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <rte_malloc.h>
 
@@ -84,19 +85,25 @@ int zps_dpdk_nanosleep(const timespec* time, timespec* left) {
 }
 
 // EAL raises the program's limit of open files, and wants a run-time folder though there is nothing to put into it.
-// EAL looks for a thousand processors, and for each of them in 32 NUMA nodes. It may use those that the thread may use; without
-// an answer about nodes it takes node 0, as we do.
+// EAL looks for a thousand processors, and for each of them in 32 NUMA nodes. It may use those that the thread may use, be there a /sys or not (after
+// chroot() there is none); without an answer about nodes it takes node 0, as we do.
 int zps_dpdk_access(const char* path, int mode) {
   constexpr char kNodes[] = "/sys/devices/system/node/";
   constexpr char kProcessors[] = "/sys/devices/system/cpu/cpu";
   static cpu_set_t allowed;
   static bool known = kernel_call(SYS_sched_getaffinity, 0, sizeof allowed, as_arg(&allowed)) > 0;
-  bool skip = strncmp(path, kNodes, sizeof kNodes - 1) == 0;
+  if (strncmp(path, kNodes, sizeof kNodes - 1) == 0) return static_cast<int>(to_libc(-ENOENT));
   if (known && strncmp(path, kProcessors, sizeof kProcessors - 1) == 0) {
     const long number = strtol(path + sizeof kProcessors - 1, nullptr, 10);
-    skip = number >= CPU_SETSIZE || !CPU_ISSET(number, &allowed);
+    return static_cast<int>(to_libc(number < CPU_SETSIZE && CPU_ISSET(number, &allowed) ? 0 : -ENOENT));
   }
-  return static_cast<int>(to_libc(skip ? -ENOENT : kernel_call(SYS_access, as_arg(path), mode)));
+  return static_cast<int>(to_libc(kernel_call(SYS_access, as_arg(path), mode)));
+}
+// EAL asks whether VFIO's modules are there, and gives up if it cannot tell: they are not. It asks about nothing else that a wire has.
+int zps_dpdk_stat(const char* path, struct stat* out) {
+  if (strcmp(path, "/sys/module") != 0) return static_cast<int>(to_libc(kernel_call(SYS_stat, as_arg(path), as_arg(out))));
+  *out = {};
+  return 0;
 }
 // No plugins, no threads, no connection to syslog.
 void* zps_dpdk_dlopen(const char*, int) { return nullptr; }

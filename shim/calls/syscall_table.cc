@@ -68,6 +68,7 @@ constexpr SyscallRow kRows[] = {
     ROW(setregid, "ii", kSetup, "as setgid"),
     ROW(setresgid, "iii", kSetup, "as setgid"),
     ROW(capset, "pp", kSetup, "as setuid"),
+    ROW(chroot, "s", kSetup, "the kernel's; what a stack is made of is opened before"),
     ROW(exit, "i", kData, "frees what the thread has in the family"),
 };
 

@@ -143,6 +143,12 @@ void rights_are_leaving() noexcept {
   netstack::keep_rights(stack_config());
 }
 
+void root_is_changing() noexcept {
+  if (the_stack() != nullptr || refused || engine->thread()->vfork_child != 0) return;
+  rights_are_leaving();
+  netstack::open_files();
+}
+
 netstack::Stack* stack_towards(uint32_t address_be) noexcept {
   if (address_be == INADDR_ANY || is_loopback(address_be)) return nullptr;
   netstack::Stack* stack = the_stack();

@@ -23,5 +23,7 @@ namespace shim {
 
 // The process is about to lose rights that a stack made later would need. Without the lock.
 void rights_are_leaving() noexcept;
+// It is about to have another root: no file of ours, no /proc and no /dev from then on.
+void root_is_changing() noexcept;
 
 }  // namespace shim

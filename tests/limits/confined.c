@@ -60,6 +60,12 @@ static void drop_capabilities(long number) {
   const struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
   require(syscall(SYS_capset, &header, none) == 0, "capset");
 }
+// Into a folder without anything.
+static void change_root(long number) {
+  (void)number;
+  const char* folder = getenv("ZPS_TEST_SCRATCH");
+  require(folder != NULL && chroot(folder) == 0 && chdir("/") == 0, "chroot");
+}
 // As daemons do that keep one capability.
 static void keep_binding(long number) {
   (void)number;
@@ -199,7 +205,7 @@ static const struct {
   void (*run)(long number);
 } kSteps[] = {
     {"setuid", set_user},          {"setreuid", set_real_and_effective}, {"setresuid", set_all_three}, {"seteuid", set_effective},
-    {"capset", drop_capabilities}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
+    {"capset", drop_capabilities}, {"chroot", change_root}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
     {"map", map},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
     {"tls", touch_thread_locals}, {"late-tls", load_late},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
     {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program}, {"listen", begin_listening},

@@ -35,6 +35,8 @@ CASES = [
     ("setuid, close everything, then listen", [], ["setuid", "close-all", *SERVE]),
     ("setuid and children", [], ["setuid", "child", *SERVE]),
     ("setuid and another program", [], ["setuid", "child", "exec"]),
+    ("another root before listen", [], ["chroot", *SERVE]),
+    ("another root and another user", [], ["chroot", "setuid", *SERVE]),
     ("setuid after listen", [], ["listen", "setuid", "serve"]),
     ("1024 files", [], ["nofile=1024", *SERVE]),
     ("256 files", [], ["nofile=256", *SERVE]),

@@ -281,5 +281,6 @@ base::Result<Stack*> make_stack(const StackConfig&, StackPlace* place) noexcept 
 void keep_rights(const StackConfig&) noexcept {}
 bool has_kept_rights() noexcept { return false; }
 void let_rights_go() noexcept {}
+void open_files() noexcept {}
 
 }  // namespace netstack

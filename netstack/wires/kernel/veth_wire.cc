@@ -48,7 +48,9 @@ uint32_t link_mtu(const StackConfig& config, uint32_t mtu) noexcept { return con
 base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   const uint32_t mtu = stack_mtu(opening.config);
   const uint32_t of_link = link_mtu(opening.config, mtu);
-  auto links = has_link_broker() && !has_link_rights() ? ask_link_broker(opening.out) : make_veth_links(opening, of_link);
+  // The broker sees /proc, which a process may have left behind.
+  auto links = has_link_broker() ? ask_link_broker(opening.out) : make_veth_links(opening, of_link);
+  if (!links && has_link_rights()) links = make_veth_links(opening, of_link);
   if (!links) return links.error();
   const RingShape shape = ring_shape(opening, mtu);
   PacketSockets sockets(links->packets, shape.block_bytes, shape.slot_bytes, shape.slots);

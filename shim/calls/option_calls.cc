@@ -194,7 +194,7 @@ struct Answer {
   socklen_t size = 0;
   template <class T>
   void put(const T& value) noexcept {
-    static_assert(sizeof value <= sizeof bytes);
+    static_assert(sizeof value <= sizeof bytes && sizeof value >= sizeof(int));
     __builtin_memcpy(bytes, &value, sizeof value);
     size = sizeof value;
   }
@@ -282,7 +282,7 @@ long answer_for(int fd, const OptionRow& row, Socket* socket, long room, Answer*
     case OptionKind::peer_name: return put_peer_name(*socket, room, answer);
     case OptionKind::local_port: answer->put(static_cast<int>(local_port(*socket))); return 0;
     case OptionKind::sharing:
-      answer->put(row.option == netstack::TcpOption::reuse_address ? socket->sharing.reuse_address : socket->sharing.reuse_port);
+      answer->put(int{row.option == netstack::TcpOption::reuse_address ? socket->sharing.reuse_address : socket->sharing.reuse_port});
       return 0;
     case OptionKind::segment_size:
       if (socket->stream == nullptr || socket->stream->get_option(row.option, &value) != 0) return kPass;
@@ -318,7 +318,9 @@ long shim_setsockopt(const zps_call& call) noexcept {
     const Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
     // ipv6_setsockopt(): not with a port, which the placeholder may be without.
-    if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->stack_bound && socket->has_port) return -EINVAL;
+    if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->domain == AF_INET6 && socket->stack_bound && socket->has_port) {
+      return -EINVAL;
+    }
     standing = standing_of(*socket, row != nullptr && row->states != OptionStates::any);
   }
   if (row == nullptr && !standing.is_stacks) return kPass;

@@ -290,6 +290,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool fin_queued_ = false;    // behind what was written
   bool fin_first_ = false;     // before the peer's came
   bool fin_sent_ = false;      // lwIP has it
+  bool fin_in_data_ = false;   // in the last segment of data, where lwIP does not count it in snd_lbb
   uint32_t asked_peer_ = 0;  // ask_peer()
   bool released_ = false;
   bool held_ = false;

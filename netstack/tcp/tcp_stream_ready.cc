@@ -83,7 +83,8 @@ bool LwipStream::writable() const noexcept {
 // after a window probe, and after any acknowledgement of a part, it is behind.
 uint64_t LwipStream::offset_of(uint32_t sequence) const noexcept {
   const uint32_t left = pcb_->snd_lbb - sequence;
-  return fed_ - (fin_sent_ && left > 0 ? left - 1 : left);
+  if (TCP_SEQ_GT(sequence, pcb_->snd_lbb)) return fed_;  // behind a FIN in the last segment of data
+  return fed_ - (fin_sent_ && !fin_in_data_ && left > 0 ? left - 1 : left);
 }
 
 // What has not been sent.

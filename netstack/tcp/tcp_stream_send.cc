@@ -286,7 +286,9 @@ bool LwipStream::finish_sending() noexcept {
   if (fin_queued_ && !fin_sent_ && fed_ == written_ && pcb_->snd_lbb - pcb_->lastack <= pcb_->snd_wnd &&
       (pcb_->state == ESTABLISHED || pcb_->state == CLOSE_WAIT || pcb_->state == SYN_RCVD)) {
     fin_sent_ = true;
+    const uint32_t end = pcb_->snd_lbb;
     (void)tcp_shutdown(pcb_, 0, 1);
+    fin_in_data_ = pcb_->snd_lbb == end;
   }
   const bool is_urgent = tcp_is_flag_set(pcb_, ZPS_TF_URGENT);  // each retransmission says it
   if (released_ && !resetting_ && fin_sent_ && chunks_ == nullptr && !is_urgent) {

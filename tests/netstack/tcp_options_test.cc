@@ -31,14 +31,14 @@ TEST_F(TcpOptions, WhatIsSentAgainIsCounted) {
   EXPECT_EQ(0u, info_of(*client).tcpi_total_retrans);
   pair_.server_wire().cut = true;
   send_text(*client, std::string(1000, 'b'));
-  pair_.pass(2000);
+  pair_.pass(8000, 50);
   tcp_info info = info_of(*client);
   EXPECT_EQ(4, info.tcpi_ca_state);
   EXPECT_EQ(1u, info.tcpi_retrans);
   EXPECT_GE(info.tcpi_total_retrans, 2u);
   EXPECT_EQ(info.tcpi_total_retrans * 1000u, info.tcpi_bytes_retrans);
   pair_.server_wire().cut = false;
-  pair_.pass(3000);
+  pair_.pass(20000, 50);
   info = info_of(*client);
   EXPECT_EQ(4000u, info.tcpi_bytes_acked);
   EXPECT_EQ(4000u + info.tcpi_bytes_retrans, info.tcpi_bytes_sent);

@@ -8,7 +8,9 @@ namespace netstack {
 
 long LwipStream::peek_at(const iovec* parts, int count, size_t offset) noexcept {
   if (offset >= received_bytes_) {
-    if (peer_closed_ || read_closed_) return 0;
+    if (peer_closed_) return 0;  // as in read(): tcp_recvmsg_locked() looks at SOCK_DONE, sk_err, RCV_SHUTDOWN
+    if (error_ != 0) return -take_error();
+    if (read_closed_) return 0;
     return received_bytes_ == 0 ? read(parts, count, true) : -EAGAIN;
   }
   const pbuf* p = received_head_;

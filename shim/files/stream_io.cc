@@ -65,14 +65,17 @@ long take(Socket* socket, const iovec* parts, int count) noexcept {
   return result;
 }
 
+// A call that takes no bytes asks by a byte that it does not want whether there is one: for what a read would take, or a look would see.
+enum class Look { sees, would_take, would_see };
+
 // Looks at bytes: the first ones, or with SO_PEEK_OFF those behind what was looked at last.
-long peek_stream(Socket* socket, const iovec* parts, int count) noexcept {
-  if (socket->peek_offset < 0) return read_stream(socket->stream, parts, count, true);
+long peek_stream(Socket* socket, const iovec* parts, int count, Look look) noexcept {
+  if (socket->peek_offset < 0 || look == Look::would_take) return read_stream(socket->stream, parts, count, true);
   const auto offset = static_cast<size_t>(socket->peek_offset);
   const size_t readable = socket->stream->readable_bytes();
   if (long error = probe_writable(parts, count, readable > offset ? readable - offset : 0); error != 0) return error;
   const long result = socket->stream->peek_at(parts, count, offset);
-  if (result > 0) socket->peek_offset += static_cast<int32_t>(result);
+  if (result > 0 && look == Look::sees) socket->peek_offset += static_cast<int32_t>(result);
   return result;
 }
 
@@ -125,16 +128,16 @@ class ReadCondition final : public Condition {
 // Looks until `wanted` bytes are there; without MSG_WAITALL until the stream calls itself readable.
 class PeekCondition final : public Condition {
  public:
-  PeekCondition(Socket* socket, const iovec* parts, int count, size_t wanted, bool all) noexcept
-      : socket_(socket), parts_(parts), count_(count), wanted_(wanted), enough_(all ? kNoMoreWillCome : kNoMoreWillCome | EPOLLIN) {}
+  PeekCondition(Socket* socket, const iovec* parts, int count, Look look, size_t wanted, bool all) noexcept
+      : socket_(socket), parts_(parts), count_(count), look_(look), wanted_(wanted), enough_(all ? kNoMoreWillCome : kNoMoreWillCome | EPOLLIN) {}
 
   long check() noexcept override {
     if (socket_->stream == nullptr) return -ENOTCONN;
     const size_t there = socket_->stream->readable_bytes(), to_mark = socket_->stream->readable_to_mark();
     const bool ends_at_mark = to_mark > 0 && to_mark < there;
-    const size_t skipped = socket_->peek_offset > 0 ? static_cast<size_t>(socket_->peek_offset) : 0;
+    const size_t skipped = socket_->peek_offset > 0 && look_ != Look::would_take ? static_cast<size_t>(socket_->peek_offset) : 0;
     if (there < wanted_ + skipped && !ends_at_mark && (socket_->stream->ready() & enough_) == 0) return -EAGAIN;
-    return peek_stream(socket_, parts_, count_);
+    return peek_stream(socket_, parts_, count_, look_);
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
 
@@ -142,6 +145,7 @@ class PeekCondition final : public Condition {
   Socket* socket_;
   const iovec* parts_;
   int count_;
+  Look look_;
   size_t wanted_;
   uint32_t enough_;
 };
@@ -217,7 +221,7 @@ long Parts::load(const iovec* user, long count) noexcept {
   return 0;
 }
 
-long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
+static long receive(int fd, const iovec* parts, int count, int flags, Look how) noexcept {
   if ((flags & MSG_ERRQUEUE) != 0) return -EAGAIN;
   const bool peek_only = (flags & MSG_PEEK) != 0;
   const bool all = (flags & MSG_WAITALL) != 0;
@@ -233,7 +237,7 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     const bool wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0 && socket->receive_timeout_ns != 0;
     const size_t wanted_at_once = total_bytes(parts, count);
     wanted = all || wanted_at_once < socket->receive_low_water ? wanted_at_once : socket->receive_low_water;
-    const auto look = [&] { return peek_only ? peek_stream(socket, parts, count) : take(socket, parts, count); };
+    const auto look = [&] { return peek_only ? peek_stream(socket, parts, count, how) : take(socket, parts, count); };
     long result = wait && peek_only && wanted > 1 ? -EAGAIN : look();
     if (result == -EAGAIN && !wait) {
       // A program that asks without waiting still drives the wire.
@@ -248,17 +252,19 @@ long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept {
   }
   service_ensure();
   if (peek_only) {
-    PeekCondition condition(socket, parts, count, wanted, all);
+    PeekCondition condition(socket, parts, count, how, wanted, all);
     const long result = wait_for(condition, wait_options(timeout_ns));
     if (result != -EAGAIN && result != -EINTR && result != kRestart) return result;
     Guard guard;
     const bool there = socket_at(fd) == socket && socket->state == SocketState::stream && socket->stream->readable_bytes() > 0;
-    return there ? peek_stream(socket, parts, count) : result;
+    return there ? peek_stream(socket, parts, count, how) : result;
   }
   ReadCondition condition(socket, parts, count, wanted, started);
   const long result = wait_for(condition, wait_options(timeout_ns));
   return result < 0 && condition.done() > 0 ? static_cast<long>(condition.done()) : result;
 }
+
+long receive_parts(int fd, const iovec* parts, int count, int flags) noexcept { return receive(fd, parts, count, flags, Look::sees); }
 
 long receive_urgent(int fd, const iovec* parts, int count, int flags, int* message_flags) noexcept {
   char byte = 0;
@@ -291,7 +297,8 @@ long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexce
   if (wanted == 0) {
     char byte;
     const iovec one{&byte, 1};
-    const long result = receive_parts(fd, &one, 1, (flags | MSG_PEEK) & ~(MSG_WAITALL | MSG_TRUNC));
+    const Look how = (flags & MSG_PEEK) != 0 ? Look::would_see : Look::would_take;
+    const long result = receive(fd, &one, 1, (flags | MSG_PEEK) & ~(MSG_WAITALL | MSG_TRUNC), how);
     return result > 0 ? 0 : result;
   }
   if ((flags & MSG_TRUNC) == 0) return receive_parts(fd, parts, count, flags);

@@ -154,6 +154,21 @@ TEST_P(EffectsBothWays, PeekingComesToTheEnd) {
   EXPECT_EQ(read_all(c.mine, 8), "abcd");
 }
 
+TEST_P(EffectsBothWays, ACallForNoBytesLooksWhereItWouldTake) {
+  const Connection c = connect_pair();
+  set(c.mine, SOL_SOCKET, SO_PEEK_OFF, 100);
+  ASSERT_EQ(peer.send(c.theirs, "abcd").result, 4);
+  ASSERT_NE(wait_for(c.mine, POLLIN), 0);
+  char bytes[8] = {};
+  EXPECT_EQ(recv(c.mine, bytes, 0, 0), 0) << "there is something in front";
+  EXPECT_EQ(recv(c.mine, bytes, 0, MSG_PEEK | MSG_DONTWAIT), -1) << "but nothing at the offset";
+  EXPECT_EQ(errno, EAGAIN);
+  set(c.mine, SOL_SOCKET, SO_PEEK_OFF, 2);
+  EXPECT_EQ(recv(c.mine, bytes, 0, MSG_PEEK), 0);
+  EXPECT_EQ(get(c.mine, SOL_SOCKET, SO_PEEK_OFF), 2);
+  EXPECT_EQ(read_all(c.mine, 4), "abcd");
+}
+
 // The window that the peer sees is no larger.
 TEST_P(EffectsBothWays, AClampedWindow) {
   const Connection c = connect_pair();

@@ -377,44 +377,33 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
     return phase_ == Phase::connected || phase_ == Phase::connecting ? -EAGAIN : -ENOTCONN;
   }
   if (urgent_ != Urgent::none) [[unlikely]] return read_beside_mark(parts, count, peek);
+  if (peek) return look_at(parts, count, 0);
   size_t copied = 0;
-  pbuf* p = received_head_;
-  size_t offset = 0;  // within p; stays 0 unless peeking
   for (int i = 0; i < count; i++) {
     auto* to = static_cast<uint8_t*>(parts[i].iov_base);
     size_t left = parts[i].iov_len;
-    while (left > 0 && p != nullptr) {
-      const size_t n = p->len - offset < left ? p->len - offset : left;
-      memcpy(to, static_cast<uint8_t*>(p->payload) + offset, n);
+    while (left > 0 && received_head_ != nullptr) {
+      pbuf* const p = received_head_;
+      const size_t n = p->len < left ? p->len : left;
+      memcpy(to, p->payload, n);
       to += n;
       left -= n;
       copied += n;
-      offset += n;
-      const bool finished = offset == p->len;
-      pbuf* const next = p->next;
-      if (!peek) {
+      if (n == p->len) {
+        received_head_ = p->next;
+        p->next = nullptr;
+        pbuf_free(p);
+      } else {
         p->payload = static_cast<uint8_t*>(p->payload) + n;
         p->len = static_cast<u16_t>(p->len - n);
-        offset = 0;
-        if (finished) {
-          received_head_ = next;
-          p->next = nullptr;
-          pbuf_free(p);
-        }
-      }
-      if (finished) {
-        p = next;
-        offset = 0;
       }
     }
   }
-  if (!peek) {
-    if (received_head_ == nullptr) received_tail_ = nullptr;
-    received_bytes_ -= copied;
-    read_total_ += copied;
-    open_window();
-    if (push_came_ && received_bytes_ == 0) acknowledge_read();
-  }
+  if (received_head_ == nullptr) received_tail_ = nullptr;
+  received_bytes_ -= copied;
+  read_total_ += copied;
+  open_window();
+  if (push_came_ && received_bytes_ == 0) acknowledge_read();
   return static_cast<long>(copied);
 }
 

@@ -226,6 +226,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool holding() const noexcept { return (options_.cork || more_) && !fin_queued_; }
   void push_all() noexcept;
   void acknowledge_read() noexcept;
+  [[nodiscard]] long look_at(const iovec* parts, int count, size_t offset) const noexcept;
   [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] Chunk* make_chunk(size_t bytes) noexcept;
   [[nodiscard]] size_t append_chunks(const uint8_t* data, size_t bytes) noexcept;

@@ -1,4 +1,4 @@
-// SO_PEEK_OFF: looking at received bytes from an offset on.
+// Looking at received bytes: MSG_PEEK, and SO_PEEK_OFF from an offset on.
 #include <cerrno>
 #include <cstring>
 
@@ -13,6 +13,11 @@ long LwipStream::peek_at(const iovec* parts, int count, size_t offset) noexcept 
     if (read_closed_) return 0;
     return received_bytes_ == 0 ? read(parts, count, true) : -EAGAIN;
   }
+  return look_at(parts, count, offset);
+}
+
+// Copies what has been received, from `offset` on, which is within it.
+long LwipStream::look_at(const iovec* parts, int count, size_t offset) const noexcept {
   const pbuf* p = received_head_;
   for (; offset >= p->len; p = p->next) offset -= p->len;
   size_t copied = 0;

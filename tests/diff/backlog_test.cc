@@ -137,7 +137,7 @@ TEST_F(Backlog, HundredsAtOnce) {
 // somaxconn is a network namespace's, and this program's is its own or its peer's, which are alike.
 TEST_F(Backlog, SomaxconnIsTheMost) {
   const int file = open("/proc/sys/net/core/somaxconn", O_RDWR | O_CLOEXEC);
-  if (file < 0) GTEST_SKIP() << "no right to change net.core.somaxconn";
+  ASSERT_GE(file, 0) << "the harness gives it a network namespace of its own";
   ASSERT_EQ(write(file, "4", 1), 1);
   for (int backlog : {64, -1}) {
     sockaddr_in at{};

@@ -1,4 +1,5 @@
 // Size classes and free lists of the shared arena.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/arena.h"
 
 #include <new>

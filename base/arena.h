@@ -1,4 +1,5 @@
 // A bounded allocator inside one block of memory that a fork family shares.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Everything that members of a family both use lies in a mapping made before the first fork, so an allocator
 // that maps more memory later is of no use. This one hands out pieces of one fixed block: size classes (four

@@ -1,4 +1,5 @@
 // How a favourite comes and goes.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/biased_lock.h"
 
 #include <ctime>

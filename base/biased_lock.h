@@ -1,4 +1,5 @@
 // A robust lock that costs the thread which uses it all the time two plain stores instead of two locked instructions.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A locked instruction takes 5-10 ns and drains the store buffer, several times per request. So while a family is one process, the
 // thread that took the lock kStreak times in a row becomes its favourite: it then enters by writing `inside_` and looking whether it still

@@ -1,4 +1,5 @@
 // CHECK: our own broken invariants end the process at once, in every build type.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace base {

@@ -1,4 +1,5 @@
 // Time: monotonic nanoseconds and the cycle counter.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <ctime>

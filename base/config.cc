@@ -1,4 +1,5 @@
 // The table of settings, and how a setting gets its value: default, then file, then environment.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/config.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
 // What is configured and from where: environment ZPS_*, then /etc/zpstack.toml, then defaults; unknown keys are errors.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // One table (config.cc) holds every key: its name in the file, its variable, type, default and one line of help. The
 // core reads it once at start; `zpstack config` prints it; docs/configuration.md is generated from it. An empty variable

@@ -1,4 +1,5 @@
 // The one place that knows TOML: a missing file costs one failing open(), and only a file that is there meets the parser.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/config_file.h"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // Reads a flat TOML file and hands each setting on as text.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "base/result.h"

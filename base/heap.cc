@@ -1,4 +1,5 @@
 // Finding, cutting and joining the pieces of a heap.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/heap.h"
 
 #include <cstring>

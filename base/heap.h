@@ -1,4 +1,5 @@
 // A bounded heap inside one block of memory that a fork family shares, whose free memory always flows together again.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A stack's connections, segments and buffers take turns in the same bounded memory: what a burst of bulk has left must serve as
 // connections, and the other way round. So free neighbours are joined at once (boundary tags: each piece knows its length and

@@ -1,4 +1,5 @@
 // Moves descriptors into the hidden range.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/high_fd.h"
 
 #include <atomic>

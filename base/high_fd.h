@@ -1,4 +1,5 @@
 // Our own descriptors, kept out of the program's sight: numbers the program never gets, the same in every member of a family.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The kernel gives the lowest free number and the program counts on that, so what we open is moved to
 // high numbers at once, with O_CLOEXEC. The kernel looks at RLIMIT_NOFILE when it hands a number out, not later: both limits are

@@ -1,4 +1,5 @@
 // An intrusive doubly linked list: nodes live inside their objects, so nothing allocates and removal is O(1).
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Lists and nodes may lie in memory that a fork family shares: links are plain pointers, valid in every
 // member because the mapping has one address. The owner's lock protects list and nodes alike.

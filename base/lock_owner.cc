@@ -1,4 +1,5 @@
 // Asking the kernel about the owner of a lock.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/lock_owner.h"
 
 #include <cerrno>

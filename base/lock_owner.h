@@ -1,4 +1,5 @@
 // What has become of the owner of a lock: dead, stopped, or on its way.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Death is certain knowledge, or nothing is done. The kernel knows the threads there are: FUTEX_TRYLOCK_PI on a word of our own that names
 // the thread says ESRCH if it is gone, be it a zombie. An id that is in use again would hide a death; so the process behind the owner's tag

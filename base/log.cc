@@ -1,4 +1,5 @@
 // The formatter and the writer behind log.h and check.h.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/log.h"
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // One-line messages on stderr with raw writes: no malloc, no stdio, no lock, async-signal-safe.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdarg>

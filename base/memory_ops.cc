@@ -1,4 +1,5 @@
 // memcpy, memmove, memset and memcmp for code inside the hook: legacy SSE2 only.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // libc's versions use AVX where the CPU has it; the hook's entry keeps xmm0-15 and nothing above, so
 // everything in the hook's libraries calls these instead (hidden, linked statically). Short lengths are done with two

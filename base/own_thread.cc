@@ -1,4 +1,5 @@
 // Lays out the memory of a thread, fills its thread-local variables and control block, and has the kernel start it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/own_thread.h"
 
 #include <cctype>

@@ -1,4 +1,5 @@
 // Threads that the kernel alone knows: made by clone(), on memory of ours, without ld.so and libc.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // What libc does. pthread_create() has ld.so make the thread's vector of thread-local blocks (DTV), and ld.so allocates with the malloc()
 // of the program's own namespace, for a thread of ours in the second one too (docs/decisions/two-namespaces.md). So the program's

@@ -1,5 +1,6 @@
 // The threads of own_thread.h in a build with ThreadSanitizer, which follows only those that pthread_create() makes. Such a build is linked
 // into tests, not preloaded.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <csignal>
 #include <new>
 #include <pthread.h>

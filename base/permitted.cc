@@ -1,4 +1,5 @@
 // The bits, and how they are asked.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/permitted.h"
 
 namespace base {

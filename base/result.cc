@@ -1,4 +1,5 @@
 // Formats start-up errors.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/result.h"
 
 #include <cstdarg>

@@ -1,4 +1,5 @@
 // Result<T>: a value or a one-line explanation. Only for start-up code; calls on the data path return errno values.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // The contended paths of RobustLock.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/robust_lock.h"
 
 #include <csignal>

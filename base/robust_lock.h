@@ -1,4 +1,5 @@
 // A lock in shared memory without hand-over, that outlives its owner's death at any instruction and goes on when its owner is stopped.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The word holds who owns it: the thread's kernel id, and the tag of its process. Taking and releasing a free lock is one locked
 // instruction each. A release makes the lock free, whoever waits: there is no next owner who might be asleep, stopped or dead, and no

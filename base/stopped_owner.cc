@@ -1,4 +1,5 @@
 // The tracer that lets a stopped thread out of a lock.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/stopped_owner.h"
 
 #include <csignal>

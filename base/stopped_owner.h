@@ -1,4 +1,5 @@
 // Getting a stopped process out of a lock that others wait for.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // SIGSTOP, a terminal's stop, a debugger and a frozen control group halt a thread at any instruction, and none can be held off. A lock is
 // left within microseconds, so the stop is put off for so long:

@@ -1,4 +1,5 @@
 // Raw Linux system calls: the one place of the project that holds a `syscall` instruction in C++.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <sys/syscall.h>

@@ -1,4 +1,5 @@
 // The copies behind user_copy.h: no stack use, so that a fault anywhere can return at once.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // zps_user_copy
 //   in   rdi to, rsi from, rdx bytes          out  rax 0 or -EFAULT

@@ -1,4 +1,5 @@
 // Copies between our memory and the program's, where the program's pointer may be bad.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Linux answers EFAULT to a bad buffer; a plain memcpy under the stack's lock would kill the process. user_copy() is
 // assembly whose faulting instructions lie between two labels: the engine's SIGSEGV and SIGBUS handler, seeing the fault

@@ -1,4 +1,5 @@
 # Where `cmake --install` puts things: libraries side by side (the engine looks for the core beside itself), tool, headers, documents.
+# SPDX-License-Identifier: BSD-3-Clause
 install(CODE "
   file(GLOB libraries \"${PROJECT_BINARY_DIR}/libzpstack*.so\")
   list(FILTER libraries EXCLUDE REGEX \"/libzpstack-test-\")

@@ -1,4 +1,5 @@
 # Compiler options: one interface target for warnings, one for code that runs inside the hook.
+# SPDX-License-Identifier: BSD-3-Clause
 add_library(zps_warnings INTERFACE)
 target_compile_options(zps_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wcast-align -Wno-unused-parameter)
 

@@ -1,4 +1,5 @@
 // The stack's turn and its recovery.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip_stack.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // The stack of one image: lwIP on a wire, the protocols on lwIP, and a turn of them all.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Here alone is everything known: lwip/ (the core) knows no protocol, a protocol knows the core. Whatever the stack owns lies in the region
 // or the arena, which the family shares; the image's own data hold lwIP's globals and the ways to us, `the_core` and `the_tcp`.

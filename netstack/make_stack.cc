@@ -1,4 +1,5 @@
 // A wire and a stack on it, sized by the configuration.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/make_stack.h"
 
 #include <cstring>

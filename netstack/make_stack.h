@@ -1,4 +1,5 @@
 // Makes stacks: from a description of wire and addresses to a Stack that a family can drive.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // The public face of a stack: one lwIP instance on one wire, shared by a family of forked processes.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A Stack and every endpoint live in memory the family shares and are made by the stack image (one loaded copy
 // per stack, so that lwIP's globals exist once per stack). The classes here are abstract: the shim calls them

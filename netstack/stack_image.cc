@@ -1,4 +1,5 @@
 // The stack image's one door: makes the stack of this copy.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <new>
 
 #include "netstack/lwip_stack.h"

@@ -1,4 +1,5 @@
 // A wire: where a stack's Ethernet frames come from and go to (one DPDK port and queue), without a DPDK type.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A wire is driven by any process of the fork family that made it, one at a time: every method here is called
 // with the stack's lock held, except sleep_fd(). Its object and everything it changes lie in memory the family

@@ -1,4 +1,5 @@
 // The shim's entry: what libzpstack.so calls after it has loaded this library, and the dispatch of every claimed call.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <cstring>
 #include <malloc.h>
 

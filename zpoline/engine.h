@@ -1,4 +1,5 @@
 // What the parts of the engine share: per-thread words, the tables that the entry assembly reads, and its entry points.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <csignal>

@@ -1,4 +1,5 @@
 /* The engine's C interface to a hook library: what is called for each system call of the process, and what it may ask.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * A hook library is loaded by libzpstack.so into a link namespace of its own (dlmopen), so its code is never rewritten and its
  * own system calls go straight to the kernel. It exports zps_hook_open(), which claims call numbers and hands over callbacks.

@@ -1,4 +1,5 @@
 /* Numbers that the entry assembly and the C++ code share: offsets of fields and frame slots. C++ checks them (engine.h). */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #ifndef ZPOLINE_LAYOUT_H
 #define ZPOLINE_LAYOUT_H
 

@@ -1,4 +1,5 @@
 // Prints the counts of engine.h with raw writes.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/ledger.h"
 
 #include <cstdarg>

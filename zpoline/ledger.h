@@ -1,4 +1,5 @@
 // The engine's part of the ledger.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace zpoline {

@@ -1,4 +1,5 @@
 // memcpy, memset, memmove, memcmp and strlen of our own, with general registers only.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The compiler calls these by name wherever it likes. libc's choose AVX or EVEX at run time, which would change vector registers that
 // the program still holds, and they lie in text that is being rewritten. `rep movsb` takes 4 ns for 64 bytes and 15 for 1 KB.

@@ -1,4 +1,5 @@
 // libzpstack.so's start: what is asked for, in which order things are made, and what happens when one of them cannot be.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The constructor runs before main() and before the program has threads. Either everything is in place when it returns, or the
 // program runs untouched (ZPS_FALLBACK=kernel), or it does not run (exit status 127). The environment is read here and nowhere

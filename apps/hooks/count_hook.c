@@ -1,4 +1,5 @@
 /* Counts system calls by number and prints the counts when the program ends, the most frequent first. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

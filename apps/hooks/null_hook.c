@@ -1,5 +1,6 @@
 /* The smallest hook: claims the calls of the data path and lets all of them pass. With ZPS_NULL_ANSWER=1 it answers read()
  * and write() of zero bytes itself, so that the cost of an emulated call can be measured. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include <string.h>
 
 #include "zpoline/hook.h"

@@ -1,4 +1,5 @@
 /* Names of system calls, from the kernel's own header (made by CMake). */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #ifndef APPS_HOOKS_SYSCALL_NAMES_H
 #define APPS_HOOKS_SYSCALL_NAMES_H
 

@@ -1,4 +1,5 @@
 /* Prints each system call in strace's notation: name(arguments) = result.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * The hook makes the kernel call itself, through engine->sleep() so that the program's handlers run while it waits, and prints
  * the result. Calls in which the engine has a part (memory, signals, exec, exit) are printed as they begin, with "?" for

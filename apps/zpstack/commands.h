@@ -1,4 +1,5 @@
 // The tool's subcommands; each returns the exit status or throws Failure.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <string>

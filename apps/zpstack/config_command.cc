@@ -1,4 +1,5 @@
 // `zpstack config`: what is in force and from where, as text, JSON, or the page of the manual.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/core.h>
 
 #include <nlohmann/json.hpp>

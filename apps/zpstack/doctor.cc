@@ -1,4 +1,5 @@
 // `zpstack doctor`: runs every probe, prints what it found, and says whether what is in force will work.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/core.h>
 
 #include <algorithm>

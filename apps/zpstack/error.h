@@ -1,4 +1,5 @@
 // How the tool gives up: one line for a person, thrown to main().
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <stdexcept>

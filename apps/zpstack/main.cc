@@ -1,4 +1,5 @@
 // The command-line tool: zpstack run, doctor, config.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>

@@ -1,4 +1,5 @@
 // The search for libzpstack.so, relative to the running tool.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "apps/zpstack/paths.h"
 
 #include <filesystem>

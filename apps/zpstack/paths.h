@@ -1,4 +1,5 @@
 // Where the tool finds its companions: beside itself in a build tree, in the library directory once installed.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
 // Finds a program and reads the few bytes of it that say whether the dynamic linker will load us into it.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The dynamic linker honours LD_PRELOAD only in a dynamically linked program that runs with its caller's privileges: not in a
 // static one (no PT_INTERP: nobody reads the variable), not in one of another architecture or C library, and not in one

@@ -1,4 +1,5 @@
 // Looks at a program before it is started: can LD_PRELOAD reach it?
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <string>

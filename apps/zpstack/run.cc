@@ -1,4 +1,5 @@
 // `zpstack run`: sets the environment, checks what can be checked before the program is there, and execs it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/core.h>
 #include <unistd.h>
 

@@ -1,4 +1,5 @@
 // Environment handling and the call into base/config.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "apps/zpstack/settings.h"
 
 #include <unistd.h>

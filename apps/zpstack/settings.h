@@ -1,4 +1,5 @@
 // The settings as the tool sees them: command-line options become ZPS_ variables, and everything is checked by base/config.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <array>

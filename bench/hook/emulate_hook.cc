@@ -1,4 +1,5 @@
 // A hook library that answers read by a general-registers-only hook and recvfrom by a socket-entry hook, both without the kernel.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/hook.h"
 
 #include <sys/syscall.h>

@@ -1,4 +1,5 @@
 // Times one system call of each kind in this process and prints JSON: {"case": nanoseconds, ...}; medians of batches.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The same program runs natively and with the engine preloaded; bench/run takes the two in turn and pairs them. A case is a
 // tight loop of one `syscall` instruction in this program's own text, so it is a site like any other. The number comes in a

@@ -1,4 +1,5 @@
 // Set-up of the kernel's own interception mechanisms.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "bench/hook/mechanisms.h"
 
 #include <sys/prctl.h>

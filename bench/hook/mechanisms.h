@@ -1,4 +1,5 @@
 // The ways Linux itself offers to see a program's system calls, set up in this process for measuring.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace bench {

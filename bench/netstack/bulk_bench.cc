@@ -1,4 +1,5 @@
 // What a byte costs: one connection, 64 KB writes and reads over a wire in memory, both stacks in turn on one core.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: bulk_bench [seconds [checksums]]. Reports bytes per second of CPU time, sender and receiver together.
 #include <arpa/inet.h>

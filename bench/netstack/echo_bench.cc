@@ -1,4 +1,5 @@
 // What one request costs the server's stack: 60-byte requests and replies over a wire in memory, by number of connections.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: echo_bench [connections [seconds]]. Client and server run in turn on one core; the figure is the server's share of the
 // CPU time (not of the wall clock, so that other programs on the core do not count).

@@ -1,4 +1,5 @@
 // Preloaded into redis-server: from the last of FREE_IO_CONNECTIONS accepted connections on, reads, writes and epoll_wait cost nothing.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // What a network stack that takes no time would make of Redis: every read brings FREE_IO_PIPELINE requests (the text FREE_IO_REQUEST),
 // which lie in the cache, every write is taken at once, every epoll_wait reports all connections. After FREE_IO_COUNT requests the program

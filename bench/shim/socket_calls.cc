@@ -1,4 +1,5 @@
 // Times socket calls on connections of this process with itself, by kind: {"case": "read", "ns": 33.4}; medians of batches.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // With the library preloaded, ZPS_WIRE=memif:/tmp/x.sock,role=server and ZPS_IP=198.18.7.1/24 the connections are the stack's: no other
 // process takes part, so the figures do not depend on what the machine's other cores do. Without it they are the kernel's, over 127.0.0.1

@@ -1,4 +1,5 @@
 // Maps a stack's memory, loads its image, seeds it and makes it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip/build_stack.h"
 
 #include <sys/mman.h>

@@ -1,4 +1,5 @@
 // Puts a stack on a wire that is already open: image, memory, random seed. make_stack() is this plus open_wire().
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

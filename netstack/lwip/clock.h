@@ -1,4 +1,5 @@
 // The stack's clock: the time that poll() was given, and lwIP's tick counter as a function of it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

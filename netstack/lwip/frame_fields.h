@@ -1,4 +1,5 @@
 // Where the fields of a plain frame lie: Ethernet, IPv4 without options, TCP without options.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // Frames to pbufs, and the loop that hands them to lwIP.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A received frame (each piece of one) becomes a custom pbuf that lies in the frame's own scratch memory and points to its bytes;
 // freeing the pbuf releases the frame. When the wire runs low on free frames (programs that do not read), payload is copied into the

@@ -1,4 +1,5 @@
 // Frames from the wire to lwIP, without a copy.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "lwip/netif.h"

@@ -1,4 +1,5 @@
 // From a pbuf chain to a frame of the wire: copied, or referred to.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip/frame_output.h"
 
 #include <cstring>

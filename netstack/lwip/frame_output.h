@@ -1,4 +1,5 @@
 // Frames from lwIP to the wire: when they leave, and what becomes of those that cannot.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP hands over one frame at a time; they lie with the wire until a flush (Linux: xmit_more, the doorbell once per batch). A wire without
 // room refuses (lwIP marks the connection and keeps the segment), and the protocols are asked to try again in the next turn: a frame is

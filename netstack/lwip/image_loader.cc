@@ -1,4 +1,5 @@
 // The loader of stack images.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP keeps its state in globals. To have one lwIP per stack and share each among forked processes without touching its source,
 // the whole object is mapped once per stack. After relocation the writable segment beyond RELRO (.data and

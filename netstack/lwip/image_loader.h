@@ -1,4 +1,5 @@
 // Loads the stack image: one fresh copy per stack, its writable data in memory the family shares.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // Ageing of neighbours and fragments.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip/link_timers.h"
 
 #include "lwip/etharp.h"

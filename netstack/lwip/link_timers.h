@@ -1,4 +1,5 @@
 // lwIP's one-second timers, the neighbour table's and IP reassembly's: they run only while something may be waiting.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A packet waits inside lwIP for a neighbour's address (RFC 826; RFC 1122, 2.3.2) or for its other fragments (RFC 791; RFC 1122, 3.3.2),
 // and must not wait for ever. So these run while any connection is busy, and for so long after such a packet that it has expired.

@@ -1,4 +1,5 @@
 // lwIP's start and its interface.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip/lwip_core.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // lwIP on one wire, and what every protocol on it needs: interface, clock, memory, neighbours, frames in and out.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // One copy of the image holds one lwIP; its callbacks and the platform's functions find the rest through `the_core`. Protocols (TCP, in
 // tcp/) are built on this and known here only as Protocol; the stack's top composes both and drives them, turn by turn.

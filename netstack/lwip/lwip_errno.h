@@ -1,4 +1,5 @@
 // lwIP's error codes as Linux errno numbers: the one table.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cerrno>

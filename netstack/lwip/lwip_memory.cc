@@ -1,4 +1,5 @@
 // What lwIP takes from its platform: memory, random numbers, checksums, and the place where failed assertions go.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <cstring>
 
 #include "base/log.h"

@@ -1,4 +1,5 @@
 // Who may have memory when it gets short: the stack's heap and the wire's frames, shared by all connections.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Linux bounds what all of TCP holds (tcp_mem), lets each connection have a little whatever the state (sk_forced_mem_schedule(), tcp_rmem[0] and
 // tcp_wmem[0]), and shrinks buffers and windows under pressure. The same here, without a list of connections to go through:

@@ -1,4 +1,5 @@
 // Routing by one network and one gateway; the neighbour table saved and restored.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip/neighbours.h"
 
 #include <cstring>

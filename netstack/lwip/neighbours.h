@@ -1,4 +1,5 @@
 // Who is reached how: networks, the way to an address, the neighbour table, and how the table outlives lwIP.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

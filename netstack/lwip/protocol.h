@@ -1,4 +1,5 @@
 // What the glue around lwIP asks of a transport protocol: the only way up from here. TCP is one; the next finds its example in tcp/tcp.h.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The stack's top calls its protocols by name, once per turn. What is here is what must be asked in the middle of the frames' way, and none
 // of it is a call per frame: a burst is announced whole, finish_input() is called only for a protocol that wished for it, defer() only

@@ -1,4 +1,5 @@
 // SipHash-2-4 of a few words: the keyed function that RFC 6528 wants for initial sequence numbers.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

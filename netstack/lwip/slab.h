@@ -1,4 +1,5 @@
 // A fixed array of objects of one type in shared memory, handed out and taken back in O(1).
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Slots are type-stable: a slot only ever holds a T, so a stale pointer in another process still points to
 // a T of a later generation, never to something else. Slots that were never used are never touched.

@@ -1,4 +1,5 @@
 // What a stack image is told when it makes a stack, and its one door.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // Writes a segment without a PCB into a frame.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/control_segment.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // A segment that belongs to no PCB: the SYN-ACK of a half-open connection, a reset, an ACK.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // It is written straight into a frame of the wire: nothing is allocated, and what the wire has no room for is dropped, since
 // whoever asked asks again. It goes back to the link-layer address that the question came from. lwIP would look the neighbour up: sources

@@ -1,4 +1,5 @@
 // Delaying acknowledgements, and sending those that are due.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/delayed_acks.h"
 
 #include <new>

@@ -1,4 +1,5 @@
 // Acknowledgements owed: when what came in is acknowledged, and by which segment.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // RFC 1122, 4.2.3.2 and RFC 5681, 4.2: an acknowledgement may be delayed, but no more than two full segments may stay unacknowledged. lwIP
 // acknowledges every second segment at once, in a segment of its own, while the program's answer (which would carry it) comes some

@@ -1,4 +1,5 @@
 // Handshakes that peers begin: SYNs, their answers, the ACKs that complete them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/handshakes.h"
 
 #include <cstring>

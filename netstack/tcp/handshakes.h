@@ -1,4 +1,5 @@
 // Handshakes that peers begin: everything between a SYN for a listener and the connection in its accept queue.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP makes a PCB for each SYN. Here a PCB is made when the handshake's last ACK is in, directly as lwIP would have it then; before
 // that there is an entry in RequestTable, or nothing but a number (syn_cookies.h). So segments for listeners, and those for nobody, never

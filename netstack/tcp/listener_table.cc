@@ -1,4 +1,5 @@
 // Listeners by port.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/listener_table.h"
 
 namespace netstack {

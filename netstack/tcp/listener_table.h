@@ -1,4 +1,5 @@
 // Which listener a SYN belongs to (Linux: inet_lookup_listener() and its hash of ports).
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "netstack/tcp/tcp_listener.h"

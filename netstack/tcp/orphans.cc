@@ -1,4 +1,5 @@
 // The end of those that are alone.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/orphans.h"
 
 namespace netstack {

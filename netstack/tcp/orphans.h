@@ -1,4 +1,5 @@
 // Connections that nobody holds any more: how long they may still take.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A program has closed, and TCP finishes alone. What the peer does about it may be nothing, or hostile: lwIP would probe a shut window for as
 // long as each probe is answered, and every one of its retransmission limits grows with the round trip. Linux gives an orphan up whatever its

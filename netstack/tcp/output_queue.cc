@@ -1,4 +1,5 @@
 // Flushing, deferring and trying again.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/output_queue.h"
 
 #include <new>

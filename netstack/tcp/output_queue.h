@@ -1,4 +1,5 @@
 // The streams that have something to send, and when it leaves.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Nothing is sent in a write(): the stream is queued here, and all that are queued are sent in one flush at the end of the turn, so that a
 // frame of each rides on one doorbell (Linux: sk_buff xmit_more, TCP small queues' tasklet, autocorking). Some writes flush earlier:

@@ -1,4 +1,5 @@
 // Who may have a port, and the table of bound sockets.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/port_binding.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // What bind() gives to a socket, and the rules by which it does.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The users of a port are the sockets bound to it, listeners, and connections in every state, TIME-WAIT as well, whoever began them.
 // Another socket gets the port if it may share it with each of them (Linux: inet_csk_get_port(), inet_bind_conflict()):

@@ -1,4 +1,5 @@
 // Who uses which local port, and random free ones (RFC 6056, algorithm 1).
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

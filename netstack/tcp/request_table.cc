@@ -1,4 +1,5 @@
 // The table of half-open connections.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/request_table.h"
 
 #include <atomic>

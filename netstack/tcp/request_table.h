@@ -1,4 +1,5 @@
 // Half-open connections: what is kept between a SYN and the ACK that completes its handshake (the kernel's request socks).
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // An entry has a tenth of a PCB's size, and there is a fixed number of them in the region, so that SYNs take nothing from the memory that
 // connections live on. An entry goes through stages, each with a fixed time: it may be held for some seconds before it gets a SYN-ACK;

@@ -1,4 +1,5 @@
 // SYN cookies: packing, hashing, checking.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/syn_cookies.h"
 
 #include "netstack/lwip/siphash.h"

@@ -1,4 +1,5 @@
 // SYN cookies: an initial sequence number that is all a stack has to remember of a handshake.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Under a flood of SYNs from addresses that never answer, any bounded memory of half-open connections is full of them. So nothing is kept:
 // what is needed of the SYN is folded into the sequence number of the answer, next to a keyed hash that nobody else can compute, and comes

@@ -1,4 +1,5 @@
 // TCP's turn, its endpoints' life, and its way through a recovery.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // TCP on a stack: lwIP's connections, and around them what lwIP lacks.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The parts, each a class with its reason in its own file:
 //   TcpTables      connections by four-tuple, ports, endpoints: in the region, and they outlive lwIP

@@ -1,4 +1,5 @@
 // The connection table and its three lists.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp_demux.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // Which connection a segment belongs to, in O(1), and which connections need the timer.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP finds a PCB by walking lists; with n connections every segment and every close costs O(n), and its timers
 // look at all of them. Here every PCB that is not a listener is in one hash table by its four-tuple, and in at most one

@@ -1,5 +1,6 @@
 // lwIP's hooks (zps_hooks.h says where lwIP calls them): registration, demultiplexing, initial sequence numbers, and the way to the
 // repairs.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP 2.1.3 is built unchanged. It finds a PCB by walking lists; here the list heads that it starts from are accessors, which yield at
 // most the one PCB that the segment is for (tcp_demux.h). What is for a listener, or for nobody, never gets to lwIP

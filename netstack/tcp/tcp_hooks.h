@@ -1,4 +1,5 @@
 // The callbacks that follow a PCB from its birth to its memory's release.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "lwip/priv/tcp_priv.h"

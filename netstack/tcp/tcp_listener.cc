@@ -1,4 +1,5 @@
 // Accept queue and listener life.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp_listener.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // A listening port: the accept queue, its bound, and the template that lwIP copies new connections from.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP's own listener is only the struct it hands to callbacks: it lies inside this object, is in none of lwIP's lists
 // and is found by the demultiplexer, so any number of listeners costs nothing per segment and several may share a port.

@@ -1,4 +1,5 @@
 // Notes of lost connections, and the resets made from them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp_recovery.h"
 
 #include <cstring>

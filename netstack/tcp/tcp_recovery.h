@@ -1,4 +1,5 @@
 // What becomes of the connections when a member of the family has died inside the lock, or when another peer comes to the wire.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP's state and the arena are taken as lost at any point of any operation, and start anew (LwipStack::recover()). The connections are
 // gone; their peers are told by resets, as Linux's tcp_send_active_reset() tells the peers of a process that is killed with unread data:

@@ -1,4 +1,5 @@
 // The repairs, by their numbers in tcp_repairs.h.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp_repairs.h"
 
 #include "netstack/tcp/tcp.h"

@@ -1,4 +1,5 @@
 // What lwIP 2.1.3's state machine does wrong or Linux does otherwise, mended segment by segment, from outside.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // before_segment() sees each segment after its connection is found and before tcp_process(); after_segment() completes what spans the call.
 // A segment is dropped there, or answered with an ACK, or something in the PCB is put right so that lwIP does the right thing by itself.

@@ -1,4 +1,5 @@
 // Life, readiness and receive side of a stream.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp_stream.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // A TCP connection as the shim sees it: receive queue, send queue and Linux's rules around an lwIP PCB.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The stream outlives its PCB in both directions. A PCB that dies (reset, timeout, both sides closed) leaves the stream with its unread data
 // and its error; a stream that its user releases stays until TCP has sent and got acknowledged what it holds, then frees

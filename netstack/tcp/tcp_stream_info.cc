@@ -1,4 +1,5 @@
 // TCP_INFO of streams and listeners: what is counted on the way, and what can be told from the state of the moment.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // On the way are plain sums only, of what nothing else would tell afterwards: segments of each kind, what was sent again, how long
 // something was outstanding. The rest is arithmetic over the PCB and the stream's offsets when somebody asks (tcp_get_info()). Segments are those

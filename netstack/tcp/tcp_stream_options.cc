@@ -1,4 +1,5 @@
 // Options of a stream.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <cerrno>
 #include <sys/epoll.h>
 

@@ -1,4 +1,5 @@
 // Looking at received bytes: MSG_PEEK, and SO_PEEK_OFF from an offset on.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <cerrno>
 #include <cstring>
 

@@ -1,4 +1,5 @@
 // A stream's readiness: what every wait and every change of an epoll registration asks.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Compiled without vector instructions, as stack.h promises.
 #include <sys/epoll.h>

@@ -1,4 +1,5 @@
 // Send side of a stream: from write() over lwIP's short queue and our chunks to tcp_output.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. lwIP keeps what is unsent and what is unacknowledged in two lists of segments: every tcp_write() walks the first to its end, every
 // tcp_output() walks the second, and all of it is in memory twice, as the program's bytes and as lwIP's. With the send buffer that Linux gives a

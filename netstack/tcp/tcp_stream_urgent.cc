@@ -1,4 +1,5 @@
 // Urgent data of a stream, in both directions.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // RFC 793 and RFC 6093 know of a point up to which data is urgent; Linux, as BSD, of one byte: the one before the point, which is taken out
 // of the stream unless SO_OOBINLINE keeps it there. A new one makes the one before it ordinary. A read ends before it (the mark), and the

@@ -1,5 +1,6 @@
 // What TCP keeps in the stack's region: connections and ports by number, half-open connections, endpoints, resets that are owed. It
 // survives recovery.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "netstack/lwip/slab.h"

@@ -1,4 +1,5 @@
 // The tick, keepalive deadlines and the end of TIME-WAIT.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp_timers.h"
 
 #include "netstack/tcp/orphans.h"

@@ -1,4 +1,5 @@
 // When lwIP's TCP timers run: only while something is pending.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A tick (40 ms) visits the armed connections: lwIP's list of active PCBs exists for its duration only and holds just them. Every second
 // tick is one of lwIP's slow ones (retransmission, RFC 6298; persist, RFC 9293, 3.8.6.1; keepalive, RFC 9293, 3.8.4; FIN-WAIT-2 and

@@ -1,4 +1,5 @@
 // Reading timestamps, judging by them, and taking back an offer.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/tcp_timestamps.h"
 
 #include <cstring>

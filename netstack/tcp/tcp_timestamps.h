@@ -1,4 +1,5 @@
 // The timestamps option, RFC 7323: lwIP 2.1.3 sends and echoes it; what receiving it is for is done here.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 //  - PAWS (section 5): a segment whose timestamp is older than the last one is an old duplicate, acknowledged and dropped. But not a reset,
 //    not a pure acknowledgement that says nothing new (Linux: tcp_disordered_ack()), and not after 24 days without one (section 5.5).

@@ -1,4 +1,5 @@
 // Callbacks, late descriptors and late mappings of a wire; see control.h.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/control.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // The control side of one wire, shared by the family: DPDK's interrupt callbacks, and what comes into being after a fork.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. DPDK runs control events (a memif peer connects, sends its regions, dies) on a thread of its own, which does
 // not survive fork(). And what such an event creates exists in one process only: descriptors that came over a socket, mappings of the

@@ -1,4 +1,5 @@
 // Bursts in and out of a DPDK port.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/dpdk_wire.h"
 
 #include <rte_ethdev.h>

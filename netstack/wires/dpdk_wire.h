@@ -1,4 +1,5 @@
 // A Wire over one DPDK port and queue; the kinds of wires differ in how they are opened and how they wake a sleeper.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The object lies in the family's arena. DPDK's port table is process-private memory that fork() copies and nobody changes after the
 // open; the queues it points to lie in EAL's shared memory; descriptors and rings of the peer are Control's business. So any

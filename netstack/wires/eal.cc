@@ -1,4 +1,5 @@
 // The command line DPDK gets, and the fixed way a port is set up.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/eal.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // Starts DPDK's environment once per process, and ports on it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

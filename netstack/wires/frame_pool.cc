@@ -1,4 +1,5 @@
 // Lays mbufs into reserved memory on demand and offers them to DPDK's drivers as a mempool.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/frame_pool.h"
 
 #include <sys/mman.h>

@@ -1,4 +1,5 @@
 // The frames of one wire: a DPDK mempool whose objects are made when they are first needed.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // DPDK's own pools initialise every mbuf at the start: 16 ms and 10 MB of RSS for 4096 frames without hugepages. Here the
 // memory is reserved, an mbuf is laid into it the first time the pool runs dry, and free mbufs form a stack: what was used last is used

@@ -1,4 +1,5 @@
 // DPDK's interrupt service, replaced: registrations go to the wire's Control, and there is no thread.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // EAL's own version (left out of the prelinked archive) starts a thread that epolls; it would not survive fork() and would run
 // beside the holder of the stack's lock. Everything that the drivers we link ask for is here; per-queue epoll sets

@@ -1,4 +1,5 @@
 // Functions of libnuma and libbsd that EAL calls: no NUMA placement here, and two string functions.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <cstddef>
 #include <cstring>
 

@@ -1,4 +1,5 @@
 // Pools and addresses for the openers.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/opening.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // What the openers of the kinds of wires share: the request, addresses as text, pool sizes.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

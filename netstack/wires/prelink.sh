@@ -1,5 +1,6 @@
 #!/bin/sh
 # Prelinks the parts of DPDK that the wires use into one relocatable object, with a few of their calls redirected to ours.
+# SPDX-License-Identifier: BSD-3-Clause
 #
 # usage: prelink.sh <folder of librte_*.a> <folder of the redirect lists> <work folder> <output.o>
 #

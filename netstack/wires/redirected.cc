@@ -1,4 +1,5 @@
 // What DPDK's archives call in place of libc, EAL's log and EAL's memory (see prelink.sh for who calls what; memif's own are in memif/).
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Three rules that the originals break and these keep: a descriptor never stays among the program's numbers; nothing
 // blocks, since the caller holds the stack's lock; memory that is taken after a fork comes from the arena, because the heads

@@ -1,4 +1,5 @@
 // What the redirected calls of DPDK's archives share, and what they remember for the wires.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace netstack {

@@ -1,4 +1,5 @@
 // Makes DPDK's thread-local variables static TLS.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The archives reach them through __tls_get_addr(), which on a thread's first use allocates with the program's malloc: not from
 // inside a hook. One reference in the initial-exec model per variable makes the linker turn every other reference of the link into that

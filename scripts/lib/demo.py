@@ -4,6 +4,7 @@ Three servers run side by side on one processor, idle unless asked: A prefixed o
 native over loopback, C prefixed over the default wire (its client is the kernel's). Each round asks A, B, C in turn for each
 case, so that what disturbs the machine disturbs all; a first round, not counted, finds out how many requests fill the time.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import json
 import pathlib

@@ -1,4 +1,5 @@
 """Processes of a measurement: started pinned and at one priority, ended by pid, in a network namespace of their own."""
+# SPDX-License-Identifier: BSD-3-Clause
 import ctypes
 import os
 import resource

@@ -1,4 +1,5 @@
 """redis-server and redis-benchmark: how they are started, when they are ready, what they print."""
+# SPDX-License-Identifier: BSD-3-Clause
 import csv
 import re
 import subprocess

@@ -1,4 +1,5 @@
 // The control messages of a receive, as tcp_recv_timestamp(), tcp_inq_hint() and put_cmsg() have them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/calls/arrival_messages.h"
 
 #include <netinet/in.h>

@@ -1,4 +1,5 @@
 // What recvmsg() tells about the data besides the data: TCP_INQ, SO_TIMESTAMP and its kin.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <sys/socket.h>

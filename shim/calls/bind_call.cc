@@ -1,4 +1,5 @@
 // bind: the port is taken where the address is (shim/files/ports.h).
+// SPDX-License-Identifier: BSD-3-Clause
 #include <netinet/in.h>
 #include <sys/socket.h>
 

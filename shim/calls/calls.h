@@ -1,4 +1,5 @@
 // The handlers of the syscall table: one per call number.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A handler gets the call as the program made it and returns what the program sees in rax, or kPass to let the kernel do it.
 #pragma once

@@ -1,4 +1,5 @@
 // connect: the decision, the handshake, and what a second connect says.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <netinet/in.h>
 #include <sys/socket.h>
 

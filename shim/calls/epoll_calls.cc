@@ -1,4 +1,5 @@
 // epoll_create, the complete epoll_ctl and the epoll_waits.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/epoll.h>
 
 #include "base/clock.h"

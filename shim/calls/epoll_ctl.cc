@@ -1,4 +1,5 @@
 // epoll_ctl as event loops call it all the time: a connection's registration changed, parked, or taken up again.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Such a call is so short that keeping sixteen vector registers around it is a seventh of its price. So the entry keeps none for this number, this
 // file is compiled without vector instructions, and so is all it reaches: Pollable::ready() of a stream, by contract. Whatever else

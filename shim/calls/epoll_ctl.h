@@ -1,4 +1,5 @@
 // What the two halves of epoll_ctl share: the one for nearly all calls, which uses no vector register, and the complete one.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // close, dup, fcntl, ioctl: the kernel's table first, ours in step with it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <asm/ioctls.h>
 #include <fcntl.h>
 #include <linux/close_range.h>

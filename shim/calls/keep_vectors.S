@@ -1,4 +1,5 @@
 // zps_keep_vectors(call, handler): a call of handler(call) after which xmm0-15 are what they were.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 //   in   rdi call, rsi handler                out  rax its result
 //

@@ -1,4 +1,5 @@
 // The ledger's counters and its table.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/calls/ledger.h"
 
 #include <atomic>

@@ -1,4 +1,5 @@
 // Counts of what was served, passed on and refused, per call number, printed at exit with ZPS_LEDGER=1.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // sendmsg, recvmsg and their many-message forms.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/epoll.h>
 #include <sys/socket.h>
 

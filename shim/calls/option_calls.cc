@@ -1,4 +1,5 @@
 // getsockopt and setsockopt by the option table.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <netinet/in.h>
 #include <linux/sock_diag.h>
 #include <linux/tcp.h>  // as netstack/: the C library's tcp_info is shorter

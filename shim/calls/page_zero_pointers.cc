@@ -1,4 +1,5 @@
 // Which arguments are pointers, by call number, and for which of them NULL is one as well.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/calls/page_zero_pointers.h"
 
 #include <sys/syscall.h>

@@ -1,4 +1,5 @@
 // Pointers into page 0, which is mapped while the hook's trampoline lies there: for the kernel they must stay what they are for the program, bad.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The kernel would read the sled where natively it finds nothing: write(fd, NULL, 16) would write sixteen bytes of it. So before anything else
 // such pointers are moved up by a page, to memory that nobody has mapped either: whoever follows them, here or in the kernel, finds the same fault

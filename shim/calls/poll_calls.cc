@@ -1,4 +1,5 @@
 // poll, ppoll, select and pselect6.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/select.h>
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // sendfile from a file to a stack socket.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The file is read at a position into the thread's bounded buffer and written to the stream; only what the stream took
 // counts, so offset and file position are exact after a short write.

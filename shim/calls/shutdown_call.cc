@@ -1,4 +1,5 @@
 // shutdown, as inet_shutdown() of Linux goes by both states of a socket.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/socket.h>
 
 #include "base/syscall.h"

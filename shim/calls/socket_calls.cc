@@ -1,4 +1,5 @@
 // socket, listen, accept and the names of sockets.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A socket is undecided until connect() or listen(): until then its placeholder answers everything.
 #include <fcntl.h>

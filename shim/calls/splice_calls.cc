@@ -1,4 +1,5 @@
 // splice between a pipe and a connection of the stack, and sendfile from a connection into a pipe.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. Linux moves references to pages, under the socket's and the pipe's lock; here bytes are copied between two worlds, and a
 // pipe call can block for long: whoever splices into a pipe holds its mutex while it waits for its own source. So no pipe is touched with

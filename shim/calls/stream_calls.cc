@@ -1,4 +1,5 @@
 // read, write and their relatives without message headers.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>

@@ -1,4 +1,5 @@
 // The rows of the syscall table, in the order of docs/syscalls.md.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A call that may make a stack, start a thread or log runs with the whole vector state kept (FULL); the data path with xmm0-15 (SSE); epoll_ctl keeps
 // what it needs itself.

@@ -1,4 +1,5 @@
 // The table of the system calls the shim serves; dispatch, ledger and docs/syscalls.md come from it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // The ring, and sending.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/async_signals.h"
 
 #include <fcntl.h>

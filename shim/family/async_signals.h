@@ -1,4 +1,5 @@
 // Signals that the stack's events bring about: SIGURG, SIGIO, and what F_SETSIG puts in its place.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Whoever drives the wire finds the event, with the family's lock held; he may be any member, the service thread too. A signal is sent when
 // the lock is free again, together with the wake-ups, and until then lies in a ring: the lock makes producers one at a time, an index that

@@ -1,4 +1,5 @@
 // The family's lock, its wake-ups, and mending it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/family.h"
 
 #include "base/syscall.h"

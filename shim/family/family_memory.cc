@@ -1,4 +1,5 @@
 // Maps the pieces of a family, completes them, and exchanges them for shared memory.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/family_memory.h"
 
 #include <sys/mman.h>

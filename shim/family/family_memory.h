@@ -1,4 +1,5 @@
 // Where a family lies: at one place of the address space, private until it has a stack, and no more of it than is used.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. What processes share has to have its address before the first fork, and room for a hundred thousand sockets. But most programs
 // never have a stack: in them it is 90 MB that count against RLIMIT_AS, and that mlockall() fills and pins. And they fork: a shell forks

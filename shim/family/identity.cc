@@ -1,4 +1,5 @@
 // Asks the kernel for the calling thread's credentials.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/identity.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // Who a thread is for the kernel: each has credentials of its own.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // A fixed pool of equal objects in shared memory: type-stable, bounded, and able to find its own state again.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Cells are never given back to the system and never change their type, so a stale pointer into a pool always points at
 // an object of that type (invariant 1). Cells that were never used are never touched and cost no RSS (2). An empty

@@ -1,4 +1,5 @@
 // fork, exec and exit: who holds what, at every moment. docs/fork.md tells the whole story.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/process.h"
 
 #include <fcntl.h>

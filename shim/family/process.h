@@ -1,4 +1,5 @@
 // What fork, exec and exit do to the family: the engine's callbacks.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // The request to the kernel, made and withdrawn.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/processors.h"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // Making everything that a family shares whole after a member died in the middle of changing it.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // What can be trusted is what one store each has written: the marks of slots and pool cells (a marked cell holds a whole object), table
 // entries, and the scalar fields of objects. What cannot: links of lists, counts, free lists, and whether a pointer still leads to what it

@@ -1,4 +1,5 @@
 // The service thread and the signs of life.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/service.h"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // The service: one thread per process that looks after the stack when nobody else does, and after members that died.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A stack is driven by whoever waits (wait.h). The service steps in for what is left: timers, acknowledgements and retransmission
 // while the program computes; the wire's control events; descriptors of members that were killed; data that was written

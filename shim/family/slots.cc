@@ -1,4 +1,5 @@
 // Slots, their chunks and their copies.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/slots.h"
 
 #include "base/check.h"

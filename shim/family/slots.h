@@ -1,4 +1,5 @@
 // The processes of a family, and what each one's descriptor table refers to.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A slot is a process: a directory of chunks of 512 entries, each a reference to something that is counted (an open file description, whose
 // kinds are known to files/ alone). It lies in shared memory so that what a killed member held can be given back by the others, and so that fork copies

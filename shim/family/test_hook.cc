@@ -1,4 +1,5 @@
 // Dying on demand.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/test_hook.h"
 
 #include <csignal>

@@ -1,4 +1,5 @@
 // A way for tests to have a process die inside the lock, where nothing else can make it die for certain.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace shim {

@@ -1,4 +1,5 @@
 // The wait loop.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/wait.h"
 
 #include <sys/mman.h>

@@ -1,4 +1,5 @@
 // Waiting for a stack: look, spin a little, then sleep in the kernel until something may have changed.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Everyone who waits drives the wire: there is no thread between a request and its reply. A wait
 //   1 polls the wire and checks its condition, for spin_us at most (less where spinning did not pay lately, none on one CPU);

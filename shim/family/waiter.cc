@@ -1,4 +1,5 @@
 // Making, notifying and cleaning up sleepers.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/waiter.h"
 
 #include "shim/family/family.h"

@@ -1,4 +1,5 @@
 // One thread's place to be found while it sleeps: what it waits for and how to wake it.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // It lies in shared memory, so that whoever drives the wire can wake a sleeper of another process, and is found again through a
 // thread-local pointer, so that a sleep abandoned by siglongjmp is cleaned up by the thread's next wait (reset_waiter).

@@ -1,4 +1,5 @@
 // sockaddr_in and sockaddr_in6, with v4-mapped addresses.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/address.h"
 
 #include <netinet/in.h>

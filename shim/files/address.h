@@ -1,4 +1,5 @@
 // Socket addresses between the program's sockaddr and the stack's.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <sys/socket.h>

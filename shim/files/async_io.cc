@@ -1,4 +1,5 @@
 // Which event is worth which signal, and whom it goes to.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/async_io.h"
 
 #include <fcntl.h>

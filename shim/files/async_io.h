@@ -1,4 +1,5 @@
 // Signal-driven I/O of the stack's sockets: O_ASYNC, F_SETOWN, F_SETSIG, and the owner that SIGURG goes to.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // As with options, the placeholder is where the program's wishes are kept: the kernel judges them (pid namespaces, dead owners, signal
 // numbers) and tells them again. What is needed to send is read back and kept with the socket, in a notice that exists only where a program

@@ -1,4 +1,5 @@
 // Items, ready lists and what becomes of registrations when a socket's side is decided.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/epoll_file.h"
 
 #include "base/clock.h"

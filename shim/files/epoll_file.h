@@ -1,4 +1,5 @@
 // An epoll set that holds stack sockets and kernel descriptors at once.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. One epoll_wait must report both sides, with the program's data untouched, in level, edge and one-shot mode;
 // a socket may be in several sets, and several times in one set through dup; sets nest; other members of the family use the same set.

@@ -1,4 +1,5 @@
 // Entries of this process's table.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/fd_table.h"
 
 #include "shim/family/family.h"

@@ -1,4 +1,5 @@
 // Which descriptors are ours: a table per process, in memory the family shares.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. Every read and write of the program asks "is this number ours?", most often to learn that it is not; it is asked
 // in signal handlers, by all threads at once, and must cost a few loads. The answer must survive fork exactly as descriptors do, and when

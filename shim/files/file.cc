@@ -1,4 +1,5 @@
 // Counting and ending open file descriptions.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/file.h"
 
 #include "shim/files/async_io.h"

@@ -1,4 +1,5 @@
 // Open file descriptions that the shim serves: sockets of a stack and epoll sets.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A File is what Linux calls an open file description: descriptors of one or several processes refer to it and it lives until
 // the last of them is closed. It lies in the family's shared memory. `refs` counts table entries of all members plus the waits that

@@ -1,4 +1,5 @@
 // What a family's memory holds of files, for who maps it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/file_pools.h"
 #include "shim/family/family_memory.h"
 #include "shim/files/epoll_file.h"

@@ -1,4 +1,5 @@
 // Where open file descriptions and epoll items lie: fixed pools right behind the family.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "shim/family/family.h"

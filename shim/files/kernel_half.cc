@@ -1,4 +1,5 @@
 // Marks of one-shots, and events that have them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/kernel_half.h"
 
 #include "base/syscall.h"

@@ -1,4 +1,5 @@
 // The kernel's half of an epoll set: what is registered there, and what its events mean.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A registration that is in both halves (a listener on both sides, a nested set), or in the kernel's while its socket's side is
 // undecided, is one registration to the program. If it is a one-shot (EPOLLONESHOT), whichever half tells first ends it in both. So in the

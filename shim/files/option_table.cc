@@ -1,4 +1,5 @@
 // The rows of the option table: every option of the kernel's headers, and some that are newer, for SOL_SOCKET, TCP, IPv4 and IPv6.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>

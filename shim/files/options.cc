@@ -1,4 +1,5 @@
 // The placeholder's side of the options.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/options.h"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // The table of socket options, and the placeholder as the place where they are kept.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Every option the program sets is first set on the placeholder: the kernel checks value, length, pointer and privilege, answers with
 // Linux's own errno, and keeps the value, so that getsockopt is exact (SO_RCVBUF comes back doubled, and so on). Rows that name a TcpOption

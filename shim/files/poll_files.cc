@@ -1,4 +1,5 @@
 // One wait over stack sockets and kernel descriptors.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/poll_files.h"
 
 #include <sys/epoll.h>

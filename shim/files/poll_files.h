@@ -1,4 +1,5 @@
 // Waiting for many descriptors at once, of the stack and of the kernel: what poll and select share.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <poll.h>

@@ -1,4 +1,5 @@
 // Ports on both sides.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/ports.h"
 
 #include <netinet/in.h>

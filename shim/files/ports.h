@@ -1,4 +1,5 @@
 // Ports: what bind(), listen() and connect() have in common.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // There are two places where a port is taken. The stack knows what its own address has: sockets bound to it or to all addresses, listeners,
 // connections (netstack/tcp/port_binding.h). The kernel knows the placeholders that are bound to all addresses or to one of its own. A socket

@@ -1,4 +1,5 @@
 // The routing rules and the making of the stack.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/routing.h"
 
 #include <arpa/inet.h>

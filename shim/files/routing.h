@@ -1,4 +1,5 @@
 // Which side serves a socket, and the making of a stack when the first socket needs one.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Rules, first match wins: loopback and the wildcard as a destination are the kernel's; an address of the stack, and whatever the
 // stack's networks and default route reach, is the stack's; everything else is the kernel's. A wildcard listener is on both sides.

@@ -1,4 +1,5 @@
 // Streams and listeners that a socket gives up.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/socket_states.h"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // How a socket changes its states outside of a connection, as several calls do it.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // With the lock held; `fd` is a number of the socket in this process.
 #pragma once

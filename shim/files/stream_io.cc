@@ -1,4 +1,5 @@
 // Reading and writing streams, blocking or not.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/stream_io.h"
 
 #include <sys/socket.h>

@@ -1,4 +1,5 @@
 // Moving bytes between the program and a stream of the stack: the part that read, recv, write, send and their kin share.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <sys/uio.h>

@@ -1,4 +1,5 @@
 // Copies between the shim and the program that report bad pointers.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/user_memory.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // Reading and writing the program's memory where a bad pointer must become EFAULT.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Arrays and structures are copied in before they are looked at and copied out when they are complete, through base/user_copy.h,
 // whose faults the engine turns into an error. The bytes of a stream are copied by the stack, under its lock, where a fault would

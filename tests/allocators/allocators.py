@@ -6,6 +6,7 @@
 `witness` is an allocator of the tests' own, which ends the program when code of ours calls it or a thread goes without its knowledge
 (witness_allocator.cc). `address` and `thread` are the sanitizers', with the client alone.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import signal

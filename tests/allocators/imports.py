@@ -3,6 +3,7 @@
 
   imports.py --build build/release
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import subprocess

@@ -1,5 +1,6 @@
 // Threads that allocate, connect, talk, and end, many times; the first of them makes the process's first stack call. A forked child does
 // it once more.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: short_threads ADDRESS PORT ROUNDS, where an echo server listens. Blocks change hands: who frees one is not who allocated it, and
 // what a thread leaves behind is taken over by others, so an allocator has to touch what it keeps for each thread, the ended ones as well.

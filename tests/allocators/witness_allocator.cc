@@ -1,4 +1,5 @@
 // A malloc() for programs under test that watches who calls it and what becomes of its blocks and of its callers.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Preloaded behind libzpstack.so it takes the place of libc's allocator, for ld.so too. It ends the program with a line when
 //

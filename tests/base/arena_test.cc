@@ -1,4 +1,5 @@
 // The shared arena: alignment, reuse, exhaustion, sharing, and a random run against a model.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
 #include <cstring>

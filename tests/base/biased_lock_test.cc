@@ -1,4 +1,5 @@
 // The biased lock: exclusion while the favour changes hands, between threads and, once it is forbidden, between processes.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
 #include <atomic>

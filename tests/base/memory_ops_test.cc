@@ -1,4 +1,5 @@
 // The hook's own memcpy, memmove, memset and memcmp against byte loops, at every length and overlap that has a path of its own.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
 #include <cstring>

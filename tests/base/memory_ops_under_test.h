@@ -1,4 +1,5 @@
 // base/memory_ops.cc compiled under other names, so that the test compares it with libc's.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // Threads of ours: their variables, libc on them, signals, their end, fork.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/own_thread.h"
 
 #include <cctype>

@@ -1,4 +1,5 @@
 // The robust lock: exclusion among threads and processes, and what its next owner learns when the last one died.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
 #include <csignal>

@@ -1,4 +1,5 @@
 // The lock's owner is stopped, inside or elsewhere: the others go on, and the stop stays one.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
 #include <csignal>

@@ -1,4 +1,5 @@
 // accept(): order, addresses, flags, inheritance, full descriptor tables, wildcard listeners.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -6,6 +6,7 @@
 A documented difference is a line of docs/differences.md of the form  - option `<socket> <NAME>`: why  (the socket may be *).
 An entry of that list that no longer differs is reported too, so that the list stays true.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import fnmatch
 import pathlib

@@ -1,4 +1,5 @@
 // connect(): refused, in progress, twice, with addresses of its own choice; what poll and SO_ERROR say meanwhile.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,5 +1,6 @@
 // Corners that random sequences (tests/diff/random) have found: what calls say about connections that have ended, empty transfers, and who
 // is woken by what.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <linux/sockios.h>

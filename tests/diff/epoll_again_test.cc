@@ -1,4 +1,5 @@
 // Registrations that are removed and made again: what event loops with one list per direction do several times per request.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <string.h>

@@ -1,4 +1,5 @@
 // Stack sockets and kernel descriptors in one wait: epoll, poll and select with pipes, eventfd, timerfd, unix sockets; no starvation.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // epoll on sockets: level, edge and one-shot, the bits Linux gives, data untouched, several sets, duplicates, nesting.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

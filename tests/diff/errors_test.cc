@@ -1,4 +1,5 @@
 // Wrong descriptors, addresses and arguments: the errno of the kernel, on fresh, connected and listening sockets.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <arpa/inet.h>
 #include <errno.h>

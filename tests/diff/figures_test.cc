@@ -1,4 +1,5 @@
 // What a socket tells about its connection: TCP_INFO, SO_MEMINFO, SIOCOUTQ and its kin, and the control messages of recvmsg().
+// SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <linux/sock_diag.h>
 #include <linux/sockios.h>

@@ -1,4 +1,5 @@
 // A server that becomes another user after it listens: every thread of the process does, those it does not know as well, and it serves on.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <grp.h>

@@ -1,4 +1,5 @@
 // What ends a wait: a signal beside a wake-up, handlers that wait themselves, negative timeouts, masks, cancellation.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // What write() accepted reaches the peer before the connection ends, in whatever way it ends: also before a reset.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Linux hands to the device in write() what windows, Nagle and cork let out, and close() cannot take it back. Only what they hold is lost to
 // a reset.

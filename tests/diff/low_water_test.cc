@@ -1,4 +1,5 @@
 // SO_RCVLOWAT: from how many bytes on a socket is readable, and what a blocking read waits for.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <fcntl.h>
 #include <poll.h>

@@ -1,4 +1,5 @@
 // sendmsg() and recvmsg() on connections: control messages, names, flags, and the order in which they are looked at.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,4 +1,5 @@
 // Descriptors: duplicates, closing order, flags, close_range, and what fstat and fcntl say of a socket.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // NULL, and addresses just above it, are no buffers: for files, pipes, the kernel's sockets and the stack's alike.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // What options do to connections: waiting with accept(), ending early, keeping little unsent, sending slowly, peeking at an offset.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/tcp.h>

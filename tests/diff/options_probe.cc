@@ -1,6 +1,7 @@
 // Prints, one line each, what getsockopt and setsockopt say about every option number in every state a socket can be in. The lines of a
 // native and of a hooked run are compared by compare_options.py, which also gives the list: ZPS_TEST_OPTIONS names a file of lines
 // "<level> <number> <name>".
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Line: <state> <NAME> ; <question> <answer> ; ...    An answer is an errno, or size:bytes of the value.
 

@@ -1,5 +1,6 @@
 // bind() and the ports that are in use: bound, listened at, or held by connections in any state, with SO_REUSEADDR, SO_REUSEPORT and the
 // socket's user.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The expectations follow inet_bind_conflict() and inet_csk_get_port(); natively the kernel says whether they do.
 

@@ -1,4 +1,5 @@
 // Processes and connections: children through popen, system and posix_spawn, failed exec, orphans, many forks, forks beside threads.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

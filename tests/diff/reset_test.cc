@@ -1,4 +1,5 @@
 // Resets and broken pipes: ECONNRESET once, EPIPE with and without SIGPIPE, SO_ERROR once, linger.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // sendfile() from files into sockets: whole, with offsets, in parts, into a full queue, past the end.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

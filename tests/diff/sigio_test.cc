@@ -1,4 +1,5 @@
 // Signal-driven I/O: O_ASYNC with F_SETOWN, F_SETOWN_EX and F_SETSIG, which events bring a signal, and what it says.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // Signals during waits and traffic: EINTR, SA_RESTART, storms, handlers that make socket calls, siglongjmp.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

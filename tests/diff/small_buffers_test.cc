@@ -1,4 +1,5 @@
 // Small send and receive buffers move data as promptly as on Linux: no timer of either side stands between two bufferfuls.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

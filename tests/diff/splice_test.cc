@@ -1,4 +1,5 @@
 // splice() between pipes and connections, both ways: counts, modes, offsets, ends, errors, time, signals, and every byte once.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 // The states of a socket: sock->state (SS_UNCONNECTED ...) and sk_state (TCP_CLOSE ...) of Linux, and what shutdown() leaves behind, as
 // connect(), listen(), bind(), shutdown() and options tell of them one after the other.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,5 +1,6 @@
 // Threads that read, write, accept and poll while others send signals, shut down, replace and close what they wait for: each call ends, and
 // as it should.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

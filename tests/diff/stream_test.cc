@@ -1,4 +1,5 @@
 // Byte streams: any split of writes against any split of reads, vectors, flags of recv, half close and end of stream.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

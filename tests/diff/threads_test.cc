@@ -1,4 +1,5 @@
 // Threads: shutdown and close under a reader, many readers and writers on one socket, acceptors in parallel, fork.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <poll.h>

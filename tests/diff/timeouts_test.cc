@@ -1,4 +1,5 @@
 // Waiting: SO_RCVTIMEO and SO_SNDTIMEO, timeouts of poll, select and epoll, in the right unit and never early.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // Urgent data: MSG_OOB both ways, the mark, SO_OOBINLINE, SIGURG, and how waits tell of it.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // Numbers out of a fuzzer's bytes; zeros when they are used up.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

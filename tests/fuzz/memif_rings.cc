@@ -1,4 +1,5 @@
 // A memif peer's writes to descriptors and positions, between our receiving, sending and recovering.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "input.h"
 #include "memif_bed.h"
 

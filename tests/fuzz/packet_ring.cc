@@ -1,4 +1,5 @@
 // Whatever can stand in the headers of a packet socket's slots, between our receiving and recovering.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "input.h"
 #include "packet_bed.h"
 

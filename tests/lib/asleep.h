@@ -1,4 +1,5 @@
 // Whether a thread of this process sleeps in the kernel: what it waits for has begun then.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <sched.h>

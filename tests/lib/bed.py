@@ -9,6 +9,7 @@ Addresses are the same in `kernel` and `zpstack-veth`: the program under test is
 
 A namespace lives as long as a process in it: a holder that dies with the harness keeps it, so it vanishes however that ends. When a bed closes, whatever still runs in its namespaces was started there and is ended by pid.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import contextlib
 import ctypes
 import os

@@ -1,4 +1,5 @@
 // Sends forged TCP segments at a fixed rate: flood TO PORT KIND RATE SECONDS [FROM]
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // KIND: syn, ack, rst, synack or fin; RATE: segments a second; FROM: a network of sources (198.19.0.0/16 if not given), from whose every
 // address and any port they seem to come. Needs CAP_NET_RAW. Prints how many were sent a second. Ends by itself, or with its parent.

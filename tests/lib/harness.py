@@ -6,6 +6,7 @@
 A case that fails keeps its directory under <build>/test-traces/ and the command that repeats it is printed. Exit code 0: every
 case passed or was skipped for a documented difference (each is named), 1 otherwise.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import fnmatch
 import pathlib

@@ -1,4 +1,5 @@
 // A child that is killed a while after it has begun some work.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <atomic>

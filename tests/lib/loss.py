@@ -3,6 +3,7 @@
 Needs tcx (Linux 6.6) and CAP_BPF with CAP_NET_ADMIN in the interface's namespace; raises OSError where that is not to be had.
 Source: bpf(2), include/uapi/linux/bpf.h.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import ctypes
 import os
 import platform

@@ -1,4 +1,5 @@
 # Registers one test per mode: <name>_kernel, <name>_zpstack_veth, <name>_zpstack_memif.
+# SPDX-License-Identifier: BSD-3-Clause
 #
 # zps_add_modes(name TIMEOUT seconds [MODES kernel zpstack-veth ...] COMMAND ... ): "@mode@" in the command becomes the mode. The hooked
 # modes exist in builds that make the library; they measure time and use both cores, hence run one at a time.

@@ -1,4 +1,5 @@
 // A byte stream that both ends can compute: what byte stands at which offset, for a seed.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // The test's side of its peer process: packs requests, makes connections.
+// SPDX-License-Identifier: BSD-3-Clause
 
 #include "tests/lib/peer.h"
 

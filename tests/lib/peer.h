@@ -1,4 +1,5 @@
 // The test's side of its peer process, and the ready-made connections most tests start from.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <gtest/gtest.h>

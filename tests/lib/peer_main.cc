@@ -1,4 +1,5 @@
 // The peer of a differential test: does over its own sockets what the test asks for through a unix socket.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: diff_peer CONTROL. Serves one test and ends when the test closes the control connection. Its own sockets carry a
 // timeout of 30 s, so that a broken counterpart turns into an error reply and never into a hang.

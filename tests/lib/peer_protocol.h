@@ -1,4 +1,5 @@
 // What a test says to its peer process over a unix SEQPACKET socket: one request, one reply, both one packet.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

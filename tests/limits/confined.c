@@ -1,4 +1,5 @@
 // A program that confines itself in the ways that servers do, step by step, and serves: confined STEP ...
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Each word of the command line is a step (kSteps), some with a number behind '='. A step that fails says why and ends the program with status 1.
 #define _GNU_SOURCE

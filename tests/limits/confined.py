@@ -6,6 +6,7 @@
 A case is a row of CASES: the steps of tests/limits/confined.c, and what is in front. It ends with status 0; one that serves is asked once, from the other
 end of the wire.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import re

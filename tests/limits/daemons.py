@@ -3,6 +3,7 @@
 
   daemons.py --build build/release --mode kernel|zpstack-veth|zpstack-memif memcached|memcached-root|mosquitto|redis
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import os
 import pathlib

@@ -7,6 +7,7 @@ Budgets: start-up of /bin/true + 15 ms and of python3 + 30 ms; 48 MB on redis-se
 redis-server with 10 connections. Idle processors sleep lightly while a client is answered at once, and not a second longer. A missing prerequisite: one line on stderr and exit status 127, or with ZPS_FALLBACK=kernel a
 program that runs on the kernel as if nothing was there.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import os
 import pathlib

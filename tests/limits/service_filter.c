@@ -1,4 +1,5 @@
 // Starts a program under the filters that systemd makes for Debian's redis-server.service: service_filter PROGRAM ...
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // SystemCallFilter=@system-service, SystemCallFilter=~@privileged @resources (anything else is death), RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX,
 // RestrictNamespaces, MemoryDenyWriteExecute, NoNewPrivileges; filters one after the other, as there. The list is what

@@ -1,4 +1,5 @@
 // A TCP segment that nobody's stack would send, as a frame.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
 // Handshakes that peers begin, when everything is scarce: floods, cookies, full queues, answers that never come.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "forged_segment.h"
 #include "stack_pair.h"
 

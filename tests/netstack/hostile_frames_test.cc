@@ -1,4 +1,5 @@
 // Frames nobody should send: random bytes, mutated real frames, forged segments. The stack neither crashes nor leaks nor loses its connections.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "forged_segment.h"
 #include "stack_pair.h"
 

@@ -1,4 +1,5 @@
 // The cost of a request does not grow with the number of connections, nor does opening and closing them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // What happens when a stack's memory is full of what programs have written or not read: who is served meanwhile, and what is left of it afterwards.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // Two wires joined back to back in shared memory, with loss, duplication and reordering on demand.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // Connections that nobody holds any more, whose peer does not let them end.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "raw_client.h"
 
 #include <algorithm>

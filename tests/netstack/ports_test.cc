@@ -1,4 +1,5 @@
 // What bind() gives out: who has a port, in each state of a connection, who shares it, and when it comes back.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 using namespace netstack_test;

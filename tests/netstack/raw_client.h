@@ -1,4 +1,5 @@
 // A client that is no stack: it says exactly what a test wants it to say, and sees what the server answers.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
 // Segments that are not taken: how many of them are answered.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "raw_client.h"
 
 using namespace netstack_test;

@@ -1,5 +1,6 @@
 // A window that is small, however it became so: data moves without a timer of either side, whoever works first and however much is read at
 // a time.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <random>

@@ -1,4 +1,5 @@
 // A stack shared by forked processes: what a child does the parent sees, and a child that dies inside the lock takes nothing with it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <csignal>

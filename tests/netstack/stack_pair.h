@@ -1,4 +1,5 @@
 // Two stacks joined by a memory wire, with the test's own clock.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // Any split of writes against any split of reads, over clean and bad wires: the bytes arrive once and in order.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <random>

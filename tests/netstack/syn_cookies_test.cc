@@ -1,4 +1,5 @@
 // SYN cookies and the options that they carry, as plain functions.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/syn_cookies.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // The first things a TCP stack must do: connect, echo, close.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <netinet/in.h>

@@ -1,4 +1,5 @@
 // A stream that is disconnected, in every state, and what shutdown() has told a stream before its connection.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <linux/tcp.h>

@@ -1,4 +1,5 @@
 // Accept order, backlog, several listeners on a port, ports that run out.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // What options do to a connection, and what TCP_INFO counts, over time.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <linux/tcp.h>
 #include <sys/epoll.h>
 

@@ -1,4 +1,5 @@
 // When what was written leaves: before a reset, through a wire without room, in turn, by Nagle's algorithm, and when memory is back.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <algorithm>
 
 #include "stack_pair.h"

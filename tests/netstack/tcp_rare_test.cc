@@ -1,4 +1,5 @@
 // What happens seldom: simultaneous open, an arena that is full, an echo request, a wire without checksums.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <cstring>

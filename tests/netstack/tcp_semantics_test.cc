@@ -1,4 +1,5 @@
 // What Linux does at the edges of a connection: refusal, FIN, RST, shutdown, errors told once, readiness bits, options.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <linux/tcp.h>

@@ -1,4 +1,5 @@
 // Timestamps (RFC 7323): who offers them, that each segment carries them, and what they are good for.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // Urgent data: where the mark lies, what becomes of the byte, and what the segments say.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "raw_client.h"
 
 #include <algorithm>

@@ -14,6 +14,7 @@ describes their code, in `# modes: witness` if not every mode makes sense, and i
 different directories then). It finds in PROGRAMS_MODE its mode, in PROGRAMS_BUILD the build folder, in PROGRAMS_SOURCE this folder; `native`
 before a command (cases/lib.sh) takes the hook off. What is left running when a case ends is compared as well, and ended.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import collections
 import concurrent.futures

@@ -1,4 +1,5 @@
 /* A hook that claims every call, lets every call pass, and bears witness in the file that ZPS_WITNESS names.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * Each program it is loaded into adds a line with its path. So a test knows that the programs it compares were hooked, and all their sites
  * are rewritten.

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The witness tells of calls that nobody has rewritten, in each thread, and of no others.
 # Usage: witness_test.sh libzpstack.so witness-hook.so untabled-test
+# SPDX-License-Identifier: BSD-3-Clause
 library=$1
 hook=$2
 program=$3

@@ -6,6 +6,7 @@
 readers ask for much and do not read; writers send much to a server that is busy elsewhere, and leave in the middle of it; pipelines ask for many small
 things and do not read; both_ways sends and reads a megabyte on many connections at once, as redis-benchmark does.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import asyncio
 import contextlib
 import socket

@@ -4,6 +4,7 @@ requests are answered, and in the end the pools are as at the start.
 
   burst_test.py --build build/release --mode zpstack-veth [--memory 16 48] [--rounds 1] [--burst readers ...]
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import re

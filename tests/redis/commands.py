@@ -3,6 +3,7 @@
 A row is (words, reply). `words` is split at blanks. Replies: OK is the status; str is compared as bytes; set() compares a list
 without order; a type checks the kind; ERR... is an error that begins so.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 
 
 class Status(str):

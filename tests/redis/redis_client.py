@@ -3,6 +3,7 @@
 
   redis_client.py ADDRESS PORT STEP SCRATCH
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import hashlib
 import json
 import os

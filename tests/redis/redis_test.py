@@ -3,6 +3,7 @@
 
   redis_test.py --build build/release --mode zpstack-veth [--step commands ...]
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import os
 import pathlib

@@ -1,4 +1,5 @@
 """A small RESP2 client over one socket: one call, pipelines, pushes; replies as bytes, int, list, None or Failure."""
+# SPDX-License-Identifier: BSD-3-Clause
 import socket
 
 

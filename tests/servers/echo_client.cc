@@ -1,4 +1,5 @@
 // The client of the echo servers: many connections with random amounts of data, each byte compared; and a murderer of children.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: echo_client serve ADDRESS PORT CONNECTIONS [AT_ONCE]
 //        echo_client kill ADDRESS PORT [strict]    one server child is killed in the middle of its call, its siblings go on

@@ -1,4 +1,5 @@
 // An echo server in the three shapes that daemons take: a child per connection, children that share a listener, a daemon.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: echo_server fork|prefork|daemon PORT READY_FILE. When it listens and (daemon) has left its terminal, READY_FILE
 // appears with the pid of the process to end. A connection's first reply is the pid of the process that serves it (4 bytes).

@@ -7,6 +7,7 @@
 connection gets answered. --rounds: each flood is repeated until one round was good, so often at most. --pin: the server has a processor of its
 own, and everybody else shares the other one.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import os
 import pathlib

@@ -1,5 +1,6 @@
 // An HTTP server as every Go program is one: bodies go back, /child answers with what a child process wrote. Its goroutines' stacks are small, the
 // collector runs all the time, and so does the profiler, by SIGPROF.
+// SPDX-License-Identifier: BSD-3-Clause
 package main
 
 import (

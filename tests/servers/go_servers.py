@@ -5,6 +5,7 @@
 
 Without Go or etcd what needs it is left out.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import base64
 import concurrent.futures

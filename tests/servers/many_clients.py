@@ -5,6 +5,7 @@
 
 nginx with one worker, prefixed on the default wire and natively over loopback; wrk has a request of each client under way all the time.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import re

@@ -6,6 +6,7 @@
 Each time a new connection is made right after, which must be answered at once; it may take longer when the machine is busy, so the bound that
 is checked holds for nine of ten, and a far larger one for all.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import os
 import pathlib

@@ -6,6 +6,7 @@
 A veth pair joins two namespaces; in one a plain client, in the other the server, first natively, then on the af_packet wire of the same device.
 Each state of the device is measured with both, in both directions. On the wires that make a link of their own the host's end of it loses its offloads.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import hashlib
 import pathlib

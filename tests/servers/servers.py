@@ -3,6 +3,7 @@
 
   servers.py --build build/release --mode zpstack-veth fork|prefork|daemon [--connections 1000] [--step serve|kill|die-locked] [--loss 10]
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import os
 import pathlib

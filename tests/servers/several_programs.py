@@ -6,6 +6,7 @@ address a program has all ports, whatever the host and other programs listen at.
 
   several_programs.py --build build/release
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import re

@@ -6,6 +6,7 @@
 nginx with one worker, prefixed on the default wire and natively over loopback, asked by one client with `Connection: close`. A kernel has some 14 000 ports
 of each parity for an address and port; with those in TIME-WAIT (a minute each) it looks for a free one among the others at 200 a second.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import shutil

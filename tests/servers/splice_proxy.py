@@ -5,6 +5,7 @@ Every byte is compared in both directions, and haproxy must say that it has spli
 
   splice_proxy.py --build build/release --mode zpstack-veth
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import random

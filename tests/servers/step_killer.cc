@@ -1,4 +1,5 @@
 // Single-steps the victims of a family (step_member.cc) and kills each after another number of instructions; then the family must serve on.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 //   step_killer ADDRESS PORT CONTROL OPERATION STRIDE [OFFSET]
 //

@@ -1,4 +1,5 @@
 // A family whose victims are single-stepped and killed (step_killer.cc): an echo server that forks a victim per order.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 //   step_member ADDRESS PORT CONTROL
 //

@@ -5,6 +5,7 @@
 
 Without --stride as many instructions of each operation are tried as --samples says, evenly spread from a random one on. The offset is printed.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import random

@@ -1,4 +1,5 @@
 // epoll sets with stack sockets and kernel descriptors.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/eventfd.h>
 #include <unistd.h>
 

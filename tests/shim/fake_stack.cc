@@ -1,4 +1,5 @@
 // Byte queues that look like TCP.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "fake_stack.h"
 
 #include <arpa/inet.h>

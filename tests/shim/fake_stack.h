@@ -1,4 +1,5 @@
 // A stack whose connections are byte queues in shared memory: what one end writes the other end reads at once.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,5 @@
 // Descriptors, their copies and what the last close does.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <random>

@@ -1,4 +1,5 @@
 // What sleeps already when the first stack is made. One test per process: a stack is made once.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <thread>
 
 #include "shim/files/epoll_file.h"

@@ -1,4 +1,5 @@
 // Prints the documents that are made from the shim's tables: print_tables syscalls|options.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // docs/syscalls.md and docs/options.md are its output, and a test compares them.
 #include <cstdio>

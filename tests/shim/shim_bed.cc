@@ -1,4 +1,5 @@
 // The engine's part, played by the test.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "shim_bed.h"
 
 #include <netinet/in.h>

@@ -1,4 +1,5 @@
 // Runs system calls through the shim as the engine would, in a process that is not hooked.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // Sockets: which side serves them, and what passes between the program and a stream.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>

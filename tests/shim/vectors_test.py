@@ -4,6 +4,7 @@
 Usage: vectors_test.py libzpstack-core.so libzpstack-stack.so. An indirect call is fine in two places: the dispatch, whose other targets have
 their registers kept by the entry, and set_and_look(), which asks a stream's ready(); that is a root of its own here.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import re
 import subprocess
 import sys

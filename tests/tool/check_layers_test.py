@@ -1,4 +1,5 @@
 """scripts/check-layers finds each kind of breach, and only breaches."""
+# SPDX-License-Identifier: BSD-3-Clause
 import pathlib
 import tempfile
 import unittest

@@ -1,4 +1,5 @@
 """zpstack run, doctor and config: what they accept, what they refuse, and that a refusal is one clear line."""
+# SPDX-License-Identifier: BSD-3-Clause
 import json
 import os
 import pathlib

@@ -1,4 +1,5 @@
 // The table of settings: every key round-trips, every type refuses what is not its own, and precedence holds.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "base/config.h"
 
 #include <arpa/inet.h>

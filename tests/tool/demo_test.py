@@ -1,4 +1,5 @@
 """What scripts/demo makes of rates: the rows of its table, its JSON, and the benchmark's output it reads them from."""
+# SPDX-License-Identifier: BSD-3-Clause
 import json
 import pathlib
 import sys

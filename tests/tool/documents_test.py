@@ -1,4 +1,5 @@
 """The generated pages are up to date, and the documents' links lead somewhere."""
+# SPDX-License-Identifier: BSD-3-Clause
 import re
 import unittest
 

@@ -1,4 +1,5 @@
 """What the tests of this folder are told on their command lines, and how they run the tool."""
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import os
 import pathlib

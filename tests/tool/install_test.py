@@ -1,4 +1,5 @@
 """cmake --install: everything lands where Debian puts it, and the installed tool finds its companions."""
+# SPDX-License-Identifier: BSD-3-Clause
 import json
 import os
 import pathlib

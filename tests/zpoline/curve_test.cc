@@ -1,4 +1,5 @@
 // Thousands of P-256 keys lie on their curve and hundreds of TLS handshakes succeed: libcrypto's tables are as its file has them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <openssl/ec.h>
 #include <openssl/evp.h>

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Programs executed in every way, and under limits: hooked, or cleanly native where documented (static programs).
 # Usage: exec_test.sh libzpstack.so hook.so static-program
+# SPDX-License-Identifier: BSD-3-Clause
 library=$1
 hook=$2
 static=$3

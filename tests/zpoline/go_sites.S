@@ -1,6 +1,7 @@
 /* System calls as Go has them, in a library that says where its functions are as only Go does: in no unwind table, in no symbol, but in a
  * pclntab.
  * VERSION is the one whose format that has (116: of Go 1.16); PREFIX makes the one exported name unique. No function uses its stack. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define JOIN_AGAIN(a, b) a##b
 #define JOIN(a, b) JOIN_AGAIN(a, b)
 #define NAME(name) JOIN(PREFIX, name)

@@ -1,4 +1,5 @@
 // What program tests share: raw calls that are sites of their own, and whether this run is a hooked one.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // System calls of code that the program makes, in threads that were there before, that come and go, in forks, and under signals.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/signalfd.h>

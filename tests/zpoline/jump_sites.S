@@ -1,5 +1,6 @@
 /* System calls in every surrounding that decides about their form; jumps_test.cc says which form each one gets. Each function is
  * long f(long argument) around one call, with number 500 (the probe hook adds 1 to the argument) where nothing else is said. */
+/* SPDX-License-Identifier: BSD-3-Clause */
         .text
 
 .macro FUNCTION name

@@ -1,4 +1,5 @@
 // Near jumps: which site gets which form, at start and late, and what a program sees of a call through one.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <pthread.h>

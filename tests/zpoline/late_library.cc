@@ -1,4 +1,5 @@
 // A library that tests load late: a constructor, an IRELATIVE resolver and functions that make system calls of their own.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Built several times with another LATE_ANSWER, another LATE_PADDING and other LATE_ROWS, so that one object replaces another at the same address.
 #include "tests/zpoline/late_library.h"

@@ -1,4 +1,5 @@
 // What a late library and the test that loads it agree on.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

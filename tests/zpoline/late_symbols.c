@@ -1,4 +1,5 @@
 // A library that calls libc's syscall(), for mode symbols.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <unistd.h>
 
 #ifdef MANY_RELOCATIONS

@@ -1,4 +1,5 @@
 // Code that comes late: dlopen and dlclose, addresses that are used again, threads that load and run at the same time, text that moves.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Short by default; ZPS_TEST_ROUNDS=1000000 says how many cold sites have to be patched while another thread runs them.
 #include <dlfcn.h>

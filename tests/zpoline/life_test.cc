@@ -1,4 +1,5 @@
 // A process's life: forks from any state, nested vforks, threads that come and go, what the kernel keeps per thread, what /proc shows.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // Code that a test makes for itself, whose system calls are probes, and a child to make it in.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // Reads the program headers and copies each PT_LOAD to its place.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/zpoline/mapped_elf.h"
 
 #include <sys/mman.h>

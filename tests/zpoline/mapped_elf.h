@@ -1,4 +1,5 @@
 // An ELF file mapped as the loader would map it, without running anything of it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <link.h>

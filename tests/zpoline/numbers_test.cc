@@ -1,4 +1,5 @@
 // Numbers that no system call has, and calls and jumps through NULL pointers.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>

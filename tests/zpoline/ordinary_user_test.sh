@@ -1,6 +1,7 @@
 #!/bin/bash
 # Modes without page 0 for a user without any privilege: the engine's tests, and Redis served over memif to a client of the same kind.
 # Usage: ordinary_user_test.sh LIBZPSTACK CORE STACK PROBE_HOOK TEST...     (needs root, to become that user; exit status 77: skipped)
+# SPDX-License-Identifier: BSD-3-Clause
 set -u
 [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null || exit 77
 library=$1 probe=$4

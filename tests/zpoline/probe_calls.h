@@ -1,4 +1,5 @@
 // Call numbers that Linux does not have and the probe hook answers.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 enum ProbeCall {

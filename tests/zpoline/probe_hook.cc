@@ -1,4 +1,5 @@
 // A hook that answers numbers Linux does not have, so that tests see entry, frames, signals and callbacks from both sides.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/syscall.h>
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // Children of every kind: each comes back to the right place with the right memory, hooked where it should be.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/sched.h>

@@ -1,4 +1,5 @@
 // What a system call may change and what not: every general register, flag and vector register around calls of each claim.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
 

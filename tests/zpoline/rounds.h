@@ -1,4 +1,5 @@
 // How long tests with many rounds run: what they say themselves, or ZPS_TEST_ROUNDS.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdlib>

@@ -1,4 +1,5 @@
 // The decoder and the proof of sites, checked against two disassemblers over whole programs and libraries.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/scanner.h"
 
 #include <bfd.h>

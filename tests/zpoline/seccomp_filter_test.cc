@@ -1,4 +1,5 @@
 // What the engine makes of a filter: the filters are libseccomp's, the verdicts are known.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <seccomp.h>

@@ -1,4 +1,5 @@
 // A hook that, when the program ends, compares all its executable file mappings with their files.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Every difference must be a whole `0f 05` that became `ff d0` (a call) or `f4 05` (a trap), or a whole `b8 number 0f 05` that became `e9 distance` with the two bytes
 // behind it as they were or `ff d0`, or an `31 c0 0f 05` before `cmp $-4096,%rax` that became, with that, `e9 distance`. Such a jump must lead to a stub in memory that is private, anonymous, executable and not writable, and

@@ -1,4 +1,5 @@
 // Handlers around hooked calls: put off while the hook runs, run in its sleeps, left by siglongjmp, exact in what they are told.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <sched.h>

@@ -1,4 +1,5 @@
 /* System calls in every place and form that a rewriter may stumble over: long name(long nr, long a, long b, long c). */
+/* SPDX-License-Identifier: BSD-3-Clause */
         .text
 
 .macro FUNCTION name alignment=6

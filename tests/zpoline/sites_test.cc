@@ -1,4 +1,5 @@
 // System calls in every place and form: prefixes, ends of pages and cache lines, entries beside the first byte, odd stacks.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <sys/mman.h>

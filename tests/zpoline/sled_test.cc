@@ -1,4 +1,5 @@
 // The sled, number by number: executed on paper with the decoder, both ways at each conditional jump.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
 #include <array>

@@ -1,5 +1,6 @@
 /* void call_on(long stack_end, const void* function, SmallCall* call): calls the function with rsp at stack_end-8 when it begins and
  * registers as *call says, and puts into *call how they are afterwards. */
+/* SPDX-License-Identifier: BSD-3-Clause */
         .text
         .globl  call_on
         .type   call_on, @function

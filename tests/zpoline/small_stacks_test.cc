@@ -1,5 +1,6 @@
 // Calls of Go code: their sites are found in each version of Go's table, at start and late, and the hook runs on another stack than a
 // goroutine's, which has no byte left here. A signal handler sees the program behind its system call.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <sched.h>

@@ -1,6 +1,7 @@
 /* void snapshot_call(const State* in, State* out, int width): loads every register from `in`, makes the system call, stores
  * every register into `out`. width: 0 xmm, 1 ymm, 2 zmm and mask registers. Offsets are those of State in snapshot.h.
  * snapshot_call_NUMBER: the same with that number in a mov before the system call. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define GENERAL 0
 #define FLAGS 128
 #define AFTER 136

@@ -1,4 +1,5 @@
 // All registers of one system call, before and after it (snapshot.S), and what may differ.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // Every register over socket calls that TCP serves: data copied in and out, waiting, and connections made and closed.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>

@@ -1,6 +1,7 @@
 #!/bin/sh
 # How the engine starts and fails: settings, missing privilege, missing hook, memory limits, and children it cannot be in.
 # Usage: start_test.sh libzpstack.so hook.so late-library.so untabled-library.so
+# SPDX-License-Identifier: BSD-3-Clause
 library=$1
 hook=$2
 late=$3

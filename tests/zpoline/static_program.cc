@@ -1,4 +1,5 @@
 // A static program, which no preloading reaches: prints a line, or executes what its arguments say with the environment that it has.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <unistd.h>
 
 int main(int count, char** arguments) {

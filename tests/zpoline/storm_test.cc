@@ -1,4 +1,5 @@
 // Signals at arbitrary instructions of hooked code: a timer and another thread interrupt each kind of work, and the handlers make calls.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Short by default; ZPS_TEST_ROUNDS=1000000 says how many handlers have to run over each kind of work.
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // Mode symbols: which functions of libc reach the hook, and that signals, forks and threads are the hook's as well.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // The signals that trapped calls arrive by, and the program's own use of them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

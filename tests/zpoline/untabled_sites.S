@@ -1,5 +1,6 @@
 /* System calls in code that no table and no symbol describes, as people write it: neither unwind information, nor a name that is exported but
  * one for the addresses. PREFIX makes that unique. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define JOIN_AGAIN(a, b) a##b
 #define JOIN(a, b) JOIN_AGAIN(a, b)
 #define NAME(name) JOIN(PREFIX, name)

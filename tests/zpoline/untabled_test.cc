@@ -1,4 +1,5 @@
 // Calls of code that nobody can prove: they reach the hook by a trap, at start and late, and in every thread; no byte changes.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <sys/syscall.h>

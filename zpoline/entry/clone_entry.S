@@ -1,4 +1,5 @@
 /* fork, vfork, clone and clone3 from a rewritten site: the entry that comes back twice.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * Both sides return here, the child perhaps on a new and empty stack, perhaps (vfork) on the stack that its parent uses again
  * later. So neither finds its return address on the stack, nor goes back through a stub: rbx, which the kernel copies to the child,

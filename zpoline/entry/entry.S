@@ -1,4 +1,5 @@
 /* From a rewritten system call into the hook and back: the entry assembly.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * The problem. Where the program had `syscall` it now has `call *%rax`, which lands in page 0 at the address that is the call's
  * number, slides down to an exit and from there through the dispatch table to one of the entries below; or it has a near jump to a stub,

@@ -1,4 +1,5 @@
 /* exit from a near jump: the one call that programs make without a stack.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * A thread that has unmapped its stack, or has told another that it may be used again, ends with mov $60,%eax; syscall. So neither
  * its stub (stubs.cc: a jump instead of a call) nor this entry touches memory at rsp. The engine's part runs on a small

@@ -1,4 +1,5 @@
 /* Assembly macros of the frame in which a hooked call runs: opening it, the vector state, closing it. entry.S explains them. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #ifndef ZPOLINE_FRAME_H
 #define ZPOLINE_FRAME_H
 

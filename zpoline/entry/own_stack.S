@@ -1,4 +1,5 @@
 /* Calls from small stacks: the entry that leaves the program's stack alone.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * The problem. A goroutine's stack has a few hundred bytes left where a system call stands, often fewer: Go's linker counts what the
  * functions on the way there use, and promises no more. A hook that ran there would write into the next object of Go's heap. Go's signal

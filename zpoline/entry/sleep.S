@@ -1,4 +1,5 @@
 /* The kernel call during which the program's handlers run, and the engine's own way out of a handler. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "zpoline/layout.h"
 
         .text

@@ -1,4 +1,5 @@
 /* Functions that stand in for libc's in mode symbols: those whose arguments are the system call's, or nearly.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * Each puts its number into eax and its arguments where the kernel wants them, and enters the hook as a near jump does (entry.S); numbers without an entry
  * go to the kernel. Then a result in -4095..-1 becomes -1 and errno. symbols.cc finds names and functions in the table that they form. */

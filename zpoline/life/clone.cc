@@ -1,4 +1,5 @@
 // Before and after fork, vfork, clone and clone3: callbacks of the hook, signal masks, and whose words are whose.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // All signals are blocked from before the kernel call until both sides have finished their part, so no handler runs while the hook
 // holds its locks for a fork, nor in a child whose words are not in order yet. The mask that comes back on each side

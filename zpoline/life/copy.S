@@ -1,4 +1,5 @@
 /* The copy behind copy.h: rdi to, rsi from, rdx bytes; 0 or -EFAULT in rax. Uses no stack, so that a fault can return at once. */
+/* SPDX-License-Identifier: BSD-3-Clause */
         .text
         .globl  zps_engine_copy, zps_engine_copy_begin, zps_engine_copy_end, zps_engine_copy_fault
         .hidden zps_engine_copy, zps_engine_copy_begin, zps_engine_copy_end, zps_engine_copy_fault

@@ -1,4 +1,5 @@
 // copy_in and copy_out over the assembly.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/life/copy.h"
 
 namespace zpoline {

@@ -1,4 +1,5 @@
 // Copies between the engine and the program's memory, where the program's pointer may be bad.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
 // The environment of the next program.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A prefixed program stays prefixed through its children, also where it builds a new environment for them (env -i, sshd,
 // CGI, posix_spawn with its own list). What is missing is put back:

@@ -1,4 +1,5 @@
 // execve and execveat: the hook's say, and an environment that keeps the next program under the engine.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "zpoline/hook.h"

@@ -1,4 +1,5 @@
 // Which memory may hold system calls that the scanner cannot prove, and when its calls begin to trap.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. A JIT's code is in no file and has no function bounds; it may be rewritten at any moment, so nothing may be written into
 // it. Its system calls can only be caught by Syscall User Dispatch (trap.cc), and a thread that is armed pays for it: 7 ns for each

@@ -1,4 +1,5 @@
 // Code that no proof covers: memory that the program makes executable itself.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // The program's signal masks: SIGSEGV and SIGSYS stay unblocked in the kernel, while the program sees what it set.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. Trapped calls arrive as SIGSYS or SIGSEGV. The kernel kills a thread that raises a signal it has blocked, and programs
 // block all signals without a thought: pthread_create, sigsuspend, ppoll, handlers with a full sa_mask.

@@ -1,4 +1,5 @@
 // Signals that must stay deliverable, and the program's belief that it blocks them.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <csignal>

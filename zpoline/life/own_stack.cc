@@ -1,4 +1,5 @@
 // Making, lending and giving back the stacks of own_stack.S, and what signal handlers see of a call that runs on one.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A stack is made when a thread first needs it. That is in the handler of a fault or of a trap, for nothing but that can be made without a
 // stack. It is given back when the thread ends, has a page below it that faults, and takes memory only as deep as hooks go.

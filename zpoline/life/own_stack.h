@@ -1,4 +1,5 @@
 // The stacks on which hooks run for calls from small stacks (own_stack.S).
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <ucontext.h>

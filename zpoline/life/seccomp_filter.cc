@@ -1,4 +1,5 @@
 // An interpreter for seccomp's filters, and the calls it is asked about.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/life/seccomp_filter.h"
 
 #include <linux/audit.h>

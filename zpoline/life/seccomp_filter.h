@@ -1,4 +1,5 @@
 // What a seccomp filter that the program installs would do to calls that the engine and the hook add.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The filter is a classic BPF program over the call's number and arguments. It is run here for each call that is ever added for
 // convenience, with arguments of zero, before the kernel gets it: a verdict of death marks the call, and it is left undone from then on (base/permitted.h).

@@ -1,4 +1,5 @@
 // Signals: putting handlers off while a hook runs, running them inside a sleep, and the faults that are ours to answer.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. A handler may call read() on a socket of ours, or leave by siglongjmp. If it interrupted the hook in the middle
 // of the same socket, the one would corrupt it and the other would leave it locked. The kernel never runs a handler

@@ -1,4 +1,5 @@
 // The program's signal handlers behind a wrapper of the engine's.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // What stands in for libc's functions where the system call has other arguments, or libc has a part of its own: fork, threads, dlopen.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // This is code of the program: outside the hook, with any register, and with libc's own functions behind it.
 #include "zpoline/life/symbol_calls.h"

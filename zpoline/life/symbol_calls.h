@@ -1,4 +1,5 @@
 // Functions that stand in for libc's and are more than a system call.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // Which words of the program's objects point to libc's functions, and what they point to in mode symbols.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. This mode is the common way to do without a hook: functions of the same names as libc's, in a library that is preloaded. It is
 // here to be measured against. But one library serves all modes, and a libzpstack.so that exports `read` would cost every other mode an

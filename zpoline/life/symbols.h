@@ -1,4 +1,5 @@
 // Mode symbols: libc's functions are exchanged, and no instruction is.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace zpoline {

@@ -1,4 +1,5 @@
 // Syscall User Dispatch: system calls of code that nobody rewrote, caught by the kernel and sent to the engine's entry.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. The kernel can send a thread SIGSYS instead of making its system call. The natural thing, to serve the call in the signal
 // handler, is wrong in many small ways: masks, alternate stacks, sleeps, siglongjmp, fork and sigreturn all see the handler's frame.

@@ -1,4 +1,5 @@
 // Calls that reach the hook by a signal: Syscall User Dispatch, and instructions that fault where a system call was.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <csignal>

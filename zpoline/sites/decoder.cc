@@ -1,4 +1,5 @@
 // The opcode maps behind decoder.h.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/decoder.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // Lengths and control flow of x86-64 instructions: just enough to prove where instructions begin.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A general disassembler answers a hundred times more than the proof needs and takes about 300 ns per instruction;
 // libc's functions that hold a system call are some 40 000 instructions, so that alone would be over the start-up

@@ -1,4 +1,5 @@
 // Reading .eh_frame_hdr, .eh_frame and .dynsym where they lie in memory.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/functions.h"
 
 #include <sys/mman.h>

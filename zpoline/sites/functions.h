@@ -1,4 +1,5 @@
 // Where functions of a loaded object begin and end: from its unwind table in memory, else from its dynamic symbols, else from Go's table.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Unwind tables survive stripping, cover C, C++, Rust and most hand-written assembly, and are mapped with the object: nothing
 // is opened or read. PT_GNU_EH_FRAME holds a table sorted by address, so a lookup is a binary search and only the

@@ -1,4 +1,5 @@
 // Finding Go's table of functions in a file or in memory, and looking addresses up in it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/go_functions.h"
 
 #include <elf.h>

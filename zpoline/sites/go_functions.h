@@ -1,4 +1,5 @@
 // Where the functions of Go code begin and end, as the table says that Go's own unwinder reads.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Go's linker writes no unwind table for Go code. The runtime finds the function of a program counter in the pclntab, which no stripping
 // removes: a header with a magic number, and a table of functions by address, the last of which ends at a last address. It lies in

@@ -1,4 +1,5 @@
 // Programs whose language does what not every mode can live with: null checks by faults, and threads without libc.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Null checks. A machine that compiles a managed language does not compare each reference with NULL: it lets the access fault and makes an
 // exception or a panic out of the SIGSEGV. Where page 0 is mapped for the sled and can be read (without protection keys executable memory

@@ -1,4 +1,5 @@
 // What the language of a program does that not every mode of the engine can live with.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace zpoline {

@@ -1,4 +1,5 @@
 // Segments of loaded objects, ld.so's text, and code that runs on small stacks.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/maps.h"
 
 #include <atomic>

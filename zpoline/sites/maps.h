@@ -1,4 +1,5 @@
 // Where loaded objects lie, as their program headers say it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <link.h>

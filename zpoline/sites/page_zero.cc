@@ -1,4 +1,5 @@
 // The sled, its exits, and their two pages.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. `call *%rax` with call number n lands at address n. All of 0..511 must lead to the entry without changing a
 // register, a flag or the stack (bytes below rsp belong to the program, so no push), and quickly: with one nop per number,

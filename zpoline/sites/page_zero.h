@@ -1,4 +1,5 @@
 // Page 0: the landing place of `call *%rax`, for every number a program may hold in rax.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // Which proven sites are rewritten, how, and the table that tells a rewritten call from a call through a NULL pointer.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // There are three forms:
 //   call   `ff d0` (call *%rax) in place of `0f 05`: both have two bytes, so no other instruction moves and a jump that lands on the

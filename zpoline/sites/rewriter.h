@@ -1,4 +1,5 @@
 // Turns proven sites into calls of the hook and keeps the table of what was rewritten.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

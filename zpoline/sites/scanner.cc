@@ -1,4 +1,5 @@
 // The search for byte pairs and the control-flow decoding of the functions that hold one.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/scanner.h"
 
 #include <emmintrin.h>

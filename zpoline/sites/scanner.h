@@ -1,4 +1,5 @@
 // Finds the system call instructions of a loaded object and proves that they are instructions.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem: `0f 05` occurs in constants, displacements, jump tables and data between functions. A linear sweep of .text that
 // loses step takes such bytes for a system call and "rewrites" a table of an elliptic curve. So nothing is swept:

@@ -1,4 +1,5 @@
 // Opening an object's file and reading its section headers.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/sections.h"
 
 #include <elf.h>

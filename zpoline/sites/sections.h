@@ -1,4 +1,5 @@
 // The section headers of a loaded object's file.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <link.h>

@@ -1,4 +1,5 @@
 // Stub memory near each object, the bytes of a stub, and the way out of one.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A stub:
 //      0  lea  -136(%rsp),%rsp     below the red zone, and 8 bytes for the return address

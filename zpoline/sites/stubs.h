@@ -1,4 +1,5 @@
 // The per-site stubs of near jumps: where they lie, what they hold, and how a signal that meets one is told of the site instead.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstddef>

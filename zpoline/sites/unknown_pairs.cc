@@ -1,4 +1,5 @@
 // Sections of code, and the shape of a system call.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/unknown_pairs.h"
 
 #include <cstring>

@@ -1,4 +1,5 @@
 // Byte pairs outside of every known function: which of them may be system calls.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Nothing is rewritten for them: that takes a proof. But if one is a system call it would reach the kernel without a word, so the object's code
 // is then left to the trap path, which needs no proof and changes no byte (trap.cc). It costs every kernel call of every thread something, and must

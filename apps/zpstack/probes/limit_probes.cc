@@ -1,4 +1,5 @@
 // Probes of what others have limited: descriptors, the control group's memory, system calls.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/core.h>
 #include <sys/resource.h>
 

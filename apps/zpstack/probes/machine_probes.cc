@@ -1,4 +1,5 @@
 // Probes of processor, kernel and memory.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fmt/core.h>
 #include <gnu/libc-version.h>
 #include <linux/capability.h>

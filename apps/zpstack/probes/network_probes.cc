@@ -1,4 +1,5 @@
 // Probes of what the wires need.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <linux/capability.h>

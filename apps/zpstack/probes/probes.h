@@ -1,4 +1,5 @@
 // The prerequisites, each as a probe: what it found and how to mend it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
 // Forks the child of a trial and collects its verdict.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "apps/zpstack/probes/trial.h"
 
 #include <sys/wait.h>

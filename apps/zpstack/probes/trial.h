@@ -1,4 +1,5 @@
 // Trials: things that are best found out by doing them, in a child process that takes all traces with it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <functional>

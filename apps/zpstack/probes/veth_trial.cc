@@ -1,4 +1,5 @@
 // The trial of the default wire: a veth pair in a throw-away network namespace, asked for by hand over rtnetlink(7).
+// SPDX-License-Identifier: BSD-3-Clause
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>

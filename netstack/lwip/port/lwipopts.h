@@ -1,4 +1,5 @@
 /* How lwIP is built: one stack on one wire, driven by poll(), everything allocated from a bounded shared heap (base/heap.h).
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * What deviates from lwIP's habits, and why:
  *  - Memory: mem_malloc and every pool come from base::Heap (MEM_LIBC_MALLOC with our functions, MEMP_MEM_MALLOC), so

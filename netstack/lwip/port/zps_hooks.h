@@ -1,4 +1,5 @@
 /* What lwIP's TCP asks of us in place of its own linear lists and weak defaults.
+ * SPDX-License-Identifier: BSD-3-Clause
  *
  * lwIP includes this header last in tcp.c, tcp_in.c and tcp_out.c. TCP_REG and TCP_RMV become O(1) registrations
  * in the demultiplexer (tcp_demux.cc). In tcp_in.c alone the list heads become accessors: the loop over active connections then

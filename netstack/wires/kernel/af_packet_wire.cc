@@ -1,4 +1,5 @@
 // The af_packet wire: a network device of the host, driven through a packet socket beside the kernel's own stack.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <cerrno>
 #include <cstring>
 

@@ -1,4 +1,5 @@
 // The ring of a packet socket, and a wire over one.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/kernel_wires.h"
 
 #include <new>

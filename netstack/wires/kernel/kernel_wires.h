@@ -1,4 +1,5 @@
 // The wires whose other side is an interface of this kernel: their openers, and what those over packet sockets share.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // The broker's life, and the one message in each direction.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/link_broker.h"
 
 #include <linux/capability.h>

@@ -1,4 +1,5 @@
 // A process that keeps the right to make the links of a veth wire, for a program that gives up its own before it listens.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. Daemons start as root, become another user and then listen; a privileged port needs no more. To make the links takes
 // CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN, at the first listen() or connect(), when they are gone. And whoever gives up its rights may as well

@@ -1,4 +1,5 @@
 // Finding one's place in a receive ring again.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/packet_ring.h"
 
 namespace netstack {

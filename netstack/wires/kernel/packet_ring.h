@@ -1,4 +1,5 @@
 // A packet socket's receive ring: slots that the kernel fills and we empty, in order.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The kernel keeps its own position and tells nobody; ours lies in memory that the family shares and moves slot by slot. If a member is killed
 // between giving a slot back and moving on, kernel and stack look at different slots from then on: by one, since a pop is all that can be cut

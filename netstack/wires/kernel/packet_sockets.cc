@@ -1,4 +1,5 @@
 // Makes, maps and binds the packet sockets of a wire.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/packet_sockets.h"
 
 #include <arpa/inet.h>

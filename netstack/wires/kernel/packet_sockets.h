@@ -1,4 +1,5 @@
 // The two packet sockets of a packet wire, made before and beside everything else because the kernel is slow at it.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Receiving: a ring (PACKET_RX_RING), which is looked at without a system call. A frame larger than a slot, as the kernel's own TCP
 // sends where the device segments, is handed over whole through the socket's queue and only begins in its slot (PACKET_COPY_THRESH). A ring costs

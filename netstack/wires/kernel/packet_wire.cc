@@ -1,4 +1,5 @@
 // Bursts in and out of packet sockets.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/packet_wire.h"
 
 #include <cerrno>

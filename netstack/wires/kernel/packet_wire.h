@@ -1,4 +1,5 @@
 // A Wire over the packet sockets of one link: frames are copied out of a ring, and sent with what the kernel can do for them.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // DPDK's af_packet driver is not used: it copies what it sends into a ring, which is slower than sendmsg() (packet_sockets.h), and knows neither
 // unfinished checksums nor segmentation. Frames still are mbufs of the wire's DPDK pool. Both ends of the link then may keep their

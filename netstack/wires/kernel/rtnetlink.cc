@@ -1,4 +1,5 @@
 // Builds rtnetlink requests and reads their acknowledgements.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/rtnetlink.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // The little of rtnetlink and ethtool that making a link needs: one request, one answer, no `ip` command.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

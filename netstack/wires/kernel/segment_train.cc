@@ -1,4 +1,5 @@
 // Headers of joined TCP segments.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/segment_train.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
 // Consecutive TCP segments of one connection as one frame for a device that cuts it again (virtio's TCPv4 segmentation offload).
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // lwIP makes segments of at most the wire's MSS, and everything in it (windows, retransmission, Nagle) counts in those. What waits for the wire
 // in one burst is often one connection's stream in order. Such a train goes out as one frame of up to 64 KB: the payloads one behind

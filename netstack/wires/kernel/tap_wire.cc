@@ -1,4 +1,5 @@
 // The tap wire: where a veth cannot be had but /dev/net/tun can. A system call per frame: the last resort.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // DPDK's tap driver learns of frames by a real-time signal, which belongs to the program; it is told that every signal is in use
 // (redirect_net_tap.syms) and then reads whenever it is asked. It keeps one frame of the pool at all times, the next to read into, and that is the one it

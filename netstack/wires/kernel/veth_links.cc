@@ -1,4 +1,5 @@
 // Makes a veth pair, its other end in a namespace without a name, and packet sockets there.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/veth_links.h"
 
 #include <cerrno>

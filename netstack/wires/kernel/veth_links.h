@@ -1,4 +1,5 @@
 // The part of a veth wire that takes rights: the pair, its addresses, and the packet sockets on the stack's end.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

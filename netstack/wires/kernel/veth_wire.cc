@@ -1,4 +1,5 @@
 // The veth wire: a pair whose kernel side is in the host's network and whose other end is driven through a packet socket.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The other end lies in a network namespace that nobody can name: this thread makes it and opens the packet sockets in it, and when the
 // thread ends the sockets alone keep it. When the last member of the family is gone, by kill -9 too, the kernel takes socket, namespace

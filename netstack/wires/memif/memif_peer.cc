@@ -1,4 +1,5 @@
 // The control channel of memif: DPDK's sendmsg() and recvmsg() pass through here, and the two entry points of its start.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/memif/memif_peer.h"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // What DPDK's memif driver calls in place of libc, beyond what every driver's calls become (redirected.cc; prelink.sh says who calls what).
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // What the driver makes at any time (sockets, interrupts, the peer's regions) must come into being in every member of the family: Control
 // hands it round. And what it maps and closes must not vanish under a member that is polling the rings.

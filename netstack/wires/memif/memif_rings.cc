@@ -1,4 +1,5 @@
 // Reads and fills the rings of a memif connection.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/memif/memif_rings.h"
 
 #include <emmintrin.h>

@@ -1,4 +1,5 @@
 // The two rings of a connected memif wire: frames in and out of memory that both ends share, without a driver in between.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // DPDK's driver makes the connection: socket, handshake, regions, event descriptors. Its queue functions are not used: they put an mbuf
 // with a copy of the frame between the ring and the stack on the way out, and wait for each cache line of the peer's in turn on the way in.

@@ -1,4 +1,5 @@
 // The memif wire: shared memory between two programs of one host, with a unix socket for the handshake.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // DPDK's memif driver makes the connection, memif_rings.h moves the frames. What the driver leaves open is done here:
 //  - Start order. Its client fails to start while no server listens. Ours starts anyway and tries again on a timer, growing to

@@ -1,4 +1,5 @@
 // The opener of memif wires.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "base/result.h"

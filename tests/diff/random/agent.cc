@@ -1,4 +1,5 @@
 // The agent's loop, and the call into it.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/diff/random/agent.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
 // The other end of the wire: a process that does over its own sockets what the tester asks for through a unix SEQPACKET socket.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Its sockets do not block, and before it acts on one it waits until everything the program under test has done has arrived there.
 #pragma once

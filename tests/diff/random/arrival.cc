@@ -1,4 +1,5 @@
 // Looking at sockets without changing them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/diff/random/arrival.h"
 
 #include <linux/sockios.h>

@@ -1,4 +1,5 @@
 // What must have reached an end of a connection before an operation there has a determined result.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Both processes of a test look at their own ends only; what the other end has done comes from the tester's books (world.h).
 #pragma once

@@ -1,4 +1,5 @@
 // Data through pipes, and buffers that are full.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -1,5 +1,6 @@
 // What the tester leaves out because it is known to differ: each entry names its row of docs/differences.md, and the trace shows where it
 // was met.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Socket options have entries of their own in the table of options (operation.cc).
 #pragma once

@@ -1,4 +1,5 @@
 // Flags, options, names, readiness: what a descriptor says about itself.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -1,5 +1,6 @@
 // The generator keeps a rough idea of what each slot will hold, so that most operations meet a socket they mean something to. The idea may
 // be wrong: an operation that fails is as good a test as one that works.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // What is left out because of a row of docs/differences.md stands here as a comment that names the row, or in the table of options.
 #include "tests/diff/random/generator.h"

@@ -1,4 +1,5 @@
 // Makes the sequence of a world out of a seed and the world's number.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // Runs random sequences of socket operations and tells what every one of them said.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: diff_random --agent CONTROL     the other end of the wire (agent.h)
 //        diff_random --rows              the rows of docs/differences.md that are left out

@@ -1,4 +1,5 @@
 // The table of kinds and the names of arguments.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/diff/random/operation.h"
 
 #include <netinet/in.h>

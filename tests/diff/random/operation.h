@@ -1,4 +1,5 @@
 // One operation of a random sequence: its kind, its arguments, and the text both are written as.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // An operation names sockets by slots and not by descriptors, so that a sequence stays meaningful when some of its operations are taken
 // out: an operation on an empty slot is one on a bad descriptor, and that has a result as well.

@@ -1,4 +1,5 @@
 // What each kind of operation does, as the table of kinds names it.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 namespace random_sequences {

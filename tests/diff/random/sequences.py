@@ -7,6 +7,7 @@
 In mode kernel the second side is native too: the tester's own soundness. A seed `random` is drawn and printed. A difference is printed
 as the shortest sequence that still shows it, with both traces; the sequence is kept in a file that --replay takes. Exit code 1 if there is any.
 """
+# SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
 import queue

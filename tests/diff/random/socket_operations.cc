@@ -1,4 +1,5 @@
 // Making, naming, connecting and ending sockets.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // Moving bytes, on both sides of the wire, and what streams say about them.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>

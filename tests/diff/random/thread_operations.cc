@@ -1,4 +1,5 @@
 // Calls that block, in a second thread, and what ends them.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // The thread begins its call; when the kernel says that it sleeps, the first thread does what should end the call or should not. Whether it
 // has is asked the same way: a thread that has been woken is not asleep any more, even where it did not get a processor yet. What still

@@ -1,4 +1,5 @@
 // Slots, books, settling and the trace.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/diff/random/world.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
 // The world a sequence runs in: what its slots hold, and the tester's books about every connection.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // A result is comparable when it does not depend on when frames arrive. So after each operation the world settles: it waits until every end
 // of ours has seen what the other end did (bytes, FIN, reset), as the books say; and the peer's process waits the same way before it acts.

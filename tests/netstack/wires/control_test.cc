@@ -1,4 +1,5 @@
 // Control by itself: callbacks in whatever member runs them, late descriptors and mappings, a member that dies before it publishes.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // MemifRings with the peer's end in the test's hands: regions that end at unmapped memory, and descriptors and positions to write at will.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 // The memif wire against a peer that says what it wants in the handshake: the connection is closed, nothing stays behind, and the next peer is served.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/eventfd.h>
 #include <sys/un.h>
 

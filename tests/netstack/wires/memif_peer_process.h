@@ -1,4 +1,5 @@
 // A memif wire between this process and another that echoes.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include "wire_fixture.h"

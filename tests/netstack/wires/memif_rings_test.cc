@@ -1,5 +1,6 @@
 // The rings of memif against a peer that writes what it wants: nothing is touched outside the regions and frames, nothing runs on for ever, and
 // what is right among it still comes.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "memif_bed.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // The memif wire: both start orders, late peers, death of a peer in either role, a family that changes hands.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>

@@ -1,4 +1,5 @@
 // A packet wire whose ring lies in plain memory, between pages that cannot be touched; its sockets are real, and silent.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <sched.h>

@@ -1,4 +1,5 @@
 // The packet socket's ring: one's place in it after a death at any instruction, whatever the clock says, and slots whose headers are nonsense.
+// SPDX-License-Identifier: BSD-3-Clause
 #include "packet_bed.h"
 
 #include <gtest/gtest.h>

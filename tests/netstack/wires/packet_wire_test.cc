@@ -1,4 +1,5 @@
 // What a packet wire leaves to the kernel: frames longer than a slot, and TCP segments that travel as one.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <net/if_arp.h>
 #include <netinet/udp.h>
 #include <sys/ioctl.h>

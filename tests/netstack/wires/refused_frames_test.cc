@@ -1,4 +1,5 @@
 // Frames that the kernel refuses for want of memory: they go later, whole, or are dropped if it takes none for long.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>

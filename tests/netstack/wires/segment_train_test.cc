@@ -1,4 +1,5 @@
 // Trains of TCP segments: what joins, what does not, and the headers that come out.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 

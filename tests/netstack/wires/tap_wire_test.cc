@@ -1,4 +1,5 @@
 // The tap wire and the af_packet wire: frames both ways, no signal taken, nothing left behind.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <csignal>
 
 #include "wire_fixture.h"

@@ -1,4 +1,5 @@
 // The veth wire: frames both ways, nothing leaked, fork and death of the maker, nothing left behind.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <linux/capability.h>
 #include <sys/syscall.h>
 

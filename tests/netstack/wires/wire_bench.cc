@@ -1,4 +1,5 @@
 // Measures the wires through the Wire interface: time to open, memory, round trip, frames per second. Not a test: run it by hand.
+// SPDX-License-Identifier: BSD-3-Clause
 //
 // usage: wire_bench [memif|veth]. Two processes, pinned to the first two processors that are allowed; medians of nine rounds with min and max.
 #include <algorithm>

@@ -1,4 +1,5 @@
 // What the wire tests share: a network namespace of their own, a wire from the probe library, a little ARP and ICMP.
+// SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
 #include <arpa/inet.h>

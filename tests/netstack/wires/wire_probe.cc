@@ -1,4 +1,5 @@
 // A shared object as the hook's core is one: it links zps_wires and nothing else, is loaded with dlmopen, and gives out wires.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <cstdlib>
 
 #include "base/arena.h"

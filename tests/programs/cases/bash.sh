@@ -1,6 +1,7 @@
 #!/bin/bash
 # bash: pipes, job control, traps, subshells, here-documents, coprocesses, process substitution.
 # hooked: bash cat sort tr seq
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 
 echo "-- pipes"

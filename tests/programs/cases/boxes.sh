@@ -1,6 +1,7 @@
 #!/bin/bash
 # Programs that shut themselves in (seccomp filters, prctl, limits), and programs that others shut in: setuid, chroot, limits.
 # hooked: filters man file setpriv
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 ulimit -c 0

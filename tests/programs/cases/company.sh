@@ -2,6 +2,7 @@
 # What looks at programs: strace, gdb (break, backtrace through a hooked call, attach, detach), gcore, perf, core files. The tools run natively,
 # the programs they look at hooked.
 # hooked: debugged bash
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 native gcc -g -O1 -fno-optimize-sibling-calls -o debugged "$PROGRAMS_SOURCE/sources/debugged.c"

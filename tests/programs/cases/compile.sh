@@ -1,6 +1,7 @@
 #!/bin/bash
 # gcc, g++, make -j, ar, ld: vfork and exec of cc1, as and collect2, pipes between them, programs that run.
 # hooked: gcc-12|x86_64-linux-gnu-gcc-12 cc1 cc1plus as|x86_64-linux-gnu-as ld|ld.bfd|x86_64-linux-gnu-ld.bfd make
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 
 for i in $(seq 1 12); do

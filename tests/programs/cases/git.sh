@@ -1,6 +1,7 @@
 #!/bin/bash
 # git: objects, packs, hooks, clones over file:// and through a daemon on loopback.
 # hooked: git git-daemon|git sh|dash
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 export GIT_AUTHOR_NAME=A GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=C GIT_COMMITTER_EMAIL=c@example.org
 export GIT_AUTHOR_DATE='2001-02-03T04:05:06Z' GIT_COMMITTER_DATE='2001-02-03T04:05:06Z' GIT_PAGER=cat GIT_CONFIG_NOSYSTEM=1

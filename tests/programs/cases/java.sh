@@ -1,6 +1,7 @@
 #!/bin/bash
 # java: the machine and its compiler; threads, sockets, ProcessBuilder, null checks by SIGSEGV, collectors.
 # hooked: java javac dash sort
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 step javac javac -d . "$PROGRAMS_SOURCE/sources/Program.java"

@@ -2,6 +2,7 @@
 # Programs built in every way: Rust, Go with and without cgo, musl, static, static-pie, no-pie, 32 bits, without libc, stripped, CET.
 # hooked: rust go-dynamic plain plain-pie stripped cet tr
 # untabled: bare
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 sources=$PROGRAMS_SOURCE/sources

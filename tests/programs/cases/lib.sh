@@ -1,4 +1,5 @@
 # What the cases share: sourced, not run.
+# SPDX-License-Identifier: BSD-3-Clause
 set -u
 
 # Runs a command without the hook, children included. (`env` itself is still hooked.)

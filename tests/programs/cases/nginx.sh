@@ -1,6 +1,7 @@
 #!/bin/bash
 # nginx with two workers and curl on loopback: files, ranges, keep-alive, uploads, reload, quit.
 # hooked: nginx curl
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 mkdir -p www logs

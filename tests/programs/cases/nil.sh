@@ -1,6 +1,7 @@
 #!/bin/bash
 # Go with cgo: a nil pointer is a panic that the program recovers from.
 # hooked: go-dynamic
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 export GOCACHE=$PROGRAMS_BUILD/go-cache GO111MODULE=off

@@ -1,6 +1,7 @@
 #!/bin/bash
 # node: child processes, worker threads, http on loopback, files, JIT-compiled code.
 # hooked: node cat echo
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 step node node "$PROGRAMS_SOURCE/sources/node.js"
 step eval node -p 'process.argv.length + [1,2,3].map((x) => x * 2).join()'

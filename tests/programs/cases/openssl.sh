@@ -1,6 +1,7 @@
 #!/bin/bash
 # openssl: 1000 handshakes on loopback with a P-256 certificate, sessions, keys, digests, speed with several processes.
 # hooked: openssl
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 openssl ecparam -genkey -name prime256v1 -out key.pem 2>/dev/null

@@ -5,6 +5,7 @@
 # Left out always: test_stress_modifying_handlers, which asserts that fewer signals are received than were sent while their handler is switched to
 # SIG_IGN and back; how many fall into which half is chance, and none need.
 # Left out unless PROGRAMS_FULL=1: tests that spend seconds in waiting for a timeout, and vsock, whose ports all namespaces share.
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 module=$1
 shift  # what is left: the parts of the module to run

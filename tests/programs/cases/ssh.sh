@@ -2,6 +2,7 @@
 # sshd and ssh with a key on loopback: remote commands, many sessions, scp, sftp, forwarding, a terminal. sshd separates privileges and
 # builds the environment of its sessions itself.
 # hooked: sshd ssh scp sftp sftp-server bash cat
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 mkdir -p /run/sshd

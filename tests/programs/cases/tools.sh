@@ -1,6 +1,7 @@
 #!/bin/bash
 # tar, gzip, xz, find, sort, awk, sed, xargs, rsync, sqlite, vim, file, man, perl, bc and coreutils on a tree of files.
 # hooked: tar gzip xz find sort mawk|gawk sed xargs rsync sqlite3 vim.basic|vim.tiny file man perl
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 
 mkdir tree

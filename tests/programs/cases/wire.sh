@@ -1,6 +1,7 @@
 #!/bin/bash
 # Servers on the stack's own address, clients on the kernel's side of the wire: openssl s_server with 1000 handshakes, nginx, python3.
 # modes: stack
+# SPDX-License-Identifier: BSD-3-Clause
 . "$PROGRAMS_SOURCE/cases/lib.sh"
 cd "$TMPDIR" || exit 1
 address=198.18.0.2

@@ -1,4 +1,5 @@
 // Exercises a Java machine: threads, sockets, processes, files, NIO, collectors, compiled code, deliberate faults.
+// SPDX-License-Identifier: BSD-3-Clause
 import java.io.*;
 import java.net.*;
 import java.nio.ByteBuffer;

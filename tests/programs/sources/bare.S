@@ -1,4 +1,5 @@
 /* A program without libc: writes a line and ends. Linked dynamically (with ld.so, for nobody) and statically. */
+/* SPDX-License-Identifier: BSD-3-Clause */
         .globl  _start
         .text
 _start:

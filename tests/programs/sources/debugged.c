@@ -1,4 +1,5 @@
 // Something to look at with debuggers: threads that wait in system calls, and a function that is called again and again.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
 // Programs that shut themselves in: seccomp's strict mode, filters that allow little, kill or return an error, and prctl's locks.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <seccomp.h>
 #include <signal.h>

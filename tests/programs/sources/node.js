@@ -1,4 +1,5 @@
 // Exercises node: child processes of every kind, worker threads, http over loopback, files, timers, streams, crypto and zlib in the thread pool.
+// SPDX-License-Identifier: BSD-3-Clause
 'use strict';
 const assert = require('assert');
 const { execFile, execFileSync, fork, spawn, spawnSync, exec } = require('child_process');

@@ -1,4 +1,5 @@
 // A program for unusual ways to be built: threads, a pipe to a child, a signal, an exec of itself.
+// SPDX-License-Identifier: BSD-3-Clause
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>

@@ -1,4 +1,5 @@
 // Goroutines, net over loopback, child processes, signals; with an argument nil alone, which Go finds by SIGSEGV.
+// SPDX-License-Identifier: BSD-3-Clause
 package main
 
 import (

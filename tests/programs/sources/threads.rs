@@ -1,4 +1,5 @@
 // std::net and threads: an echo server and 16 clients over loopback, a channel, a child process, a panic that is caught.
+// SPDX-License-Identifier: BSD-3-Clause
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};

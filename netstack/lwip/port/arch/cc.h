@@ -1,4 +1,5 @@
 /* lwIP's view of compiler and platform: x86-64, no libc, assertions that count instead of aborting. */
+/* SPDX-License-Identifier: BSD-3-Clause */
 #ifndef ZPS_LWIP_CC_H
 #define ZPS_LWIP_CC_H
 

@@ -7,7 +7,8 @@ import unittest
 import facts
 from facts import run
 
-HEAD = "// A file of a test.\n"
+LICENCE = "SPDX-License-Identifier: BSD-3-Clause\n"
+HEAD = "// A file of a test.\n// " + LICENCE
 
 GOOD = {
     "base/a.cc": HEAD + '#include "base/a.h"\n#include <cstdint>\n',
@@ -21,8 +22,13 @@ GOOD = {
     "shim/files/file.cc": HEAD + '#include "netstack/stack.h"\n#include "zpoline/hook.h"\n',
     "zpoline/sites/scanner.cc": HEAD + "#include <capstone/capstone.h>\n",
     "base/config.cc": HEAD + 'const char* a = getenv("A");\n',
-    "scripts/run": "#!/bin/sh\n# Runs.\n",
-    "scripts/lib/a.py": '"""A module."""\n',
+    "base/essay.h": "// The first line,\n// and its end.\n// " + LICENCE + "//\n// An essay.\n",
+    "base/block.h": "/* The first line.\n * " + LICENCE + " *\n * An essay. */\n",
+    "zpoline/entry/entry.S": "/* The first line. */\n/* " + LICENCE.strip() + " */\n",
+    "tests/servers/server.go": HEAD + "package main\n",
+    "scripts/run": "#!/bin/sh\n# Runs.\n# " + LICENCE,
+    "scripts/lib/a.py": '"""A module."""\n# ' + LICENCE,
+    "scripts/lib/b.py": '#!/usr/bin/env python3\n"""A script.\n\nUsage.\n"""\n# ' + LICENCE + "import os\n",
 }
 
 BAD = {
@@ -51,6 +57,13 @@ BAD = {
     "shim/d.cc": (HEAD + 'const char* a = getenv("A");\n', "environment"),
     "base/c.cc": ("int a;\n", "begin with a comment"),
     "scripts/a.py": ("import os\n", "begin with a comment"),
+    "base/f.cc": ("// A file of a test.\nint a;\n", "SPDX"),
+    "base/f.h": ("// A file of a test.\n//\n// An essay.\n// " + LICENCE, "SPDX"),
+    "base/g.h": ("// A file of a test.\n#pragma once\n// " + LICENCE, "SPDX"),
+    "tests/a.go": ("// A file of a test.\npackage main\n", "SPDX"),
+    "zpoline/entry/a.S": ("/* A file of a test. */\n.text\n", "SPDX"),
+    "scripts/b.py": ('"""A module.\n# ' + LICENCE + '"""\nimport os\n', "SPDX"),
+    "scripts/b": ("#!/bin/sh\n# Runs.\nset -e\n", "SPDX"),
     "base/d.cc": (HEAD + "// TO" + "DO: later\n", "unfinished"),
     "base/e.cc": (HEAD + "\n" * 500, "over 500"),
     "tests/e.cc": (HEAD + "\n" * 700, "over 700"),

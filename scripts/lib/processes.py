@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import ctypes
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -35,11 +36,11 @@ def raise_descriptor_limit(wanted):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _prepare_child(cpu):
+def _prepare_child(processors):
     # In the child, before exec: it has a session and so a scheduling group of its own; all sides get the same priority.
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+    if processors is not None:
+        os.sched_setaffinity(0, processors)
     try:
         with open("/proc/self/autogroup", "w") as group:
             group.write("-20")
@@ -48,22 +49,22 @@ def _prepare_child(cpu):
 
 
 def cpus():
-    """The processors for server and client; None twice when there is only one."""
+    """The processors for server and client, each a set of one; None twice when there is only one."""
     allowed = sorted(os.sched_getaffinity(0))
-    return (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
+    return ({allowed[0]}, {allowed[1]}) if len(allowed) > 1 else (None, None)
 
 
 class Process:
-    """A child whose output goes to a temporary file."""
+    """A child on the given processors (a set; None: all), whose output goes to a temporary file."""
 
-    def __init__(self, name, command, cpu=None, **environment):
+    def __init__(self, name, command, processors=None, **environment):
         self.name = name
         self.command = [str(word) for word in command]
         self._log = tempfile.TemporaryFile()
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ZPS_") and key != "LD_PRELOAD"}
         self._process = subprocess.Popen(
             self.command, env={**kept, **environment}, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=lambda: _prepare_child(cpu))
+            start_new_session=True, preexec_fn=lambda: _prepare_child(processors))
         self._environment = environment
 
     def output(self):
@@ -76,6 +77,17 @@ class Process:
         settings = " ".join(f"{key}={value}" for key, value in self._environment.items())
         tail = "".join(f"    | {line}\n" for line in self.output().splitlines()[-25:])
         return Failure(f"{self.name} {what}\n    {settings} {' '.join(self.command)}\n{tail}")
+
+    def stack_address(self):
+        """The address that the library announces on stderr: of a server that is about to listen, or does."""
+        def announced():
+            return re.search(r"zpstack: .*?\b(198\.1[89]\.\d+\.\d+)\b", self.output())
+
+        self.wait_for(announced, 10, "said at which address it can be reached")
+        return announced()[1]
+
+    def pid(self):
+        return self._process.pid
 
     def status(self):
         """The exit status, or None while it runs."""
@@ -109,6 +121,6 @@ class Process:
                 self._process.wait(3)
             except subprocess.TimeoutExpired:
                 print(f"{self.name} (pid {self._process.pid}) did not end on SIGTERM: killed", file=sys.stderr)
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         self._log.close()

@@ -16,26 +16,19 @@ class Server(Process):
 
     def __init__(self, name, port, **environment):
         self.port = port
-        super().__init__(name, ["redis-server", *SERVER_ARGUMENTS, "--port", port], cpu=cpus()[0], **environment)
+        super().__init__(name, ["redis-server", *SERVER_ARGUMENTS, "--port", port], processors=cpus()[0], **environment)
         try:
             self.wait_for(lambda: READY in self.output(), 10, "become ready")
         except BaseException:
             self.end()
             raise
 
-    def stack_address(self):
-        """The address that the library announced on stderr."""
-        announced = re.search(r"zpstack: .*?\b(198\.1[89]\.\d+\.\d+)\b", self.output())
-        if announced is None:
-            raise self.explain("did not say at which address it can be reached")
-        return announced[1]
-
 
 def benchmark(server, address, commands, clients, pipeline, requests, **environment):
     """Runs redis-benchmark to its end; requests per second by command name ("get", "set")."""
     command = ["redis-benchmark", "--csv", "-q", "-t", ",".join(commands), "-n", requests, "-c", clients, "-P", pipeline,
                "-h", address, "-p", server.port]
-    process = Process("redis-benchmark", command, cpu=cpus()[1], **environment)
+    process = Process("redis-benchmark", command, processors=cpus()[1], **environment)
     try:
         output = process.wait(BENCHMARK_SECONDS)
         rates = parse_rates(output)

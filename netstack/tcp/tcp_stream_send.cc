@@ -256,8 +256,10 @@ bool LwipStream::nagle_permits() noexcept {
   return true;
 }
 
-// Gives chunk bytes to lwIP by reference, as far as its queue may grow; whole segments only while a partial one is held back.
+// Gives chunk bytes to lwIP by reference, as far as its queue may grow; whole segments only while a partial one is held back, wherever one
+// chunk ends and the next begins.
 void LwipStream::feed() noexcept {
+  size_t unheld_bytes = holding() ? unheld(static_cast<size_t>(written_ - fed_)) : SIZE_MAX;
   while (feeding_ != nullptr) {
     Chunk& chunk = *feeding_;
     const size_t available = chunk.filled - chunk.fed;
@@ -265,9 +267,8 @@ void LwipStream::feed() noexcept {
       feeding_ = chunk.next;
       continue;
     }
-    size_t n = least(least(available, feed_budget(available)), kCopyAtOnce);
+    const size_t n = least(least(least(available, feed_budget(available)), kCopyAtOnce), unheld_bytes);
     const size_t unfed = static_cast<size_t>(written_ - fed_);
-    if (holding()) n = least(n, unheld(unfed));
     if (n == 0 || (pcb_->unacked != nullptr && !tcp_.core.memory.takes_data())) return;
     const u8_t flags = unfed > n ? u8_t{TCP_WRITE_FLAG_MORE} : u8_t{0};
     if (tcp_write(pcb_, chunk.bytes() + chunk.fed, static_cast<u16_t>(n), flags) != ERR_OK) {
@@ -277,6 +278,7 @@ void LwipStream::feed() noexcept {
     chunk.fed += static_cast<uint32_t>(n);
     fed_ += n;
     chunk.end_offset = fed_;
+    unheld_bytes -= n;
     pay_pace(n);
   }
   held_since_ns_ = 0;

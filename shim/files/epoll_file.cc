@@ -16,6 +16,13 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
+// Also where the set was ready before: that is an edge for the sets that hold it (ep_poll_callback()).
+void tell_who_watches(EpollFile* set) noexcept {
+  for (netstack::Observer* observer = set->observers.front(); observer != nullptr; observer = set->observers.after(observer)) {
+    observer->on_ready(*set, EPOLLIN | EPOLLRDNORM);
+  }
+}
+
 // The level of an item's file, as far as the item asks for it.
 uint32_t level_of(EpollItem* item) noexcept {
   netstack::Pollable* source = file_pollable(item->file);
@@ -25,7 +32,9 @@ uint32_t level_of(EpollItem* item) noexcept {
 }  // namespace
 
 void EpollItem::on_ready(netstack::Pollable&, uint32_t ready_events) noexcept {
-  if ((ready_events & mask()) != 0) mark_ready(this);
+  if ((ready_events & mask()) == 0) return;
+  if (!ReadyLink::linked()) set->ready_items.push_back(this);
+  tell_who_watches(set);
 }
 
 // Takes items out that are not ready any more: an item that stays would not notify the next time (invariant 2).
@@ -40,11 +49,8 @@ uint32_t EpollFile::ready() const noexcept {
 
 void mark_ready(EpollItem* item) noexcept {
   if (item->ReadyLink::linked()) return;
-  EpollFile* set = item->set;
-  set->ready_items.push_back(item);
-  for (netstack::Observer* observer = set->observers.front(); observer != nullptr; observer = set->observers.after(observer)) {
-    observer->on_ready(*set, EPOLLIN | EPOLLRDNORM);
-  }
+  item->set->ready_items.push_back(item);
+  tell_who_watches(item->set);
 }
 
 void attach_item(EpollItem* item) noexcept {

@@ -377,6 +377,26 @@ TEST_P(Epoll, ManyAreFair) {
   EXPECT_EQ(seen.size(), 16u) << "those that were told go to the end of the line";
 }
 
+// ep_poll_callback() calls the sets that hold a set at each event of its files, also of one that is ready already.
+TEST_P(Epoll, EdgesOfANestedSet) {
+  Connection c = connect_pair();
+  const int outer = epoll_create1(EPOLL_CLOEXEC);
+  ASSERT_EQ(add(set_, c.mine, EPOLLIN | EPOLLOUT), 0);
+  ASSERT_EQ(add(outer, set_, EPOLLIN | EPOLLET, 7), 0);
+  EXPECT_EQ(next(outer, 0, 7), EPOLLIN);
+  EXPECT_EQ(next(outer, 0, 7), 0u);
+  for (int turn = 0; turn < 3; turn++) {
+    peer.send(c.theirs, "x");
+    ASSERT_EQ(next(outer, 10000, 7), EPOLLIN) << turn;
+    EXPECT_EQ(next(outer, 0, 7), 0u) << turn;
+  }
+  ASSERT_EQ(change(set_, c.mine, EPOLLIN | EPOLLOUT), 0);
+  EXPECT_EQ(next(outer, 0, 7), 0u) << "ready already, and nothing has come";
+  EXPECT_EQ(next(set_, 0), EPOLLIN | EPOLLOUT);
+  EXPECT_EQ(next(outer, 0, 7), 0u) << "what stays ready is no edge";
+  EXPECT_EQ(close(outer), 0);
+}
+
 TEST_P(Epoll, Nested) {
   Connection c = connect_pair();
   int outer = epoll_create1(0);

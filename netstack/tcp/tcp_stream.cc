@@ -37,6 +37,9 @@ void LwipStream::announce(uint32_t events) noexcept {
   }
 }
 
+// As sock_def_readable(): an edge for who asks for any of these.
+void LwipStream::announce_data() noexcept { announce(kReadable | EPOLLPRI | EPOLLRDBAND); }
+
 // ---------------------------------------------------------------- life
 
 void LwipStream::attach(tcp_pcb* pcb) noexcept {
@@ -338,7 +341,7 @@ err_t LwipStream::on_receive(void* self, tcp_pcb*, pbuf* p, err_t) noexcept {
   if (stream->urgent_ == Urgent::announced) [[unlikely]] stream->find_urgent_byte();
   stream->tcp_.output.data_received();
   if (stream->received_bytes_ >= stream->low_water_) {
-    stream->announce(kReadable | EPOLLPRI | EPOLLRDBAND);  // as sock_def_readable(): an edge for who asks for any of these
+    stream->announce_data();
   } else if (stream->fin_queued_) {
     stream->announce(0);  // for who lingers
   }

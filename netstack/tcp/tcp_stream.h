@@ -93,6 +93,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool held() const noexcept { return held_; }
   void hold(bool held = true) noexcept { held_ = held; }
   void announce(uint32_t events) noexcept;
+  void announce_data() noexcept;
   // A segment with data is about to come in: whether its acknowledgement should wait for nothing (Linux: tcp_in_quickack_mode()).
   [[nodiscard]] bool acknowledges_quickly() noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }

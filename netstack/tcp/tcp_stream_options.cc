@@ -91,7 +91,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
     case TcpOption::receive_low_water:
       o.receive_low_water = value < 1 ? 1 : value;
       set_low_water();
-      if ((ready() & EPOLLIN) != 0) announce(EPOLLIN | EPOLLRDNORM);
+      if (received_bytes_ >= low_water_ || peer_closed_) announce_data();  // tcp_set_rcvlowat(): once more, as if it had just come
       break;
     case TcpOption::max_segment:
       if (value != 0 && (value < 88 || value > 32767)) return -EINVAL;

@@ -43,7 +43,7 @@ void LwipStream::find_urgent_byte() noexcept {
   for (; ahead >= p->len; p = p->next) ahead -= p->len;
   urgent_byte_ = static_cast<const char*>(p->payload)[ahead];
   urgent_ = Urgent::valid;
-  announce(EPOLLIN | EPOLLRDNORM | EPOLLPRI | EPOLLRDBAND);
+  announce_data();
 }
 
 void LwipStream::drop_first_byte() noexcept {

@@ -108,4 +108,40 @@ TEST_P(LowWater, OfAListener) {
   EXPECT_EQ(close(listener), 0);
 }
 
+// tcp_set_rcvlowat() calls sk_data_ready() if as much waits, or if a FIN has come: an edge, whatever has changed. The mark of a connection that
+// a reset has ended tells nothing.
+TEST_P(LowWater, SettingItIsAnEdgeWhereDataOrAFinHasCome) {
+  const int low = 1;
+  const auto edges_of = [&](const Connection& c, uint32_t events) {
+    const int set = epoll_create1(EPOLL_CLOEXEC);
+    epoll_event event{events | EPOLLET, {}};
+    EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, c.mine, &event), 0);
+    while (epoll_wait(set, &event, 1, 0) == 1) {
+    }
+    EXPECT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low), 0);
+    const int edges = epoll_wait(set, &event, 1, 0);
+    EXPECT_EQ(close(set), 0);
+    return edges;
+  };
+  Connection c = connect_pair();
+  EXPECT_EQ(edges_of(c, EPOLLIN | EPOLLOUT), 0) << "nothing has come";
+  peer.send(c.theirs, "x");
+  await_bytes(c.mine, 1);
+  EXPECT_EQ(edges_of(c, EPOLLIN | EPOLLOUT), 1);
+  EXPECT_EQ(edges_of(c, EPOLLPRI | EPOLLOUT), 1) << "sock_def_readable() wakes these too";
+  EXPECT_EQ(edges_of(c, EPOLLOUT | EPOLLRDHUP), 0) << "but not those";
+  char byte;
+  EXPECT_EQ(recv(c.mine, &byte, 1, 0), 1);
+  EXPECT_EQ(shutdown(c.mine, SHUT_RD), 0);
+  EXPECT_EQ(edges_of(c, EPOLLIN | EPOLLOUT), 0) << "its own shutdown is no FIN";
+  Connection ended = connect_pair();
+  peer.shutdown(ended.theirs, SHUT_WR);
+  EXPECT_EQ(recv(ended.mine, &byte, 1, 0), 0);
+  EXPECT_EQ(edges_of(ended, EPOLLIN | EPOLLOUT), 1);
+  Connection reset = connect_pair();
+  peer.reset(reset.theirs);
+  EXPECT_EQ(wait_for(reset.mine, POLLIN, 10000) & POLLERR, POLLERR);
+  EXPECT_EQ(edges_of(reset, EPOLLIN | EPOLLOUT), 0) << "dead";
+}
+
 }  // namespace

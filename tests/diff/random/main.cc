@@ -100,7 +100,10 @@ void make_stack() {
   close(fd);
 }
 
-void count_sigpipe(int) { sigpipe_count = sigpipe_count + 1; }
+void count_signal(int number) {
+  volatile int& count = number == SIGALRM ? sigalrm_count : sigpipe_count;
+  count = count + 1;
+}
 
 }  // namespace
 
@@ -119,8 +122,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   struct sigaction action {};
-  action.sa_handler = count_sigpipe;
+  action.sa_handler = count_signal;
   sigaction(SIGPIPE, &action, nullptr);
+  sigaction(SIGALRM, &action, nullptr);
   make_stack();
   Agent agent(control);
   serve(agent);

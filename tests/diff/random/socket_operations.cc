@@ -105,6 +105,9 @@ void connect_to(World& world, int slot, const Target& target) {
   // Its FIN would leave with the handshake (tcp_rcv_state_process() in TCP_SYN_RECV), to itself.
   if (file != nullptr && (file->shut & 2) != 0 && is_own(target.address) && local_port(fd) == target.port) return world.note(" to itself");
   if (!target.peer && !is_own(target.address) && file != nullptr && !is_nonblocking(fd)) return world.note(" blocks");
+  // Whatever address it names, it waits for the attempt that is under way (__inet_stream_connect()).
+  const End* attempt = file == nullptr || file->has_ended ? nullptr : file->end;
+  if (attempt != nullptr && attempt->in_progress && !attempt->answered && !is_nonblocking(fd)) return world.note(" blocks");
   sockaddr_storage name;
   const unsigned bytes = world.address(target.address, target.port, &name);
   const int result = connect(fd, as_sockaddr(&name), bytes);

@@ -179,7 +179,9 @@ int source_file() {
     const int fd = memfd_create("source", MFD_CLOEXEC);
     fill(bytes_out, kRoom, 7);
     if (write(fd, bytes_out, kRoom) != kRoom) perror("memfd");
-    return fcntl(fd, F_DUPFD_CLOEXEC, 700);
+    const int high = fcntl(fd, F_DUPFD_CLOEXEC, 700);  // which low numbers are free decides what accept() says
+    close(fd);
+    return high;
   }();
   return made;
 }

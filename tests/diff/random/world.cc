@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +22,7 @@ namespace {
 
 constexpr uint64_t kPatienceUs = 2'000'000;
 constexpr int kQuickTurns = 20;
+constexpr long kLongestSeconds = 8;
 constexpr uint16_t kFirstFixedPort = 2000;
 constexpr uint16_t kFixedPortRange = 30'000;  // below the ephemeral ports
 
@@ -65,6 +67,12 @@ int open_descriptors() {
   return count;
 }
 
+// SIGALRM after so many seconds, and each second from then on; 0: no more.
+void alarm_after(long seconds) {
+  const itimerval time{{seconds != 0, 0}, {seconds, 0}};
+  (void)setitimer(ITIMER_REAL, &time, nullptr);
+}
+
 std::string word_of(in_addr_t address) {
   if (address == INADDR_ANY) return "any";
   if (address == addresses().self) return "self";
@@ -77,7 +85,7 @@ std::string word_of(in_addr_t address) {
 
 }  // namespace
 
-volatile int sigpipe_count = 0;
+volatile int sigpipe_count = 0, sigalrm_count = 0;
 
 bool is_nonblocking(int fd) {
   const int flags = fcntl(fd, F_GETFL);
@@ -95,9 +103,14 @@ World::~World() = default;
 
 void World::run(const Operation& operation) {
   if (lost_) return;
-  const int before = sigpipe_count;
+  const int before = sigpipe_count, alarms_before = sigalrm_count;
   trace_ += to_text(operation);
+  alarm_after(kLongestSeconds);
   row_of(operation.kind).run(*this, operation.args);
+  if (sigalrm_count != alarms_before) {
+    note(" (interrupted)");
+    lost_ = true;
+  }
   if (sigpipe_count != before) note(" SIGPIPE %d", sigpipe_count - before);
   trace_ += '\n';
   step++;
@@ -117,6 +130,7 @@ void World::finish() {
     fds_[slot] = -1;
   }
   (void)agent.call(AgentCall::forget, -1);
+  alarm_after(0);
   note("%d descriptors left\n", open_descriptors() - descriptors_before_);
 }
 

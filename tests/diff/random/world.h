@@ -79,7 +79,7 @@ class World {
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
-  // Runs one operation and adds its line to the trace.
+  // Runs one operation and adds its line to the trace. One that lasts too long is interrupted by SIGALRM and is the world's last.
   void run(const Operation& operation);
   // Closes everything after a last look.
   void finish();
@@ -154,6 +154,6 @@ constexpr uint16_t kNobodysPort = 1999;
 bool is_nonblocking(int fd);
 // poll() without waiting.
 short level(int fd, short events);
-extern volatile int sigpipe_count;
+extern volatile int sigpipe_count, sigalrm_count;
 
 }  // namespace random_sequences

@@ -22,7 +22,7 @@ void open_simultaneously(tcp_pcb* pcb, const tcp_hdr& header) noexcept {
   pcb->rcv_ann_right_edge = pcb->rcv_nxt;
   pcb->snd_wl1 = header.seqno - 1;
   pcb->snd_wnd = pcb->snd_wnd_max = header.wnd;
-  mutual_listener.accept = LwipStream::on_connected;
+  mutual_listener.accept = LwipStream::on_opened_mutually;
   pcb->listener = &mutual_listener;
 }
 

@@ -156,6 +156,14 @@ err_t LwipStream::on_connected(void* self, tcp_pcb* pcb, err_t) noexcept {
   return ERR_OK;
 }
 
+// tcp_rcv_state_process() from TCP_SYN_RECV: what was shut down before there was a connection ends it at once.
+err_t LwipStream::on_opened_mutually(void* self, tcp_pcb* pcb, err_t error) noexcept {
+  auto* stream = static_cast<LwipStream*>(self);
+  (void)on_connected(self, pcb, error);
+  if (stream->write_closed_) stream->queue_fin();
+  return ERR_OK;
+}
+
 void LwipStream::pcb_gone() noexcept {
   note_segment_size();
   pcb_ = nullptr;

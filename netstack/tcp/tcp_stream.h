@@ -68,6 +68,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
 
   // For the stack. lwIP's callback at the end of the handshake.
   static err_t on_connected(void* self, tcp_pcb* pcb, err_t error) noexcept;
+  static err_t on_opened_mutually(void* self, tcp_pcb* pcb, err_t error) noexcept;
   // What the user of a connection's port says now, or said last.
   [[nodiscard]] static PortSharing sharing_of(const tcp_pcb& pcb) noexcept;
   // Takes over a connection that a listener completed.

@@ -27,11 +27,18 @@ using base::as_arg;
 using base::kernel_call;
 using netstack::SocketAddress;
 
+// With the lock held. A connection to itself of a socket that had shut down its stream ends with the FIN behind the handshake: on Linux,
+// whose loopback delivers at once, before connect() looks again.
+bool is_under_way(const Socket& socket) noexcept {
+  const netstack::TcpStream* stream = socket.stream;
+  return stream->connecting() || (stream->connected() && (socket.shut & 2) != 0 && stream->local() == stream->peer());
+}
+
 // What has become of an attempt, with the lock held. -EAGAIN: nothing yet.
 long connect_result(Socket* socket) noexcept {
   netstack::TcpStream* stream = socket->stream;
   if (stream == nullptr) return -ECONNABORTED;  // another thread's connect() has told it
-  if (stream->connecting()) return -EAGAIN;
+  if (is_under_way(*socket)) return -EAGAIN;
   if (stream->connected()) {
     socket->ss_state = SsState::connected;
     return 0;
@@ -85,7 +92,7 @@ long await_connection(int fd, Socket* socket, long busy) noexcept {
     const bool waits = !socket->nonblocking && socket->send_timeout_ns != 0;
     // A handshake that this call has begun is under way, however fast it was: __inet_stream_connect() holds the socket's lock till here.
     if (busy == -EINPROGRESS && !waits) return busy;
-    if (socket->stream != nullptr && socket->stream->connecting()) {
+    if (socket->stream != nullptr && is_under_way(*socket)) {
       if (!waits) return busy;
       if (!begin_wait(socket)) return -ENOMEM;
       options.deadline_ns = deadline_after(socket->send_timeout_ns);

@@ -318,4 +318,37 @@ TEST_F(Connect, ToItself) {
   EXPECT_EQ(read_all(other, 3), "own");
 }
 
+// tcp_rcv_state_process() from TCP_SYN_RECV: what a socket shut down before it was connected ends a connection that both ends opened with a
+// FIN. To itself that is all of it, before connect() looks again.
+TEST_F(Connect, ToItselfAfterAShutdown) {
+  for (const int how : {SHUT_WR, SHUT_RDWR}) {
+    for (const int flags : {0, int{SOCK_NONBLOCK}}) {
+      const int fd = make(flags);
+      sockaddr_in own = self_address();
+      ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&own), sizeof own), 0);
+      socklen_t size = sizeof own;
+      ASSERT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size), 0);
+      EXPECT_EQ(shutdown(fd, how), -1);
+      EXPECT_EQ(errno, ENOTCONN);
+      EXPECT_EQ(go(fd, own), -1);
+      if (flags != 0) {
+        EXPECT_EQ(errno, EINPROGRESS);
+        tcp_info info{};
+        for (const uint64_t start = now_ms(); info.tcpi_state != TCP_CLOSE && now_ms() - start < 10000;) {
+          size = sizeof info;
+          ASSERT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+          (void)wait_for(fd, POLLRDHUP, 0);
+        }
+        EXPECT_EQ(info.tcpi_state, TCP_CLOSE);
+        char byte;
+        EXPECT_EQ(recv(fd, &byte, 1, 0), 0);
+        EXPECT_EQ(go(fd, own), -1);
+      }
+      EXPECT_EQ(errno, ECONNABORTED);
+      EXPECT_EQ(wait_for(fd, POLLIN | POLLOUT, 0), POLLOUT | POLLHUP) << "as if it had never tried";
+      EXPECT_EQ(close(fd), 0);
+    }
+  }
+}
+
 }  // namespace

@@ -84,6 +84,7 @@ void begin_connection(World& world, File* file, const Target& target, bool in_pr
     target.peer->waiting.push_back(end);
   } else if (is_own(target.address) && port == target.port) {
     end->other = end;
+    end->fin = (file->shut & 2) != 0;
   } else {
     end->reset = end->answered;
   }
@@ -100,10 +101,6 @@ void connect_to(World& world, int slot, const Target& target) {
   if (target.listener != nullptr && !target.listener->waiting.empty() &&
       target.listener->waiting.back()->by_loopback != is_loopback(target.address))
     return world.leave_out(kAcceptOrder);
-  // Where the wire ends in the same host, the kernel's half of the listener is there.
-  if (target.address == kPeer && target.peer == nullptr && world.port_is_listened_at(target.port)) return world.note(" own port");
-  // Its FIN would leave with the handshake (tcp_rcv_state_process() in TCP_SYN_RECV), to itself.
-  if (file != nullptr && (file->shut & 2) != 0 && is_own(target.address) && local_port(fd) == target.port) return world.note(" to itself");
   if (!target.peer && !is_own(target.address) && file != nullptr && !is_nonblocking(fd)) return world.note(" blocks");
   // Whatever address it names, it waits for the attempt that is under way (__inet_stream_connect()).
   const End* attempt = file == nullptr || file->has_ended ? nullptr : file->end;
@@ -182,6 +179,7 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   file->kind = FileKind::stream;
   file->end = end;
   end->shut_read = (listener->shut & 1) != 0;
+  end->fin = (listener->shut & 2) != 0;
   file->linger_zero = listener->linger_zero;
   file->skips_fin_wait = listener->skips_fin_wait;
   file->chose_receive_buffer = listener->chose_receive_buffer;
@@ -231,8 +229,6 @@ void run_bind_used(World& world, const int* args) {
 
 void run_listen(World& world, const int* args) {
   File* file = world.file(args[0]);
-  // The FIN of its connections would come when the handshake ends, between two operations.
-  if (file != nullptr && (file->shut & 2) != 0) return world.note(" shut");
   // Two listeners at one port (SO_REUSEPORT) share what comes by a hash of the addresses: nobody's promise.
   if (file != nullptr && file->kind == FileKind::socket && world.port_is_listened_at(local_port(file->fd))) return world.note(" shared");
   const int result = listen(world.fd(args[0]), args[1]);
@@ -414,11 +410,11 @@ void run_peer_connect(World& world, const int* args) {
   end->local_port = static_cast<uint16_t>(reply.port);
   end->remote_port = listener->port;
   peer = {reply.result, 0, {}, end};
+  if (world.answers(*listener, kSelf)) end->listener = listener;
   for (int turn = 0; turn < 3; turn++) (void)level(listener->fd, POLLIN);
   const AgentReply there = world.agent.call(AgentCall::look, reply.result, 0, 0, world.expected_at(*end));
   world.note(" revents %#x%s", static_cast<unsigned>(there.revents), there.arrived ? "" : " (not arrived)");
-  if (!world.answers(*listener, kSelf)) return;
-  end->listener = listener;
+  if (end->listener == nullptr) return;
   listener->waiting.push_back(end);
   await_waiting(*listener);
 }

@@ -152,15 +152,11 @@ void sent(World& world, File* file, unsigned moved) {
   End* end = file == nullptr ? nullptr : file->end;
   if (end == nullptr) return;
   World::note_sent(end, moved);
-  if (end->other == nullptr) return;
   world.settle(end->other);
   world.settle(end);
 }
 
-bool will_be_reset(const End* end) {
-  const End* other = end == nullptr ? nullptr : end->other;
-  return other != nullptr && (other->gone || (other->fin && other->shut_read));
-}
+bool will_be_reset(const End* end) { return end != nullptr && World::resets_data(*end); }
 
 bool send_is_left_out(World& world, int slot, unsigned total, int flags) {
   const File* file = world.file(slot);

@@ -142,8 +142,8 @@ std::string read_about_thread(int fd) {
   return pread(fd, text, sizeof text - 1, 0) > 0 ? text : "";
 }
 
-// The thread sleeps in the kernel, and neither for a lock nor between two calls (clock_nanosleep: it has not seen yet that it has one to make,
-// which on a busy machine may last). Its call alone does not tell: who is being woken on another processor is in it still.
+// The thread sleeps in the kernel, and neither for a lock nor between two calls (clock_nanosleep: it has not seen yet that it has one to
+// make, which on a busy machine may last). Its call alone does not tell: who is being woken on another processor is in it still.
 bool is_asleep() {
   static const int stat_fd = open_about_thread("stat"), call_fd = open_about_thread("syscall");
   const std::string stat = read_about_thread(stat_fd), call = read_about_thread(call_fd);

@@ -219,18 +219,27 @@ bool World::answers(const File& listener, int address) const {
 void World::note_sent(End* end, unsigned moved) {
   if (end == nullptr || moved == 0) return;
   end->sent += moved;
-  End* other = end->other;
-  // Who is closed answers data with a reset, and so does who has shut down both streams (RFC 1122 4.2.2.13).
-  if (other != nullptr && (other->gone || (other->fin && other->shut_read))) end->reset = other->reset = true;
+  if (!resets_data(*end)) return;
+  end->reset = true;
+  if (end->other != nullptr) end->other->reset = true;
+}
+
+// Who is closed answers data with a reset, and so does who has shut down both streams (RFC 1122 4.2.2.13).
+bool World::resets_data(const End& end) {
+  const End* other = end.other;
+  if (other != nullptr) return other->gone || (other->fin && other->shut_read);
+  return end.listener != nullptr && end.listener->shut == 3;
 }
 
 Arrival World::expected_at(const End& end) const {
   Arrival expected;
   expected.connected = end.answered;
   const End* other = end.other;
-  expected.closed = end.reset || (other != nullptr && end.fin && other->fin);
+  // Who is not accepted yet has shut down what his listener had when it began to listen (tcp_rcv_state_process() in TCP_SYN_RECV).
+  const bool other_fin = other != nullptr ? other->fin : end.listener != nullptr && (end.listener->shut & 2) != 0;
+  expected.closed = end.reset || (end.fin && other_fin);
+  expected.fin = other_fin;
   if (other == nullptr) return expected;
-  expected.fin = other->fin;
   expected.unread_bytes = other->sent - end.read;
   return expected;
 }

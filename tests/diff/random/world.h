@@ -109,6 +109,8 @@ class World {
   File* listener_at(int address, uint16_t port);
   // An end has sent something: the other one may answer with a reset.
   static void note_sent(End* end, unsigned moved);
+  // Whether the other end of this one answers data with a reset.
+  [[nodiscard]] static bool resets_data(const End& end);
   [[nodiscard]] bool port_is_listened_at(uint16_t port) const;
   [[nodiscard]] bool answers(const File& listener, int address) const;
   void forget_waiting(File* listener);

@@ -232,10 +232,10 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
 
 constexpr int kTries = 64;  // how often the kernel may choose a port that the stack does not want
 
-// What the placeholder's address says: on both sides, or on the kernel's alone.
-long listen_on_both(int fd, int backlog, int most) noexcept {
-  ParsedAddress before, name;
-  long result = placeholder_name(fd, &before);
+// What the placeholder's address says: on both sides, or on the kernel's alone. `has_port`: it is not for the kernel to choose one.
+long listen_on_both(int fd, int backlog, int most, bool has_port) noexcept {
+  ParsedAddress name;
+  long result = -EADDRINUSE;
   for (int i = 0; i < kTries; i++) {
     result = kernel_call(SYS_listen, fd, backlog);
     if (result != 0) return result;
@@ -252,7 +252,7 @@ long listen_on_both(int fd, int backlog, int most) noexcept {
       return 0;
     }
     (void)kernel_call(SYS_shutdown, fd, SHUT_RD);
-    if (result != -EADDRINUSE || before.address.port_be != 0) break;
+    if (result != -EADDRINUSE || has_port) break;
   }
   return result;
 }
@@ -299,7 +299,7 @@ long shim_listen(const zps_call& call) noexcept {
     stack_bound = socket->stack_bound;
     local = socket->place();
   }
-  return stack_bound ? listen_on_stack(fd, ensure_stack(), local, most, false) : listen_on_both(fd, backlog, most);
+  return stack_bound ? listen_on_stack(fd, ensure_stack(), local, most, false) : listen_on_both(fd, backlog, most, local.port_be != 0);
 }
 
 long shim_accept4(const zps_call& call) noexcept {

@@ -468,6 +468,26 @@ TEST_F(Ports, ARangeThatIsUsedUp) {
   EXPECT_EQ(bind_at(late, At::self, 0), 0);
 }
 
+// Each listen() of a socket without a port looks for one that is free.
+TEST_F(Ports, AListenerThatIsShutDownGetsAnother) {
+  const int user = new_socket();
+  ASSERT_EQ(bind_at(user, At::self, htons(40001)), 0);
+  (void)to_peer(user);
+  for (const bool bound : {false, true}) {
+    const int listener = new_socket(At::any);
+    set_ip(listener, kLocalPortRange, kRange);
+    if (bound) {
+      ASSERT_EQ(bind_at(listener, At::any, 0), 0);
+    }
+    for (int turn = 0; turn < 20; turn++) {
+      ASSERT_EQ(listen_at(listener), 0) << turn;
+      EXPECT_NE(port_of(listener), htons(40001));
+      ASSERT_EQ(shutdown(listener, SHUT_RD), 0);
+    }
+    close(listener);
+  }
+}
+
 TEST_F(Ports, ConnectSharesThemByDestination) {
   sockaddr_in to{}, other{};
   listening(&to);

@@ -251,7 +251,7 @@ long listen_on_both(int fd, int backlog, int most, bool has_port) noexcept {
       set_placeholder_nonblocking(fd);
       return 0;
     }
-    (void)kernel_call(SYS_shutdown, fd, SHUT_RD);
+    end_kernel_listener(fd);
     if (result != -EADDRINUSE || has_port) break;
   }
   return result;

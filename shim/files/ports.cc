@@ -25,9 +25,19 @@ long placeholder_name(int fd, ParsedAddress* out) noexcept {
   return parse_address(name.sin6_family, &name, bytes, out);
 }
 
+void end_kernel_listener(int fd) noexcept {
+  (void)kernel_call(SYS_shutdown, fd, SHUT_RD);
+  int shut = 0;
+  {
+    Guard guard;
+    if (const Socket* socket = socket_at(fd)) shut = socket->shut;
+  }
+  if (shut != 0) (void)kernel_call(SYS_shutdown, fd, shut - 1);
+}
+
 // tcp_disconnect() puts a port that nobody asked for. A listener is the one socket that can be disconnected without a peer.
 void give_kernel_port_back(int fd) noexcept {
-  if (kernel_call(SYS_listen, fd, 0) == 0) (void)kernel_call(SYS_shutdown, fd, SHUT_RD);
+  if (kernel_call(SYS_listen, fd, 0) == 0) end_kernel_listener(fd);
 }
 
 PortOptions read_port_options(int fd) noexcept {

@@ -18,6 +18,8 @@ namespace shim {
 
 // What the kernel says the placeholder is bound to. 0 or a negative errno. Without the lock, as all that asks the kernel.
 [[nodiscard]] long placeholder_name(int fd, ParsedAddress* out) noexcept;
+// The placeholder listens, and shall not have. What the program had shut down before is told again: tcp_disconnect() forgets it.
+void end_kernel_listener(int fd) noexcept;
 // The placeholder has a port that the kernel chose: it has none.
 void give_kernel_port_back(int fd) noexcept;
 

@@ -238,6 +238,31 @@ TEST_F(States, AnEndedAttemptMayListen) {
   close(fd);
 }
 
+TEST_F(States, AListenThatFailsForgetsNothing) {
+  for (const int how : kHows) {
+    const int chooser = make(), fd = make(), client = make(0);
+    sockaddr_in any{AF_INET, 0, {INADDR_ANY}, {}};
+    ASSERT_EQ(bind_to(chooser, any), 0);
+    any.sin_port = name_of(chooser).sin_port;
+    close(chooser);
+    ASSERT_EQ(bind_to(fd, any), 0) << "a port that the program has asked for stays its own";
+    ASSERT_EQ(listen(fd, 1), 0);
+    ASSERT_EQ(go(client, self_address(any.sin_port)), 0);
+    ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+    const int accepted = accept(fd, nullptr, nullptr);
+    ASSERT_GE(accepted, 0);
+    ASSERT_EQ(disconnect(fd), 0);
+    EXPECT_ERRNO(shutdown(fd, how), ENOTCONN);
+    const short before = wait_for(fd, kAll, 0);
+    EXPECT_ERRNO(listen(fd, 1), EADDRINUSE);
+    EXPECT_EQ(wait_for(fd, kAll, 0), before);
+    EXPECT_ERRNO(send_one(fd), EPIPE);
+    close(accepted);
+    close(client);
+    close(fd);
+  }
+}
+
 // sk_err is no matter of the state: it waits until somebody is told.
 TEST_F(States, AnErrorOutlivesAListener) {
   const auto listening = [&] {

@@ -132,7 +132,11 @@ class Bed:
 
     def sut_environment(self, **extra):
         """The environment of the program under test."""
-        return self._environment(self.hooked, "server", self.sut_address, extra)
+        environment = self._environment(self.hooked, "server", self.sut_address, extra)
+        libraries = [environment.get("LD_PRELOAD"), os.environ.get("ZPS_TEST_PRELOAD")]  # of a whole run: tests/allocators/suite
+        if any(libraries):
+            environment["LD_PRELOAD"] = " ".join(filter(None, libraries))
+        return environment
 
     def peer_environment(self, **extra):
         return self._environment(self.mode == "zpstack-memif", "client", self.peer_address, extra)

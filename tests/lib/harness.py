@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a differential test program case by case, each in network namespaces of its own with a fresh peer, in one mode.
 
-  harness.py --build build/release --mode zpstack-veth build/release/diff_stream [--case 'Stream.*'] [--together] [--preload LIBRARY] [--pcap]
+  harness.py --build build/release --mode zpstack-veth build/release/diff_stream [--case 'Stream.*'] [--together] [--pcap]
 
 A case that fails keeps its directory under <build>/test-traces/ and the command that repeats it is printed. Exit code 0: every
 case passed or was skipped for a documented difference (each is named), 1 otherwise.
@@ -53,7 +53,6 @@ def run_case(options, case, traces):
         peer = bed.spawn_peer([bed.build / "diff_peer", control])
         beds.wait_until(lambda: control.exists() or peer.poll() is not None, 30, "the peer's control socket")
         environment = bed.sut_environment(ZPS_TEST_CONTROL=control)
-        environment["LD_PRELOAD"] = " ".join(filter(None, [environment.get("LD_PRELOAD"), *options.preload]))
         environment, prefix = under_tool(options, bed, environment)
         sut = bed.spawn_sut([*prefix, options.program, f"--gtest_filter={case}", "--gtest_color=no"], environment=environment)
         try:
@@ -81,7 +80,6 @@ def main():
     parser.add_argument("--timeout", type=float, default=60)
     parser.add_argument("--together", action="store_true", help="all cases in one process")
     parser.add_argument("--pcap", action="store_true")
-    parser.add_argument("--preload", action="append", default=[], help="one more library for the program, behind ours")
     parser.add_argument("--strace", action="store_true")
     parser.add_argument("--gdb", action="store_true", help="backtraces of a crash, in sut.out")
     options = parser.parse_args()

@@ -84,7 +84,7 @@ class TcpDemux {
   [[nodiscard]] const PcbList& parked() const noexcept { return parked_; }
   // Milliseconds of some clock, for TcpRepairs; 0: none were noted.
   [[nodiscard]] static uint32_t rejected_ms(const tcp_pcb& pcb) noexcept { return static_cast<uint32_t>(word(&pcb) >> 32); }
-  static void note_rejected(tcp_pcb& pcb, uint32_t ms) noexcept { set_word(&pcb, uint64_t{ms} << 32 | marks(&pcb)); }
+  static void note_rejected(tcp_pcb& pcb, uint32_t ms) noexcept { set_word(&pcb, uint64_t{ms} << 32 | static_cast<uint32_t>(word(&pcb))); }
   // TIME-WAIT saw another FIN: it starts anew.
   void requeue_waiting(tcp_pcb* pcb) noexcept;
   [[nodiscard]] int connections() const noexcept { return hashed_; }

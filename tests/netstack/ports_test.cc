@@ -77,6 +77,24 @@ TEST_F(Ports, AListenerSharesWithListenersOfItsUser) {
   second->release();
 }
 
+// A keepalive's probe, as all that is not taken, is answered seldom: what is noted for that leaves alone what a closed connection says of its port.
+TEST_F(Ports, AreSharedAfterAProbeAsBefore) {
+  TcpListener* listener = listen(80);
+  TcpStream* client = connect(80);
+  TcpStream* server = accept_one(listener);
+  const uint16_t port = ntohs(client->local().port_be);
+  EXPECT_EQ(0, client->set_option(TcpOption::reuse_address, 1));
+  client->release();
+  pair_.settle();
+  EXPECT_EQ(0, try_bind(port, kByAddress)) << "FIN-WAIT-2";
+  EXPECT_EQ(0, server->set_option(TcpOption::keepidle_s, 1));
+  EXPECT_EQ(0, server->set_option(TcpOption::keepalive, 1));
+  pair_.pass(2500);
+  EXPECT_EQ(0, try_bind(port, kByAddress));
+  reset(server);
+  listener->release();
+}
+
 TEST_F(Ports, BelongToAConnectionThroughAllItsStates) {
   TcpListener* listener = listen(80);
   TcpStream* client = connect(80);

@@ -89,6 +89,7 @@ enum class TcpOption {
   fin_wait_s,        // TCP_LINGER2: how long FIN-WAIT-2 lasts when nobody holds the socket; below 0: it does not
   window_clamp,      // the receive window is not larger; 0: as large as the buffer
   notsent_low_water, // writable while less than that waits to be sent, as unsigned; 0: whatever waits
+  min_ttl,           // IP_MINTTL: segments with a lower TTL are dropped
   pacing_rate,       // bytes per second at most, as unsigned; -1: any
   path_mtu,          // read only
 };

@@ -189,6 +189,7 @@ void Handshakes::input(LwipListener* listener, const tcp_hdr& header, OptionByte
     return;
   }
   if (listener == nullptr) return send_reset(tuple, header, payload);
+  if (IPH_TTL(ip4_current_header()) < listener->min_ttl()) return;  // the ACK that completes a handshake is not asked, as on Linux
   if ((flags & TCP_ACK) != 0) {
     if ((flags & TCP_SYN) == 0 && awaits(*listener, request, tuple, header, options.bytes)) return;
     return send_reset(tuple, header, payload);

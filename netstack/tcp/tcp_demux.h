@@ -109,6 +109,9 @@ class TcpDemux {
   [[nodiscard]] static PortSharing sharing(const tcp_pcb& pcb) noexcept {
     return {(word(&pcb) & kReuseAddress) != 0, (word(&pcb) & kReusePort) != 0};
   }
+  // IP_MINTTL, looked at where ZPS_TF_MIN_TTL is set.
+  static void note_min_ttl(tcp_pcb* pcb, uint8_t ttl) noexcept { set_word(pcb, (word(pcb) & ~kMinTtl) | uint64_t{ttl} << kMinTtlShift); }
+  [[nodiscard]] static uint8_t min_ttl(const tcp_pcb& pcb) noexcept { return static_cast<uint8_t>((word(&pcb) & kMinTtl) >> kMinTtlShift); }
   static void note_by_connect(tcp_pcb* pcb) noexcept { set_word(pcb, word(pcb) | kByConnect); }
   [[nodiscard]] static PortUse port_use(const tcp_pcb* pcb) noexcept {
     return (word(pcb) & kByConnect) != 0 ? PortUse::by_connect : PortUse::given;
@@ -117,6 +120,8 @@ class TcpDemux {
 
  private:
   enum Mark : uint32_t { kHashed = 1, kArmed = 2, kWaiting = 4, kParked = 8, kListMarks = 15, kByConnect = 16, kReuseAddress = 32, kReusePort = 64 };
+  static constexpr int kMinTtlShift = 8;
+  static constexpr uint64_t kMinTtl = uint64_t{0xff} << kMinTtlShift;
   static constexpr int kBuckets = 1 << 16;
 
   [[nodiscard]] static uint64_t word(const tcp_pcb* pcb) noexcept { return reinterpret_cast<uint64_t>(pcb->ext_args[4].data); }

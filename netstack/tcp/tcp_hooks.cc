@@ -36,6 +36,10 @@ bool is_new_incarnation(const tcp_pcb& pcb, const tcp_hdr& header, uint32_t opti
   return later > 0 || (later == 0 && TCP_SEQ_GT(header.seqno, pcb.rcv_nxt));
 }
 
+// RFC 5082: who is farther away than the program allows cannot have sent a segment with so high a TTL (Linux: tcp_v4_rcv(), before anything else;
+// TIME-WAIT has no such bound).
+bool is_from_too_far(const tcp_pcb& pcb) noexcept { return pcb.state != TIME_WAIT && IPH_TTL(ip4_current_header()) < TcpDemux::min_ttl(pcb); }
+
 }  // namespace
 
 const tcp_ext_arg_callbacks kPcbCallbacks = {on_destroy, nullptr};
@@ -144,6 +148,7 @@ err_t zps_tcp_guard(tcp_pcb* pcb, tcp_hdr* header, u16_t* option_bytes, u16_t co
     the_tcp->handshakes.input(LwipListener::of(reinterpret_cast<tcp_pcb_listen*>(pcb)), *header, options, p->tot_len);
     return ERR_VAL;
   }
+  if ((pcb->flags & ZPS_TF_MIN_TTL) != 0 && is_from_too_far(*pcb)) [[unlikely]] return ERR_VAL;
   Timestamps stamps;
   the_tcp->acks.begin_segment(p->tot_len);
   if (pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->count_in(*pcb, p->tot_len);

@@ -160,7 +160,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     uint16_t keepidle_s = 7200, keepintvl_s = 75, keepcnt = 9;
     uint16_t max_segment = 0, defer_accept_s = 0;
     int16_t fin_wait_s = kDefaultFinWaitSeconds;
-    uint8_t syn_count = 0;
+    uint8_t syn_count = 0, min_ttl = 0;
     PortSharing sharing{};
   };
   friend class LwipListener;

@@ -5,6 +5,7 @@
 
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
+#include "zps_hooks.h"
 
 namespace netstack {
 namespace {
@@ -34,6 +35,12 @@ void LwipStream::apply_options() noexcept {
   pcb_->keep_cnt = static_cast<u32_t>(options_.keepcnt);
   pcb_->tos = options_.tos;
   pcb_->ttl = options_.ttl;
+  TcpDemux::note_min_ttl(pcb_, options_.min_ttl);
+  if (options_.min_ttl != 0) {
+    tcp_set_flags(pcb_, ZPS_TF_MIN_TTL);
+  } else {
+    tcp_clear_flags(pcb_, ZPS_TF_MIN_TTL);
+  }
 }
 
 void LwipStream::bound_receiving() noexcept {
@@ -118,6 +125,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       break;
     case TcpOption::defer_accept_s: o.defer_accept_s = static_cast<uint16_t>(clamp(value, 0, UINT16_MAX)); break;
     case TcpOption::syn_count: o.syn_count = static_cast<uint8_t>(value); break;
+    case TcpOption::min_ttl: o.min_ttl = static_cast<uint8_t>(value); break;
     case TcpOption::fin_wait_s: o.fin_wait_s = static_cast<int16_t>(clamp(value, -1, INT16_MAX)); break;
     case TcpOption::window_clamp:
       o.window_clamp = value;

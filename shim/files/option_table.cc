@@ -236,7 +236,7 @@ constexpr OptionRow kRows[] = {
     KEPT(IPPROTO_IP, MCAST_LEAVE_SOURCE_GROUP, "no meaning for TCP"),
     KEPT(IPPROTO_IP, MCAST_MSFILTER, "no meaning for TCP"),
     KEPT(IPPROTO_IP, IP_OPTIONS, "segments carry none"),
-    KEPT(IPPROTO_IP, IP_MINTTL, "not looked at"),
+    ROW(IPPROTO_IP, IP_MINTTL, integer, TcpOption::min_ttl, "what comes from farther away is dropped"),
     KEPT(IPPROTO_IP, IP_UNICAST_IF, "the wire is the device"),
     KEPT(IPPROTO_IP, IP_IPSEC_POLICY, "not looked at"),
     KEPT(IPPROTO_IP, IP_XFRM_POLICY, "not looked at"),

@@ -1,4 +1,5 @@
-// What options do to connections: waiting with accept(), ending early, keeping little unsent, sending slowly, peeking at an offset.
+// What options do to connections: waiting with accept(), ending early, keeping little unsent, sending slowly, peeking at an offset, hearing
+// the near only.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,13 @@ int get(int fd, int level, int name) {
   socklen_t size = sizeof value;
   EXPECT_EQ(getsockopt(fd, level, name, &value, &size), 0) << strerror(errno);
   return value;
+}
+
+tcp_info info_of(int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  return info;
 }
 
 class Effects : public DiffTest {
@@ -90,9 +98,7 @@ TEST_P(EffectsBothWays, LittleUnsent) {
   set(c.mine, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 20'000);
   const std::string bytes(50'000, 'n');
   while (wait_for(c.mine, POLLOUT, 300) != 0) ASSERT_GT(send(c.mine, bytes.data(), bytes.size(), MSG_DONTWAIT), 0);
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  ASSERT_EQ(getsockopt(c.mine, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  const tcp_info info = info_of(c.mine);
   EXPECT_GE(info.tcpi_notsent_bytes, 10'000u);
   EXPECT_LE(info.tcpi_notsent_bytes, 150'000u) << "the buffer would hold more";
   peer.start(PeerOp::drain, c.theirs);
@@ -175,6 +181,51 @@ TEST_P(EffectsBothWays, AClampedWindow) {
   const Connection c = connect_pair();
   set(c.mine, IPPROTO_TCP, TCP_WINDOW_CLAMP, 30'000);
   EXPECT_EQ(get(c.mine, IPPROTO_TCP, TCP_WINDOW_CLAMP), 30'000);
+}
+
+// RFC 5082: who is far away is not heard, until he says that he is near.
+TEST_P(EffectsBothWays, FarSegmentsAreDropped) {
+  const Connection c = connect_pair();
+  set(c.mine, IPPROTO_IP, IP_MINTTL, 100);
+  const uint32_t segments = info_of(c.mine).tcpi_segs_in;
+  ASSERT_EQ(peer.send(c.theirs, "far").result, 3);
+  EXPECT_EQ(wait_for(c.mine, POLLIN, 300), 0);
+  EXPECT_EQ(info_of(c.mine).tcpi_segs_in, segments);
+  ASSERT_EQ(peer.call(PeerOp::set_option, c.theirs, IPPROTO_IP, IP_TTL, 255).result, 0);
+  EXPECT_EQ(read_all(c.mine, 3), "far");
+  EXPECT_GT(info_of(c.mine).tcpi_segs_in, segments);
+  set(c.mine, IPPROTO_IP, IP_MINTTL, 0);
+  ASSERT_EQ(peer.call(PeerOp::set_option, c.theirs, IPPROTO_IP, IP_TTL, 2).result, 0);
+  ASSERT_EQ(peer.send(c.theirs, "away").result, 4);
+  EXPECT_EQ(read_all(c.mine, 4), "away");
+}
+
+TEST_F(Effects, FarHandshakesAreDropped) {
+  sockaddr_in at{};
+  const int listener = listen_here(&at);
+  set(listener, IPPROTO_IP, IP_MINTTL, 100);
+  const int theirs = peer.socket();
+  const int job = peer.start_connect(theirs, at);
+  EXPECT_EQ(wait_for(listener, POLLIN, 300), 0);
+  ASSERT_EQ(peer.call(PeerOp::set_option, theirs, IPPROTO_IP, IP_TTL, 255).result, 0);
+  EXPECT_EQ(peer.finish(job).result, 0);
+  const int fd = accept(listener, nullptr, nullptr);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(get(fd, IPPROTO_IP, IP_MINTTL), 100);
+  ASSERT_EQ(peer.send(theirs, "near").result, 4);
+  EXPECT_EQ(read_all(fd, 4), "near");
+}
+
+TEST_F(Effects, FarAnswersToASynAreDropped) {
+  sockaddr_in at{};
+  const int far = peer.listen(&at);
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  set(fd, IPPROTO_IP, IP_MINTTL, 100);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof at), -1);
+  EXPECT_EQ(errno, EINPROGRESS);
+  EXPECT_EQ(wait_for(fd, POLLOUT, 300), 0);
+  ASSERT_EQ(peer.call(PeerOp::set_option, far, IPPROTO_IP, IP_TTL, 255).result, 0);
+  EXPECT_EQ(wait_for(fd, POLLOUT), POLLOUT);
 }
 
 }  // namespace

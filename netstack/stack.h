@@ -90,6 +90,7 @@ enum class TcpOption {
   window_clamp,      // the receive window is not larger; 0: as large as the buffer
   notsent_low_water, // writable while less than that waits to be sent, as unsigned; 0: whatever waits
   min_ttl,           // IP_MINTTL: segments with a lower TTL are dropped
+  save_syn,          // TCP_SAVE_SYN, of a listener: 1: its connections keep the headers of their SYN; 2: the frame's as well
   pacing_rate,       // bytes per second at most, as unsigned; -1: any
   path_mtu,          // read only
 };
@@ -166,6 +167,9 @@ class TcpStream : public Pollable {
   [[nodiscard]] virtual long set_option(TcpOption option, int value) noexcept = 0;
   [[nodiscard]] virtual long get_option(TcpOption option, int* value) const noexcept = 0;
   virtual void info(tcp_info* out) const noexcept = 0;
+  // The length of what is kept of the SYN that began it (TcpOption::save_syn), 0 if nothing is. If there is room for it, it is copied and kept no
+  // longer.
+  [[nodiscard]] virtual size_t take_saved_syn(uint8_t* to, size_t room) noexcept = 0;
   [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
   [[nodiscard]] virtual SocketAddress peer() const noexcept = 0;
 

@@ -3,9 +3,11 @@
 #include "netstack/tcp/handshakes.h"
 
 #include <cstring>
+#include <utility>
 
 #include "lwip/ip.h"
 #include "netstack/tcp/control_segment.h"
+#include "netstack/tcp/saved_syn.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_hooks.h"
 #include "netstack/tcp/tcp_timestamps.h"
@@ -104,11 +106,12 @@ tcp_pcb* Handshakes::complete(const tcp_hdr& header, uint32_t option_bytes, uint
   return make_connection(*listener, request);
 }
 
-uint64_t Handshakes::completed(const tcp_pcb& pcb) noexcept {
+uint64_t Handshakes::completed(const tcp_pcb& pcb, SavedSyn** saved_syn) noexcept {
   const FourTuple tuple{pcb.local_ip.addr, pcb.remote_ip.addr, pcb.local_port, pcb.remote_port};
   Request* const request = table().find(hash(tuple), tuple);
   if (request == nullptr) return 0;
   const uint64_t fresh_ns = request->stage == RequestTable::kAnswered ? RequestTable::kStageNs[RequestTable::kFresh] : 0;
+  *saved_syn = std::exchange(request->saved_syn, nullptr);
   const uint64_t answered_ns = request->stage < RequestTable::kRepeated && !request->acked ? request->since_ns - fresh_ns : 0;
   remove(*request);
   return answered_ns;
@@ -215,7 +218,10 @@ void Handshakes::syn(LwipListener& listener, const FourTuple& tuple, const tcp_h
   request.window = header.wnd;
   request.listener = &listener;
   if (mac != nullptr) memcpy(request.mac, mac, sizeof request.mac);
-  if (!listener.handshakes_full() && !table().full()) return begin(request);
+  if (!listener.handshakes_full() && !table().full()) {
+    if (listener.saves_syn() != 0) request.saved_syn = save_syn(tcp_.core, header, listener.saves_syn() == 2);
+    return begin(request);
+  }
   if (listener.full() || listener.holds_some()) return;
   listener.note_cookie(tcp_.now_ns());
   request.isn = make_syn_cookie(tcp_.core.setup().seed, tuple, request.peer_isn, minute(), request.options);
@@ -243,6 +249,7 @@ void Handshakes::remove(Request& request) noexcept {
   LwipListener& listener = *request.listener;
   listener.count_handshake(request.stage, -1);
   if (listener.holds_some()) room_made();
+  free_saved_syn(tcp_.core, &request.saved_syn);
   table().remove(hash(request.tuple), request);
 }
 

@@ -16,6 +16,7 @@
 namespace netstack {
 
 class LwipListener;
+struct SavedSyn;
 
 struct Request {
   FourTuple tuple;
@@ -29,6 +30,7 @@ struct Request {
   uint32_t tick;  // lwIP's, when it was answered
   uint32_t rejected_tick;  // and when a segment was last rejected; 0: none was
   LwipListener* listener;
+  SavedSyn* saved_syn;
   uint64_t since_ns;  // in this stage
   uint16_t chained, previous, next;  // index + 1; 0 ends
 };
@@ -77,6 +79,7 @@ class RequestTable {
     for (int i = 0; i < touched_; i++) {
       Request& request = requests_[i];
       request.used = request.used && request.stage < kStages && keep(request);
+      request.saved_syn = nullptr;  // its memory is not there any more
       if (request.used) {
         request.since_ns = now_ns;
         link(hash(request), request);

@@ -53,7 +53,7 @@ err_t LwipListener::on_accept(void* self, tcp_pcb* pcb, err_t) noexcept {
   auto& listener = *static_cast<LwipListener*>(self);
   LwipStream* stream = listener.tcp_.make_stream();
   if (stream == nullptr) return ERR_MEM;
-  const uint64_t answered_ns = listener.tcp_.handshakes.completed(*pcb);
+  const uint64_t answered_ns = listener.tcp_.handshakes.completed(*pcb, &stream->rare_.saved_syn);
   stream->adopt(pcb, listener);
   stream->begin_figures(answered_ns != 0 ? listener.tcp_.now_ns() - answered_ns : 0);
   listener.queue_.push_back(stream);

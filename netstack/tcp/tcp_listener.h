@@ -34,6 +34,7 @@ class LwipListener final : public TcpListener {
   [[nodiscard]] uint8_t ttl() const noexcept { return pcb_.ttl; }
   [[nodiscard]] uint8_t tos() const noexcept { return pcb_.tos; }
   [[nodiscard]] uint8_t min_ttl() const noexcept { return options_.min_ttl; }
+  [[nodiscard]] uint8_t saves_syn() const noexcept { return options_.save_syn; }
   // One handshake more, or less, is in this stage.
   void count_handshake(uint8_t stage, int by) noexcept {
     half_open_ += by;

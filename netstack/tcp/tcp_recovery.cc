@@ -92,6 +92,7 @@ void LwipStream::forget_everything() noexcept {
   received_bytes_ = 0;
   urgent_ = Urgent::none;
   chunks_ = last_chunk_ = feeding_ = nullptr;
+  rare_.saved_syn = nullptr;
   acknowledged_ = fed_ = written_;
   DirtyLink::prev = DirtyLink::next = nullptr;
   DelayedAck::prev = DelayedAck::next = nullptr;

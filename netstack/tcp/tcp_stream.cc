@@ -9,6 +9,7 @@
 
 #include "netstack/lwip/lwip_errno.h"
 #include "netstack/tcp/orphans.h"
+#include "netstack/tcp/saved_syn.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_hooks.h"
 
@@ -234,6 +235,7 @@ void LwipStream::disconnect() noexcept {
   abort(before != CLOSED && !ends_alone ? ECONNRESET : 0);
   free_chunks();
   drop_received();
+  free_saved_syn(tcp_.core, &rare_.saved_syn);
   phase_ = Phase::fresh;
   urgent_ = Urgent::none;
   read_closed_ = write_closed_ = peer_closed_ = fin_queued_ = fin_sent_ = window_raised_ = false;
@@ -316,6 +318,7 @@ bool LwipStream::finish_reset() noexcept {
 void LwipStream::dispose() noexcept {
   free_chunks();
   drop_received();
+  free_saved_syn(tcp_.core, &rare_.saved_syn);
   DirtyLink::unlink();
   DelayedAck::unlink();
   AcceptLink::unlink();

@@ -26,6 +26,7 @@ namespace netstack {
 
 class Tcp;
 class LwipListener;
+struct SavedSyn;
 
 // Queued in the stack's list of streams that have something to send.
 struct DirtyLink : base::ListNode {};
@@ -62,6 +63,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
   [[nodiscard]] long get_option(TcpOption option, int* value) const noexcept override;
   void info(tcp_info* out) const noexcept override;
+  [[nodiscard]] size_t take_saved_syn(uint8_t* to, size_t room) noexcept override;
   [[nodiscard]] SocketAddress local() const noexcept override { return local_; }
   [[nodiscard]] SocketAddress peer() const noexcept override { return peer_; }
   void release() noexcept override;
@@ -160,7 +162,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     uint16_t keepidle_s = 7200, keepintvl_s = 75, keepcnt = 9;
     uint16_t max_segment = 0, defer_accept_s = 0;
     int16_t fin_wait_s = kDefaultFinWaitSeconds;
-    uint8_t syn_count = 0, min_ttl = 0;
+    uint8_t syn_count = 0, min_ttl = 0, save_syn = 0;
     PortSharing sharing{};
   };
   friend class LwipListener;
@@ -181,6 +183,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     uint32_t retransmitted = 0;   // segments
     uint32_t rate_bytes = 0, rate_us = 0;  // delivery rate
     uint16_t last_mss = 0;        // of a connection that is over
+    SavedSyn* saved_syn = nullptr;
   };
 
   static constexpr uint32_t kUsualSegment = 1460;

@@ -1,8 +1,10 @@
 // Options of a stream.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <cerrno>
+#include <cstring>
 #include <sys/epoll.h>
 
+#include "netstack/tcp/saved_syn.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
 #include "zps_hooks.h"
@@ -126,6 +128,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
     case TcpOption::defer_accept_s: o.defer_accept_s = static_cast<uint16_t>(clamp(value, 0, UINT16_MAX)); break;
     case TcpOption::syn_count: o.syn_count = static_cast<uint8_t>(value); break;
     case TcpOption::min_ttl: o.min_ttl = static_cast<uint8_t>(value); break;
+    case TcpOption::save_syn: o.save_syn = static_cast<uint8_t>(value); break;
     case TcpOption::fin_wait_s: o.fin_wait_s = static_cast<int16_t>(clamp(value, -1, INT16_MAX)); break;
     case TcpOption::window_clamp:
       o.window_clamp = value;
@@ -159,6 +162,16 @@ int LwipStream::segment_size() const noexcept {
   if (pcb_ != nullptr && connected()) return static_cast<int>(tcp_.full_payload(*pcb_));
   if (pcb_ != nullptr) return kLeast - (tcp_.facts().memory ? 0 : LWIP_TCP_OPT_LEN_TS_OUT);
   return options_.max_segment != 0 ? options_.max_segment : rare_.last_mss != 0 ? rare_.last_mss : kLeast;
+}
+
+size_t LwipStream::take_saved_syn(uint8_t* to, size_t room) noexcept {
+  const SavedSyn* const saved = rare_.saved_syn;
+  if (saved == nullptr) return 0;
+  const size_t bytes = saved->bytes;
+  if (bytes > room) return bytes;
+  memcpy(to, saved->headers, bytes);
+  free_saved_syn(tcp_.core, &rare_.saved_syn);
+  return bytes;
 }
 
 long LwipStream::get_option(TcpOption option, int* value) const noexcept {

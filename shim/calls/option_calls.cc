@@ -261,6 +261,16 @@ long put_peer_name(const Socket& socket, long room, Answer* answer) noexcept {
   return room > static_cast<long>(answer->size) ? -EINVAL : 0;
 }
 
+// TCP_SAVED_SYN: who has not room for all of it is told how much there is.
+long put_saved_syn(const zps_call& call, Socket* socket, long room, Answer* answer) noexcept {
+  if (socket->stream == nullptr) return kPass;
+  const size_t most = room < static_cast<long>(sizeof answer->bytes) ? static_cast<size_t>(room) : sizeof answer->bytes;
+  answer->size = static_cast<socklen_t>(socket->stream->take_saved_syn(answer->bytes, most));
+  if (answer->size <= most) return 0;
+  const long error = copy_out(reinterpret_cast<void*>(call.arg[4]), &answer->size, sizeof answer->size);
+  return error != 0 ? error : -EINVAL;
+}
+
 // A connection that is over has none.
 uint16_t local_port(const Socket& socket) noexcept {
   const netstack::TcpStream* const stream = socket.stream;
@@ -269,7 +279,8 @@ uint16_t local_port(const Socket& socket) noexcept {
 }
 
 // The stack's answer, or kPass for the placeholder's, or a negative errno.
-long answer_for(int fd, const OptionRow& row, Socket* socket, long room, Answer* answer) noexcept {
+long answer_for(const zps_call& call, const OptionRow& row, Socket* socket, long room, Answer* answer) noexcept {
+  const int fd = static_cast<int>(call.arg[0]);
   int value = 0;
   switch (row.kind) {
     case OptionKind::error: answer->put(socket->take_error()); return 0;
@@ -280,6 +291,7 @@ long answer_for(int fd, const OptionRow& row, Socket* socket, long room, Answer*
     case OptionKind::processor: put_processor(fd, row, *socket, answer); return 0;
     case OptionKind::path_mtu:
     case OptionKind::path_mtu_info: return put_path_mtu(row, *socket, room, answer);
+    case OptionKind::saved_syn: return put_saved_syn(call, socket, room, answer);
     case OptionKind::peer_name: return put_peer_name(*socket, room, answer);
     case OptionKind::local_port: answer->put(static_cast<int>(local_port(*socket))); return 0;
     case OptionKind::sharing:
@@ -354,7 +366,7 @@ long shim_getsockopt(const zps_call& call) noexcept {
     if (socket == nullptr || socket->state == SocketState::undecided || row->kind == OptionKind::stored) return kPass;
     if (!has_level(socket->domain, *row)) return kPass;
     if (room < 0) return room;
-    if (const long error = answer_for(fd, *row, socket, room, &answer); error != 0) return error;
+    if (const long error = answer_for(call, *row, socket, room, &answer); error != 0) return error;
   }
   return put_value(call, room, answer.bytes, answer.size);
 }

@@ -35,6 +35,7 @@ enum class OptionKind : uint8_t {
   processor,        // SO_INCOMING_CPU
   peer_name,        // SO_PEERNAME
   local_port,       // IP_PROTOCOL: what Linux calls inet_num
+  saved_syn,        // TCP_SAVED_SYN
   path_mtu,         // IP_MTU, IPV6_MTU
   path_mtu_info,    // IPV6_PATHMTU
   segment_size,     // TCP_MAXSEG: read from the stack, set on both

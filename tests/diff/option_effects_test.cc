@@ -1,5 +1,5 @@
 // What options do to connections: waiting with accept(), ending early, keeping little unsent, sending slowly, peeking at an offset, hearing
-// the near only.
+// the near only, keeping the SYN.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <fcntl.h>
@@ -226,6 +226,87 @@ TEST_F(Effects, FarAnswersToASynAreDropped) {
   EXPECT_EQ(wait_for(fd, POLLOUT, 300), 0);
   ASSERT_EQ(peer.call(PeerOp::set_option, far, IPPROTO_IP, IP_TTL, 255).result, 0);
   EXPECT_EQ(wait_for(fd, POLLOUT), POLLOUT);
+}
+
+// What a getsockopt() with room for `most` bytes says; the error as a negative number, and the length in any case.
+struct Told {
+  int result;
+  std::string bytes;
+};
+
+Told saved_syn(int fd, socklen_t most) {
+  Told told{0, std::string(most, '\0')};
+  socklen_t size = most;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, told.bytes.data(), &size) != 0) told.result = -errno;
+  told.bytes.resize(size);
+  return told;
+}
+
+uint16_t be16(const std::string& bytes, size_t at) {
+  return static_cast<uint16_t>(static_cast<uint8_t>(bytes[at]) << 8 | static_cast<uint8_t>(bytes[at + 1]));
+}
+
+void expect_headers_of_syn(const std::string& headers, const sockaddr_in& from, const sockaddr_in& to) {
+  ASSERT_GE(headers.size(), 44u);
+  EXPECT_EQ(headers[0], 0x45);
+  EXPECT_EQ(headers[9], IPPROTO_TCP);
+  uint32_t sum = 0;
+  for (size_t i = 0; i < 20; i += 2) sum += be16(headers, i);
+  const bool has_checksum = be16(headers, 10) != 0;  // over a memif there is none
+  EXPECT_TRUE(!has_checksum || (sum & 0xffff) + (sum >> 16) == 0xffff);
+  EXPECT_EQ(headers.compare(12, 4, reinterpret_cast<const char*>(&from.sin_addr), 4), 0);
+  EXPECT_EQ(headers.compare(16, 4, reinterpret_cast<const char*>(&to.sin_addr), 4), 0);
+  EXPECT_EQ(be16(headers, 20), ntohs(from.sin_port));
+  EXPECT_EQ(be16(headers, 22), ntohs(to.sin_port));
+  EXPECT_EQ(headers.compare(28, 4, std::string(4, '\0')), 0) << "acknowledges nothing";
+  EXPECT_EQ(headers.size(), 20u + static_cast<uint8_t>(headers[32]) / 16 * 4u);
+  EXPECT_EQ(headers[33] & 0x3f, 2) << "SYN";
+  EXPECT_GT(be16(headers, 34), 1000) << "a window";
+  EXPECT_EQ(be16(headers, 40), 0x0204) << "the first option is the largest segment";
+}
+
+TEST_F(Effects, TheSynIsSaved) {
+  sockaddr_in at{};
+  const int listener = listen_here(&at);
+  for (const int how : {1, 2, 0}) {
+    set(listener, IPPROTO_TCP, TCP_SAVE_SYN, how);
+    ASSERT_EQ(peer.connect(peer.socket(), at).result, 0);
+    sockaddr_in from{};
+    socklen_t size = sizeof from;
+    const int fd = accept(listener, reinterpret_cast<sockaddr*>(&from), &size);
+    ASSERT_GE(fd, 0);
+    EXPECT_EQ(get(fd, IPPROTO_TCP, TCP_SAVE_SYN), how);
+    const Told little = saved_syn(fd, 10), told = saved_syn(fd, 200), again = saved_syn(fd, 200);
+    EXPECT_EQ(again.result, 0);
+    EXPECT_EQ(again.bytes, "") << "told once";
+    ASSERT_EQ(told.result, 0);
+    EXPECT_EQ(little.result, how == 0 ? 0 : -EINVAL);
+    EXPECT_EQ(little.bytes.size(), told.bytes.size());
+    close(fd);
+    if (how == 0) {
+      EXPECT_EQ(told.bytes, "");
+      continue;
+    }
+    const size_t frame_bytes = how == 2 ? 14 : 0;
+    ASSERT_GE(told.bytes.size(), frame_bytes);
+    EXPECT_TRUE(how == 1 || be16(told.bytes, 12) == 0x0800);
+    expect_headers_of_syn(told.bytes.substr(frame_bytes), from, at);
+  }
+  const int value = 3;
+  EXPECT_EQ(setsockopt(listener, IPPROTO_TCP, TCP_SAVE_SYN, &value, sizeof value), -1);
+  EXPECT_EQ(errno, EINVAL);
+}
+
+// Nobody has to ask, and the listener may be gone.
+TEST_F(Effects, ASavedSynIsThereAfterItsListener) {
+  sockaddr_in at{};
+  const int listener = listen_here(&at);
+  set(listener, IPPROTO_TCP, TCP_SAVE_SYN, 1);
+  for (int i = 0; i < 3; i++) ASSERT_EQ(peer.connect(peer.socket(), at).result, 0);
+  const int first = accept(listener, nullptr, nullptr);
+  close(accept(listener, nullptr, nullptr));
+  close(listener);
+  EXPECT_GE(saved_syn(first, 200).bytes.size(), 44u);
 }
 
 }  // namespace

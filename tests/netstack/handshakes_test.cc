@@ -127,6 +127,41 @@ TEST_F(Handshakes, AFloodKeepsNobodyOut) {
   listener->release();
 }
 
+// With a listener that keeps them: those of handshakes that nobody completes, of a listener that goes, and of connections that nobody asks.
+TEST_F(Handshakes, SavedSynsAreFreed) {
+  TcpListener* listener = listen(80, 511);
+  ASSERT_EQ(0, listener->set_option(TcpOption::save_syn, 1));
+  const size_t before = pair_.server->levels().arena_bytes;
+  flood(100);
+  EXPECT_GT(pair_.server->levels().arena_bytes, before);
+  pair_.pass(64'000, 200);
+  EXPECT_EQ(before, pair_.server->levels().arena_bytes);
+  for (const bool asked : {true, false}) {
+    TcpStream* client = connect(80);
+    pair_.settle();
+    TcpStream* server = accept(*listener);
+    ASSERT_NE(nullptr, server);
+    uint8_t headers[128];
+    const size_t bytes = asked ? server->take_saved_syn(headers, sizeof headers) : 0;
+    EXPECT_TRUE(!asked || bytes >= 44) << bytes;
+    if (asked) {
+      Seen seen_syn;
+      std::vector<uint8_t> frame(14);
+      frame[12] = 8;
+      frame.insert(frame.end(), headers, headers + bytes);
+      ASSERT_TRUE(seen_syn.read(frame.data(), static_cast<uint32_t>(frame.size())));
+      EXPECT_EQ(kSyn, seen_syn.flags);
+      EXPECT_EQ(0u, server->take_saved_syn(headers, sizeof headers));
+    }
+    reset(client);
+    reset(server);
+    pair_.settle();
+  }
+  flood(100, 100);
+  listener->release();
+  EXPECT_EQ(before, pair_.server->levels().arena_bytes);
+}
+
 TEST_F(Handshakes, ASmallBacklogUnderAFlood) {
   TcpListener* listener = listen(80, 1);
   for (int i = 0; i < 40; i++) {

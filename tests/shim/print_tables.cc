@@ -32,6 +32,7 @@ const char* kind_text(shim::OptionKind kind) {
     case shim::OptionKind::local_port:
     case shim::OptionKind::path_mtu:
     case shim::OptionKind::path_mtu_info:
+    case shim::OptionKind::saved_syn:
     case shim::OptionKind::read_only: return "read";
     case shim::OptionKind::refused:
     case shim::OptionKind::never: return "refused";

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/syscall.h"
+#include "base/unseen_stderr.h"
 
 namespace base {
 namespace {
@@ -119,6 +120,7 @@ void log(LogLevel level, const char* format, ...) noexcept {
   va_end(arguments);
   line[length++] = '\n';
   (void)kernel_call(SYS_write, 2, as_arg(line), static_cast<long>(length));
+  if (level == LogLevel::error && stderr_is_unseen()) send_to_syslog(line, length - 1);
 }
 
 void check_failed(const char* condition, const char* file, int line) noexcept {

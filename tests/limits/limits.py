@@ -245,6 +245,8 @@ def prerequisites(bed):
         if not good:
             failures.append(f"{name} with ZPS_FALLBACK=kernel: exit code {code}, stdout {out!r}, stderr {err.splitlines()}")
     failures += absent_peer(bed)
+    failures += helpers(bed)
+    failures += unseen(bed)
     return failures
 
 
@@ -267,6 +269,54 @@ def absent_peer(bed):
     good = process.returncode in (0, 127) and (out.startswith(b"refused") or process.returncode == 127) and len(err.splitlines()) <= 1
     print(f"{'ok  ' if good else 'FAIL'} an absent memif peer: {process.returncode}, {out!r}, {err!r}")
     return [] if good else [f"an absent memif peer: exit code {process.returncode}, {out!r}, {err!r}"]
+
+
+def helpers(bed):
+    """Programs without any rights that never serve run as they do elsewhere, and nothing is said."""
+    environment = bed.sut_environment()
+    preload = f"LD_PRELOAD={environment.pop('LD_PRELOAD')}"
+    failures = []
+    for argv in (["/bin/ls", "/"], ["/bin/sh", "-c", "id -u; ls /"], [PYTHON, "-S", "-c", "import socket; print(socket.socket().fileno())"]):
+        expected = subprocess.run([*NOBODY, *argv], capture_output=True, timeout=60)
+        process = bed.spawn_sut([*NOBODY, "env", preload, *argv], environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate(timeout=60)
+        good = (process.returncode, out, err) == (0, expected.stdout, b"")
+        print(f"{'ok  ' if good else 'FAIL'} no rights and no need of them, {argv[0]}: {process.returncode}, {err!r}")
+        failures += [] if good else [f"{argv} without rights: exit code {process.returncode}, {out!r}, {err!r}"]
+    return failures
+
+
+# Turns its descriptors away as daemon(3) does, and listens only then.
+DAEMON = """
+import os, socket
+null = os.open("/dev/null", os.O_RDWR)
+for fd in range(3):
+    os.dup2(null, fd)
+socket.create_server(("", 7009))
+"""
+# A /dev of its own, where the system's log is a socket of the test's.
+OWN_DEV = 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && : >/dev/log && mount --bind "$0" /dev/log && exec "$@"'
+
+
+def unseen(bed):
+    """A daemon that is refused its stack when nobody sees its stderr any more: the line is in the system's log."""
+    bed.scratch.chmod(0o711)
+    environment = bed.sut_environment()
+    preload = f"LD_PRELOAD={environment.pop('LD_PRELOAD')}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(bed.scratch / "log"))
+        (bed.scratch / "log").chmod(0o666)
+        log.setblocking(False)
+        front = ["unshare", "--mount", "sh", "-c", OWN_DEV, bed.scratch / "log"]
+        process = bed.spawn_sut([*front, *NOBODY, "env", preload, PYTHON, "-S", "-c", DAEMON], environment=environment, stderr=subprocess.PIPE)
+        _, err = process.communicate(timeout=60)
+        try:
+            line = log.recv(4096).decode()  # sent before the program ended
+        except BlockingIOError:
+            line = ""
+    good = process.returncode == 127 and line.startswith("<27>zpstack: ") and "CAP_NET_ADMIN" in line and err == b""
+    print(f"{'ok  ' if good else 'FAIL'} a daemon without rights: {process.returncode}, {line!r}, {err!r}")
+    return [] if good else [f"a daemon without rights: exit code {process.returncode}, logged {line!r}, stderr {err!r}"]
 
 
 def main():

@@ -10,6 +10,7 @@
 #include "base/user_copy.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
+#include "shim/family/own_memory.h"
 #include "shim/calls/ledger.h"
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/process.h"
@@ -93,6 +94,7 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     base::log(base::LogLevel::error, "no address space for the family's memory: raise ulimit -v");
     return -1;
   }
+  note_own_memory();
   my_slot = &family->slots[0];
   base::set_patience_ms(config.patience_ms);
   service_introduce();

@@ -67,6 +67,8 @@ struct zps_engine {
   void (*print_ledger)(int fd);
   /* A bit per number: calls that a filter the program has installed would answer with death (seccomp_filter.h); only of those that hooks add. */
   const volatile uint64_t *deadly_calls;
+  /* Where libzpstack.so and its variables lie. */
+  const void *image_begin, *image_end;
 };
 
 struct zps_hook {

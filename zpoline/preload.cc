@@ -38,6 +38,9 @@ uint64_t zps_site_table[65536];
 int64_t (*zps_on_syscall)(zps_call*);
 int64_t (*zps_on_engine_call_pointer)(zps_call*) = zps_on_engine_call;
 const void* zps_own_stack_ways[ZPS_NR_COUNT];
+// The linker's.
+[[gnu::visibility("hidden")]] extern const char __ehdr_start[];
+[[gnu::visibility("hidden")]] extern const char _end[];
 uint64_t zps_xsave_bytes;
 uint64_t zps_xsave_mask;
 }
@@ -84,7 +87,8 @@ int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int
   return sleep_unmasked(nr, a, b, c, d, e, f);
 }
 
-zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline", nullptr, thread_words, engine_sleep, print_ledger, deadly_calls};
+zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline",    nullptr,       thread_words,
+                     engine_sleep, print_ledger,       deadly_calls, __ehdr_start, _end};
 
 base::Result<bool> find_own_path() noexcept {
   Dl_info info;

@@ -70,6 +70,7 @@ constexpr SyscallRow kRows[] = {
     ROW(setresgid, "iii", kSetup, "as setgid"),
     ROW(capset, "pp", kSetup, "as setuid"),
     ROW(chroot, "s", kSetup, "the kernel's; what a stack is made of is opened before"),
+    ROW(mlockall, "x", kSetup, "the kernel's; where RLIMIT_MEMLOCK is too small for all that is mapped, what is ours stays unlocked"),
     ROW(exit, "i", kData, "frees what the thread has in the family"),
 };
 

@@ -11,6 +11,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
+#include "shim/family/locked_memory.h"
 #include "shim/family/processors.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
@@ -101,6 +102,7 @@ const char* prepare_family() noexcept {
 
 // With the family's own lock held.
 netstack::Stack* make_it() noexcept {
+  leave_future_unlocked();
   auto made = netstack::make_stack(stack_config(), &family->place);
   const char* reason = made ? prepare_family() : made.error().text;
   if (reason != nullptr) {

@@ -122,6 +122,38 @@ static void lock_memory(long number) {
   (void)number;
   require(mlockall(MCL_CURRENT | MCL_FUTURE) == 0, "mlockall");
 }
+static void lock_present_memory(long number) {
+  (void)number;
+  require(mlockall(MCL_CURRENT) == 0, "mlockall");
+}
+static void be_refused_locks(long number) {
+  require(mlockall(MCL_CURRENT | MCL_FUTURE) == -1 && errno == number, "mlockall");
+}
+static void unlock_memory(long number) {
+  (void)number;
+  require(munlockall() == 0, "munlockall");
+}
+static long locked_kilobytes(void) {
+  char line[256];
+  long locked = -1;
+  FILE* status = fopen("/proc/self/status", "r");
+  require(status != NULL, "/proc/self/status");
+  while (fgets(line, sizeof line, status) != NULL) (void)sscanf(line, "VmLck: %ld", &locked);
+  fclose(status);
+  return locked;
+}
+static void be_locked(long kilobytes) { require(locked_kilobytes() >= kilobytes, "the program's memory is not locked"); }
+// Whether it adds to what is locked.
+static bool is_locked_when_mapped(long kilobytes) {
+  const long before = locked_kilobytes();
+  require(mmap(NULL, (size_t)kilobytes << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED, "mmap");
+  return locked_kilobytes() >= before + kilobytes;
+}
+static void map_locked(long kilobytes) { require(is_locked_when_mapped(kilobytes), "new memory is not locked"); }
+static void map_unlocked(long kilobytes) { require(!is_locked_when_mapped(kilobytes), "new memory is locked"); }
+static void map_too_much(long kilobytes) {
+  require(mmap(NULL, (size_t)kilobytes << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == EAGAIN, "mmap over the limit");
+}
 static void touch_thread_locals(long number) {
   (void)number;
   for (size_t i = 0; i < TLS_BYTES; i++) thread_local_bytes[i]++;
@@ -208,6 +240,8 @@ static const struct {
     {"setuid", set_user},          {"setreuid", set_real_and_effective}, {"setresuid", set_all_three}, {"seteuid", set_effective},
     {"capset", drop_capabilities}, {"chroot", change_root}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
     {"map", map},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
+    {"mlockall-present", lock_present_memory}, {"mlockall-error", be_refused_locks}, {"map-locked", map_locked}, {"map-unlocked", map_unlocked}, {"map-error", map_too_much},
+    {"munlockall", unlock_memory}, {"locked", be_locked},
     {"tls", touch_thread_locals}, {"late-tls", load_late},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
     {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program}, {"listen", begin_listening},
     {"serve", serve},

@@ -1,0 +1,126 @@
+// Walks /proc/self/maps, and locks what lies between our ranges.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "shim/family/locked_memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cerrno>
+
+#include "base/log.h"
+#include "base/syscall.h"
+#include "shim/family/own_memory.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+bool locks_future = false;
+
+// Reads the ranges of /proc/self/maps one by one.
+class Maps {
+ public:
+  Maps() noexcept : fd_(kernel_call(SYS_openat, AT_FDCWD, as_arg("/proc/self/maps"), O_RDONLY | O_CLOEXEC)) {}
+  ~Maps() {
+    if (fd_ >= 0) (void)kernel_call(SYS_close, fd_);
+  }
+  Maps(const Maps&) = delete;
+  Maps& operator=(const Maps&) = delete;
+
+  // False at the end, and if there is no such file. What lies in the kernel's half ([vsyscall]) is left out.
+  [[nodiscard]] bool next(Range* out) noexcept {
+    while (true) {
+      const bool complete = read_number('-', &out->begin) && read_number(' ', &out->end);
+      if (!complete) return false;
+      for (int c = next_char(); c >= 0 && c != '\n';) c = next_char();
+      if (static_cast<intptr_t>(out->begin) >= 0) return true;
+    }
+  }
+
+ private:
+  int next_char() noexcept {
+    if (at_ == length_) {
+      length_ = fd_ >= 0 ? kernel_call(SYS_read, fd_, as_arg(text_), sizeof text_) : 0;
+      at_ = 0;
+      if (length_ <= 0) return length_ = 0, -1;
+    }
+    return text_[at_++];
+  }
+  bool read_number(char end, uintptr_t* out) noexcept {
+    *out = 0;
+    for (int c = next_char(); c >= 0; c = next_char()) {
+      if (c == end) return true;
+      *out = *out << 4 | static_cast<uintptr_t>(c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    return false;
+  }
+
+  const long fd_;
+  long at_ = 0, length_ = 0;
+  char text_[1024];
+};
+
+// Calls `use` with each part of what is mapped that is not ours.
+template <class Use>
+void for_each_of_program(Use use) noexcept {
+  Maps maps;
+  for (Range all; maps.next(&all);) {
+    while (all.begin < all.end) {
+      Range part = all;
+      uintptr_t next = all.end;
+      for (const Range& own : own_memory()) {
+        if (own.end <= part.begin || own.begin >= part.end) continue;
+        if (own.begin <= part.begin) {
+          part.end = part.begin;
+          next = own.end;
+        } else {
+          part.end = next = own.begin;
+        }
+      }
+      if (part.begin < part.end) use(part);
+      all.begin = next;
+    }
+  }
+}
+
+bool program_fits() noexcept {
+  rlimit limit{};
+  if (kernel_call(SYS_prlimit64, 0, RLIMIT_MEMLOCK, 0, as_arg(&limit)) != 0) return false;
+  uintptr_t bytes = 0;
+  for_each_of_program([&](Range part) { bytes += part.end - part.begin; });
+  return bytes > 0 && bytes <= limit.rlim_cur;
+}
+
+// What the kernel cannot fill it ignores here too (apply_mlockall_flags()).
+void lock_present(long flags) noexcept {
+  const long on_fault = (flags & MCL_ONFAULT) != 0 ? MLOCK_ONFAULT : 0;
+  for_each_of_program([&](Range part) {
+    (void)kernel_call(SYS_mlock2, static_cast<long>(part.begin), static_cast<long>(part.end - part.begin), on_fault);
+  });
+}
+
+}  // namespace
+
+long lock_all_memory(long flags) noexcept {
+  const long result = kernel_call(SYS_mlockall, flags);
+  if (result != -ENOMEM || (flags & MCL_CURRENT) == 0 || !program_fits()) return result;
+  const bool future = (flags & MCL_FUTURE) != 0;
+  const long done = future ? kernel_call(SYS_mlockall, flags & ~long{MCL_CURRENT}) : kernel_call(SYS_munlockall);
+  if (done != 0) return done;
+  lock_present(flags);
+  locks_future = future;
+  return 0;
+}
+
+void leave_future_unlocked() noexcept {
+  if (!locks_future) return;
+  locks_future = false;
+  (void)kernel_call(SYS_munlockall);
+  lock_present(MCL_ONFAULT);
+  base::log(base::LogLevel::warn, "the stack's memory is more than RLIMIT_MEMLOCK: what is mapped from now on is not locked");
+}
+
+}  // namespace shim

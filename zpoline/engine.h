@@ -134,6 +134,7 @@ extern const char zps_own_stack_trapped_on[], zps_pass_without_stack[];
 // For those who come from a signal handler (trap.cc).
 extern const char zps_trapped[], zps_pass_trapped[], zps_sigreturn_trapped[];
 extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];
+[[noreturn]] void zps_resume(ucontext_t* context) noexcept;
 int64_t zps_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) noexcept;
 
 // Called from the entry assembly.

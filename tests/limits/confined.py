@@ -59,6 +59,9 @@ CASES = [
     ("memory locked under a limit that is too low", ["prlimit", "--memlock=1048576", *NOBODY], ["mlockall-error=12", "map=1"]),
     ("memory locked without a limit", [], ["mlockall", "map-locked=1024", *SERVE]),
     ("a fork that allows no more", [], ["allow-fork", "child"]),
+    ("a fork that allows no more, without page 0", ["env", "ZPS_HOOK=nopage0"], ["allow-fork", "child"]),
+    ("a fork that allows no more, with nothing rewritten", ["env", "ZPS_HOOK=sud"], ["allow-fork", "child"]),
+    ("a fork that allows no more, by symbols", ["env", "ZPS_HOOK=symbols"], ["allow-fork", "child"]),
     ("sched_setaffinity is an error", [], ["no-affinity=1", *SERVE]),
     ("sched_setaffinity is death", [], ["no-affinity", *SERVE]),
 ]

@@ -1,8 +1,14 @@
 // What a system call may change and what not: every general register, flag and vector register around calls of each claim.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <random>
 
@@ -81,6 +87,26 @@ TEST(RegistersNear, AreJumps) {
     for (int i = 0; i < 2000; i++) jumps += code[i] == 0xe9 && code[i + 5] == behind[0] && code[i + 6] == behind[1] ? 1 : 0;
     EXPECT_GE(jumps, 1) << near.number;
   }
+}
+
+// A program that allows no rt_sigreturn makes none: what traps comes back without.
+TEST(RegistersInABox, OnlyThreeChangeWhereSigreturnIsDeath) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 0, 1),
+                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    sock_fprog program{sizeof filter / sizeof filter[0], filter};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(2);
+    for (const long nr : std::initializer_list<long>{SYS_getpid, SYS_read, SYS_getuid, SYS_munmap, SYS_recvfrom, 512}) check_call(tests::snapshot_call, nr, 15);
+    for (const Near& near : kNear) {
+      if (near.number < kProbeGeneral || hooked::expected()) check_call(near.snapshot, near.number, 16);
+    }
+    _exit(::testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
 // getpid: claimed general and passed on; read: claimed sse and passed on; getuid: unclaimed; munmap: the engine's; 600, 513: no such call.

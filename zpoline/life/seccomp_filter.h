@@ -18,6 +18,7 @@ namespace zpoline {
 
 // A bit per number.
 extern volatile uint64_t deadly_calls[ZPS_NR_COUNT / 64];
+[[nodiscard]] inline bool is_deadly(int nr) noexcept { return deadly_calls[nr / 64] >> nr % 64 & 1; }
 
 // `program` is a struct sock_fprog of the program's, as it gives it to seccomp() or prctl().
 void judge_filter(uint64_t program) noexcept;

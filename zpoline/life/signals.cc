@@ -53,6 +53,7 @@
 #include "zpoline/engine.h"
 #include "zpoline/life/masks.h"
 #include "zpoline/life/own_stack.h"
+#include "zpoline/life/seccomp_filter.h"
 #include "zpoline/sites/page_zero.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/sites/stubs.h"
@@ -279,6 +280,13 @@ bool resume_copy(ThreadState& thread, ucontext_t* context) noexcept {
 
 [[nodiscard]] bool is_own_fault(int number, const siginfo_t* info) noexcept { return info->si_code > 0 && (kFaults >> (number - 1) & 1); }
 
+// The end of on_signal() for `number` where it has answered itself what came. A filter may make a kill of the usual one.
+void go_on(int number, ucontext_t* context) noexcept {
+  if (!is_deadly(SYS_rt_sigreturn)) return;
+  if (kernel_view(number, actions[number]).mask & ~*mask_of(context)) change_kernel_mask(SIG_SETMASK, *mask_of(context));
+  zps_resume(context);
+}
+
 Action take_action(int number) noexcept {
   Action action = actions[number];
   if ((action.flags & kResetHand) && has_handler(action)) {
@@ -327,11 +335,11 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   const bool own_fault = is_own_fault(number, info);
   bool edited = false;
   if (answer_word(number, info)) return;
-  if (own_fault && resume_copy(thread, context)) return;
-  if (answer_dispatch(number, info, context)) return;
+  if (own_fault && resume_copy(thread, context)) return go_on(number, context);
+  if (answer_dispatch(number, info, context)) return go_on(number, context);
   if (own_fault && number == SIGSEGV) {
     const Fault fault = on_fault(info, context);
-    if (fault == Fault::answered) return;
+    if (fault == Fault::answered) return go_on(number, context);
     edited = fault == Fault::edited;
   }
   const bool guest = is_guest(thread);

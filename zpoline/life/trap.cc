@@ -34,7 +34,7 @@
 // `int $0x80` traps as well. Its registers leave no room for a return address, so it is made here, in the handler.
 //
 // Known limits: a trapped call needs stack for a signal frame (3-4 KB), or an alternate stack; a call whose stack pointer is invalid and
-// that has none ends the process. A seccomp filter that refuses prctl() leaves threads made after it undispatched. poll, select, epoll_wait, nanosleep
+// that has none ends the process. A seccomp filter that refuses prctl(), or kills for it, leaves threads made after it undispatched. poll, select, epoll_wait, nanosleep
 // end with EINTR in a thread that is armed while it sleeps there (signal(7) names them all).
 //
 // Sources: Documentation/admin-guide/syscall-user-dispatch.rst; Linux kernel/entry/syscall_user_dispatch.c.
@@ -55,6 +55,7 @@
 #include "zpoline/engine.h"
 #include "zpoline/life/masks.h"
 #include "zpoline/life/own_stack.h"
+#include "zpoline/life/seccomp_filter.h"
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 
@@ -272,7 +273,8 @@ void reset_arming_lock() noexcept { arming = 0; }
 bool is_dispatching() noexcept { return dispatching; }
 
 void arm_thread() noexcept {
-  if (dispatching && !stopped && arm() < 0) base::log(base::LogLevel::warn, "a new thread cannot be dispatched: its unknown calls go to the kernel");
+  if (!dispatching || stopped || (!is_deadly(SYS_prctl) && arm() == 0) || is_deadly(SYS_write)) return;
+  base::log(base::LogLevel::warn, "a new thread cannot be dispatched: its unknown calls go to the kernel");
 }
 
 void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {

@@ -19,6 +19,7 @@
 #include "shim/family/pool.h"
 #include "shim/family/processors.h"
 #include "shim/family/slots.h"
+#include "shim/family/spin_judge.h"
 #include "shim/family/waiter.h"
 #include "zpoline/hook.h"
 
@@ -56,6 +57,7 @@ struct alignas(64) Family {
   netstack::PoolLevels told;
   FamilyLevels told_family;
   Processors processors;
+  CrowdedProcessors crowded;
   bool whole;                         // all of its memory is there (family_memory.h)
   int life_fd;                        // memfd whose bytes are locked: byte 0 by who took up the duty, byte 1 + i by the process of slot i
 

@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "base/clock.h"
 #include "base/syscall.h"
@@ -19,55 +20,69 @@ using base::kernel_call;
 
 constexpr uint64_t kLookAroundNs = 2'000'000;      // a sleeper that nobody can wake looks this often
 constexpr uint64_t kKernelProbeNs = 10'000;        // a spinning wait looks at the kernel's side this often
-constexpr uint64_t kShortestSpinNs = 2'000;
-constexpr uint32_t kVainSpins = 8;    // so many spins in a row found nothing: the next ones are short
-constexpr uint32_t kRetryEvery = 64;  // but now and then one is long again
 
 uint64_t longest_spin_ns = 0;
-thread_local uint32_t vain_spins = 0;
+constinit thread_local SpinJudge spinning;
 thread_local void* scratch = nullptr;
 thread_local uint32_t scratch_uses = 0;
 
-// How long the next wait spins. A peer on another core answers within the spin; one that shares this core, or a
-// program that is idle, never does, and after some vain spins the wait goes to sleep almost at once.
-uint64_t spin_budget_ns() noexcept {
-  if (vain_spins < kVainSpins || vain_spins % kRetryEvery == 0 || longest_spin_ns < kShortestSpinNs) return longest_spin_ns;
-  return kShortestSpinNs;
-}
+// What a poll brought: the condition's result, and whether others were woken for what came.
+struct Look {
+  long result;
+  bool woke_others;
+};
 
-long poll_and_check(Condition& condition, uint64_t now) noexcept {
+Look poll_and_check(Condition& condition, uint64_t now) noexcept {
   Guard guard;
   if (guard.stack() != nullptr) (void)guard.stack()->poll(now);
   die_if_told();
-  return condition.check();
+  const long result = condition.check();
+  return {result, family->wakes_due.load(std::memory_order_relaxed)};
 }
 
-// Step 1. -EAGAIN if nothing came in time.
-long spin(Condition& condition, const WaitOptions& options) noexcept {
+// The kernel keeps the number of the processor (and above it the node) where rdtscp finds it, as for the vDSO's getcpu().
+uint32_t this_processor() noexcept {
+  uint32_t number;
+  (void)__rdtscp(&number);
+  return number & 0xfff;
+}
+
+// After a first look that found nothing, until `end`. -EAGAIN if nothing came in time.
+long spin(Condition& condition, const WaitOptions& options, uint64_t now, uint64_t end) noexcept {
   const zps_thread* thread = engine->thread();
-  const uint64_t begin = base::monotonic_ns();
-  uint64_t now = begin;
-  uint64_t end = now + (options.spin ? spin_budget_ns() : 0);
-  if (end > options.deadline_ns) end = options.deadline_ns;
   uint64_t probe = now;
-  while (true) {
-    long result = poll_and_check(condition, now);
-    if (result != -EAGAIN) {
-      vain_spins = 0;
-      if (now != begin) count_answered_spin();
-      return result;
-    }
-    now = base::monotonic_ns();
+  while (now < end && thread->signals_pending == 0 && !options.interruption.came()) {
     if (condition.has_kernel_side() && now >= probe) {
-      result = condition.check_kernel();
+      const long result = condition.check_kernel();
       if (result != -EAGAIN) return result;
       probe = now + kKernelProbeNs;
     }
-    if (now >= end || thread->signals_pending != 0 || options.interruption.came()) break;
     __builtin_ia32_pause();
+    const Look look = poll_and_check(condition, now);
+    const uint64_t before = now;
+    now = base::monotonic_ns();
+    if (spinning.spins_as_a_rule()) family->crowded.note(this_processor(), now, now - before);
+    if (look.result != -EAGAIN) {
+      spinning.answered();
+      count_answered_spin();
+      return look.result;
+    }
+    if (look.woke_others) break;
   }
-  vain_spins++;
+  spinning.in_vain();
   return -EAGAIN;
+}
+
+// Step 1. -EAGAIN if nothing came in time.
+long look_and_spin(Condition& condition, const WaitOptions& options) noexcept {
+  const uint64_t begin = base::monotonic_ns();
+  const Look look = poll_and_check(condition, begin);
+  if (look.result != -EAGAIN) return look.result;
+  const bool may_spin = options.spin && longest_spin_ns != 0 && !look.woke_others && options.deadline_ns > begin;
+  const bool spins = may_spin && !family->crowded.is_crowded(this_processor(), begin) && spinning.should_spin();
+  if (!spins) return condition.has_kernel_side() ? condition.check_kernel() : -EAGAIN;
+  const uint64_t end = begin + longest_spin_ns;
+  return spin(condition, options, begin, end < options.deadline_ns ? end : options.deadline_ns);
 }
 
 struct Sleep {
@@ -183,7 +198,7 @@ long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept {
   const Counted* const pinned = pinned_object();
   const uint32_t uses = scratch_uses;
   while (true) {
-    long result = spin(condition, options);
+    long result = look_and_spin(condition, options);
     if (result != -EAGAIN) return result;
     if (options.interruption.came()) return interrupted(condition, options);
     if (options.deadline_ns == 0 || base::monotonic_ns() >= options.deadline_ns) return -EAGAIN;

@@ -1,0 +1,77 @@
+// Whether a thread's waits should spin: what spinning has brought it lately, and whether others want the processor.
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// A spin saves a wake-up of some microseconds if the answer comes while it lasts. It costs all of its time if nothing comes, and more if
+// somebody else wanted the processor meanwhile: the client that has the answer, or another member of the family whose frame it was that came.
+// So a spin counts as answered only if what it waited for came during it; what was there at the first look says nothing about spinning. It
+// was in vain if its time is over, and also if it took in what others sleep for: from then on they have work, and this thread has none.
+//
+// While at least half of the spins, by a moving average, are answered, every wait spins. Else a wait looks once and sleeps; now and then one
+// tries again, more and more seldom, and as long as tries are answered the next is one, too.
+//
+// Answers alone do not tell of members that are ready to run and do not: one of eight processes on a processor that is always answered at
+// once keeps it until its slice is over. The clock tells: a spin in which time is missing has lost the processor to somebody who was waiting
+// for it. Then nobody of the family spins on this processor for a multiple of the time that was missing, and sleeps make room. (A mere try
+// says nothing: who is answered all the time takes the processor from it, and rightly.)
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace shim {
+
+class SpinJudge {
+ public:
+  // Once per wait.
+  [[nodiscard]] bool should_spin() noexcept {
+    if (spins_as_a_rule() || skip_ == 0) return true;
+    skip_--;
+    return false;
+  }
+  // Whether every wait spins, not only tries.
+  [[nodiscard]] bool spins_as_a_rule() const noexcept { return answered_ >= kHalf; }
+  void answered() noexcept {
+    answered_ += (kAll - answered_) / kMemory;
+    if (spins_as_a_rule()) pause_ = kShortestPause;
+  }
+  void in_vain() noexcept {
+    answered_ -= answered_ / kMemory;
+    if (spins_as_a_rule()) return;
+    skip_ = pause_;
+    if (pause_ < kLongestPause) pause_ *= 2;
+  }
+
+ private:
+  static constexpr uint32_t kAll = 1024;
+  static constexpr uint32_t kHalf = kAll / 2;
+  static constexpr uint32_t kMemory = 8;  // spins
+  static constexpr uint32_t kShortestPause = 32, kLongestPause = 256;  // waits between two tries
+
+  uint32_t answered_ = kAll;
+  uint32_t pause_ = kShortestPause;
+  uint32_t skip_ = 0;
+};
+
+// By processor, the family's: no spinning there before this time. Processors whose numbers differ by a multiple of kEntries share one.
+class CrowdedProcessors {
+ public:
+  [[nodiscard]] bool is_crowded(uint32_t processor, uint64_t now_ns) const noexcept {
+    return now_ns < until_ns_[processor % kEntries].load(std::memory_order_relaxed);
+  }
+  // A spin there got no processor for `missing_ns`.
+  void note(uint32_t processor, uint64_t now_ns, uint64_t missing_ns) noexcept {
+    if (missing_ns < kLeastMissingNs) return;
+    if (missing_ns > kMostMissingNs) missing_ns = kMostMissingNs;
+    until_ns_[processor % kEntries].store(now_ns + kMultiple * missing_ns, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr uint32_t kEntries = 64;
+  static constexpr uint64_t kMultiple = 4;
+  static constexpr uint64_t kLeastMissingNs = 500'000;  // a slice at the least: not a burst of frames, a thread of the kernel's, or a wake-up in vain
+  static constexpr uint64_t kMostMissingNs = 20'000'000;  // whoever was stopped has missed more
+
+  std::atomic<uint64_t> until_ns_[kEntries];
+};
+
+}  // namespace shim

@@ -1,0 +1,104 @@
+// Whether waits spin: by what spins brought, and by time that is missing.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "shim/family/spin_judge.h"
+
+#include <gtest/gtest.h>
+
+namespace shim {
+namespace {
+
+// Waits until one spins; how many did not.
+int waits_until_spin(SpinJudge& judge) {
+  int waits = 0;
+  while (!judge.should_spin()) waits++;
+  return waits;
+}
+
+SpinJudge in_vain_for_long() {
+  SpinJudge judge;
+  for (int i = 0; i < 100; i++) judge.in_vain();
+  return judge;
+}
+
+TEST(SpinJudge, SpinsFromTheStartAndWhileSpinsAreAnswered) {
+  SpinJudge judge;
+  for (int i = 0; i < 1000; i++) {
+    ASSERT_EQ(waits_until_spin(judge), 0);
+    judge.answered();
+  }
+}
+
+TEST(SpinJudge, ForgivesASpinInVainNowAndThen) {
+  SpinJudge judge;
+  for (int i = 0; i < 1000; i++) {
+    ASSERT_EQ(waits_until_spin(judge), 0) << i;
+    if (i % 4 == 0) judge.in_vain(); else judge.answered();
+  }
+}
+
+TEST(SpinJudge, StopsAfterAFewSpinsInVain) {
+  SpinJudge judge;
+  int spins = 0;
+  while (judge.should_spin()) {
+    judge.in_vain();
+    spins++;
+  }
+  EXPECT_GE(spins, 3);
+  EXPECT_LE(spins, 8);
+}
+
+TEST(SpinJudge, TriesMoreAndMoreSeldomWithABound) {
+  SpinJudge judge = in_vain_for_long();
+  int longest = 0;
+  for (int i = 0; i < 20; i++) {
+    longest = waits_until_spin(judge);
+    judge.in_vain();
+  }
+  EXPECT_GE(longest, 200);
+  EXPECT_LE(longest, 300);
+}
+
+TEST(SpinJudge, AnAnsweredTryIsFollowedByTheNextUntilSpinningIsTheRuleAgain) {
+  SpinJudge judge = in_vain_for_long();
+  EXPECT_GT(waits_until_spin(judge), 0);
+  for (int i = 0; i < 100; i++) {
+    judge.answered();
+    ASSERT_EQ(waits_until_spin(judge), 0) << i;
+  }
+  judge.in_vain();
+  EXPECT_EQ(waits_until_spin(judge), 0) << "it has become the rule";
+}
+
+TEST(SpinJudge, OneOfFourAnsweredIsTooFew) {
+  SpinJudge judge;
+  int skipped = 0;
+  for (int i = 0; i < 400; i++) {
+    skipped += waits_until_spin(judge);
+    if (i % 4 == 0) judge.answered(); else judge.in_vain();
+  }
+  EXPECT_GT(skipped, 10 * 400);
+}
+
+TEST(CrowdedProcessors, MissingTimeCrowdsThatProcessorForAMultipleOfIt) {
+  static CrowdedProcessors crowded;
+  constexpr uint64_t kNow = 1'000'000'000;
+  constexpr uint64_t kSlice = 3'000'000;
+  crowded.note(3, kNow, kSlice);
+  EXPECT_TRUE(crowded.is_crowded(3, kNow));
+  EXPECT_TRUE(crowded.is_crowded(3, kNow + 2 * kSlice));
+  EXPECT_FALSE(crowded.is_crowded(3, kNow + 10 * kSlice));
+  EXPECT_FALSE(crowded.is_crowded(2, kNow));
+}
+
+TEST(CrowdedProcessors, AMomentIsNotMissedAndAStopDoesNotLast) {
+  static CrowdedProcessors crowded;
+  constexpr uint64_t kNow = 1'000'000'000;
+  crowded.note(0, kNow, 200'000);
+  EXPECT_FALSE(crowded.is_crowded(0, kNow));
+  crowded.note(0, kNow, 3'600'000'000'000);
+  EXPECT_TRUE(crowded.is_crowded(0, kNow));
+  EXPECT_FALSE(crowded.is_crowded(0, kNow + 1'000'000'000));
+}
+
+}  // namespace
+}  // namespace shim

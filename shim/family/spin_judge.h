@@ -10,9 +10,10 @@
 // tries again, more and more seldom, and as long as tries are answered the next is one, too.
 //
 // Answers alone do not tell of members that are ready to run and do not: one of eight processes on a processor that is always answered at
-// once keeps it until its slice is over. The clock tells: a spin in which time is missing has lost the processor to somebody who was waiting
-// for it. Then nobody of the family spins on this processor for a multiple of the time that was missing, and sleeps make room. (A mere try
-// says nothing: who is answered all the time takes the processor from it, and rightly.)
+// once keeps it until its slice is over. The clock tells: a spin in which time is missing has lost the processor, and if another member has
+// waited there meanwhile, it was to that. Then nobody of the family spins on this processor for a multiple of the time that was missing, and
+// sleeps make room. (A mere try says nothing: who is answered all the time takes the processor from it, and rightly. Nor does time that was
+// taken by strangers: to them a sleep gives nothing that they have not had.)
 #pragma once
 
 #include <atomic>
@@ -52,26 +53,36 @@ class SpinJudge {
   uint32_t skip_ = 0;
 };
 
-// By processor, the family's: no spinning there before this time. Processors whose numbers differ by a multiple of kEntries share one.
+// By processor, the family's: who waited there last, and until when nobody spins. Processors whose numbers differ by a multiple of kEntries
+// share an entry.
 class CrowdedProcessors {
  public:
-  [[nodiscard]] bool is_crowded(uint32_t processor, uint64_t now_ns) const noexcept {
-    return now_ns < until_ns_[processor % kEntries].load(std::memory_order_relaxed);
+  static constexpr uint64_t kLeastMissingNs = 500'000;  // a slice at the least: not a burst of frames, or a wake-up in vain
+
+  // `thread` waits there. Whether it is crowded.
+  [[nodiscard]] bool enter(uint32_t processor, uint32_t thread, uint64_t now_ns) noexcept {
+    Entry& entry = entries_[processor % kEntries];
+    if (entry.last.load(std::memory_order_relaxed) != thread) entry.last.store(thread, std::memory_order_relaxed);
+    return now_ns < entry.until_ns.load(std::memory_order_relaxed);
   }
-  // A spin there got no processor for `missing_ns`.
-  void note(uint32_t processor, uint64_t now_ns, uint64_t missing_ns) noexcept {
-    if (missing_ns < kLeastMissingNs) return;
+  // A spin of `thread`, which has entered, got no processor for `missing_ns`, kLeastMissingNs at the least.
+  void note(uint32_t processor, uint32_t thread, uint64_t now_ns, uint64_t missing_ns) noexcept {
+    Entry& entry = entries_[processor % kEntries];
+    if (entry.last.load(std::memory_order_relaxed) == thread) return;
     if (missing_ns > kMostMissingNs) missing_ns = kMostMissingNs;
-    until_ns_[processor % kEntries].store(now_ns + kMultiple * missing_ns, std::memory_order_relaxed);
+    entry.until_ns.store(now_ns + kMultiple * missing_ns, std::memory_order_relaxed);
   }
 
  private:
   static constexpr uint32_t kEntries = 64;
   static constexpr uint64_t kMultiple = 4;
-  static constexpr uint64_t kLeastMissingNs = 500'000;  // a slice at the least: not a burst of frames, a thread of the kernel's, or a wake-up in vain
   static constexpr uint64_t kMostMissingNs = 20'000'000;  // whoever was stopped has missed more
 
-  std::atomic<uint64_t> until_ns_[kEntries];
+  struct alignas(64) Entry {
+    std::atomic<uint64_t> until_ns;
+    std::atomic<uint32_t> last;
+  };
+  Entry entries_[kEntries];
 };
 
 }  // namespace shim

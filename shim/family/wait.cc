@@ -61,7 +61,9 @@ long spin(Condition& condition, const WaitOptions& options, uint64_t now, uint64
     const Look look = poll_and_check(condition, now);
     const uint64_t before = now;
     now = base::monotonic_ns();
-    if (spinning.spins_as_a_rule()) family->crowded.note(this_processor(), now, now - before);
+    if (now - before >= CrowdedProcessors::kLeastMissingNs && spinning.spins_as_a_rule()) [[unlikely]] {
+      family->crowded.note(this_processor(), base::thread_id(), now, now - before);
+    }
     if (look.result != -EAGAIN) {
       spinning.answered();
       count_answered_spin();
@@ -79,7 +81,7 @@ long look_and_spin(Condition& condition, const WaitOptions& options) noexcept {
   const Look look = poll_and_check(condition, begin);
   if (look.result != -EAGAIN) return look.result;
   const bool may_spin = options.spin && longest_spin_ns != 0 && !look.woke_others && options.deadline_ns > begin;
-  const bool spins = may_spin && !family->crowded.is_crowded(this_processor(), begin) && spinning.should_spin();
+  const bool spins = may_spin && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning.should_spin();
   if (!spins) return condition.has_kernel_side() ? condition.check_kernel() : -EAGAIN;
   const uint64_t end = begin + longest_spin_ns;
   return spin(condition, options, begin, end < options.deadline_ns ? end : options.deadline_ns);

@@ -79,25 +79,35 @@ TEST(SpinJudge, OneOfFourAnsweredIsTooFew) {
   EXPECT_GT(skipped, 10 * 400);
 }
 
-TEST(CrowdedProcessors, MissingTimeCrowdsThatProcessorForAMultipleOfIt) {
+constexpr uint64_t kNow = 1'000'000'000;
+constexpr uint64_t kSlice = 3'000'000;
+constexpr uint32_t kMe = 100, kOther = 101;
+
+TEST(CrowdedProcessors, TimeLostToAnotherMemberCrowdsThatProcessorForAMultipleOfIt) {
   static CrowdedProcessors crowded;
-  constexpr uint64_t kNow = 1'000'000'000;
-  constexpr uint64_t kSlice = 3'000'000;
-  crowded.note(3, kNow, kSlice);
-  EXPECT_TRUE(crowded.is_crowded(3, kNow));
-  EXPECT_TRUE(crowded.is_crowded(3, kNow + 2 * kSlice));
-  EXPECT_FALSE(crowded.is_crowded(3, kNow + 10 * kSlice));
-  EXPECT_FALSE(crowded.is_crowded(2, kNow));
+  EXPECT_FALSE(crowded.enter(3, kMe, kNow));
+  EXPECT_FALSE(crowded.enter(3, kOther, kNow + 1));
+  crowded.note(3, kMe, kNow + kSlice, kSlice);
+  EXPECT_TRUE(crowded.enter(3, kMe, kNow + kSlice));
+  EXPECT_TRUE(crowded.enter(3, kOther, kNow + 3 * kSlice));
+  EXPECT_FALSE(crowded.enter(3, kMe, kNow + 10 * kSlice));
+  EXPECT_FALSE(crowded.enter(2, kMe, kNow + kSlice));
 }
 
-TEST(CrowdedProcessors, AMomentIsNotMissedAndAStopDoesNotLast) {
+TEST(CrowdedProcessors, TimeLostToStrangersDoesNot) {
   static CrowdedProcessors crowded;
-  constexpr uint64_t kNow = 1'000'000'000;
-  crowded.note(0, kNow, 200'000);
-  EXPECT_FALSE(crowded.is_crowded(0, kNow));
-  crowded.note(0, kNow, 3'600'000'000'000);
-  EXPECT_TRUE(crowded.is_crowded(0, kNow));
-  EXPECT_FALSE(crowded.is_crowded(0, kNow + 1'000'000'000));
+  EXPECT_FALSE(crowded.enter(3, kMe, kNow));
+  EXPECT_FALSE(crowded.enter(2, kOther, kNow + 1));
+  crowded.note(3, kMe, kNow + kSlice, kSlice);
+  EXPECT_FALSE(crowded.enter(3, kMe, kNow + kSlice));
+}
+
+TEST(CrowdedProcessors, AStopDoesNotLast) {
+  static CrowdedProcessors crowded;
+  EXPECT_FALSE(crowded.enter(0, kOther, kNow));
+  crowded.note(0, kMe, kNow, 3'600'000'000'000);
+  EXPECT_TRUE(crowded.enter(0, kMe, kNow));
+  EXPECT_FALSE(crowded.enter(0, kMe, kNow + 1'000'000'000));
 }
 
 }  // namespace

@@ -20,12 +20,12 @@ using netstack::SocketAddress;
 
 constexpr int kTries = 64;  // how often the kernel may choose a port that the stack does not want
 
-// What the kernel says of this name to a socket that has none. For an address of the stack: as if it were its own.
-long ask_kernel(int domain, const void* name, size_t bytes, bool is_own) noexcept {
+// What the kernel says of this name to a socket that has none; `any_address`: whether or not the address is one of its own.
+long ask_kernel(int domain, const void* name, size_t bytes, bool any_address) noexcept {
   const long probe = kernel_call(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (probe < 0) return 0;
   const int on = 1;
-  if (is_own) (void)kernel_call(SYS_setsockopt, probe, IPPROTO_IP, IP_FREEBIND, as_arg(&on), sizeof on);
+  if (any_address) (void)kernel_call(SYS_setsockopt, probe, IPPROTO_IP, IP_FREEBIND, as_arg(&on), sizeof on);
   const long error = kernel_call(SYS_bind, probe, reinterpret_cast<long>(name), static_cast<long>(bytes));
   (void)kernel_call(SYS_close, probe);
   return error;
@@ -41,9 +41,11 @@ long may_bind(const SocketAddress& local) noexcept {
   return ask_kernel(AF_INET, &name, sizeof name, true) == -EACCES ? -EACCES : 0;
 }
 
-// What bind() says about a socket that has a name already: Linux looks at the address first.
-long refuse(int domain, const zps_call& call) noexcept {
-  const long error = ask_kernel(domain, reinterpret_cast<const void*>(call.arg[1]), static_cast<size_t>(call.arg[2]), false);
+// What bind() says about a socket that has a name already: __inet_bind() looks at the address first, __inet6_bind() behind that.
+long refuse(int fd, int domain, const zps_call& call) noexcept {
+  const bool any_address =
+      domain == AF_INET6 || placeholder_int(fd, IPPROTO_IP, IP_FREEBIND) != 0 || placeholder_int(fd, IPPROTO_IP, IP_TRANSPARENT) != 0;
+  const long error = ask_kernel(domain, reinterpret_cast<const void*>(call.arg[1]), static_cast<size_t>(call.arg[2]), any_address);
   return error == 0 || error == -EADDRINUSE ? -EINVAL : error;
 }
 
@@ -165,7 +167,7 @@ long shim_bind(const zps_call& call) noexcept {
     if (const long error = may_bind(parsed.address); error != 0) return error;
     if (has_name || again) return -EINVAL;
   } else if (has_name) {
-    return refuse(domain, call);
+    return refuse(fd, domain, call);
   }
   if (shares) note_owner(fd);
   if (to_stack) return bind_to_stack(fd, parsed.address);

@@ -637,6 +637,39 @@ TEST_F(Ports, AnAddressOfTheKernels) {
   EXPECT_EQ(read_all(accepted, 4), "kept");
 }
 
+// __inet_bind() looks at the address before it looks whether there is a name, __inet6_bind() the other way round.
+TEST_F(Ports, AForeignAddressForWhoHasAName) {
+  const sockaddr_in v4{AF_INET, 0, {htonl(0xc633'6401)}, {}};
+  sockaddr_in6 mapped{}, v6{};
+  mapped.sin6_family = v6.sin6_family = AF_INET6;
+  mapped.sin6_addr.s6_addr32[2] = htonl(0xffff);
+  mapped.sin6_addr.s6_addr32[3] = v4.sin_addr.s_addr;
+  v6.sin6_addr.s6_addr32[0] = htonl(0x2001'0db8);
+  const auto bind_again = [](int fd, const auto& name) {
+    return bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0 ? 0 : errno;
+  };
+  for (const bool free : {false, true}) {
+    for (At at : {At::self, At::mapped, At::any, At::any6}) {
+      SCOPED_TRACE(testing::Message() << name_of(at) << " free " << free);
+      const int bound = new_socket(at);
+      const bool six = at == At::mapped || at == At::any6;
+      if (free) set_ip(bound, IP_FREEBIND, 1);
+      ASSERT_EQ(bind_at(bound, at, 0), 0);
+      if (six) {
+        EXPECT_EQ(bind_again(bound, mapped), EINVAL);
+        EXPECT_EQ(bind_again(bound, v6), EINVAL);
+        EXPECT_EQ(bind_again(bound, v4), EINVAL);
+      } else {
+        EXPECT_EQ(bind_again(bound, v4), free ? EINVAL : EADDRNOTAVAIL);
+        EXPECT_EQ(bind_again(bound, mapped), EAFNOSUPPORT);
+      }
+      ASSERT_EQ(listen_at(bound), 0);
+      EXPECT_EQ(six ? bind_again(bound, mapped) : bind_again(bound, v4), six || free ? EINVAL : EADDRNOTAVAIL);
+      close(bound);
+    }
+  }
+}
+
 TEST_F(Ports, TheLoopbackAddress) {
   KNOWN_DIFFERENCE("source-address");
   sockaddr_in at{};

@@ -152,6 +152,8 @@ class TcpStream : public Pollable {
   // Bytes to read now (FIONREAD), and bytes in the send queue: info() knows better what of these is acknowledged.
   [[nodiscard]] virtual size_t readable_bytes() const noexcept = 0;
   [[nodiscard]] virtual size_t unsent_bytes() const noexcept = 0;
+  // release() would send a reset, and lose what has not been sent.
+  [[nodiscard]] virtual bool would_lose() const noexcept = 0;
   // When data last came, as base::monotonic_ns(); 0 if none has.
   [[nodiscard]] virtual uint64_t received_ns() const noexcept = 0;
 

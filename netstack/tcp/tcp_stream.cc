@@ -280,8 +280,15 @@ int LwipStream::take_error() noexcept {
   return error;
 }
 
+bool LwipStream::resets_at_release() const noexcept {
+  const bool ended = peer_closed_ && fin_queued_;  // both have said their last
+  return received_bytes_ > 0 || (options_.linger_s == 0 && !ended);
+}
+
+bool LwipStream::would_lose() const noexcept { return pcb_ != nullptr && resets_at_release() && waiting_bytes() > 0; }
+
 void LwipStream::release() noexcept {
-  const bool unread = received_bytes_ > 0;
+  const bool resets = resets_at_release();
   released_ = true;
   tcp_.output.close(*this);
   drop_received();
@@ -291,8 +298,7 @@ void LwipStream::release() noexcept {
     tcp_.free_stream(*this);
     return;
   }
-  const bool ended = peer_closed_ && fin_queued_;  // both have said their last
-  if (unread || (options_.linger_s == 0 && !ended)) {
+  if (resets) {
     resetting_ = true;
     progress_ns_ = tcp_.now_ns();
     if (!finish_reset()) tcp_.output.owe_reset(*this);

@@ -55,6 +55,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] size_t readable_bytes() const noexcept override { return received_bytes_; }
   [[nodiscard]] size_t writable_bytes() const noexcept override { return write_room(); }
   [[nodiscard]] size_t unsent_bytes() const noexcept override { return static_cast<size_t>(written_ - acknowledged_); }
+  [[nodiscard]] bool would_lose() const noexcept override;
   [[nodiscard]] uint64_t received_ns() const noexcept override { return received_ns_; }
   [[nodiscard]] long shutdown(int how) noexcept override;
   void disconnect() noexcept override;
@@ -216,6 +217,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void set_low_water() noexcept;
   void give_up_connecting() noexcept;
   void queue_fin() noexcept;
+  [[nodiscard]] bool resets_at_release() const noexcept;
   // Linux's, which is ahead of lwIP's while the FIN waits behind data.
   [[nodiscard]] tcp_state state() const noexcept;
   [[nodiscard]] bool keep_alive() noexcept;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "shim/files/file.h"
 
+#include "base/clock.h"
 #include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
 #include "shim/family/family.h"
@@ -12,6 +13,8 @@ namespace {
 
 void close_socket(Socket* socket) noexcept {
   release_notice(socket);
+  // An acknowledgement that has come lets out what a reset would throw away: the kernel has looked at it when it came.
+  if (socket->stream != nullptr && socket->stream->would_lose()) (void)the_stack()->poll(base::monotonic_ns());
   if (socket->stream != nullptr) {
     while (netstack::Observer* observer = socket->stream->observers.pop_front()) (void)observer;
     socket->stream->release();

@@ -174,6 +174,18 @@ TEST_P(LastBytes, WithoutDelay) {
   expect_rest(c, all, ECONNRESET);
 }
 
+// What Nagle's algorithm holds leaves with the acknowledgement, and the peer has acknowledged.
+TEST_P(LastBytes, LetOutByWhatHasCome) {
+  Connection c = connect_pair();
+  set_linger(c.mine, 0);
+  const std::string first = words(141), second = words(215);
+  EXPECT_EQ(write(c.mine, first.data(), first.size()), static_cast<ssize_t>(first.size()));
+  EXPECT_EQ(write(c.mine, second.data(), second.size()), static_cast<ssize_t>(second.size()));
+  EXPECT_EQ(peer.recv_all(c.theirs, first.size()), first);
+  EXPECT_EQ(close(c.mine), 0);
+  expect_rest(c, second, ECONNRESET);
+}
+
 // What a cork holds back is lost, and no more: whole segments have left.
 TEST_P(LastBytes, OfACork) {
   for (const bool more : {false, true}) {

@@ -35,6 +35,7 @@ class FakeStream final : public netstack::TcpStream {
   void disconnect() noexcept override { up = false; }
   void set_error(int number) noexcept override { error = number; }
   [[nodiscard]] int take_error() noexcept override;
+  [[nodiscard]] bool would_lose() const noexcept override { return false; }
   [[nodiscard]] long set_option(netstack::TcpOption option, int value) noexcept override;
   [[nodiscard]] long get_option(netstack::TcpOption option, int* value) const noexcept override;
   void info(tcp_info* out) const noexcept override {}

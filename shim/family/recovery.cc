@@ -185,7 +185,7 @@ void tell_owners() noexcept {
 
 void tell_sets() noexcept {
   files().sockets.for_each([](Socket* socket) {
-    if (socket->state == SocketState::undecided) registrations_return(socket);
+    if (socket->state == SocketState::undecided) (void)registrations_return(socket);
   });
   files().items.for_each([](EpollItem* item) {
     attach_item(item);

@@ -146,18 +146,23 @@ void take_kick_back(EpollFile* set) noexcept {
   set->bare_waiters = 0;
 }
 
-void registrations_return(File* file) noexcept {
+bool registrations_return(File* file) noexcept {
+  bool all = true;
   drop_parked(file);
   for (FileLink* link = file->registrations.front(); link != nullptr; link = file->registrations.after(link)) {
     EpollItem* item = static_cast<EpollItem*>(link);
     item->netstack::Observer::unlink();
     item->ReadyLink::unlink();
     // Of one that has fired the kernel would tell HUP: it comes back with EPOLL_CTL_MOD.
-    if (item->in_kernel || !item->armed || peek(item->fd) != file) continue;
-    if (kernel_half_control(number_of(item->set), EPOLL_CTL_ADD, item, item->events, item->data) != 0) continue;
+    if (item->in_kernel || !item->armed) continue;
+    if (peek(item->fd) != file || kernel_half_control(number_of(item->set), EPOLL_CTL_ADD, item, item->events, item->data) != 0) {
+      all = false;
+      continue;
+    }
     item->in_kernel = true;
     item->set->kernel_items++;
   }
+  return all;
 }
 
 void registrations_go(File* file) noexcept {

@@ -125,8 +125,8 @@ void registrations_follow(File* file, bool dual) noexcept;
 // or have had time enough: a thread that left its sleep by siglongjmp never says so.
 void kick(EpollFile* set) noexcept;
 void take_kick_back(EpollFile* set) noexcept;
-// A file is undecided again: the kernel's half takes its registrations back.
-void registrations_return(File* file) noexcept;
+// A file is undecided again: the kernel's half takes its registrations back. False if it cannot, as of a number that is closed.
+bool registrations_return(File* file) noexcept;
 // A file is the kernel's for good, and so are its registrations.
 void registrations_go(File* file) noexcept;
 // The number of `set` in this process, or -1.

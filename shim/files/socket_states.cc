@@ -20,9 +20,8 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
-// The placeholder cannot have an error: a stream without a connection has it for the socket.
-void keep_error(Socket* socket) noexcept {
-  if (socket->error == 0) return;
+// A stream without a connection stands for the placeholder.
+void stand_in(Socket* socket) noexcept {
   netstack::TcpStream* stream = the_stack()->make_stream();
   if (stream == nullptr) return;
   stream->set_error(socket->take_error());
@@ -41,7 +40,7 @@ void return_to_placeholder(int fd, Socket* socket) noexcept {
   socket->stream = nullptr;
   socket->state = SocketState::undecided;
   if (socket->shut != 0) (void)kernel_call(SYS_shutdown, fd, socket->shut - 1);  // ENOTCONN, and noted
-  registrations_return(socket);
+  (void)registrations_return(socket);
 }
 
 void give_to_kernel(int fd, Socket* socket) noexcept {
@@ -75,8 +74,8 @@ void end_listening(int fd, Socket* socket) noexcept {
   socket->shut = 0;
   const bool dual = socket->dual;
   socket->dual = false;
-  registrations_return(socket);
-  keep_error(socket);
+  // The placeholder cannot have an error, and does not tell who has registered a number that is closed.
+  if (!registrations_return(socket) || socket->error != 0) stand_in(socket);
   if (!dual || socket->nonblocking) return;
   const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);
   if (flags >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, flags & ~static_cast<long>(O_NONBLOCK));

@@ -154,6 +154,23 @@ TEST_P(EpollAgain, ClosedInBetween) {
   close(next.mine);
 }
 
+// A registration lives as long as the file, also where its number is closed and a listener has begun and ended since.
+TEST_P(EpollAgain, OfAListenerUnderAnotherNumber) {
+  for (const uint32_t edge : {0u, static_cast<uint32_t>(EPOLLET)}) {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    ASSERT_EQ(add(set_, fd, EPOLLIN | EPOLLOUT | edge, 1), 0);
+    EXPECT_EQ(now(set_), "1:outmore");
+    const int copy = dup(fd);
+    close(fd);
+    EXPECT_EQ(listen(copy, 1), 0);
+    EXPECT_EQ(now(set_), "");
+    EXPECT_EQ(shutdown(copy, SHUT_RD), 0);
+    EXPECT_EQ(now(set_), "1:outmore");
+    close(copy);
+    EXPECT_EQ(now(set_), "");
+  }
+}
+
 TEST_P(EpollAgain, DuplicatesComeAndGo) {
   Connection c = readable();
   const int copy = dup(c.mine);

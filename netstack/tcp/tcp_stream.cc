@@ -57,6 +57,7 @@ void LwipStream::attach(tcp_pcb* pcb) noexcept {
 
 // From here on lwIP finishes the connection alone.
 void LwipStream::detach() noexcept {
+  note_last_sizes();
   TcpDemux::note_sharing(pcb_, options_.sharing);
   tcp_arg(pcb_, nullptr);
   tcp_recv(pcb_, nullptr);
@@ -141,6 +142,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   peer_ = peer;
   phase_ = Phase::connecting;
   error_ = 0;  // tcp_connect_init(); what shutdown() has told before stays
+  rare_.largest_window = rare_.sequence_gap = 0;
   connect_ns_ = tcp_.timers.fresh_now_ns() | 1;
   return 0;
 }
@@ -166,14 +168,14 @@ err_t LwipStream::on_opened_mutually(void* self, tcp_pcb* pcb, err_t error) noex
 }
 
 void LwipStream::pcb_gone() noexcept {
-  note_segment_size();
+  note_last_sizes();
   pcb_ = nullptr;
   if (peer_closed_ && fin_sent_) phase_ = Phase::closed;
   if (released_) tcp_.free_stream(*this);
 }
 
 void LwipStream::fail(int error) noexcept {
-  note_segment_size();
+  note_last_sizes();
   if (error != 0) error_ = error;
   phase_ = Phase::closed;
   read_closed_ = write_closed_ = true;
@@ -220,9 +222,12 @@ tcp_state LwipStream::state() const noexcept {
   return in_lwip == ESTABLISHED ? FIN_WAIT_1 : fin_first_ ? CLOSING : LAST_ACK;
 }
 
-// tcp_disconnect(): the peer of a connection hears a reset, unless both sides have said their last.
+// tcp_disconnect(): the peer of a connection hears a reset, unless both sides have said their last. It moves write_seq beyond all that a
+// late acknowledgement of the old connection could name, and until the next attempt begins the gap counts as not sent.
 void LwipStream::disconnect() noexcept {
   const tcp_state before = state();
+  note_last_sizes();
+  const uint32_t gap = rare_.sequence_gap + static_cast<uint32_t>(waiting_bytes()) + rare_.largest_window + 2;
   const bool ends_alone = (before == CLOSING || before == LAST_ACK) && fin_sent_ && pcb_->unsent == nullptr && chunks_ == nullptr;
   if (before == SYN_SENT) {
     give_up_connecting();
@@ -244,7 +249,7 @@ void LwipStream::disconnect() noexcept {
   rtt_us_ = rtt_variance_us_ = 0;
   rate_known_ = false;
   figures_ = {};
-  rare_ = {};
+  rare_ = {.largest_window = rare_.largest_window, .sequence_gap = gap};
   if (!bound_) local_.address_be = 0;  // the port stays in the name
   peer_ = {};
   announce(ready());

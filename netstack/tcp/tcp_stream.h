@@ -184,6 +184,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     uint32_t retransmitted = 0;   // segments
     uint32_t rate_bytes = 0, rate_us = 0;  // delivery rate
     uint16_t last_mss = 0;        // of a connection that is over
+    uint32_t largest_window = 0;  // of the peer's, likewise
+    uint32_t sequence_gap = 0;    // what disconnect() has left between snd_nxt and write_seq
     SavedSyn* saved_syn = nullptr;
   };
 
@@ -204,7 +206,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] uint32_t paced(uint32_t bytes) noexcept;
   void pay_pace(size_t bytes) noexcept;
   [[nodiscard]] int segment_size() const noexcept;
-  void note_segment_size() noexcept;
+  void note_last_sizes() noexcept;
   void fail(int error) noexcept;
   void give_up(int error) noexcept;
   void queue_received(pbuf* p) noexcept;

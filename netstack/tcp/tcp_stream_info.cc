@@ -131,7 +131,7 @@ void LwipStream::info(tcp_info* out) const noexcept {
   out->tcpi_bytes_received = read_total_ + received_bytes_;
   out->tcpi_bytes_sent = sent - rare_.lost_bytes + rare_.retransmitted_bytes;
   out->tcpi_bytes_retrans = rare_.retransmitted_bytes;
-  out->tcpi_notsent_bytes = static_cast<uint32_t>(waiting);
+  out->tcpi_notsent_bytes = static_cast<uint32_t>(waiting + rare_.sequence_gap);
   out->tcpi_segs_out = f.segments_out;
   out->tcpi_segs_in = f.segments_in;
   out->tcpi_data_segs_out = f.data_segments_out;

@@ -152,8 +152,10 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
   return 0;
 }
 
-void LwipStream::note_segment_size() noexcept {
-  if (phase_ == Phase::connected && pcb_ != nullptr) rare_.last_mss = static_cast<uint16_t>(tcp_.full_payload(*pcb_));
+void LwipStream::note_last_sizes() noexcept {
+  if (phase_ != Phase::connected || pcb_ == nullptr) return;
+  rare_.last_mss = static_cast<uint16_t>(tcp_.full_payload(*pcb_));
+  rare_.largest_window = pcb_->snd_wnd_max;
 }
 
 // tcp_mss_cache() of Linux, which a program that has set a limit sees once the connection is over.

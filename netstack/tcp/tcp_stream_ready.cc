@@ -77,7 +77,7 @@ size_t LwipStream::write_room() const noexcept {
 
 bool LwipStream::writable() const noexcept {
   if (!has_space()) return false;
-  return !options_.keeps_little_unsent || waiting_bytes() * 2 < options_.notsent_low_water;
+  return !options_.keeps_little_unsent || (waiting_bytes() + rare_.sequence_gap) * 2 < options_.notsent_low_water;
 }
 
 // The stream offset of a sequence number that lwIP has reached. Its own count of what is acknowledged (acknowledged_) is of whole segments:

@@ -99,7 +99,7 @@ long await_connection(int fd, Socket* socket, long busy) noexcept {
       options.restartable = socket->send_timeout_ns == kForever;
     } else {
       const long result = connect_result(socket);
-      if (result < 0 && socket->stream != nullptr) forget_attempt(fd, socket);
+      if (result < 0 && socket->stream != nullptr) disconnect_stream(fd, socket);
       return result;
     }
   }
@@ -108,7 +108,7 @@ long await_connection(int fd, Socket* socket, long busy) noexcept {
   if (result == -EAGAIN) return busy;
   if (result < 0 && result != -EINTR && result != kRestart) {
     Guard guard;
-    if (file_at(fd) == socket && socket->stream != nullptr && !socket->stream->connecting()) forget_attempt(fd, socket);
+    if (file_at(fd) == socket && socket->stream != nullptr && !socket->stream->connecting()) disconnect_stream(fd, socket);
   }
   return result;
 }
@@ -136,14 +136,9 @@ long disconnect(int fd) noexcept {
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return kPass;
   const bool by_kernel = socket->state == SocketState::undecided || socket->dual;
-  if (socket->stream != nullptr) {
-    socket->stream->disconnect();
-    socket->old_port_be = socket->stream->local().port_be;
-    forget_chosen_port(socket);
-  }
+  if (socket->stream != nullptr) disconnect_stream(fd, socket);
   if (socket->listener != nullptr) end_listening(fd, socket);
-  socket->ss_state = SsState::unconnected;
-  socket->shut = 0;
+  if (by_kernel) socket->shut = 0;
   if (netstack::Stack* stack = guard.stack()) stack->flush();
   return by_kernel ? kPass : 0;
 }

@@ -7,7 +7,6 @@
 #include "shim/family/family.h"
 #include "shim/files/async_io.h"
 #include "shim/files/fd_table.h"
-#include "shim/files/ports.h"
 #include "shim/files/socket_states.h"
 
 namespace shim {
@@ -15,21 +14,16 @@ namespace {
 
 // SS_CONNECTING becomes what the attempt has come to, though no connect() has told it. One under way (TCP_SYN_SENT) is ended by
 // tcp_disconnect(), as if it had never been; of one that has failed (TCP_CLOSE) the socket never recovers by itself.
-long shut_stream(Socket* socket, int how) noexcept {
+long shut_stream(int fd, Socket* socket, int how) noexcept {
   netstack::TcpStream* const stream = socket->stream;
-  const bool attempt = stream->connecting();
-  if (socket->ss_state == SsState::connecting) socket->ss_state = stream->connected() ? SsState::connected : SsState::disconnecting;
   const MutedNotice muted(socket);
-  const long result = stream->shutdown(how);
-  if (attempt) {
-    socket->ss_state = SsState::unconnected;
-    socket->shut = 0;
-    socket->old_port_be = stream->local().port_be;
-    forget_chosen_port(socket);
-  } else if (socket->ss_state == SsState::unconnected) {
-    socket->shut |= static_cast<uint8_t>(how + 1);
+  if (stream->connecting()) {
+    disconnect_stream(fd, socket);
+    return 0;
   }
-  return result;
+  if (socket->ss_state == SsState::connecting) socket->ss_state = stream->connected() ? SsState::connected : SsState::disconnecting;
+  if (socket->ss_state == SsState::unconnected) socket->shut |= static_cast<uint8_t>(how + 1);
+  return stream->shutdown(how);
 }
 
 // Nothing is new at a listener, but whoever is told of edges is told again of what there is.
@@ -50,7 +44,7 @@ long shim_shutdown(const zps_call& call) noexcept {
   if (socket == nullptr) return kPass;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   if (socket->state == SocketState::stream) {
-    const long result = shut_stream(socket, how);
+    const long result = shut_stream(fd, socket, how);
     guard.stack()->flush();
     return result;
   }

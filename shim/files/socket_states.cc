@@ -50,15 +50,21 @@ void give_to_kernel(int fd, Socket* socket) noexcept {
   table_clear(fd);
 }
 
-void forget_attempt(int fd, Socket* socket) noexcept {
-  if (socket->shut != 0) {
-    const sockaddr nowhere{AF_UNSPEC, {}};
-    (void)kernel_call(SYS_connect, fd, as_arg(&nowhere), sizeof nowhere);
-    socket->shut = 0;
+void forget_shutdown(int fd, Socket* socket) noexcept {
+  if (socket->shut == 0) return;
+  const sockaddr nowhere{AF_UNSPEC, {}};
+  (void)kernel_call(SYS_connect, fd, as_arg(&nowhere), sizeof nowhere);
+  socket->shut = 0;
+}
+
+void disconnect_stream(int fd, Socket* socket) noexcept {
+  socket->stream->disconnect();
+  if (socket->has_connection()) {
+    socket->old_port_be = socket->stream->local().port_be;
+    forget_chosen_port(socket);
   }
   socket->ss_state = SsState::unconnected;
-  forget_chosen_port(socket);
-  return_to_placeholder(fd, socket);
+  forget_shutdown(fd, socket);
 }
 
 void end_listening(int fd, Socket* socket) noexcept {
@@ -71,8 +77,9 @@ void end_listening(int fd, Socket* socket) noexcept {
   socket->listener = nullptr;
   socket->state = SocketState::undecided;
   forget_chosen_port(socket);
-  socket->shut = 0;
   const bool dual = socket->dual;
+  if (dual) socket->shut = 0;
+  else forget_shutdown(fd, socket);
   socket->dual = false;
   // The placeholder cannot have an error, and does not tell who has registered a number that is closed.
   if (!registrations_return(socket) || socket->error != 0) stand_in(socket);

@@ -14,8 +14,12 @@ void return_to_placeholder(int fd, Socket* socket) noexcept;
 // It is the kernel's from now on, for good, and so are its registrations.
 void give_to_kernel(int fd, Socket* socket) noexcept;
 
-// tcp_disconnect() after an attempt that failed: the socket is as if it had never tried.
-void forget_attempt(int fd, Socket* socket) noexcept;
+// tcp_disconnect() sets sk_shutdown to 0: the placeholder's, which has noted what was told before there was a connection, too.
+void forget_shutdown(int fd, Socket* socket) noexcept;
+
+// tcp_disconnect() of a connection, an attempt, or what is left of one: the stream stays and has no connection, until another attempt
+// or listen() needs the socket.
+void disconnect_stream(int fd, Socket* socket) noexcept;
 
 // A listener of the stack becomes a socket again, whoever waits for it is woken, and the placeholder blocks if the program wants it. The
 // kernel's side of a dual one is the caller's.

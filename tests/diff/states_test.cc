@@ -4,10 +4,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "tests/lib/peer.h"
@@ -354,6 +356,107 @@ TEST_F(States, DisconnectEndsAListener) {
   EXPECT_EQ(disconnect(listener), 0);
   EXPECT_EQ(peer.connect(peer.socket(), at).error, ECONNREFUSED);
   expect_connects(listener);
+}
+
+// tcp_disconnect() moves write_seq by the largest window there was and two: so much is not sent (TCP_NOTSENT_LOWAT) until the next attempt.
+// connect() that tells of the end of an attempt disconnects as well.
+TEST_F(States, WhatIsLeftIsNotSent) {
+  constexpr int kLow = 100'000;
+  for (const bool reset : {false, true}) {
+    for (const bool asked_before : {false, true}) {
+      SCOPED_TRACE(reset * 2 + asked_before);
+      sockaddr_in at{};
+      const int listener = peer.listen(&at), fd = make();
+      const auto ask = [&] { EXPECT_EQ(setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kLow, sizeof kLow), 0); };
+      if (asked_before) ask();
+      EXPECT_ERRNO(go(fd, at), EINPROGRESS);
+      ASSERT_EQ(wait_for(fd, POLLOUT), POLLOUT);
+      const int theirs = static_cast<int>(peer.accept(listener).result);
+      if (reset) {
+        peer.reset(theirs);
+        ASSERT_TRUE(wait_for(fd, POLLRDHUP));
+        EXPECT_ERRNO(go(fd, at), ECONNRESET);
+      } else {
+        EXPECT_EQ(disconnect(fd), 0);
+        EXPECT_EQ(take_error(fd), ECONNRESET);
+      }
+      if (!asked_before) ask();
+      EXPECT_EQ(wait_for(fd, kAll, 0), POLLHUP);
+      int left = 0;
+      EXPECT_EQ(ioctl(fd, SIOCOUTQNSD, &left), 0);
+      EXPECT_GT(left * 2, kLow);
+      expect_connects(fd);
+      close(fd);
+      peer.close(listener);
+    }
+  }
+}
+
+// An attempt that failed saw no window.
+TEST_F(States, WhatARefusedAttemptLeaves) {
+  const int fd = make(), low[] = {4, 5};
+  for (int turn = 0; turn < 2; turn++) {
+    SCOPED_TRACE(turn);
+    EXPECT_ERRNO(go(refused(fd), dead_end()), ECONNREFUSED);
+    EXPECT_EQ(setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low[0], sizeof(int)), 0);
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLHUP);
+    EXPECT_EQ(setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low[1], sizeof(int)), 0);
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLHUP | POLLOUT);
+  }
+  expect_connects(fd);
+  close(fd);
+}
+
+// What shutdown() told before there was a connection goes with it (sk_shutdown is 0 after tcp_disconnect()).
+TEST_F(States, DisconnectForgetsShutdown) {
+  for (const int how : kHows) {
+    for (const int end : {0, 1, 2}) {
+      SCOPED_TRACE(how * 3 + end);
+      sockaddr_in at{};
+      const int listener = peer.listen(&at), fd = make();
+      EXPECT_ERRNO(shutdown(fd, how), ENOTCONN);
+      EXPECT_ERRNO(go(fd, end == 1 ? silence() : at), EINPROGRESS);
+      if (end == 0) (void)wait_for(fd, POLLOUT);
+      EXPECT_EQ(end == 1 ? shutdown(fd, SHUT_RD) : disconnect(fd), 0);
+      (void)take_error(fd);
+      EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLHUP);
+      EXPECT_ERRNO(go(fd, dead_end()), EINPROGRESS);
+      ASSERT_TRUE(wait_for(fd, kAll) & POLLERR);
+      EXPECT_ERRNO(go(fd, dead_end()), ECONNREFUSED);
+      EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLHUP);
+      close(fd);
+      peer.close(listener);
+    }
+  }
+}
+
+// A listener's too, wherever it is bound.
+TEST_F(States, AListenerThatEndsForgetsShutdown) {
+  for (const sockaddr_in& at : {self_address(), sockaddr_in{AF_INET, 0, {}, {}}}) {
+    const int fd = make();
+    EXPECT_EQ(bind_to(fd, at), 0);
+    EXPECT_ERRNO(shutdown(fd, SHUT_RD), ENOTCONN);
+    EXPECT_EQ(listen(fd, 1), 0);
+    EXPECT_EQ(shutdown(fd, SHUT_RD), 0);
+    EXPECT_EQ(wait_for(fd, kAll, 0), POLLOUT | POLLHUP);
+    close(fd);
+  }
+}
+
+// tcp_disconnect() gives a port back that bind() chose if it ends something: of a socket that is closed it does not.
+TEST_F(States, DisconnectAgainKeepsThePort) {
+  for (const bool to_self : {false, true}) {
+    const int fd = make();
+    EXPECT_ERRNO(go(fd, silence()), EINPROGRESS);
+    EXPECT_EQ(disconnect(fd), 0);
+    EXPECT_EQ(bind_to(fd, to_self ? self_address() : sockaddr_in{AF_INET, 0, {}, {}}), 0);
+    const in_port_t port = name_of(fd).sin_port;
+    EXPECT_EQ(disconnect(fd), 0);
+    EXPECT_EQ(name_of(fd).sin_port, port);
+    EXPECT_ERRNO(bind_to(fd, self_address()), EINVAL);
+    expect_connects(fd);
+    close(fd);
+  }
 }
 
 // __sys_connect() looks at the address before the socket looks at itself.

@@ -130,6 +130,30 @@ long unreachable(int domain, sa_family_t family, size_t bytes) noexcept {
   return family == domain ? -ENETUNREACH : -EAFNOSUPPORT;
 }
 
+// Whether the kernel knows no way to this address. A socket that is bound, marked or transparent may have one all the same.
+bool has_no_way(int domain, const zps_call& call) noexcept {
+  const long probe = kernel_call(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return false;
+  const long error = kernel_call(SYS_connect, probe, call.arg[1], call.arg[2]);
+  (void)kernel_call(SYS_close, probe);
+  return error == -ENETUNREACH;
+}
+
+// The kernel's connection or attempt, for good; but if there is no way, nothing has happened (tcp_v4_connect()).
+long connect_by_kernel(int fd, int domain, sa_family_t family, const ParsedAddress& peer, const zps_call& call) noexcept {
+  long result = kPass;
+  if (peer.ipv4 && !peer.wildcard && !is_loopback(peer.address.address_be) && has_no_way(domain, call)) {
+    result = kernel_call(SYS_connect, fd, call.arg[1], call.arg[2]);
+    if (result == -ENETUNREACH) return result;
+  }
+  Guard guard;
+  Socket* socket = socket_at(fd);
+  if (socket == nullptr) return result;
+  if (socket->stream != nullptr && family == domain) return_to_placeholder(fd, socket);
+  if (peer.ipv4) give_to_kernel(fd, socket);
+  return result;
+}
+
 // connect() to no address.
 long disconnect(int fd) noexcept {
   Guard guard;
@@ -188,11 +212,7 @@ long shim_connect(const zps_call& call) noexcept {
   }
   if (stack == nullptr) {
     if (stack_bound) return unreachable(domain, address_family, bytes);
-    Guard guard;
-    socket = socket_at(fd);
-    if (socket != nullptr && socket->stream != nullptr && address_family == domain) return_to_placeholder(fd, socket);
-    if (socket != nullptr && parsed.ipv4) give_to_kernel(fd, socket);
-    return kPass;
+    return connect_by_kernel(fd, domain, address_family, parsed, call);
   }
   service_ensure();
   const OptionSet set = options_set_of(fd);

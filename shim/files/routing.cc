@@ -26,7 +26,6 @@ using base::kernel_call;
 bool in_network(uint32_t address_be, uint32_t network, int prefix) noexcept {
   return (ntohl(address_be) >> (32 - prefix)) == (network >> (32 - prefix));
 }
-bool is_loopback(uint32_t address_be) noexcept { return in_network(address_be, 0x7f00'0000, 8); }
 bool is_default_range(uint32_t address_be) noexcept { return in_network(address_be, 0xc612'0000, 15); }
 
 // True if an interface of the kernel has `address_be` itself or a network of the default range that reaches it.
@@ -151,6 +150,8 @@ void root_is_changing() noexcept {
   rights_are_leaving();
   netstack::open_files();
 }
+
+bool is_loopback(uint32_t address_be) noexcept { return in_network(address_be, 0x7f00'0000, 8); }
 
 netstack::Stack* stack_towards(uint32_t address_be) noexcept {
   if (address_be == INADDR_ANY || is_loopback(address_be)) return nullptr;

@@ -17,6 +17,8 @@ namespace shim {
 // the process ends with exit code 127 after one line. Without the lock; may take some tens of milliseconds.
 [[nodiscard]] netstack::Stack* ensure_stack() noexcept;
 
+[[nodiscard]] bool is_loopback(uint32_t address_be) noexcept;
+
 // For connect(): the stack if it is the way to `address_be`, else nullptr. Without the lock.
 [[nodiscard]] netstack::Stack* stack_towards(uint32_t address_be) noexcept;
 // For bind(): the stack if `address_be` is one of its own, else nullptr. Without the lock.

@@ -459,6 +459,30 @@ TEST_F(States, DisconnectAgainKeepsThePort) {
   }
 }
 
+// Nobody knows a way there: nothing has happened, and the socket may do whatever it could before.
+TEST_F(States, ANoWayChangesNothing) {
+  sockaddr_in nowhere{};
+  nowhere.sin_family = AF_INET;
+  nowhere.sin_port = htons(9);
+  nowhere.sin_addr.s_addr = inet_addr("198.51.100.1");
+  for (const bool blocks : {false, true}) {
+    const int fresh = make(blocks ? 0 : SOCK_NONBLOCK);
+    EXPECT_ERRNO(go(fresh, nowhere), ENETUNREACH);
+    expect_connects(fresh);
+    close(fresh);
+  }
+  const int fd = refused(make());
+  EXPECT_ERRNO(go(fd, dead_end()), ECONNREFUSED);
+  const in_port_t port = name_of(fd).sin_port;
+  EXPECT_ERRNO(go(fd, nowhere), ENETUNREACH);
+  EXPECT_EQ(name_of(fd).sin_port, port);
+  EXPECT_EQ(listen(fd, 1), 0);
+  EXPECT_EQ(disconnect(fd), 0);
+  EXPECT_ERRNO(go(fd, nowhere), ENETUNREACH);
+  expect_connects(fd);
+  close(fd);
+}
+
 // __sys_connect() looks at the address before the socket looks at itself.
 TEST_F(States, ArgumentsOfAnotherConnect) {
   Connection c = connect_pair();

@@ -53,7 +53,7 @@ void follow_option(File* file, const Option& option, int value) {
   if (is_option(option, IPPROTO_TCP, TCP_LINGER2)) file->skips_fin_wait = value < 0;
   if (is_option(option, SOL_SOCKET, SO_RCVBUF)) file->chose_receive_buffer = true;
   if (is_option(option, SOL_SOCKET, SO_SNDBUF)) file->chose_send_buffer = true;
-  if (is_option(option, IPPROTO_TCP, TCP_NOTSENT_LOWAT)) file->chose_unsent_mark = true;
+  if (is_option(option, SOL_SOCKET, SO_REUSEADDR) || is_option(option, SOL_SOCKET, SO_REUSEPORT)) file->may_share = true;
 }
 
 bool is_automatic(const File* file, const Option& option) {
@@ -116,9 +116,7 @@ void run_set_option(World& world, const int* args) {
   char value[32];
   const unsigned bytes = encode(option, args[2], value);
   const unsigned given = args[3] == 0 ? bytes : args[3] == 1 ? 1 : bytes + 4;
-  // tcp_disconnect() leaves a gap in the sequence numbers, which counts as not sent.
   const File* file = world.file(args[0]);
-  if (is_option(option, IPPROTO_TCP, TCP_NOTSENT_LOWAT) && file != nullptr && file->has_ended) return world.note(" ended");
   if (file != nullptr && !file->waiting.empty()) return world.leave_out(kInheritedLate);
   const int result = setsockopt(world.fd(args[0]), option.level, option.number, value, given);
   world.note_result(result);

@@ -209,8 +209,8 @@ class Generator {
     if (name == "SO_LINGER") value = any_of({0, 1, 1, 2});
     if (name == "SO_RCVLOWAT") value = any_of({0, 1, 1, 2, 10, 100});
     if (name == "IPV6_V6ONLY") value = below(2);
-    if (name == "TCP_NOTSENT_LOWAT") value = 100000;  // kept, not used, says docs/options.md
-    if (name == "TCP_CORK") value = 0;                // a cork has an operation of its own
+    if (name == "TCP_NOTSENT_LOWAT") value = 100000;  // what is not sent of a connection's bytes depends on time
+    if (name == "TCP_CORK") value = 0;  // a cork has an operation of its own
     add(Kind::set_option, {s, o, value, one_in(15) ? between(1, 2) : 0});
   }
   void get_option(int s) {

@@ -95,8 +95,9 @@ void connect_to(World& world, int slot, const Target& target) {
   const int fd = world.fd(slot);
   File* file = world.file(slot);
   if (target.full()) return world.note(" full");
-  const bool to_kernel = is_loopback(target.address) || target.address == kForeign;
-  if (file != nullptr && (to_kernel ? file->has_ended : file->is_the_kernels)) return world.leave_out(kGoneToKernel);
+  const bool to_kernel = is_loopback(target.address);
+  if (file != nullptr && target.address != kForeign && (to_kernel ? file->has_ended : file->is_the_kernels))
+    return world.leave_out(kGoneToKernel);
   if (file != nullptr && file->bound_to_self && is_loopback(target.address)) return world.leave_out(kSourceAddress);
   if (target.listener != nullptr && !target.listener->waiting.empty() &&
       target.listener->waiting.back()->by_loopback != is_loopback(target.address))
@@ -119,6 +120,7 @@ void connect_to(World& world, int slot, const Target& target) {
     file->kind = FileKind::socket;
     file->end = nullptr;
     file->shut = 0;
+    file->bound = file->bound_by_number;
   }
 }
 
@@ -160,6 +162,7 @@ void join(End* one, End* two) {
   two->other = one;
   one->by_loopback = two->by_loopback;
   two->listener = nullptr;
+  if (two->gone && two->skips_fin_wait) one->reset = true;
 }
 
 // Somebody is known to wait: until accept() would see him.
@@ -184,7 +187,9 @@ void accepted(World& world, File* listener, int slot, int fd, uint16_t port) {
   file->skips_fin_wait = listener->skips_fin_wait;
   file->chose_receive_buffer = listener->chose_receive_buffer;
   file->chose_send_buffer = listener->chose_send_buffer;
-  file->chose_unsent_mark = listener->chose_unsent_mark;
+  file->bound = true;
+  file->bound_by_number = listener->bound_by_number;
+  file->may_share = listener->may_share;
   bool first = true;
   join(end, take_waiting(listener->waiting, port, &first));
   end->by_loopback = file->is_the_kernels = end->other != nullptr && end->other->by_loopback;
@@ -201,7 +206,22 @@ void bind_to(World& world, int slot, int address, uint16_t port) {
   if (file != nullptr && file->is_the_kernels) return world.leave_out(kGoneToKernel);
   const int result = bind(world.fd(slot), as_sockaddr(&name), bytes);
   world.note_result(result);
-  if (result == 0 && file != nullptr) file->bound_to_self = address == kSelf || address == kSelfMapped;
+  if (result != 0 || file == nullptr) return;
+  file->bound_to_self = address == kSelf || address == kSelfMapped;
+  file->bound = true;
+  file->bound_by_number = port != 0;
+}
+
+// Whether it is settled what bind() says to the port of `user`. One that connect() chose, or that nobody has any more, may be another's as
+// well: connect() shares ports by destination, natively also with the many in TIME-WAIT. No matter where `user` is in the way itself.
+bool is_settled(const World& world, const File& user, int address) {
+  const bool closed = tcp_state(user.fd) == TCP_CLOSE;
+  if (user.bound) return user.end == nullptr || !closed;
+  sockaddr_storage name{};
+  socklen_t bytes = sizeof name;
+  if (closed || user.may_share || getsockname(user.fd, as_sockaddr(&name), &bytes) != 0) return false;
+  const bool is_self = address == kSelf || address == kSelfMapped;
+  return address == kAny || (is_self && world.name_of(name, bytes, 0).compare(0, 4, "self") == 0);
 }
 
 }  // namespace
@@ -221,14 +241,14 @@ void run_bind(World& world, const int* args) {
 }
 
 void run_bind_used(World& world, const int* args) {
-  // The port of a connection that has ended is whose it was before: natively one of the many in TIME-WAIT may have it.
   const File* user = world.file(args[2]);
-  if (user != nullptr && user->end != nullptr && tcp_state(user->fd) == TCP_CLOSE) return world.note(" ended");
+  if (user != nullptr && local_port(user->fd) != 0 && !is_settled(world, *user, args[1])) return world.note(" unsettled");
   bind_to(world, args[0], args[1], local_port(world.fd(args[2])));
 }
 
 void run_listen(World& world, const int* args) {
   File* file = world.file(args[0]);
+  if (file != nullptr && file->kind == FileKind::socket && file->is_the_kernels) return world.leave_out(kGoneToKernel);
   // Two listeners at one port (SO_REUSEPORT) share what comes by a hash of the addresses: nobody's promise.
   if (file != nullptr && file->kind == FileKind::socket && world.port_is_listened_at(local_port(file->fd))) return world.note(" shared");
   const int result = listen(world.fd(args[0]), args[1]);
@@ -236,6 +256,7 @@ void run_listen(World& world, const int* args) {
   if (result != 0 || file == nullptr) return;
   file->kind = FileKind::listener;
   file->end = nullptr;
+  file->bound = true;
   file->backlog = args[1];
   note_listener(file);
   if (file->family == AF_INET6 || file->address_be == htonl(INADDR_LOOPBACK)) file->is_the_kernels = true;
@@ -272,12 +293,12 @@ void run_disconnect(World& world, const int* args) {
   File* file = world.file(args[0]);
   End* end = file == nullptr ? nullptr : file->end;
   if (end != nullptr && end->other == nullptr && end->answered && !end->reset) return world.note(" not accepted");
-  if (end != nullptr && file->chose_unsent_mark) return world.note(" unsent mark");  // see run_set_option()
   if (end != nullptr) world.await_acknowledged(end);
   const int result = connect(world.fd(args[0]), as_sockaddr(&name), sizeof(sockaddr_in));
   world.note_result(result);
   if (result != 0 || file == nullptr) return;
   if (file->kind == FileKind::listener) world.forget_waiting(file);
+  if (file->kind == FileKind::listener || end != nullptr) file->bound = file->bound_by_number;
   file->shut = 0;
   if (end != nullptr) file->failed = file->has_ended = true;
   file->kind = FileKind::socket;
@@ -318,6 +339,7 @@ void run_shutdown(World& world, const int* args) {
   if (file->kind == FileKind::listener && args[1] != SHUT_WR) {
     file->kind = FileKind::socket;
     file->shut = 0;
+    file->bound = file->bound_by_number;
     world.forget_waiting(file);
     return;
   }
@@ -326,6 +348,7 @@ void run_shutdown(World& world, const int* args) {
   if (file->end->other == nullptr && !file->end->answered) {
     file->failed = file->has_ended = true;
     file->shut = 0;
+    file->bound = file->bound_by_number;
   }
   if (args[1] != SHUT_RD) {
     if (file->failed) file->end->reset = true;

@@ -100,11 +100,21 @@ Received call_receive(World& world, int fd, int call, unsigned total, int flags)
   return {result, result > 0 ? static_cast<unsigned>(result) : 0};
 }
 
+// Where a look begins (SO_PEEK_OFF).
+unsigned peek_offset(int fd, int flags) {
+  int offset = -1;
+  socklen_t bytes = sizeof offset;
+  if ((flags & MSG_PEEK) != 0) (void)getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &bytes);
+  return offset > 0 ? static_cast<unsigned>(offset) : 0;
+}
+
+// A look for no bytes behind what there is waits as well, and ends with whatever wakes it (tcp_recvmsg_locked()).
 bool receive_would_block(int fd, unsigned total, int flags) {
   if (is_nonblocking(fd) || (flags & MSG_DONTWAIT) != 0) return false;
   const short now = level(fd, POLLIN | POLLRDHUP);
   if (now == 0) return true;
-  return (flags & MSG_WAITALL) != 0 && (now & (POLLRDHUP | POLLHUP | POLLERR)) == 0 && unread_bytes(fd) < total;
+  const unsigned offset = peek_offset(fd, flags), least = (flags & MSG_WAITALL) != 0 ? total : offset > 0 ? 1 : 0;
+  return (now & (POLLRDHUP | POLLHUP | POLLERR)) == 0 && unread_bytes(fd) < offset + least;
 }
 
 long send_message(int fd, unsigned total, int flags) {

@@ -171,6 +171,7 @@ void World::released(const std::shared_ptr<File>& file, bool had_unread) {
   if (end == nullptr) return;
   end->file = nullptr;
   end->gone = end->fin = true;
+  end->skips_fin_wait = file->skips_fin_wait;
   if (end->listener != nullptr) end->listener = nullptr;
   if (end->other != nullptr) {
     if (had_unread || file->linger_zero) end->other->reset = true;

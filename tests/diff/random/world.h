@@ -33,6 +33,7 @@ struct End {
   bool in_progress = false;  // its connect() has not told of the success yet
   bool fin = false;          // its stream has ended: shut down or closed
   bool gone = false;         // closed
+  bool skips_fin_wait = false;  // and its file did
   bool by_loopback = false;  // the kernel's side
   bool shut_read = false;
   bool (*reader_is_over)() = nullptr;  // another thread reads it: says when that has what it wanted
@@ -56,7 +57,9 @@ struct File {
   bool bound_to_self = false, failed = false;  // its last connect()
   bool is_the_kernels = false;   // for good: it had to do with an address of the kernel's
   bool has_ended = false;        // shutdown() or disconnect() has ended its last attempt or connection
-  bool chose_unsent_mark = false;
+  bool bound = false;            // bind(), listen() or its listener have given it its port, which is still there
+  bool bound_by_number = false;  // and will be
+  bool may_share = false;        // SO_REUSEADDR or SO_REUSEPORT
   int shut = 0;  // what shutdown() has told before there was a connection: SHUT_RD + 1, SHUT_WR + 1
   bool linger_zero = false;
   bool skips_fin_wait = false;  // TCP_LINGER2 below 0: who is closed answers the acknowledgement of its FIN with a reset

@@ -211,7 +211,8 @@ def masses(sides, seed, first):
 
 def run_seed(options, sides, seed):
     """Returns how many differences there are."""
-    found = unsteady = operations = world = 0
+    found = unsteady = operations = 0
+    world = options.world
     begin = time.monotonic()
     while operations < options.operations and found < options.most and time.monotonic() - begin < options.seconds:
         for native, other in zip(*masses(sides, seed, world)):
@@ -237,7 +238,8 @@ def run_seed(options, sides, seed):
         if left := side.left_in_pools():
             print(f"seed {seed}: {side.mode} has not all back: {left}", flush=True)
             found += 1
-    print(f"seed {seed}: {operations} operations in {seconds:.1f} s, {found} differences, {unsteady} that did not come back", flush=True)
+    print(f"seed {seed}: {operations} operations in {seconds:.1f} s, worlds {options.world} to {world - 1}, {found} differences, "
+          f"{unsteady} that did not come back", flush=True)
     return found
 
 
@@ -263,6 +265,7 @@ def main():
     parser.add_argument("--operations", type=int, default=20000, help="of every seed")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which a seed ends, whatever has been done")
     parser.add_argument("--seeds", nargs="+", default=["1"])
+    parser.add_argument("--world", type=int, default=0, help="where a seed begins: for one that is run in parts")
     parser.add_argument("--most", type=int, default=5, help="differences of a seed after which it ends")
     parser.add_argument("--replay", type=pathlib.Path)
     options = parser.parse_args()

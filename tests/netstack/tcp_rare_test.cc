@@ -12,24 +12,48 @@ namespace {
 
 class TcpRare : public StackTest {};
 
-TEST_F(TcpRare, SimultaneousOpen) {
-  // First contact, so that both SYNs leave at once and cross.
-  auto [first, second] = connected();
-  first->release();
-  second->release();
-  pair_.pass(1500);
+class CrossedSyns : public TcpRare {
+ protected:
+  void SetUp() override {
+    TcpRare::SetUp();
+    // First contact, so that both SYNs leave at once and cross.
+    auto [first, second] = connected();
+    first->release();
+    second->release();
+    pair_.pass(1500);
+  }
+  void open_both(TcpStream* left, TcpStream* right) {
+    ASSERT_EQ(0, pair_.client->bind_stream(left, address("0.0.0.0", 7001)));
+    ASSERT_EQ(0, pair_.server->bind_stream(right, address("0.0.0.0", 7002)));
+    ASSERT_EQ(0, left->connect(address(kServerIp, 7002)));
+    ASSERT_EQ(0, right->connect(address(kClientIp, 7001)));
+  }
+};
+
+TEST_F(CrossedSyns, OpenOneConnection) {
   TcpStream* left = pair_.client->make_stream();
   TcpStream* right = pair_.server->make_stream();
-  ASSERT_EQ(0, pair_.client->bind_stream(left, address("0.0.0.0", 7001)));
-  ASSERT_EQ(0, pair_.server->bind_stream(right, address("0.0.0.0", 7002)));
-  ASSERT_EQ(0, left->connect(address(kServerIp, 7002)));
-  ASSERT_EQ(0, right->connect(address(kClientIp, 7001)));
+  open_both(left, right);
   EXPECT_TRUE(pair_.until([&] { return left->connected() && right->connected(); }, 5000));
   EXPECT_EQ(4, send_text(*left, "left"));
   EXPECT_EQ(5, send_text(*right, "right"));
   EXPECT_TRUE(pair_.until([&] { return left->readable_bytes() == 5 && right->readable_bytes() == 4; }, 5000));
   EXPECT_EQ("right", text_of(*left));
   EXPECT_EQ("left", text_of(*right));
+  left->release();
+  right->release();
+}
+
+// RFC 9293, 3.5: SYN-RECEIVED goes to ESTABLISHED, and a stream that was shut down before has nothing to say there.
+TEST_F(CrossedSyns, EndAStreamThatWasShutDown) {
+  TcpStream* left = pair_.client->make_stream();
+  TcpStream* right = pair_.server->make_stream();
+  EXPECT_EQ(-ENOTCONN, left->shutdown(SHUT_WR));
+  open_both(left, right);
+  EXPECT_TRUE(pair_.until([&] { return (right->ready() & EPOLLRDHUP) != 0; }, 5000));
+  EXPECT_EQ(5, send_text(*right, "right"));
+  EXPECT_TRUE(pair_.until([&] { return left->readable_bytes() == 5; }, 5000)) << "it still receives";
+  EXPECT_EQ("right", text_of(*left));
   left->release();
   right->release();
 }

@@ -24,7 +24,6 @@ namespace random_sequences {
 namespace {
 
 constexpr uint64_t kPatienceUs = 3'000'000;
-constexpr int kQuickTurns = 20;
 constexpr int kMostBytes = 65536;
 constexpr short kAllEvents = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRNORM;
 
@@ -74,12 +73,11 @@ uint32_t local_port(int fd) {
 }
 
 bool await(int fd, const Arrival& before) {
-  const uint64_t end = now_us() + kPatienceUs;
-  for (int turn = 0; !has_arrived(fd, before); turn++) {
-    if (now_us() > end) return false;
+  Patience patience(kPatienceUs);
+  while (!has_arrived(fd, before)) {
     pollfd one{fd, 0, 0};
     (void)poll(&one, 1, 0);
-    if (turn >= kQuickTurns) nap();
+    if (!patience.goes_on()) return false;
   }
   return true;
 }

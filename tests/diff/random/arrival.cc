@@ -60,20 +60,27 @@ uint64_t now_us() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1000;
 }
 
+bool Patience::goes_on() {
+  constexpr int kQuickLooks = 20, kFewestLooks = 1000;
+  if (++looks_ > kQuickLooks) nap();
+  return looks_ < kFewestLooks || now_us() < end_us_;
+}
+
 void fill_endless(char* data, unsigned bytes, uint32_t offset) {
   for (unsigned i = 0; i < bytes; i++) data[i] = static_cast<char>((offset + i) * 2654435761u >> 24);
 }
 
 bool drain(int fd, uint32_t skipped, uint32_t bytes) {
   static char got[32768], expected[32768];
-  const uint64_t end = now_us() + 5'000'000;
+  Patience patience(5'000'000);
   for (uint32_t done = 0; done < skipped + bytes;) {
     const uint32_t left = done < skipped ? skipped - done : skipped + bytes - done;
     const ssize_t n = recv(fd, got, left < sizeof got ? left : sizeof got, MSG_DONTWAIT);
-    if (n == 0 || now_us() > end) return false;
+    if (n == 0) return false;
     if (n < 0) {
       pollfd one{fd, POLLIN, 0};
       (void)poll(&one, 1, 1);
+      if (!patience.goes_on()) return false;
       continue;
     }
     if (done >= skipped) {

@@ -32,6 +32,19 @@ uint32_t unread_bytes(int fd);
 
 uint64_t now_us();
 
+// The patience of who looks again and again for what must come: so long, and so many looks. A busy machine may give a process no turn
+// for seconds, and then it knows nothing.
+class Patience {
+ public:
+  explicit Patience(uint64_t us) : end_us_(now_us() + us) {}
+  // After a look in vain: pauses, and tells whether there shall be another one.
+  bool goes_on();
+
+ private:
+  uint64_t end_us_;
+  int looks_ = 0;
+};
+
 // A text without end, from an offset on.
 void fill_endless(char* data, unsigned bytes, uint32_t offset);
 // Reads `skipped` bytes and then `bytes` of that text, as they come. False if they do not, or are others.

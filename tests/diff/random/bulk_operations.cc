@@ -100,8 +100,9 @@ void run_fill(World& world, const int* args) {
   other->read = end->sent;
   world.note(all ? " intact" : " lost");
   world.await_acknowledged(end);
-  const uint64_t deadline = now_us() + kPatienceUs;
-  while ((level(file->fd, POLLOUT) & POLLOUT) == 0 && now_us() < deadline) nap();
+  Patience patience(kPatienceUs);
+  while ((level(file->fd, POLLOUT) & POLLOUT) == 0 && patience.goes_on()) {
+  }
   world.note(" level %#x", static_cast<unsigned>(level(file->fd, POLLOUT)));
 }
 

@@ -167,8 +167,8 @@ void join(End* one, End* two) {
 
 // Somebody is known to wait: until accept() would see him.
 void await_waiting(const File& listener) {
-  const uint64_t end = now_us() + kPatienceUs;
-  while ((level(listener.fd, POLLIN) & POLLIN) == 0 && now_us() < end) {
+  Patience patience(kPatienceUs);
+  while ((level(listener.fd, POLLIN) & POLLIN) == 0 && patience.goes_on()) {
     if (listener.accept_is_over != nullptr && listener.accept_is_over()) return;
   }
 }

@@ -14,7 +14,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -275,11 +274,9 @@ void run_unsent(World& world, const int* args) {
   world.note_result(result);
   if (result != 0 || file == nullptr || file->end == nullptr || file->end->other == nullptr || file->end->other->gone || file->end->reset)
     return;
-  const uint64_t end = now_us() + 1'000'000;
-  while (count != 0 && now_us() < end) {
+  Patience patience(1'000'000);
+  while (count != 0 && patience.goes_on()) {
     (void)level(file->fd, 0);
-    const timespec pause{0, 100'000};
-    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
     (void)ioctl(file->fd, SIOCOUTQ, &count);
   }
   world.note(" %d", count);

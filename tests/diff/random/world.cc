@@ -21,7 +21,6 @@ namespace random_sequences {
 namespace {
 
 constexpr uint64_t kPatienceUs = 2'000'000;
-constexpr int kQuickTurns = 20;
 constexpr long kLongestSeconds = 8;
 constexpr uint16_t kFirstFixedPort = 2000;
 constexpr uint16_t kFixedPortRange = 30'000;  // below the ephemeral ports
@@ -249,16 +248,15 @@ void World::settle(End* end) {
   if (end == nullptr || end->file == nullptr || lost_) return;
   const Arrival expected = expected_at(*end);
   const int fd = end->file->fd;
-  const uint64_t deadline = now_us() + kPatienceUs;
-  for (int turn = 0; !has_arrived(fd, expected); turn++) {
+  Patience patience(kPatienceUs);
+  while (!has_arrived(fd, expected)) {
     if (end->reader_is_over != nullptr && end->reader_is_over()) return;
-    if (now_us() > deadline) {
+    (void)level(fd, 0);
+    if (!patience.goes_on()) {
       note(" (not arrived: state %d, %u of %u unread)", tcp_state(fd), unread_bytes(fd), expected.unread_bytes);
       lost_ = true;
       return;
     }
-    (void)level(fd, 0);
-    if (turn >= kQuickTurns) nap();
   }
 }
 
@@ -271,16 +269,15 @@ void World::await_acknowledged(End* end) {
   const End nobody, &other = end->other == nullptr ? nobody : *end->other;  // who is not accepted yet acknowledges by himself
   if (other.agent_fd >= 0) (void)agent.call(AgentCall::acknowledge, other.agent_fd, 0, 0, expected_at(other));
   const int fd = end->file->fd;
-  const uint64_t deadline = now_us() + kPatienceUs;
-  for (int turn = 0; !is_acknowledged(fd); turn++) {
-    if (now_us() > deadline) {
+  Patience patience(kPatienceUs);
+  while (!is_acknowledged(fd)) {
+    if (other.file != nullptr) acknowledge_now(other.file->fd);
+    (void)level(fd, 0);
+    if (!patience.goes_on()) {
       note(" (not acknowledged: state %d)", tcp_state(fd));
       lost_ = true;
       return;
     }
-    if (other.file != nullptr) acknowledge_now(other.file->fd);
-    (void)level(fd, 0);
-    if (turn >= kQuickTurns) nap();
   }
 }
 

@@ -50,6 +50,7 @@ CASES = [
     ("user and files", [], ["setuid", "nofile=256", *SERVE]),
     ("a megabyte of thread-local variables", [], ["tls", *SERVE]),
     ("a library with 1280 bytes of static TLS", [], ["late-tls=1280", *SERVE]),
+    ("a library with 1664 bytes of static TLS, and room made for it", ["env", "GLIBC_TUNABLES=glibc.rtld.optional_static_tls=928"], ["late-tls=1664", *SERVE]),
     ("200 MB of address space, after listen", [], ["listen", "as=200", "map=1", "serve"]),
     ("100 MB of address space without a socket", [], ["as=100", "map=80"]),
     ("memory locked by an ordinary user", LOCKING, ["mlockall", "locked=1000", "map-locked=1024", "map-error=8192", "munlockall", "map-unlocked=512"]),

@@ -26,6 +26,7 @@
 #include "zpoline/sites/page_zero.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/life/real_ids.h"
 #include "zpoline/life/seccomp_filter.h"
 #include "zpoline/life/signals.h"
 #include "zpoline/life/symbol_calls.h"
@@ -213,6 +214,7 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
 
 [[gnu::constructor]] void start(int, char**, char** environment) noexcept {
   const uint64_t begin = base::monotonic_ns();
+  take_real_ids(environment);
   start_environment = environment;
   base::LogLevel level;
   const char* log_name = variable("ZPS_LOG");

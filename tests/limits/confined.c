@@ -206,6 +206,25 @@ static void make_child(long number) {
   require(waitpid(-1, &status, 0) == child && status == 0, "waitpid");
   require(waitpid(-1, &status, 0) == -1 && errno == ECHILD, "a second child");
 }
+static char** words_left;
+
+static void have_another_real_user(long number) {
+  (void)number;
+  require(setregid(kNobody, 0) == 0 && setreuid(kNobody, 0) == 0, "setreuid");
+}
+static void keep_another_real_user(long number) {
+  (void)number;
+  require(getuid() == kNobody && geteuid() == 0 && getgid() == kNobody && getegid() == 0 && getenv("ZPS_REAL_IDS") == NULL, "the real user is another");
+}
+// As daemons do that start their workers anew. What cannot be executed changes nothing.
+static void be_oneself_again(long number) {
+  (void)number;
+  char* const none[] = {words_left[-1], NULL};
+  require(execv("/nowhere", none) == -1 && errno == ENOENT, "execv");
+  keep_another_real_user(0);
+  execv("/proc/self/exe", words_left - 1);
+  require(false, "execv");
+}
 static void be_another_program(long number) {
   (void)number;
   execl("/bin/true", "true", NULL);
@@ -243,12 +262,14 @@ static const struct {
     {"mlockall-present", lock_present_memory}, {"mlockall-error", be_refused_locks}, {"map-locked", map_locked}, {"map-unlocked", map_unlocked}, {"map-error", map_too_much},
     {"munlockall", unlock_memory}, {"locked", be_locked},
     {"tls", touch_thread_locals}, {"late-tls", load_late},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
-    {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program}, {"listen", begin_listening},
+    {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program},
+    {"real-user", have_another_real_user}, {"kept-real-user", keep_another_real_user}, {"exec-self", be_oneself_again}, {"listen", begin_listening},
     {"serve", serve},
 };
 
 int main(int count, char** words) {
   for (int i = 1; i < count; i++) {
+    words_left = words + i + 1;
     char* value = strchr(words[i], '=');
     const size_t length = value != NULL ? (size_t)(value - words[i]) : strlen(words[i]);
     bool found = false;

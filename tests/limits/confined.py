@@ -38,6 +38,7 @@ CASES = [
     ("setuid, close everything, then listen", [], ["setuid", "close-all", *SERVE]),
     ("setuid and children", [], ["setuid", "child", *SERVE]),
     ("setuid and another program", [], ["setuid", "child", "exec"]),
+    ("another real user, and itself executed again", [], ["real-user", "exec-self", "kept-real-user", *SERVE]),
     ("another root before listen", [], ["chroot", *SERVE]),
     ("another root and another user", [], ["chroot", "setuid", *SERVE]),
     ("setuid after listen", [], ["listen", "setuid", "serve"]),

@@ -94,7 +94,7 @@ class Squid(Daemon):
         super().__init__(bed, "proxy")
         settings = self.folder / "squid.conf"
         settings.write_text(SQUID_SETTINGS.format(port=PORT, folder=self.folder))
-        self.argv = ["/usr/sbin/squid", "-N", "-YC", "-f", settings]
+        self.argv = ["/usr/sbin/squid", "--foreground", "-YC", "-f", settings]
         bed.spawn_peer([sys.executable, "-S", "-c", ORIGIN, ORIGIN_PORT], name="origin")
         self.client = ["curl", "-s", "-S", "-f", "-m", "10", "-x", f"http://{bed.sut_address}:{PORT}"]
 

@@ -39,6 +39,21 @@ import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
 arguments = (ctypes.c_char_p * 4)(b'sh', b'-c', b'''$look''', None)
 libc.syscall(322, os.open('/bin/sh', os.O_RDONLY), b'', arguments, (ctypes.c_char_p * 1)(None), 0x1000)"
+expect "another real user" "zpstack: a program is executed with another real user or group than its effective one: it runs without the stack
+native" env LD_PRELOAD="$library" ZPS_HOOK_LIBRARY="$hook" ZPS_LOG=warn python3 -c "
+import os
+os.setresuid(65534, 0, 0)
+for path in ('/nowhere/sh', '/bin/sh'):
+    try:
+        os.execv(path, ['sh', '-c', '''$look'''])
+    except OSError:
+        pass"
+expect "another real user, and itself again" "hooked 65534 0" hooked python3 -S -c "
+import os, sys
+os.setresuid(65534, 0, 0)
+os.execv(sys.executable, ['python3', '-S', '-c', '''
+import os
+print('hooked' if 'libzpstack.so' in open('/proc/self/maps').read() else 'native', os.getuid(), os.geteuid())'''])"
 expect "a static program" "static: 42" hooked "$static"
 expect "a static program's child" hooked hooked "$static" /bin/sh -c "$look"
 expect "a file that is no program" "sh: 1: /etc/passwd: Permission denied" hooked sh -c /etc/passwd

@@ -22,6 +22,7 @@
 
 #include "base/syscall.h"
 #include "zpoline/life/copy.h"
+#include "zpoline/life/real_ids.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/signals.h"
 
@@ -62,7 +63,7 @@ int64_t count_entries(int64_t list) noexcept {
 }
 
 struct NewList {
-  const char* entries[kMaxEntries + kMaxKept + 2];
+  const char* entries[kMaxEntries + kMaxKept + 3];
   char preload[1024];
   size_t count = 0;
 };
@@ -97,6 +98,8 @@ int64_t exec_with_list(zps_call* call, int environment_at) noexcept {
     for (size_t i = 0; i < list.count && !present; i++) present = same_name(list.entries[i], kept[k]);
     if (!present) list.entries[list.count++] = kept[k];
   }
+  const RealIds real_ids(*call, !as_it_is);
+  if (real_ids.entry() != nullptr) list.entries[list.count++] = real_ids.entry();
   list.entries[list.count] = nullptr;
   int64_t arg[6];
   memcpy(arg, call->arg, sizeof arg);

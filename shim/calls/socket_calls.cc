@@ -37,6 +37,7 @@ struct Accepted {
   SocketAddress peer;
   int domain = AF_INET;
   OptionSet inherited;
+  bool shares = false;  // its port by SO_REUSEPORT, with sockets of one user
 };
 
 // Gives the placeholder `made` the oldest connection, with the lock held. 0, -EAGAIN if there is none (any more), -EINVAL, -ENFILE.
@@ -59,6 +60,7 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   socket->send_timeout_ns = listening->send_timeout_ns;
   socket->options_set = out->inherited = listening->options_set;
   socket->sharing = listening->sharing;
+  out->shares = socket->sharing.reuse_port;
   socket->receive_low_water = listening->receive_low_water;
   socket->arrival = listening->arrival;
   socket->peek_offset = listening->peek_offset;
@@ -148,6 +150,7 @@ long accept_from_stack(int fd, int flags, Accepted* out) noexcept {
 long finish_accept(const zps_call& call, long made, const Accepted& accepted) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (!accepted.inherited.empty()) inherit_options(fd, static_cast<int>(made), accepted.inherited);
+  if (accepted.shares) note_owner(static_cast<int>(made));  // sock_graft(): it is the acceptor's
   if (call.arg[1] == 0) return made;
   auto* const bytes = reinterpret_cast<socklen_t*>(call.arg[2]);
   const long error = write_address(accepted.domain, accepted.peer, reinterpret_cast<void*>(call.arg[1]), bytes);

@@ -55,6 +55,7 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   plan.gateway_be = address.gateway_be;
   plan.mtu = config.mtu;
   if (config.time_wait_ms != 0) plan.time_wait_ms = config.time_wait_ms;
+  plan.ports = config.ports;
   plan.arena_bytes = arena_bytes(config, **wire);
   base::Result<Stack*> stack = build_stack(plan);
   if (!stack) return stack;

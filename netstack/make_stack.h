@@ -20,6 +20,7 @@ struct StackConfig {
   uint32_t frames = 0;        // receive and send frames in the pool; 0: the wire's own
   uint32_t memory_mb = 0;     // upper bound of what the stack may add to the RSS; 0: 48
   uint32_t time_wait_ms = 0;  // 0: 2000
+  LocalPorts ports;
   bool hugepages = false;     // use them when they are there
 };
 

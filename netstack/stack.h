@@ -95,6 +95,25 @@ enum class TcpOption {
   path_mtu,          // read only
 };
 
+// Ports that may be chosen for a socket that asks for none: net.ipv4.ip_local_port_range without ip_local_reserved_ports.
+struct LocalPorts {
+  static constexpr int kMostReserved = 32;
+
+  struct Range {
+    uint16_t first, last;
+  };
+  Range range{32768, 60999};  // Linux' default
+  Range reserved[kMostReserved] = {};
+  int reserved_count = 0;
+
+  [[nodiscard]] bool may_choose(uint32_t port) const noexcept {
+    for (int i = 0; i < reserved_count; i++) {
+      if (port >= reserved[i].first && port <= reserved[i].last) return false;
+    }
+    return true;
+  }
+};
+
 // What a socket says about sharing its port: SO_REUSEADDR, SO_REUSEPORT, and whose it is.
 struct PortSharing {
   bool reuse_address = false, reuse_port = false;
@@ -107,6 +126,7 @@ struct PortRequest {
   PortSharing sharing{};
   uint32_t range = 0;     // IP_LOCAL_PORT_RANGE, for port 0
   bool is_known = false;  // it was bound before there was a stack: not compared with others
+  bool is_chosen = false; // by the kernel, for a socket that asked for none: not shared with anybody
 };
 
 // A port that bind() has given to a socket. Connections and listeners hold theirs by themselves; this is what remains beside them.

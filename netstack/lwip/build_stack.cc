@@ -29,6 +29,7 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
   setup.prefix = plan.prefix;
   setup.mtu = plan.mtu;
   setup.time_wait_ms = plan.time_wait_ms;
+  setup.ports = plan.ports;
   setup.now_ns = plan.now_ns != nullptr ? plan.now_ns : base::monotonic_ns;
   setup.image_data = image->data;
   setup.image_pristine = image->pristine;

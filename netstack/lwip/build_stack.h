@@ -16,6 +16,7 @@ struct StackPlan {
   uint8_t prefix = 24;
   uint16_t mtu = 0;
   uint32_t time_wait_ms = 2000;
+  LocalPorts ports;
   size_t arena_bytes = 32 << 20;
   uint64_t (*now_ns)() = nullptr;  // nullptr: the monotonic clock
 };

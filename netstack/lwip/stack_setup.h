@@ -22,6 +22,7 @@ struct StackSetup {
   uint8_t prefix;
   uint16_t mtu;  // 0: the wire's own
   uint32_t time_wait_ms;
+  LocalPorts ports;
   uint64_t seed[2];       // from getrandom(2)
   uint64_t (*now_ns)();   // the clock whose readings poll() is given
   void* image_data;       // the image's writable data, and a copy of it from before it ran

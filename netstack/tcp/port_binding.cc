@@ -58,6 +58,7 @@ long PortOwners::find(const PortRequest& request, const PortBinding* own, Socket
     return local->port_be == 0 ? -EADDRINUSE : 0;
   }
   const uint16_t port = lwip_ntohs(local->port_be);
+  if (request.is_chosen) return ports.is_free(port) ? 0 : -EADDRINUSE;
   if (request.is_known || ports.is_free(port) || ports.shares(*local, request.sharing)) return 0;
   return conflict(port, request.sharing, own) ? -EADDRINUSE : 0;
 }

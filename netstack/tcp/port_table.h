@@ -15,9 +15,8 @@ enum class PortUse { bound, given, by_connect };
 
 class PortTable {
  public:
-  // The range Linux uses by default (net.ipv4.ip_local_port_range).
-  static constexpr uint16_t kFirst = 32768;
-  static constexpr uint16_t kLast = 60999;
+  // What may be chosen.
+  void start(const LocalPorts& allowed) noexcept { allowed_ = allowed; }
 
   // Zero-filled memory is an empty table.
   void reset() noexcept {
@@ -50,15 +49,15 @@ class PortTable {
   }
 
   // A port for which acceptable(port) holds, searched from a random start; first among those nobody uses. 0 if there is none.
-  // `range`: the lowest and, in the upper half, the highest, as IP_LOCAL_PORT_RANGE has it; 0 in a half is the default.
+  // `range`: the lowest and, in the upper half, the highest, as IP_LOCAL_PORT_RANGE has it, where they lie in the namespace's range.
   template <class F>
   [[nodiscard]] uint16_t choose(uint32_t range, uint32_t random, F acceptable) const noexcept {
-    const uint32_t first = bound(range & 0xffff, kFirst), last = bound(range >> 16, kLast);
+    const uint32_t first = bound(range & 0xffff, allowed_.range.first), last = bound(range >> 16, allowed_.range.last);
     const uint32_t count = last - first + 1;
     for (const bool shared : {false, true}) {
       for (uint32_t i = 0; i < count; i++) {
         const auto port = static_cast<uint16_t>(first + (random % count + i) % count);
-        if (is_free(port) != shared && acceptable(port)) return port;
+        if (is_free(port) != shared && acceptable(port) && allowed_.may_choose(port)) return port;
       }
     }
     return 0;
@@ -73,10 +72,11 @@ class PortTable {
     [[nodiscard]] uint32_t users() const noexcept { return bound + given + by_connect; }
     [[nodiscard]] bool is_for_connect() const noexcept { return bound + given == 0; }
   };
-  static constexpr uint32_t bound(uint32_t wanted, uint32_t otherwise) noexcept {
-    return wanted < kFirst || wanted > kLast ? otherwise : wanted;
+  [[nodiscard]] uint32_t bound(uint32_t wanted, uint32_t otherwise) const noexcept {
+    return wanted < allowed_.range.first || wanted > allowed_.range.last ? otherwise : wanted;
   }
 
+  LocalPorts allowed_;
   Port ports_[65536];
 };
 

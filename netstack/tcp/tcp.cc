@@ -33,6 +33,7 @@ Tcp::Tcp(LwipCore& owner, TcpTables& memory) noexcept
       repairs(*this),
       recovery(*this) {
   tables.demux.start(owner.setup().seed);
+  tables.ports.start(owner.setup().ports);
 }
 
 // ---------------------------------------------------------------- a turn

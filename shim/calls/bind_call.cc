@@ -10,6 +10,7 @@
 #include "shim/files/options.h"
 #include "shim/files/ports.h"
 #include "shim/files/routing.h"
+#include "shim/files/user_memory.h"
 
 namespace shim {
 namespace {
@@ -18,7 +19,7 @@ using base::as_arg;
 using base::kernel_call;
 using netstack::SocketAddress;
 
-constexpr int kTries = 64;  // how often the kernel may choose a port that the stack does not want
+constexpr int kTries = 64;  // how often the stack may choose a port that the kernel has given to somebody
 
 // What the kernel says of this name to a socket that has none; `any_address`: whether or not the address is one of its own.
 long ask_kernel(int domain, const void* name, size_t bytes, bool any_address) noexcept {
@@ -56,7 +57,8 @@ long take_port(int fd, netstack::Stack* stack, const SocketAddress& local, const
   if (socket == nullptr) return -EBADF;
   if (socket->has_name()) return -EINVAL;
   long error = 0;
-  socket->binding = stack->bind({local, socket->sharing, options.range, false}, &error);
+  const bool chosen_by_kernel = port_chosen && local.port_be != 0;
+  socket->binding = stack->bind({local, socket->sharing, options.range, false, chosen_by_kernel}, &error);
   if (socket->binding == nullptr) return error;
   socket->has_port = true;
   socket->port_chosen = port_chosen;
@@ -102,6 +104,24 @@ void drop_binding(int fd) noexcept {
   socket->has_port = false;
 }
 
+// A port that is free in the stack, for a socket that shall have it in the kernel as well. The name becomes the socket's.
+long choose_by_stack(int fd, netstack::Stack* stack, const zps_call& call, ParsedAddress* name) noexcept {
+  sockaddr_in6 wanted{};
+  const long bytes = call.arg[2] < static_cast<long>(sizeof wanted) ? call.arg[2] : static_cast<long>(sizeof wanted);
+  if (long error = copy_in(&wanted, reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes)); error != 0) return error;
+  if (long error = take_port(fd, stack, {0, 0}, read_port_options(fd), true); error != 0) return error;
+  {
+    Guard guard;
+    Socket* socket = socket_at(fd);
+    if (socket == nullptr) return -EBADF;
+    name->address = socket->bound;
+  }
+  wanted.sin6_port = name->address.port_be;  // where that of AF_INET is
+  const long error = kernel_call(SYS_bind, fd, as_arg(&wanted), bytes);
+  if (error != 0) drop_binding(fd);
+  return error;
+}
+
 // To all addresses: in the kernel, and in the stack if there is one.
 long bind_to_all(int fd, const zps_call& call, const ParsedAddress& wanted) noexcept {
   netstack::Stack* const stack = the_stack();
@@ -116,15 +136,14 @@ long bind_to_all(int fd, const zps_call& call, const ParsedAddress& wanted) noex
     }
     return error;
   }
-  long error = -EADDRINUSE;
+  long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
+  if (error != 0) return error;
   ParsedAddress name;
-  for (int i = 0; i < kTries && error == -EADDRINUSE; i++) {
-    if (i > 0) give_kernel_port_back(fd);
-    error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
-    if (error != 0) return error;
-    if (error = placeholder_name(fd, &name); error != 0) return error;
-    if (stack == nullptr || name.address.port_be == 0) break;
+  if (error = placeholder_name(fd, &name); error != 0) return error;
+  if (stack != nullptr && name.address.port_be != 0) {
     error = take_port(fd, stack, {0, name.address.port_be}, {}, true);
+    if (error == -EADDRINUSE) give_kernel_port_back(fd);  // it might choose this one again
+    for (int i = 0; i < kTries && error == -EADDRINUSE; i++) error = choose_by_stack(fd, stack, call, &name);
   }
   if (error == 0) note_kernel_name(fd, name, true, port_be == 0);
   return error;

@@ -201,7 +201,7 @@ constexpr OptionRow kRows[] = {
     KEPT(IPPROTO_IP, IP_RECVERR, "the error queue is always empty"),
     KEPT(IPPROTO_IP, IP_RECVERR_RFC4884, "the error queue is always empty"),
     KEPT(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "in force"),
-    ROW(IPPROTO_IP, IP_LOCAL_PORT_RANGE, integer, TcpOption::port_range, "within 32768 to 60999"),
+    ROW(IPPROTO_IP, IP_LOCAL_PORT_RANGE, integer, TcpOption::port_range, "within net.ipv4.ip_local_port_range"),
     KEPT(IPPROTO_IP, IP_FREEBIND, "the stack has its own addresses only"),
     KEPT(IPPROTO_IP, IP_TRANSPARENT, "the stack has its own addresses only"),
     KEPT(IPPROTO_IP, IP_PKTINFO, "no meaning for TCP"),

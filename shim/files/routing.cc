@@ -15,6 +15,7 @@
 #include "shim/family/processors.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
+#include "shim/files/local_ports.h"
 #include "shim/files/ports.h"
 
 namespace shim {
@@ -84,6 +85,7 @@ netstack::StackConfig stack_config() noexcept {
   wanted.memory_mb = config.memory_mb;
   wanted.time_wait_ms = config.time_wait_ms;
   wanted.hugepages = config.hugepages;
+  wanted.ports = read_local_ports();
   return wanted;
 }
 
@@ -149,6 +151,7 @@ void root_is_changing() noexcept {
   if (the_stack() != nullptr || refused || engine->thread()->vfork_child != 0) return;
   rights_are_leaving();
   netstack::open_files();
+  (void)read_local_ports();
 }
 
 bool is_loopback(uint32_t address_be) noexcept { return in_network(address_be, 0x7f00'0000, 8); }

@@ -26,7 +26,6 @@ long (*handlers[ZPS_NR_COUNT])(const zps_call& call) noexcept;
 bool counting = false;
 
 int64_t on_syscall(zps_call* call) noexcept {
-  move_out_of_page_zero(call);
   long result = handlers[call->nr](*call);
   while (result == kRestart) [[unlikely]] result = handlers[call->nr](*call);
   if (counting) [[unlikely]] {
@@ -55,10 +54,11 @@ void on_exit(int64_t status) noexcept {
 }
 
 void fill(zps_hook* hook) noexcept {
+  const bool has_page_zero = strcmp(engine->mode, "zpoline") == 0;
+  if (has_page_zero) note_page_zero();
   for (const SyscallRow& row : syscall_rows()) {
-    handlers[row.nr] = row.handler;
+    handlers[row.nr] = has_page_zero ? row.handler_with_page_zero : row.handler;
     hook->claim[row.nr] = row.claim;
-    if (strcmp(engine->mode, "zpoline") == 0) note_pointers(row);
   }
   hook->abi = ZPS_HOOK_ABI;
   hook->on_syscall = on_syscall;

@@ -9,6 +9,8 @@
 // structures, but for the parts of an iovec array.
 #pragma once
 
+#include <sys/syscall.h>
+
 #include <cstdint>
 
 #include "zpoline/hook.h"
@@ -17,34 +19,70 @@ namespace shim {
 
 inline constexpr uint64_t kPageZeroEnd = 4096;
 
-struct SyscallRow;
-
-// Page 0 is the trampoline's: notes what this call's arguments are. At start, for each row of the table.
-void note_pointers(const SyscallRow& row) noexcept;
-// Whether any was noted.
+// Page 0 is the trampoline's.
+void note_page_zero() noexcept;
 [[nodiscard]] bool page_zero_is_hooks() noexcept;
 
-// By call number, a bit per argument: those that are pointers, and those of them that are always followed.
+// A bit per argument of a call: those that are pointers, and those of them that the kernel always follows: NULL is no "none" for them.
 struct PointerArguments {
   uint8_t all, followed;
-  uint8_t lone;  // the one that alone is a pointer, as those of reads, writes and epoll_ctl() are, counted from 1; 0: none; else kSeveral
 };
-inline constexpr uint8_t kSeveral = 7;
-extern PointerArguments pointer_arguments[ZPS_NR_COUNT];
+// `letters` as in SyscallRow.
+[[nodiscard]] consteval PointerArguments pointer_arguments(int nr, const char* letters) noexcept;
 
-// Moves what the call points to out of page 0. Uses no vector register; costs a load and a comparison per pointer.
-inline void move_out_of_page_zero(zps_call* call) noexcept {
-  const PointerArguments& pointers = pointer_arguments[call->nr];
-  if (pointers.lone == 0 || (pointers.lone != kSeveral && static_cast<uint64_t>(call->arg[pointers.lone - 1]) >= kPageZeroEnd)) [[likely]] return;
-  for (unsigned left = pointers.all; left != 0; left &= left - 1) {
-    const int i = __builtin_ctz(left);
-    const auto address = static_cast<uint64_t>(call->arg[i]);
-    if (address >= kPageZeroEnd || (address == 0 && (pointers.followed >> i & 1) == 0)) [[likely]] continue;
-    call->arg[i] = static_cast<int64_t>(address + kPageZeroEnd);
+// `handler` of a call with these pointers, behind the move. A comparison per pointer; uses no vector register, as some calls may not.
+template <long (*handler)(const zps_call& call) noexcept, PointerArguments pointers>
+[[gnu::target("general-regs-only")]] long handle_out_of_page_zero(const zps_call& call) noexcept {
+  int64_t* const arguments = const_cast<zps_call&>(call).arg;  // dispatch's own
+#pragma GCC unroll 6
+  for (unsigned i = 0; i < 6; i++) {
+    if ((pointers.all >> i & 1) == 0) continue;
+    const uint64_t none = (pointers.followed >> i & 1) == 0;  // NULL is none
+    if (static_cast<uint64_t>(arguments[i]) - none < kPageZeroEnd - none) [[unlikely]] arguments[i] += static_cast<int64_t>(kPageZeroEnd);
   }
+  return handler(call);
 }
 
 // For the calls with an array of parts: true if one of `count` parts is in page 0 and not empty. An array that cannot be read is the kernel's to refuse.
 [[nodiscard]] bool has_part_in_page_zero(int64_t parts, int64_t count) noexcept;
+
+// ---- which arguments
+
+consteval PointerArguments pointer_arguments(int nr, const char* letters) noexcept {
+  PointerArguments found{};
+  if (nr == SYS_fcntl || nr == SYS_ioctl) return found;  // their last argument may be a number
+  for (int i = 0; letters[i] != '\0'; i++) {
+    const char letter = letters[i];
+    const bool is_pointer = letter == 'p' || letter == 's' || letter == 'v' || letter == 'a' || letter == 't';
+    if (is_pointer) found.all = static_cast<uint8_t>(found.all | 1 << i);
+  }
+  switch (nr) {
+    case SYS_read:
+    case SYS_write:
+    case SYS_readv:
+    case SYS_writev:
+    case SYS_preadv2:
+    case SYS_pwritev2:
+    case SYS_sendto:
+    case SYS_recvfrom:
+    case SYS_sendmsg:
+    case SYS_recvmsg:
+    case SYS_sendmmsg:
+    case SYS_recvmmsg:
+    case SYS_bind:
+    case SYS_connect:
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+    case SYS_epoll_pwait2: found.followed = 1 << 1; break;
+    case SYS_getsockname:
+    case SYS_getpeername: found.followed = 1 << 1 | 1 << 2; break;
+    case SYS_setsockopt: found.followed = 1 << 3; break;
+    case SYS_getsockopt: found.followed = 1 << 3 | 1 << 4; break;
+    case SYS_poll:
+    case SYS_ppoll: found.followed = 1 << 0; break;
+    default: break;
+  }
+  return found;
+}
 
 }  // namespace shim

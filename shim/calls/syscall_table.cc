@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 
 #include "shim/calls/calls.h"
+#include "shim/calls/page_zero_pointers.h"
 
 namespace shim {
 namespace {
@@ -16,7 +17,8 @@ constexpr zps_claim kData = ZPS_CLAIM_SSE;
 constexpr zps_claim kSetup = ZPS_CLAIM_FULL;
 constexpr zps_claim kBare = ZPS_CLAIM_GENERAL;
 
-#define ROW(name, arguments, claim, note) {SYS_##name, #name, arguments, shim_##name, claim, note}
+#define ROW(name, arguments, claim, note) \
+  {SYS_##name, #name, arguments, shim_##name, handle_out_of_page_zero<shim_##name, pointer_arguments(SYS_##name, arguments)>, claim, note}
 
 constexpr SyscallRow kRows[] = {
     ROW(socket, "iii", kData, "AF_INET and AF_INET6 SOCK_STREAM are candidates for the stack; every other socket is the kernel's"),

@@ -14,6 +14,7 @@ struct SyscallRow {
   // One letter per argument: d descriptor, i int, x flags, p pointer, s string, z size, v iovec array, a address, t time.
   const char* arguments;
   long (*handler)(const zps_call& call) noexcept;
+  long (*handler_with_page_zero)(const zps_call& call) noexcept;  // where the trampoline is mapped (page_zero_pointers.h)
   zps_claim claim;
   const char* note;  // what is served, for the documentation
 };

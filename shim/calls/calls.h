@@ -72,6 +72,7 @@ long shim_setresgid(const zps_call& call) noexcept;
 long shim_chroot(const zps_call& call) noexcept;
 // memory_calls.cc
 long shim_mlockall(const zps_call& call) noexcept;
+long shim_munlockall(const zps_call& call) noexcept;
 // poll_calls.cc
 long shim_poll(const zps_call& call) noexcept;
 long shim_ppoll(const zps_call& call) noexcept;

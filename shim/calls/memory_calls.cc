@@ -6,5 +6,6 @@
 namespace shim {
 
 long shim_mlockall(const zps_call& call) noexcept { return lock_all_memory(call.arg[0]); }
+long shim_munlockall(const zps_call&) noexcept { return unlock_all_memory(); }
 
 }  // namespace shim

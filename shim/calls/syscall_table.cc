@@ -73,6 +73,7 @@ constexpr SyscallRow kRows[] = {
     ROW(capset, "pp", kSetup, "as setuid"),
     ROW(chroot, "s", kSetup, "the kernel's; what a stack is made of is opened before"),
     ROW(mlockall, "x", kSetup, "the kernel's; where RLIMIT_MEMLOCK is too small for all that is mapped, what is ours stays unlocked"),
+    ROW(munlockall, "", kSetup, "the kernel's"),
     ROW(exit, "i", kData, "frees what the thread has in the family"),
 };
 

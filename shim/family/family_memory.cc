@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/syscall.h"
+#include "shim/family/locked_memory.h"
 
 namespace shim {
 namespace {
@@ -134,6 +135,7 @@ bool map_whole_family() noexcept {
     const Piece gap{early[i].end, i + 1 < count ? early[i + 1].begin : end};
     if (gap.begin < gap.end) gaps[gap_count++] = gap;
   }
+  leave_future_unlocked();
   family->whole = map_pieces(gaps, gap_count, the_stack() != nullptr ? MAP_SHARED : MAP_PRIVATE);
   return family->whole;
 }

@@ -18,7 +18,7 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
-bool locks_future = false;
+bool locks_future = false;  // the program has asked for it; fork() leaves it behind (mm_init_owner(), VM_INIT_DEF_MASK)
 
 // Reads the ranges of /proc/self/maps one by one.
 class Maps {
@@ -94,6 +94,14 @@ bool program_fits() noexcept {
   return bytes > 0 && bytes <= limit.rlim_cur;
 }
 
+// Whether what a stack maps can be locked, by limit or by right.
+bool has_room() noexcept {
+  constexpr long kStackBytes = 384 << 20;
+  const long probe = kernel_call(SYS_mmap, 0, kStackBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (probe >= 0 || probe < -4095) (void)kernel_call(SYS_munmap, probe, kStackBytes);
+  return probe != -EAGAIN;
+}
+
 // What the kernel cannot fill it ignores here too (apply_mlockall_flags()).
 void lock_present(long flags) noexcept {
   const long on_fault = (flags & MCL_ONFAULT) != 0 ? MLOCK_ONFAULT : 0;
@@ -105,18 +113,25 @@ void lock_present(long flags) noexcept {
 }  // namespace
 
 long lock_all_memory(long flags) noexcept {
-  const long result = kernel_call(SYS_mlockall, flags);
-  if (result != -ENOMEM || (flags & MCL_CURRENT) == 0 || !program_fits()) return result;
   const bool future = (flags & MCL_FUTURE) != 0;
-  const long done = future ? kernel_call(SYS_mlockall, flags & ~long{MCL_CURRENT}) : kernel_call(SYS_munlockall);
-  if (done != 0) return done;
-  lock_present(flags);
-  locks_future = future;
-  return 0;
+  long result = kernel_call(SYS_mlockall, flags);
+  if (result == -ENOMEM && (flags & MCL_CURRENT) != 0 && program_fits()) {
+    result = future ? kernel_call(SYS_mlockall, flags & ~long{MCL_CURRENT}) : kernel_call(SYS_munlockall);
+    if (result == 0) lock_present(flags);
+  }
+  if (result == 0) locks_future = future;
+  return result;
 }
 
+long unlock_all_memory() noexcept {
+  locks_future = false;
+  return kernel_call(SYS_munlockall);
+}
+
+void forget_locked_memory() noexcept { locks_future = false; }
+
 void leave_future_unlocked() noexcept {
-  if (!locks_future) return;
+  if (!locks_future || has_room()) return;
   locks_future = false;
   (void)kernel_call(SYS_munlockall);
   lock_present(MCL_ONFAULT);

@@ -15,6 +15,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
+#include "shim/family/locked_memory.h"
 #include "shim/family/service.h"
 #include "shim/family/test_hook.h"
 #include "shim/files/fd_table.h"
@@ -138,6 +139,7 @@ void after_fork_child(uint64_t flags) noexcept {
   if (shares_memory(flags)) return;
   base::know_thread_id(engine->thread()->thread_id);
   forget_this_waiter();
+  forget_locked_memory();
   test_hook_forked();
   if (kernel_only()) return;
   if (the_stack() == nullptr) {

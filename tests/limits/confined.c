@@ -143,6 +143,10 @@ static long locked_kilobytes(void) {
   return locked;
 }
 static void be_locked(long kilobytes) { require(locked_kilobytes() >= kilobytes, "the program's memory is not locked"); }
+static void be_unlocked(long number) {
+  (void)number;
+  require(locked_kilobytes() == 0, "memory is locked");
+}
 // Whether it adds to what is locked.
 static bool is_locked_when_mapped(long kilobytes) {
   const long before = locked_kilobytes();
@@ -260,7 +264,7 @@ static const struct {
     {"capset", drop_capabilities}, {"chroot", change_root}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
     {"map", map},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
     {"mlockall-present", lock_present_memory}, {"mlockall-error", be_refused_locks}, {"map-locked", map_locked}, {"map-unlocked", map_unlocked}, {"map-error", map_too_much},
-    {"munlockall", unlock_memory}, {"locked", be_locked},
+    {"munlockall", unlock_memory}, {"locked", be_locked}, {"unlocked", be_unlocked},
     {"tls", touch_thread_locals}, {"late-tls", load_late},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
     {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program},
     {"real-user", have_another_real_user}, {"kept-real-user", keep_another_real_user}, {"exec-self", be_oneself_again}, {"listen", begin_listening},

@@ -23,6 +23,7 @@ SERVE = ["listen", "serve"]
 LIMITED = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
+UNABLE_TO_LOCK = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]
 LOCKING = ["prlimit", "--memlock=8388608", *NOBODY]
 
 # Name, command in front, steps.
@@ -56,8 +57,10 @@ CASES = [
     ("100 MB of address space without a socket", [], ["as=100", "map=80"]),
     ("memory locked by an ordinary user", LOCKING, ["mlockall", "locked=1000", "map-locked=1024", "map-error=8192", "munlockall", "map-unlocked=512"]),
     ("memory locked by an ordinary user, for now", LOCKING, ["mlockall", "mlockall-present", "locked=1000", "map-unlocked=1024"]),
-    ("memory locked under a limit, and a server", ["prlimit", "--memlock=8388608", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"],
-     ["mlockall", "listen", "locked=1000", "serve"]),
+    ("memory locked under a limit, and a server", ["prlimit", "--memlock=8388608", *UNABLE_TO_LOCK], ["mlockall", "listen", "locked=1000", "serve"]),
+    ("memory locked for a while, and a server", ["prlimit", "--memlock=8388608", *UNABLE_TO_LOCK], ["mlockall", "munlockall", "listen", "unlocked", "serve"]),
+    ("memory locked by the parent of a server", ["prlimit", "--memlock=8388608", *UNABLE_TO_LOCK],
+     ["mlockall", "go-on-in-child", "listen", "unlocked", "serve"]),
     ("memory locked under a limit that is too low", ["prlimit", "--memlock=1048576", *NOBODY], ["mlockall-error=12", "map=1"]),
     ("memory locked without a limit", [], ["mlockall", "map-locked=1024", *SERVE]),
     ("a fork that allows no more", [], ["allow-fork", "child"]),

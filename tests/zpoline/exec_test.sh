@@ -48,12 +48,13 @@ for path in ('/nowhere/sh', '/bin/sh'):
         os.execv(path, ['sh', '-c', '''$look'''])
     except OSError:
         pass"
-expect "another real user, and itself again" "hooked 65534 0" hooked python3 -S -c "
+expect "another real user, and itself again" "hooked 65534 0 None" hooked python3 -S -c "
 import os, sys
 os.setresuid(65534, 0, 0)
-os.execv(sys.executable, ['python3', '-S', '-c', '''
+os.execve(sys.executable, ['python3', '-S', '-c', '''
 import os
-print('hooked' if 'libzpstack.so' in open('/proc/self/maps').read() else 'native', os.getuid(), os.geteuid())'''])"
+print('hooked' if 'libzpstack.so' in open('/proc/self/maps').read() else 'native', os.getuid(), os.geteuid(), os.environ.get('LD_LIBRARY_PATH'))'''],
+          {'LD_LIBRARY_PATH': '/nowhere', 'LD_PRELOAD': '/nowhere/libzpstack.so', 'ZPS_HOOK_LIBRARY': '/nowhere/hook.so', 'PYTHONHOME': sys.prefix})"
 expect "a static program" "static: 42" hooked "$static"
 expect "a static program's child" hooked hooked "$static" /bin/sh -c "$look"
 expect "a file that is no program" "sh: 1: /etc/passwd: Permission denied" hooked sh -c /etc/passwd

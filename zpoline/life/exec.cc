@@ -82,28 +82,43 @@ bool join_preload(NewList& list, const char* wanted) noexcept {
   return true;
 }
 
-int64_t exec_with_list(zps_call* call, int environment_at) noexcept {
-  const auto old = reinterpret_cast<const char* const*>(call->arg[environment_at]);
-  const int64_t entries = count_entries(call->arg[environment_at]);
-  NewList list;
-  bool as_it_is = !inherit || entries < 0 || static_cast<size_t>(entries) > kMaxEntries;
-  for (int64_t i = 0; !as_it_is && i < entries; i++) {
+// Whether the list goes through as it is.
+bool is_left_alone(const char* const* old, int64_t entries) noexcept {
+  if (!inherit || entries < 0 || static_cast<size_t>(entries) > kMaxEntries) return true;
+  for (int64_t i = 0; i < entries; i++) {
+    if (strcmp(old[i], "ZPS_HOOK=off") == 0) return true;
+  }
+  return false;
+}
+
+void fill(NewList& list, const char* const* old, int64_t entries, const RealIds& real_ids) noexcept {
+  for (int64_t i = 0; i < entries; i++) {
     const char* entry = old[i];
-    if (strcmp(entry, "ZPS_HOOK=off") == 0) as_it_is = true;
+    if (real_ids.differ() && (is_unsafe(entry) || starts_with(entry, "ZPS_"))) continue;
     if (starts_with(entry, "LD_PRELOAD=") && !mentions(entry, "libzpstack.so") && join_preload(list, entry)) entry = list.preload;
     list.entries[list.count++] = entry;
   }
-  for (size_t k = 0; !as_it_is && k < kept_count; k++) {
+  for (size_t k = 0; k < kept_count; k++) {
     bool present = false;
     for (size_t i = 0; i < list.count && !present; i++) present = same_name(list.entries[i], kept[k]);
     if (!present) list.entries[list.count++] = kept[k];
   }
-  const RealIds real_ids(*call, !as_it_is);
-  if (real_ids.entry() != nullptr) list.entries[list.count++] = real_ids.entry();
+  if (real_ids.differ()) list.entries[list.count++] = real_ids.entry();
   list.entries[list.count] = nullptr;
+}
+
+int64_t exec_with_list(zps_call* call, int environment_at) noexcept {
+  const auto old = reinterpret_cast<const char* const*>(call->arg[environment_at]);
+  const int64_t entries = count_entries(call->arg[environment_at]);
+  const bool left_alone = is_left_alone(old, entries);
+  const RealIds real_ids(*call, !left_alone);
+  NewList list;
   int64_t arg[6];
   memcpy(arg, call->arg, sizeof arg);
-  if (!as_it_is) arg[environment_at] = reinterpret_cast<int64_t>(list.entries);
+  if (!left_alone) {
+    fill(list, old, entries, real_ids);
+    arg[environment_at] = reinterpret_cast<int64_t>(list.entries);
+  }
   return base::kernel_call(call->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }
 

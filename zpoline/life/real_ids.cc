@@ -70,7 +70,8 @@ RealIds::RealIds(const zps_call& call, bool stays_hooked) noexcept {
   if (users.real == users.effective && groups.real == groups.effective) return;
   if (!stays_hooked || !find_file(call, &file)) return;
   if (users.effective != 0 || !is_own_file(file) || kernel_call(SYS_setresgid, groups.effective, kUnchanged, kUnchanged) != 0) {
-    base::log(base::LogLevel::warn, "a program is executed with another real user or group than its effective one: it runs without the stack");
+    base::log(base::LogLevel::warn,
+              "a program is executed with another real user or group than its effective one: it runs without the stack");
     return;
   }
   user_ = users.real;
@@ -80,9 +81,19 @@ RealIds::RealIds(const zps_call& call, bool stays_hooked) noexcept {
 }
 
 RealIds::~RealIds() {
-  if (entry() == nullptr) return;
+  if (!differ()) return;
   (void)kernel_call(SYS_setresgid, group_, kUnchanged, kUnchanged);
   (void)kernel_call(SYS_setresuid, user_, kUnchanged, kUnchanged);
+}
+
+bool is_unsafe(const char* entry) noexcept {
+  static constexpr const char* kNames[] = {
+      "GCONV_PATH=", "GETCONF_DIR=", "GLIBC_TUNABLES=", "HOSTALIASES=", "LD_",    "LOCALDOMAIN=", "LOCPATH=", "MALLOC_", "NIS_PATH=",
+      "NLSPATH=", "RES_OPTIONS=", "RESOLV_HOST_CONF=", "TMPDIR=", "TZDIR="};
+  for (const char* name : kNames) {
+    if (strncmp(entry, name, strlen(name)) == 0) return true;
+  }
+  return false;
 }
 
 void take_real_ids(char** environment) noexcept {

@@ -6,7 +6,8 @@
 
 namespace shim {
 
-// As /proc says it now. What cannot be read stays as it was: the last that was read, or Linux' default. Without the lock or with the family's own.
+// As /proc says it now. What cannot be read stays as it was: the last that was read, or Linux' default. Without the lock or with the
+// family's own.
 const netstack::LocalPorts& read_local_ports() noexcept;
 
 }  // namespace shim

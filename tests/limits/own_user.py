@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""mariadbd and squid as their services start them: root at first, a user of their own before they listen. Asked from the other end of the wire, ended by SIGTERM.
+"""mariadbd and squid as their services start them: root at first, a user of their own before they listen.
+
+They are asked from the other end of the wire, and ended by SIGTERM.
 
   own_user.py --build build/release --mode kernel|zpstack-veth mariadb|squid
 """

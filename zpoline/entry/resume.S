@@ -5,8 +5,8 @@
  * handler of the engine (trap.cc), and its end would be a kill.
  *
  * How. What the kernel does in rt_sigreturn is done here: vector state, flags and registers are loaded from the frame. The mask is the
- * caller's business, and nobody's in a box, where the handlers of traps block nothing (signals.cc). The way to rip lies below the red zone of
- * the code that goes on, with rdi: when the stack pointer is exchanged the frame lies below it, and the next signal may write there.
+ * caller's business, and nobody's in a box, where the handlers of traps block nothing (signals.cc). The way to rip lies below the red zone
+ * of the code that goes on, with rdi: when the stack pointer is exchanged the frame lies below it, and the next signal may write there.
  *
  *     target rsp-128   the program's
  *     target rsp-136   rip
@@ -14,7 +14,8 @@
  *
  * On the same stack this is the end of the frame's vector state, which has been loaded by then.
  *
- * Known limits: 16 bytes of stack are needed there; an alternate stack that disarms itself (SS_AUTODISARM) stays disarmed; no shadow stacks.
+ * Known limits: 16 bytes of stack are needed there; an alternate stack that disarms itself (SS_AUTODISARM) stays disarmed; no shadow
+ * stacks.
  *
  * Sources: Linux arch/x86/kernel/signal_64.c, restore_sigcontext(); arch/x86/include/uapi/asm/sigcontext.h. */
 

@@ -136,6 +136,12 @@ End* take_waiting(std::vector<End*>& waiting, uint16_t port, bool* first) {
   return nullptr;
 }
 
+bool is_v6_only(int fd) {
+  int only = 0;
+  socklen_t bytes = sizeof only;
+  return getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &bytes) == 0 && only != 0;
+}
+
 // What a listener answers to.
 void note_listener(File* file) {
   sockaddr_storage name{};
@@ -148,10 +154,7 @@ void note_listener(File* file) {
     return;
   }
   const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(name).sin6_addr;
-  int only = 0;
-  bytes = sizeof only;
-  (void)getsockopt(file->fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &bytes);
-  if (only != 0) return;
+  if (is_v6_only(file->fd)) return;
   file->family = IN6_IS_ADDR_V4MAPPED(&address) ? AF_INET : IN6_IS_ADDR_UNSPECIFIED(&address) ? AF_UNSPEC : AF_INET6;
   if (file->family == AF_INET) file->address_be = address.s6_addr32[3];
 }
@@ -212,16 +215,20 @@ void bind_to(World& world, int slot, int address, uint16_t port) {
   file->bound_by_number = port != 0;
 }
 
-// Whether it is settled what bind() says to the port of `user`. One that connect() chose, or that nobody has any more, may be another's as
-// well: connect() shares ports by destination, natively also with the many in TIME-WAIT. No matter where `user` is in the way itself.
+// Whether it is settled what bind() says to the port of `user`. One that nobody has any more may be another's as well. So may one that
+// connect() chose, which shares ports by destination, natively also with the many in TIME-WAIT; and one that bind() chose, at the addresses
+// for which it did not. No matter where `user` is in the way itself.
 bool is_settled(const World& world, const File& user, int address) {
   const bool closed = tcp_state(user.fd) == TCP_CLOSE;
-  if (user.bound) return user.end == nullptr || !closed;
+  if (closed && (!user.bound || user.end != nullptr)) return false;
+  if (user.bound && user.bound_by_number) return true;
   sockaddr_storage name{};
   socklen_t bytes = sizeof name;
-  if (closed || user.may_share || getsockname(user.fd, as_sockaddr(&name), &bytes) != 0) return false;
-  const bool is_self = address == kSelf || address == kSelfMapped;
-  return address == kAny || (is_self && world.name_of(name, bytes, 0).compare(0, 4, "self") == 0);
+  if (getsockname(user.fd, as_sockaddr(&name), &bytes) != 0) return false;
+  const std::string place = world.name_of(name, bytes, 0);
+  if (user.bound && place.compare(0, 3, "any") == 0 && !is_v6_only(user.fd)) return true;
+  const bool at_self = (address == kSelf || address == kSelfMapped) && place.compare(0, 4, "self") == 0;
+  return at_self ? user.bound || !user.may_share : address == kAny && !user.may_share;
 }
 
 }  // namespace

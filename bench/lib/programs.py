@@ -2,7 +2,7 @@
 
 A row is a server, its configuration and a client (bench/programs; lib/catalogue.py says what is in a file). For each placement the sides'
 servers run at once, idle unless asked; each round asks them in turn. Sides: `native` over loopback, `zpstack` over the default wire with the
-kernel's client, `memif` with both programs prefixed. Placements: A, the server on one processor and the client on another; B, both on both;
+kernel's client, `memif` with both programs prefixed, `NAME=BUILD` as zpstack, with the library of another build directory. Placements: A, the server on one processor and the client on another; B, both on both;
 C, both on one. The server's processor time and switches are taken while the client is at work.
 """
 # SPDX-License-Identifier: BSD-3-Clause
@@ -22,8 +22,7 @@ import clients  # noqa: E402
 import usage  # noqa: E402
 from processes import Failure, Process, cpus, enter_own_namespace, raise_descriptor_limit  # noqa: E402
 
-SIDES = ("native", "zpstack", "memif")
-PORTS = {"native": 7100, "zpstack": 7200, "memif": 7300}
+FIRST_PORT = 7100  # two for each side
 NEAR = "127.0.0.1"  # reaches a prefixed server that listens at all addresses as well
 MEMIF_ADDRESSES = {"server": "198.18.7.1", "client": "198.18.7.2"}
 START_SECONDS = 30
@@ -51,24 +50,24 @@ class Figures:
 class Side:
     """One way to run a program: its folder, its server while there is one, and where it answers."""
 
-    def __init__(self, name, program, scratch, library):
-        self.name = name
+    def __init__(self, number, side, program, scratch, build):
+        self.name, _, other_build = side.partition("=")
         self.program = program
-        self.folder = pathlib.Path(scratch, f"{program.name}-{name}")
+        self.port = FIRST_PORT + 2 * number
+        self.folder = pathlib.Path(scratch, f"{program.name}-{self.name}")
         self.folder.mkdir(mode=0o755)
-        self.library = str(library)
+        self.library = str(pathlib.Path(other_build or build, "libzpstack.so").resolve())
         self.server, self.beside = None, []
         self.values, self.rates = {}, {}
         self.prepared = False
 
     def environment(self, role):
-        if self.name == "native" or (self.name == "zpstack" and role == "client"):
-            return {}
-        wire = {"ZPS_WIRE": f"memif:{self.folder}/memif.sock,role={role}", "ZPS_IP": f"{MEMIF_ADDRESSES[role]}/24"} if self.name == "memif" else {}
-        return {"LD_PRELOAD": self.library, **wire}
+        if self.name == "memif":
+            return {"LD_PRELOAD": self.library, "ZPS_WIRE": f"memif:{self.folder}/memif.sock,role={role}", "ZPS_IP": f"{MEMIF_ADDRESSES[role]}/24"}
+        return {} if self.name == "native" or role == "client" else {"LD_PRELOAD": self.library}
 
     def start(self, values, processors):
-        self.values = {**dict(values), "folder": self.folder, "port": PORTS[self.name], "beside_port": PORTS[self.name] + 1}
+        self.values = {**dict(values), "folder": self.folder, "port": self.port, "beside_port": self.port + 1}
         for name, text in self.program.files:
             (self.folder / name).write_text(catalogue.fill_in(text, self.values))
         if not self.prepared:
@@ -77,8 +76,8 @@ class Side:
         self.beside = [self.spawn(command, processors) for command in self.program.beside]
         self.server = self.spawn(self.program.server, processors, **self.environment("server"))
         self.server.wait_for(lambda: answers(self.values["port"]), START_SECONDS, "answered at its port")
-        addresses = {"native": lambda: NEAR, "zpstack": self.server.stack_address, "memif": lambda: MEMIF_ADDRESSES["server"]}
-        self.values["address"] = addresses[self.name]()
+        known = {"native": NEAR, "memif": MEMIF_ADDRESSES["server"]}
+        self.values["address"] = known.get(self.name) or self.server.stack_address()
         self.shell(self.program.fill)
 
     def spawn(self, command, processors, **environment):
@@ -172,7 +171,6 @@ class Programs:
 
     def __init__(self, options):
         self.options = options
-        self.library = pathlib.Path(options.build, "libzpstack.so").resolve()
         self.rows = []
 
     def run(self):
@@ -183,7 +181,7 @@ class Programs:
                 continue
             with tempfile.TemporaryDirectory(prefix="zpstack-bench-") as scratch:
                 pathlib.Path(scratch).chmod(0o755)  # servers become other users
-                sides = [Side(name, program, scratch, self.library) for name in self.options.sides]
+                sides = [Side(number, side, program, scratch, self.options.build) for number, side in enumerate(self.options.sides)]
                 for values, rows in program.starts():
                     for place in self.options.places:
                         self.measure_start(sides, values, rows, place)

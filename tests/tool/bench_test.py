@@ -16,9 +16,10 @@ class Files(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         sys.path.insert(0, str(facts.facts.source / "bench/lib"))
-        global catalogue, clients, usage
+        global catalogue, clients, programs, usage
         import catalogue
         import clients
+        import programs
         import usage
 
     def test_every_row_has_a_name_of_its_own_and_a_client_that_can_be_read(self):
@@ -39,6 +40,15 @@ class Files(unittest.TestCase):
     def test_rows_are_chosen_by_patterns(self):
         chosen = catalogue.programs(["redis c1", "memcached*"])
         self.assertEqual([row.name for program in chosen for row in program.rows], ["memcached -t 2 c50", "memcached -t 4 c50", "redis c1"])
+
+    def test_a_side_may_be_another_build(self):
+        (redis,) = catalogue.programs([ROW])
+        with tempfile.TemporaryDirectory() as folder:
+            sides = [programs.Side(number, side, redis, folder, "/this") for number, side in enumerate(["native", "zpstack", "before=/that"])]
+        self.assertEqual([side.name for side in sides], ["native", "zpstack", "before"])
+        self.assertEqual([side.environment("server").get("LD_PRELOAD") for side in sides], [None, "/this/libzpstack.so", "/that/libzpstack.so"])
+        self.assertEqual([side.environment("client") for side in sides], [{}, {}, {}])
+        self.assertEqual(len({side.port for side in sides}), 3)
 
     def test_figures_are_read_from_what_clients_print(self):
         wrk = "  Latency Distribution\n     50%   47.00us\n     75%    1.20ms\n     90%    2.00ms\n     99%    3.50ms\nRequests/sec:  16955.25\n"

@@ -341,38 +341,6 @@ TEST_F(Ports, OneUserEach) {
   }
 }
 
-// sock_graft(): an accepted connection belongs to whoever has accepted it.
-TEST_F(Ports, AnAcceptedConnectionIsTheAcceptors) {
-  if (geteuid() != 0) GTEST_SKIP() << "needs root to be somebody else";
-  const auto bind_as = [](uid_t user, uint16_t port) {
-    setfsuid(user);
-    const int fd = new_socket();
-    setfsuid(0);
-    share(fd, {false, true});
-    const int error = bind_at(fd, At::self, port);
-    close(fd);
-    return error;
-  };
-  for (const uid_t acceptor : {0u, 65534u}) {
-    const int listener = new_socket();
-    share(listener, {false, true});
-    ASSERT_EQ(bind_at(listener, At::self, 0), 0);
-    ASSERT_EQ(listen_at(listener), 0);
-    const uint16_t port = port_of(listener);
-    const int theirs = peer.socket();
-    ASSERT_EQ(peer.connect(theirs, self_address(port)).result, 0);
-    setfsuid(acceptor);
-    const int fd = accept(listener, nullptr, nullptr);
-    setfsuid(0);
-    ASSERT_GE(fd, 0);
-    close(listener);
-    EXPECT_EQ(bind_as(65534, port), acceptor == 65534 ? 0 : EADDRINUSE);
-    EXPECT_EQ(bind_as(65533, port), EADDRINUSE);
-    close(fd);
-    peer.close(theirs);
-  }
-}
-
 // ---------------------------------------------------------------- when it comes back
 
 TEST_F(Ports, AChosenOneIsFreeAfterARefusal) {

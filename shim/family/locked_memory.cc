@@ -47,7 +47,7 @@ class Maps {
       at_ = 0;
       if (length_ <= 0) return length_ = 0, -1;
     }
-    return text_[at_++];
+    return static_cast<unsigned char>(text_[at_++]);
   }
   bool read_number(char end, uintptr_t* out) noexcept {
     *out = 0;

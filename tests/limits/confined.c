@@ -89,6 +89,12 @@ static void limit_space(long megabytes) {
 static void map(long megabytes) {
   require(mmap(NULL, (size_t)megabytes << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED, "mmap");
 }
+// A mapping whose name is not of plain letters, and looks like a large one behind them.
+static void map_odd_name(long number) {
+  (void)number;
+  const int file = memfd_create("\xff" "0-7f0000000000 r", MFD_CLOEXEC);
+  require(file >= 0 && ftruncate(file, 4096) == 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0) != MAP_FAILED && close(file) == 0, "memfd_create");
+}
 // Takes every number there is but `number`, and gives back what it took: each is the program's.
 static void fill_table(long number) {
   static int taken[1 << 16];
@@ -262,7 +268,7 @@ static const struct {
 } kSteps[] = {
     {"setuid", set_user},          {"setreuid", set_real_and_effective}, {"setresuid", set_all_three}, {"seteuid", set_effective},
     {"capset", drop_capabilities}, {"chroot", change_root}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
-    {"map", map},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
+    {"map", map}, {"map-odd-name", map_odd_name},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
     {"mlockall-present", lock_present_memory}, {"mlockall-error", be_refused_locks}, {"map-locked", map_locked}, {"map-unlocked", map_unlocked}, {"map-error", map_too_much},
     {"munlockall", unlock_memory}, {"locked", be_locked}, {"unlocked", be_unlocked},
     {"tls", touch_thread_locals}, {"late-tls", load_late},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},

@@ -141,6 +141,14 @@ class PortBinding {
   ~PortBinding() = default;
 };
 
+// What newer kernels tell in tcp_info behind the last field that Linux 6.1 has, byte for byte.
+struct TcpInfoTail {
+  static constexpr size_t kOffset = 232;
+  uint32_t rcv_wnd = 0, rehash = 0;
+  uint16_t total_rto = 0, total_rto_recoveries = 0;
+  uint32_t total_rto_time = 0;  // ms
+};
+
 class TcpStream : public Pollable {
  public:
   // Starts a connection. 0 when it is under way (EPOLLOUT or EPOLLERR will tell), or -EADDRNOTAVAIL,
@@ -189,6 +197,7 @@ class TcpStream : public Pollable {
   [[nodiscard]] virtual long set_option(TcpOption option, int value) noexcept = 0;
   [[nodiscard]] virtual long get_option(TcpOption option, int* value) const noexcept = 0;
   virtual void info(tcp_info* out) const noexcept = 0;
+  [[nodiscard]] virtual TcpInfoTail info_tail() const noexcept = 0;
   // The length of what is kept of the SYN that began it (TcpOption::save_syn), 0 if nothing is. If there is room for it, it is copied and kept no
   // longer.
   [[nodiscard]] virtual size_t take_saved_syn(uint8_t* to, size_t room) noexcept = 0;

@@ -108,8 +108,10 @@ bool TcpRepairs::acceptable(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags,
 }
 
 err_t TcpRepairs::before_unusual(tcp_pcb* pcb, const tcp_hdr& header, unsigned flags, const pbuf& p) noexcept {
-  if (p.tot_len > 0 && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt)) tcp_.acks.send(pcb);  // 9
+  const bool leaves_gap = p.tot_len > 0 && TCP_SEQ_GT(header.seqno, pcb->rcv_nxt);
+  if (leaves_gap) tcp_.acks.send(pcb);  // 9
   if (!acceptable(pcb, header, flags, p)) return ERR_VAL;
+  if (leaves_gap && pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->count_out_of_order(p.tot_len);
   const bool acks_new = TCP_SEQ_BETWEEN(header.ackno, pcb->lastack + 1, pcb->snd_nxt);
   if (TCP_SEQ_LT(header.seqno, pcb->snd_wl1) && acks_new) pcb->snd_wl1 = header.seqno;  // 11
   if ((flags & TCP_URG) != 0 && pcb->errf != nullptr) static_cast<LwipStream*>(pcb->callback_arg)->note_urgent(header);

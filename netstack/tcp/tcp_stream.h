@@ -64,6 +64,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
   [[nodiscard]] long get_option(TcpOption option, int* value) const noexcept override;
   void info(tcp_info* out) const noexcept override;
+  [[nodiscard]] TcpInfoTail info_tail() const noexcept override;
   [[nodiscard]] size_t take_saved_syn(uint8_t* to, size_t room) noexcept override;
   [[nodiscard]] SocketAddress local() const noexcept override { return local_; }
   [[nodiscard]] SocketAddress peer() const noexcept override { return peer_; }
@@ -132,6 +133,10 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     if (bytes > 0) figures_.data_segments_out += segments;
     if (again) [[unlikely]] count_retransmission(segments, bytes);
   }
+  // One with data has come that begins behind a gap.
+  void count_out_of_order(uint32_t bytes) noexcept;
+  // Nothing was acknowledged in time: what is outstanding is about to be sent again.
+  void count_timeout(uint64_t now_ns) noexcept;
   void begin_figures(uint64_t handshake_ns) noexcept;
   bool deferred = false;     // it had something to send while nothing is (FrameOutput)
   uint32_t recovery_point = 0;  // what had been sent when fast recovery began (RFC 6582)
@@ -181,6 +186,11 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     uint64_t lost_bytes = 0;  // thrown away with the connection
     uint64_t retransmitted_bytes = 0;
     uint64_t pace_ns = 0;         // up to when what was sent is paid for, at the pacing rate
+    uint64_t window_limited_ns = 0;  // of Figures::busy_ns, while the peer's window lets out no more
+    uint64_t timeout_since_ns = 0;   // of the recovery under way; 0: none is
+    uint32_t timeout_ms = 0;         // and that of those before
+    uint16_t timeouts = 0, timeout_recoveries = 0;
+    uint32_t out_of_order = 0;    // segments
     uint32_t retransmitted = 0;   // segments
     uint32_t rate_bytes = 0, rate_us = 0;  // delivery rate
     uint16_t last_mss = 0;        // of a connection that is over
@@ -254,6 +264,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void sample_round_trip() noexcept;
   void add_round_trip(uint32_t sample_us) noexcept;
   [[nodiscard]] uint32_t segments_of(const tcp_pcb& pcb, uint32_t bytes) const noexcept;
+  void end_timeouts(uint64_t now_ns) noexcept;
+  [[nodiscard]] bool window_is_full() const noexcept;
   void count_retransmission(uint32_t segments, uint32_t bytes) noexcept;
   [[nodiscard]] uint64_t offset_of(uint32_t sequence) const noexcept;
   void put_connection(tcp_info* out, uint64_t now_ns) const noexcept;

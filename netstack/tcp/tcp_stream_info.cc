@@ -21,6 +21,9 @@ constexpr uint32_t kNoThreshold = 0x7fff'ffff;  // Linux: TCP_INFINITE_SSTHRESH
 constexpr uint32_t kDefaultReordering = 3;
 enum CongestionState : uint8_t { kOpen = 0, kRecovery = 3, kLoss = 4 };  // enum tcp_ca_state
 
+constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static_assert(offsetof(tcp_info, tcpi_snd_wnd) + sizeof(tcp_info::tcpi_snd_wnd) == TcpInfoTail::kOffset);
+
 uint32_t milliseconds(uint64_t ns) noexcept { return static_cast<uint32_t>(ns / 1'000'000); }
 
 }  // namespace
@@ -41,9 +44,30 @@ void LwipStream::count_retransmission(uint32_t segments, uint32_t bytes) noexcep
   rare_.retransmitted_bytes += bytes;
 }
 
+void LwipStream::count_out_of_order(uint32_t bytes) noexcept {
+  if (pcb_ != nullptr) rare_.out_of_order += segments_of(*pcb_, bytes);
+}
+
+void LwipStream::count_timeout(uint64_t now_ns) noexcept {
+  end_timeouts(progress_ns_);
+  rare_.timeouts++;
+  if (rare_.timeout_since_ns != 0) return;
+  rare_.timeout_since_ns = now_ns;
+  rare_.timeout_recoveries++;
+}
+
+// Linux: tcp_update_rto_time(), with the first acknowledgement. Here with the next tick or timeout, and `now_ns` is when something was
+// acknowledged last.
+void LwipStream::end_timeouts(uint64_t now_ns) noexcept {
+  if (rare_.timeout_since_ns == 0 || now_ns <= rare_.timeout_since_ns) return;
+  rare_.timeout_ms += milliseconds(now_ns - rare_.timeout_since_ns);
+  rare_.timeout_since_ns = 0;
+}
+
 // The connection stands since now; `handshake_ns`: how long the peer took to answer, 0 if that is not known.
 void LwipStream::begin_figures(uint64_t handshake_ns) noexcept {
   rare_.begun_ns = tcp_.now_ns();
+  end_timeouts(rare_.begun_ns);
   if (figures_.segments_out == 0) figures_.segments_out = figures_.segments_in = 1;  // the SYN-ACK, and the ACK that accepted it
   if (handshake_ns != 0) add_round_trip(static_cast<uint32_t>(handshake_ns / 1000));
 }
@@ -97,6 +121,7 @@ void LwipStream::put_connection(tcp_info* out, uint64_t now_ns) const noexcept {
   out->tcpi_rto = static_cast<uint32_t>(p.rto) * kTickUs;
   out->tcpi_ato = TCP_TMR_INTERVAL * 1000;
   out->tcpi_snd_mss = out->tcpi_rcv_mss = out->tcpi_advmss = mss;
+  out->tcpi_sacked = p.dupacks;  // as tcp_add_reno_sack() counts where SACK does not tell
   out->tcpi_unacked = (p.snd_nxt - p.lastack + mss - 1) / mss;
   out->tcpi_retrans = out->tcpi_lost = recovering || p.nrtx > 0 ? 1 : 0;
   out->tcpi_snd_ssthresh = p.ssthresh >= TCP_SND_BUF ? kNoThreshold : p.ssthresh / mss;
@@ -109,6 +134,25 @@ void LwipStream::put_connection(tcp_info* out, uint64_t now_ns) const noexcept {
   out->tcpi_last_data_sent = milliseconds(now_ns - (rtt_sent_ns_ != 0 ? rtt_sent_ns_ : rare_.begun_ns));
   out->tcpi_last_data_recv = milliseconds(now_ns - (received_ns_ != 0 ? received_ns_ : rare_.begun_ns));
   out->tcpi_last_ack_recv = (tcp_ticks - p.tmr) * TCP_SLOW_INTERVAL;
+}
+
+// What waits is more than the peer's window lets out now (Linux: tcp_snd_wnd_test()).
+bool LwipStream::window_is_full() const noexcept {
+  const uint32_t in_flight = pcb_->snd_nxt - pcb_->lastack;
+  return waiting_bytes() > 0 && pcb_->snd_wnd < pcb_->cwnd && in_flight + least(waiting_bytes(), pcb_->mss) > pcb_->snd_wnd;
+}
+
+TcpInfoTail LwipStream::info_tail() const noexcept {
+  TcpInfoTail tail;
+  if (pcb_ != nullptr) tail.rcv_wnd = pcb_->rcv_wnd;
+  tail.total_rto = rare_.timeouts;
+  tail.total_rto_recoveries = rare_.timeout_recoveries;
+  tail.total_rto_time = rare_.timeout_ms;
+  if (rare_.timeout_since_ns != 0) {
+    const uint64_t until_ns = progress_ns_ > rare_.timeout_since_ns ? progress_ns_ : tcp_.timers.fresh_now_ns();
+    tail.total_rto_time += milliseconds(until_ns - rare_.timeout_since_ns);
+  }
+  return tail;
 }
 
 void LwipStream::info(tcp_info* out) const noexcept {
@@ -138,7 +182,10 @@ void LwipStream::info(tcp_info* out) const noexcept {
   out->tcpi_data_segs_in = f.data_segments_in;
   out->tcpi_delivery_rate = rare_.rate_us != 0 ? uint64_t{rare_.rate_bytes} * 1'000'000 / rare_.rate_us : 0;
   out->tcpi_delivery_rate_app_limited = feeding_ == nullptr;
-  out->tcpi_busy_time = (f.busy_ns + (written_ != acknowledged_ ? now_ns - progress_ns_ : 0)) / 1000;
+  const uint64_t outstanding_ns = written_ != acknowledged_ ? now_ns - progress_ns_ : 0;
+  out->tcpi_busy_time = (f.busy_ns + outstanding_ns) / 1000;
+  out->tcpi_rwnd_limited = (rare_.window_limited_ns + (pcb_ != nullptr && window_is_full() ? outstanding_ns : 0)) / 1000;
+  out->tcpi_rcv_ooopack = rare_.out_of_order;
   if (pcb_ != nullptr) put_connection(out, now_ns);
   const uint32_t settled = rare_.retransmitted + out->tcpi_unacked;
   out->tcpi_delivered = f.data_segments_out > settled ? f.data_segments_out - settled : 0;

@@ -324,8 +324,9 @@ bool LwipStream::output() noexcept {
 err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
   auto* stream = static_cast<LwipStream*>(self);
   stream->acknowledged_ += bytes;
-  stream->figures_.busy_ns += stream->tcp_.now_ns() - stream->progress_ns_;
-  stream->progress_ns_ = stream->tcp_.now_ns();
+  const uint64_t now_ns = stream->tcp_.now_ns(), waited_ns = now_ns - stream->progress_ns_;
+  stream->figures_.busy_ns += waited_ns;
+  stream->progress_ns_ = now_ns;
   if (tcp_is_flag_set(pcb, ZPS_TF_URGENT) && TCP_SEQ_GEQ(pcb->lastack, stream->urgent_end_)) tcp_clear_flags(pcb, ZPS_TF_URGENT);
   if (stream->released_) pcb->tmr = tcp_ticks;  // lwIP does it for who still receives only
   if (stream->rtt_offset_ != 0 && stream->acknowledged_ >= stream->rtt_offset_) stream->sample_round_trip();
@@ -338,7 +339,10 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
     stream->tcp_.arena().release(chunk);
   }
   stream->more_ = false;  // MSG_MORE is about one call: an acknowledgement lets out what it has held (Linux: tcp_data_snd_check())
-  if (stream->feeding_ != nullptr) stream->mark_dirty();  // fed once, when all ACKs of this turn are in
+  if (stream->feeding_ != nullptr) {
+    if (pcb->snd_wnd < pcb->cwnd) stream->rare_.window_limited_ns += waited_ns;
+    stream->mark_dirty();  // fed once, when all ACKs of this turn are in
+  }
   stream->look_for_room();
   if (stream->fin_queued_) {
     if (stream->acknowledged_ == stream->written_) stream->announce(0);  // for who lingers
@@ -395,6 +399,7 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     return true;
   }
   if (tcp_is_flag_set(pcb_, TF_ACK_DELAY)) interactive_ = false;  // no answer has carried it
+  end_timeouts(progress_ns_);
   const bool outstanding = written_ != acknowledged_;
   // Asked when something was sent again or the window is probed, as on Linux: a time shorter than a delayed ACK must not end a healthy connection.
   const bool in_doubt = outstanding && (pcb_->nrtx > 0 || pcb_->persist_backoff > 0);

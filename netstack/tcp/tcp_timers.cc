@@ -20,7 +20,6 @@ uint32_t sequence_of(const tcp_seg& segment) noexcept { return lwip_ntohl(segmen
 // unacknowledged in front of that, the earliest segment behind later ones, and with a congestion window of one segment (RFC 5681, 3.1) nothing would be sent
 // any more. So it goes back to its place among the unacknowledged ones first.
 void put_retransmission_back(tcp_pcb& pcb) noexcept {
-  if (pcb.unacked == nullptr || pcb.rtime + 1 < pcb.rto) return;
   while (pcb.unsent != nullptr) {
     tcp_seg** at = &pcb.unacked;
     while (*at != nullptr && TCP_SEQ_LT(sequence_of(**at), sequence_of(*pcb.unsent))) at = &(*at)->next;
@@ -31,6 +30,9 @@ void put_retransmission_back(tcp_pcb& pcb) noexcept {
     *at = earlier;
   }
 }
+
+// In the tick that is about to run (tcp_slowtmr()).
+bool times_out(const tcp_pcb& pcb) noexcept { return pcb.unacked != nullptr && pcb.rtime + 1 >= pcb.rto; }
 
 }  // namespace
 
@@ -111,7 +113,11 @@ void TcpTimers::run_tick() noexcept {
   if (choose_ticking()) tcp_fasttmr();
   if (tcp_ticks != last_slow_tick_) {
     last_slow_tick_ = tcp_ticks--;
-    for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next) put_retransmission_back(*pcb);
+    for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next) {
+      if (!times_out(*pcb)) continue;
+      put_retransmission_back(*pcb);
+      if (pcb->errf != nullptr && pcb->persist_backoff == 0) static_cast<LwipStream*>(pcb->callback_arg)->count_timeout(tcp_.now_ns());
+    }
     tcp_slowtmr();
   }
   for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr;) {

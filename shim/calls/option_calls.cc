@@ -207,7 +207,8 @@ void ask_placeholder(int fd, const OptionRow& row, Answer* answer) noexcept {
   if (kernel_call(SYS_getsockopt, fd, row.level, row.name, as_arg(answer->bytes), as_arg(&answer->size)) != 0) answer->size = 0;
 }
 
-// As much as the running kernel tells, but the figures are the stack's.
+// As much as the running kernel tells, but the figures are the stack's: the first part as long as the headers' tcp_info, the tail behind it where
+// the kernel has one.
 void put_info(int fd, const OptionRow& row, const Socket& socket, Answer* answer) noexcept {
   tcp_info info{};
   ask_placeholder(fd, row, answer);
@@ -221,6 +222,9 @@ void put_info(int fd, const OptionRow& row, const Socket& socket, Answer* answer
   }
   answer->put(info);
   answer->size = size;
+  if (socket.listener != nullptr) return;
+  const netstack::TcpInfoTail tail = socket.stream->info_tail();
+  __builtin_memcpy(answer->bytes + netstack::TcpInfoTail::kOffset, &tail, sizeof tail);
 }
 
 void put_memory(int fd, const OptionRow& row, const Socket& socket, Answer* answer) noexcept {

@@ -157,7 +157,7 @@ constexpr OptionRow kRows[] = {
     ROW(IPPROTO_TCP, TCP_USER_TIMEOUT, integer, TcpOption::user_timeout_ms, ""),
     ROW(IPPROTO_TCP, TCP_MAXSEG, segment_size, TcpOption::max_segment, "the connection's true value"),
     ROW(IPPROTO_TCP, TCP_QUICKACK, integer, TcpOption::quickack, ""),
-    ROW(IPPROTO_TCP, TCP_INFO, info, kNone, "true figures of the stack"),
+    ROW(IPPROTO_TCP, TCP_INFO, info, kNone, "the stack's; 0 where it has none: sndbuf_limited, dsack_dups, reord_seen, rcv_rtt"),
     ROW(IPPROTO_TCP, TCP_DEFER_ACCEPT, integer, TcpOption::defer_accept_s, "accept() waits for data as long as that"),
     ROW(IPPROTO_TCP, TCP_SYNCNT, integer, TcpOption::syn_count, ""),
     ROW(IPPROTO_TCP, TCP_LINGER2, integer, TcpOption::fin_wait_s, "of a closed connection; -1: it ends at once"),

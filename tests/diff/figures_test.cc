@@ -23,6 +23,31 @@ namespace {
 
 constexpr int kEstablished = 1, kFinWait2 = 5, kClose = 7, kListen = 10;
 
+// What a running kernel may tell beyond the headers' tcp_info, all zero if it is older.
+struct LongInfo {
+  char known[232];
+  uint32_t tcpi_rcv_wnd, tcpi_rehash;
+  uint16_t tcpi_total_rto, tcpi_total_rto_recoveries;
+  uint32_t tcpi_total_rto_time;
+};
+static_assert(offsetof(tcp_info, tcpi_snd_wnd) + sizeof(uint32_t) == sizeof LongInfo::known);
+
+LongInfo long_info_of(int fd) {
+  LongInfo info{};
+  socklen_t size = sizeof info;
+  EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+  return info;
+}
+
+bool kernel_tells_more() {
+  char info[512];
+  socklen_t size = sizeof info;
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size), 0);
+  close(fd);
+  return size >= sizeof(LongInfo);
+}
+
 tcp_info info_of(int fd) {
   tcp_info info{};
   socklen_t size = sizeof info;
@@ -136,12 +161,45 @@ TEST_P(Figures, OfAPeerThatDoesNotRead) {
   EXPECT_GE(info.tcpi_bytes_acked + static_cast<uint64_t>(queued), static_cast<uint64_t>(written));
   EXPECT_LE(info.tcpi_bytes_acked + static_cast<uint64_t>(queued), static_cast<uint64_t>(written) + 1);
   EXPECT_GT(info.tcpi_busy_time, 100'000u);
+  EXPECT_GT(info.tcpi_rwnd_limited, 100'000u);
+  EXPECT_LE(info.tcpi_rwnd_limited, info.tcpi_busy_time);
   uint32_t memory[SK_MEMINFO_VARS] = {};
   socklen_t size = sizeof memory;
   ASSERT_EQ(getsockopt(c.mine, SOL_SOCKET, SO_MEMINFO, memory, &size), 0);
   EXPECT_EQ(size, sizeof memory);
   EXPECT_GE(memory[SK_MEMINFO_WMEM_QUEUED], static_cast<uint32_t>(queued));
   EXPECT_EQ(memory[SK_MEMINFO_SNDBUF], 200'000u);
+}
+
+TEST_P(Figures, OfTheWindow) {
+  if (!kernel_tells_more()) GTEST_SKIP() << "the running kernel does not tell";
+  const Connection c = connect_pair();
+  const uint32_t window = long_info_of(c.mine).tcpi_rcv_wnd;
+  EXPECT_GT(window, 10'000u);
+  EXPECT_LT(window, 100'000'000u);
+}
+
+// The peer does not hear what it takes to come from far away.
+TEST_P(Figures, OfTimeouts) {
+  if (!kernel_tells_more()) GTEST_SKIP() << "the running kernel does not tell";
+  const Connection c = connect_pair();
+  const LongInfo before = long_info_of(c.mine);  // the SYN may have had to be sent again
+  const uint32_t retransmitted = info_of(c.mine).tcpi_total_retrans;
+  ASSERT_EQ(peer.call(PeerOp::set_option, c.theirs, IPPROTO_IP, IP_MINTTL, 255).result, 0);
+  ASSERT_EQ(write(c.mine, "unheard", 7), 7);
+  await([&] { return long_info_of(c.mine).tcpi_total_rto > before.tcpi_total_rto; });
+  EXPECT_GE(info_of(c.mine).tcpi_retransmits, 1);
+  EXPECT_EQ(info_of(c.mine).tcpi_unacked, 1u);
+  EXPECT_EQ(info_of(c.mine).tcpi_ca_state, 4) << "TCP_CA_Loss";
+  ASSERT_EQ(peer.call(PeerOp::set_option, c.theirs, IPPROTO_IP, IP_MINTTL, 0).result, 0);
+  EXPECT_EQ(peer.recv_all(c.theirs, 7), "unheard");
+  await([&] { return ask(c.mine, SIOCOUTQ) == 0; });
+  const LongInfo info = long_info_of(c.mine);
+  EXPECT_EQ(info.tcpi_total_rto_recoveries, before.tcpi_total_rto_recoveries + 1);
+  EXPECT_LT(info.tcpi_total_rto_time, 60'000u);
+  EXPECT_GT(info_of(c.mine).tcpi_total_retrans, retransmitted);
+  EXPECT_GE(info_of(c.mine).tcpi_bytes_retrans, 7u);
+  EXPECT_EQ(info_of(c.mine).tcpi_ca_state, 0);
 }
 
 TEST_P(Figures, OfWhatIsNotRead) {

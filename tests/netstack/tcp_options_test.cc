@@ -3,7 +3,7 @@
 #include <linux/tcp.h>
 #include <sys/epoll.h>
 
-#include "stack_pair.h"
+#include "raw_client.h"
 
 namespace netstack_test {
 namespace {
@@ -38,8 +38,18 @@ TEST_F(TcpOptions, WhatIsSentAgainIsCounted) {
   EXPECT_EQ(1u, info.tcpi_retrans);
   EXPECT_GE(info.tcpi_total_retrans, 2u);
   EXPECT_EQ(info.tcpi_total_retrans * 1000u, info.tcpi_bytes_retrans);
+  EXPECT_EQ(info.tcpi_total_retrans, client->info_tail().total_rto);
+  EXPECT_EQ(1, client->info_tail().total_rto_recoveries);
+  const uint32_t lasts_ms = client->info_tail().total_rto_time;
+  EXPECT_GT(lasts_ms, 3000u);
+  EXPECT_LT(lasts_ms, 8000u);
   pair_.server_wire().cut = false;
   pair_.pass(20000, 50);
+  const uint32_t lasted_ms = client->info_tail().total_rto_time;
+  EXPECT_GE(lasted_ms, lasts_ms);
+  pair_.pass(1000);
+  EXPECT_EQ(lasted_ms, client->info_tail().total_rto_time);
+  EXPECT_EQ(1, client->info_tail().total_rto_recoveries);
   info = info_of(*client);
   EXPECT_EQ(4000u, info.tcpi_bytes_acked);
   EXPECT_EQ(4000u + info.tcpi_bytes_retrans, info.tcpi_bytes_sent);
@@ -47,6 +57,70 @@ TEST_F(TcpOptions, WhatIsSentAgainIsCounted) {
   EXPECT_EQ(0, info.tcpi_ca_state);
   EXPECT_EQ(4u, info.tcpi_delivered);
   end(client, server);
+}
+
+class FiguresOfARawClient : public RawClientTest {};
+
+TEST_F(FiguresOfARawClient, WhatCameBehindAGap) {
+  Raw raw = open();
+  tcp_info info{};
+  say(raw, kAck, "behind", 10);
+  raw.server->info(&info);
+  EXPECT_EQ(1u, info.tcpi_rcv_ooopack);
+  EXPECT_EQ(0u, info.tcpi_bytes_received);
+  say(raw, kAck, "beyond", 1 << 24);
+  raw.server->info(&info);
+  EXPECT_EQ(1u, info.tcpi_rcv_ooopack) << "what is not in the window is not taken";
+  say(raw, kAck, "0123456789");
+  raw.server->info(&info);
+  EXPECT_EQ(16u, info.tcpi_bytes_received);
+  raw.next += 16;
+  raw.server->release();
+  say(raw, kRst);
+}
+
+TEST_F(FiguresOfARawClient, WhatIsAcknowledgedTwice) {
+  Raw raw = open();
+  for (int i = 0; i < 3; i++) {
+    send_text(*raw.server, std::string(1000, 'x'));
+    pair_.settle();
+  }
+  tcp_info info{};
+  for (uint32_t twice = 0; twice < 3; twice++) {
+    raw.server->info(&info);
+    EXPECT_EQ(twice, info.tcpi_sacked);
+    say(raw, kAck);
+  }
+  raw.got += 3000;
+  say(raw, kAck);
+  raw.server->info(&info);
+  EXPECT_EQ(0u, info.tcpi_sacked);
+  raw.server->release();
+  say(raw, kRst);
+}
+
+// While the window lets nothing out; and not while the peer takes what there is.
+TEST_F(FiguresOfARawClient, HowLongTheWindowWasFull) {
+  Raw raw = open(2000);
+  tcp_info info{};
+  send_text(*raw.server, std::string(1000, 'x'));
+  pair_.pass(100);
+  raw.got += 1000;
+  say(raw, kAck);
+  raw.server->info(&info);
+  EXPECT_EQ(0u, info.tcpi_rwnd_limited);
+  send_text(*raw.server, std::string(200'000, 'x'));
+  pair_.pass(100, 10);
+  raw.server->info(&info);
+  EXPECT_GE(info.tcpi_rwnd_limited, 90'000u);
+  EXPECT_LE(info.tcpi_rwnd_limited, info.tcpi_busy_time);
+  raw.got += 2000;
+  say(raw, kAck);
+  raw.server->info(&info);
+  EXPECT_GE(info.tcpi_rwnd_limited, 90'000u);
+  EXPECT_LE(info.tcpi_rwnd_limited, 120'000u);
+  (void)raw.server->set_option(TcpOption::linger_s, 0);
+  raw.server->release();
 }
 
 TEST_F(TcpOptions, WhatAResetThrewAwayIsNotAcknowledged) {

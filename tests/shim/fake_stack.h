@@ -39,6 +39,7 @@ class FakeStream final : public netstack::TcpStream {
   [[nodiscard]] long set_option(netstack::TcpOption option, int value) noexcept override;
   [[nodiscard]] long get_option(netstack::TcpOption option, int* value) const noexcept override;
   void info(tcp_info* out) const noexcept override {}
+  [[nodiscard]] netstack::TcpInfoTail info_tail() const noexcept override { return {}; }
   [[nodiscard]] size_t take_saved_syn(uint8_t*, size_t) noexcept override { return 0; }
   [[nodiscard]] netstack::SocketAddress local() const noexcept override { return here; }
   [[nodiscard]] netstack::SocketAddress peer() const noexcept override { return there; }

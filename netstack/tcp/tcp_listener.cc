@@ -55,7 +55,8 @@ err_t LwipListener::on_accept(void* self, tcp_pcb* pcb, err_t) noexcept {
   if (stream == nullptr) return ERR_MEM;
   const uint64_t answered_ns = listener.tcp_.handshakes.completed(*pcb, &stream->rare_.saved_syn);
   stream->adopt(pcb, listener);
-  stream->begin_figures(answered_ns != 0 ? listener.tcp_.now_ns() - answered_ns : 0);
+  // One turn has one time: a peer on the same machine may have answered within it.
+  stream->begin_figures(answered_ns != 0 ? (listener.tcp_.now_ns() - answered_ns) | 1 : 0);
   listener.queue_.push_back(stream);
   listener.queued_++;
   for (Observer* observer = listener.observers.front(); observer != nullptr; observer = listener.observers.after(observer)) {

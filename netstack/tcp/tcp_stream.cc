@@ -145,7 +145,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
 err_t LwipStream::on_connected(void* self, tcp_pcb* pcb, err_t) noexcept {
   auto* stream = static_cast<LwipStream*>(self);
   stream->phase_ = Phase::connected;
-  stream->begin_figures(pcb->nrtx == 0 ? stream->tcp_.now_ns() - stream->connect_ns_ : 0);
+  stream->begin_figures(pcb->nrtx == 0 ? (stream->tcp_.now_ns() - stream->connect_ns_) | 1 : 0);
   stream->connect_ns_ = 0;
   pcb->nrtx = 0;
   pcb->rto = pcb->sv = kInitialRto;

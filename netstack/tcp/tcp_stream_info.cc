@@ -78,7 +78,7 @@ void LwipStream::add_round_trip(uint32_t sample_us) noexcept {
   if (sample_us < figures_.least_rtt_us) figures_.least_rtt_us = sample_us;
   if (rtt_us_ == 0) {
     rtt_us_ = sample_us;
-    rtt_variance_us_ = sample_us / 2;
+    rtt_variance_us_ = (sample_us + 1) / 2;
     return;
   }
   const uint32_t deviation = sample_us > rtt_us_ ? sample_us - rtt_us_ : rtt_us_ - sample_us;

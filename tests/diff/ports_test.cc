@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <set>
 #include <vector>
 
 #include "tests/lib/peer.h"
@@ -197,9 +198,7 @@ class Pairs : public Ports, public ::testing::WithParamInterface<Stage> {
  protected:
   // The first user of a port, in this stage. Returns descriptors to close.
   std::vector<int> first_user(At at, Sharing sharing, uint16_t* port, std::vector<int>* theirs) {
-    const int fd = new_socket(at);
-    share(fd, sharing);
-    EXPECT_EQ(bind_at(fd, at, 0), 0);
+    const int fd = bound_to_a_new_port(at, sharing);
     *port = port_of(fd);
     if (GetParam() == Stage::listening || GetParam() == Stage::accepted) {
       EXPECT_EQ(listen_at(fd), 0);
@@ -220,11 +219,24 @@ class Pairs : public Ports, public ::testing::WithParamInterface<Stage> {
     close(fd);
     return {accepted};
   }
+  // Of those that may be shared bind() may choose one that is in TIME-WAIT, from which the same peer cannot be reached in any mode.
+  int bound_to_a_new_port(At at, Sharing sharing) {
+    for (;;) {
+      const int fd = new_socket(at);
+      share(fd, sharing);
+      EXPECT_EQ(bind_at(fd, at, 0), 0);
+      if (used_.insert(port_of(fd)).second) return fd;
+      close(fd);
+    }
+  }
   // inet_bind_conflict() for an explicit port and one user.
   static bool conflict(Sharing first, Sharing second) {
     if (first.address && second.address && GetParam() != Stage::listening) return false;
     return !(first.port && second.port);
   }
+
+ private:
+  std::set<uint16_t> used_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Stage, Pairs, ::testing::Values(Stage::bound, Stage::listening, Stage::connected, Stage::accepted, Stage::waiting),

@@ -24,6 +24,7 @@
 #include <atomic>
 #include <string>
 
+#include "tests/diff/random/exclusions.h"
 #include "tests/diff/random/operations.h"
 #include "tests/diff/random/world.h"
 
@@ -257,6 +258,7 @@ void run_block(World& world, const int* args) {
   const int slot = args[0], fd = world.fd(slot);
   if (world.file(slot) == nullptr || !fits(*world.file(slot), args[1]) || is_nonblocking(fd)) return world.note(" nothing");
   const bool connects = args[1] == kBlockConnect;
+  if (connects && world.file(slot)->is_the_kernels) return world.leave_out(kGoneToKernel);
   if (connects && args[2] == kBySignalAfterShutdown) return world.note(" nothing");  // either ends it
   if (!connects && level(fd, POLLIN | POLLRDHUP) != 0) return world.note(" ready");
   std::shared_ptr<File> file = world.shared(slot);  // the call holds the file, whatever becomes of its descriptors

@@ -224,9 +224,9 @@ bool is_settled(const World& world, const File& user, int address) {
   if (user.bound && user.bound_by_number) return true;
   sockaddr_storage name{};
   socklen_t bytes = sizeof name;
-  if (getsockname(user.fd, as_sockaddr(&name), &bytes) != 0) return false;
+  if (is_v6_only(user.fd) || getsockname(user.fd, as_sockaddr(&name), &bytes) != 0) return false;
   const std::string place = world.name_of(name, bytes, 0);
-  if (user.bound && place.compare(0, 3, "any") == 0 && !is_v6_only(user.fd)) return true;
+  if (user.bound && place.compare(0, 3, "any") == 0) return true;
   const bool at_self = (address == kSelf || address == kSelfMapped) && place.compare(0, 4, "self") == 0;
   return at_self ? user.bound || !user.may_share : address == kAny && !user.may_share;
 }

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include "base/permitted.h"
 #include "base/syscall.h"
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
@@ -132,7 +133,7 @@ long unreachable(int domain, sa_family_t family, size_t bytes) noexcept {
 
 // Whether the kernel knows no way to this address. A socket that is bound, marked or transparent may have one all the same.
 bool has_no_way(int domain, const zps_call& call) noexcept {
-  const long probe = kernel_call(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  const long probe = base::may_call(SYS_socket) ? kernel_call(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
   if (probe < 0) return false;
   const long error = kernel_call(SYS_connect, probe, call.arg[1], call.arg[2]);
   (void)kernel_call(SYS_close, probe);

@@ -31,6 +31,7 @@ struct ThreadState {
   HeldInfo held_info[6];      // theirs
   uint32_t of_program;        // a thread that the program made: not one of the hook's
   uint32_t armed;             // the generation of the free range that this thread is armed with (trap.cc)
+  uint32_t signal_stack;      // the number of its slot, from 1 (signal_stacks.cc); 0: none
 };
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE && offsetof(ThreadState, words.selector) == ZPS_INSIDE + 1);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);

@@ -24,6 +24,7 @@
 #include "base/syscall.h"
 #include "zpoline/life/copy.h"
 #include "zpoline/engine.h"
+#include "zpoline/life/signal_stacks.h"
 #include "zpoline/life/signals.h"
 #include "zpoline/life/trap.h"
 
@@ -195,6 +196,7 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
     zpoline::thread_count = 1;
     for (CloneFrame& other : zpoline::pool) other.used = 0;  // of threads that this process does not have
     zpoline::reset_locks_after_fork();
+    zpoline::forget_other_signal_stacks(thread);
     if (zpoline::hook.after_fork_child != nullptr) {
       zpoline::enter_hook(thread);
       zpoline::hook.after_fork_child(flags);

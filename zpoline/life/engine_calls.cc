@@ -1,4 +1,4 @@
-// System calls in which the engine has a part of its own: signal dispositions and masks, memory that holds sites or page 0, exec, exit.
+// System calls in which the engine has a part of its own: signal dispositions, masks and stacks, memory that holds sites or page 0, exec, exit.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // They reach zps_on_engine_call() through the same frames as hooked calls. If the hook claimed the number it is asked first; what it
@@ -16,6 +16,7 @@
 #include "zpoline/life/masks.h"
 #include "zpoline/life/own_stack.h"
 #include "zpoline/life/seccomp_filter.h"
+#include "zpoline/life/signal_stacks.h"
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/signals.h"
@@ -142,6 +143,7 @@ constexpr EngineCall kEngineCalls[] = {
     {SYS_rt_sigaction, ZPS_CLAIM_GENERAL, program_sigaction},
     {SYS_rt_sigprocmask, ZPS_CLAIM_GENERAL, program_sigprocmask},
     {SYS_rt_sigsuspend, ZPS_CLAIM_GENERAL, program_masked_wait},
+    {SYS_sigaltstack, ZPS_CLAIM_GENERAL, program_sigaltstack},
     {SYS_ppoll, ZPS_CLAIM_GENERAL, program_masked_wait},
     {SYS_pselect6, ZPS_CLAIM_GENERAL, program_masked_wait},
     {SYS_epoll_pwait, ZPS_CLAIM_GENERAL, program_masked_wait},
@@ -218,11 +220,12 @@ Way way_of(int64_t nr) noexcept {
   if (nr == SYS_rt_sigreturn) return {zps_sigreturn, nullptr, zps_sigreturn_own_stack};
   const int claim = hook.claim[nr];
   if (nr == SYS_exit && claim == ZPS_CLAIM_NONE) return {zps_engine_full, zps_exit_near, zps_exit_near};
-  if (nr == SYS_sigaltstack && claim == ZPS_CLAIM_NONE) return {zps_pass, nullptr, zps_pass_small_stack};
   const EngineCall* own = find(nr);
   if (own == nullptr) return kHooked[claim];
   const int saves = own->saves;
-  return kEngine[claim > saves ? claim : saves];
+  Way way = kEngine[claim > saves ? claim : saves];
+  if (nr == SYS_sigaltstack && claim == ZPS_CLAIM_NONE) way.on_own_stack = zps_pass_small_stack;
+  return way;
 }
 
 }  // namespace
@@ -253,6 +256,7 @@ extern "C" void zps_before_exit(int64_t status) noexcept {
   using zpoline::hook;
   if (zpoline::this_thread().words.vfork_child || zpoline::is_guest(zpoline::this_thread())) return;
   zpoline::free_own_stack(zpoline::this_thread());
+  zpoline::give_back_signal_stack(zpoline::this_thread());
   zpoline::this_thread().words.selector = 0;  // nothing of the program runs in this thread any more
   if (__atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(status);
 }

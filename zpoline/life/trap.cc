@@ -33,7 +33,7 @@
 //
 // `int $0x80` traps as well. Its registers leave no room for a return address, so it is made here, in the handler.
 //
-// Known limits: a trapped call needs stack for a signal frame (3-4 KB), or an alternate stack; a call whose stack pointer is invalid and
+// Known limits: a trapped call needs stack for a signal frame (3-4 KB), or an alternate stack, which no two threads share (signal_stacks.cc); a call whose stack pointer is invalid and
 // that has none ends the process. A seccomp filter that refuses prctl(), or kills for it, leaves threads made after it undispatched. poll, select, epoll_wait, nanosleep
 // end with EINTR in a thread that is armed while it sleeps there (signal(7) names them all).
 //
@@ -42,7 +42,6 @@
 
 #include <fcntl.h>
 #include <link.h>
-#include <linux/futex.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -53,6 +52,7 @@
 #include "base/log.h"
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/life/kernel_lock.h"
 #include "zpoline/life/masks.h"
 #include "zpoline/life/own_stack.h"
 #include "zpoline/life/seccomp_filter.h"
@@ -81,18 +81,6 @@ std::atomic<uint32_t> arming{0};
 std::atomic<bool> dispatching{false};
 bool everything = false;           // mode sud
 std::atomic<bool> stopped{false};  // no thread that is not armed is armed any more
-
-// Held inside the hook only, where no handler of the program runs; the kernel's, since its holder waits for the kernel. A fork's child has none.
-class Arming {
- public:
-  Arming() noexcept {
-    while (arming.exchange(1) != 0) (void)base::kernel_call(SYS_futex, base::as_arg(&arming), FUTEX_WAIT_PRIVATE, 1, 0);
-  }
-  ~Arming() {
-    arming = 0;
-    (void)base::kernel_call(SYS_futex, base::as_arg(&arming), FUTEX_WAKE_PRIVATE, 1);
-  }
-};
 
 int find_text(dl_phdr_info* object, size_t, void* context) noexcept {
   const auto inside = reinterpret_cast<uint64_t>(zps_pass);
@@ -238,7 +226,7 @@ bool dispatch_also(uint64_t begin, uint64_t end) noexcept {
   long result = 0;
   bool reached = true;
   {
-    Arming locked;
+    const KernelLock locked(arming);
     if (stopped) return false;
     if (is_dispatched(begin, end)) return is_dispatching();
     const bool first = !dispatching.exchange(true);  // before the range changes: who is made, or forks, from here on arms itself
@@ -264,7 +252,7 @@ bool cuts_off_libc(uint64_t begin, uint64_t end) noexcept {
 }
 
 void stop_dispatching_others() noexcept {
-  Arming locked;
+  const KernelLock locked(arming);
   stopped = !everything;
 }
 

@@ -232,9 +232,9 @@ base::Result<Choice> parse(const char* argument) noexcept {
   return choice;
 }
 
-// 0: somebody listens at `path`; else the error of connect().
-long try_connect(const char* path) noexcept {
-  const long fd = kernel_call(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+// The error of connect() with a socket of this type. -EPROTOTYPE: at `path` is one of another.
+long try_connect(const char* path, int type) noexcept {
+  const long fd = kernel_call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fd;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -242,6 +242,15 @@ long try_connect(const char* path) noexcept {
   const long result = kernel_call(SYS_connect, fd, as_arg(&address), sizeof address);
   (void)kernel_call(SYS_close, fd);
   return result;
+}
+
+// 0: a memif server listens at `path`, -EPROTOTYPE: some other socket does, else why none is found. The server is not disturbed: it would take a
+// connection for its peer, and the peer that comes next for one too many. It is known by being neither of the other two types.
+long look_for_server(const char* path) noexcept {
+  const long result = try_connect(path, SOCK_STREAM);
+  if (result == 0 || result == -EAGAIN) return -EPROTOTYPE;
+  if (result != -EPROTOTYPE) return result;
+  return try_connect(path, SOCK_DGRAM) == -EPROTOTYPE ? 0 : -EPROTOTYPE;
 }
 
 // Holds the folder of the socket while it is looked at and bound.
@@ -273,13 +282,13 @@ class FolderLock {
 // Decides an automatic role and removes what a dead server left; an error if something else is in the way.
 base::Result<bool> settle_role(Choice& choice, const FolderLock& folder) noexcept {
   const char* const path = choice.path;
-  const long result = try_connect(path);
+  const long result = look_for_server(path);
   struct stat file {};
   const bool there = kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path), as_arg(&file), AT_SYMLINK_NOFOLLOW) == 0;
   if (there && (!S_ISSOCK(file.st_mode) || result == -EPROTOTYPE)) return base::make_error("wire memif: %s is something else than a memif socket", path);
   if (result == -EACCES) return base::make_error("wire memif: %s is a socket of user %u, who lets nobody else connect to it", path, file.st_uid);
   if (choice.client) return true;
-  const bool served = result == 0 || result == -EAGAIN;
+  const bool served = result == 0;
   if (served && !choice.automatic) return base::make_error("wire memif: somebody serves %s already: use role=client or another path", path);
   if (served) choice.client = true;
   if (served) return true;

@@ -284,6 +284,16 @@ TEST_F(MemifWire, RefusesWhatItCannotServe) {
   expect_refused("memif:/no/such/folder/x.sock", "does not exist");
 }
 
+int bound_at(const char* path, int type) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  strcpy(address.sun_path, path);
+  const int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+  EXPECT_EQ(0, fcntl(fd, F_SETFL, O_NONBLOCK));
+  EXPECT_EQ(0, bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address));
+  return fd;
+}
+
 // What lies at the path and is no memif socket is not removed.
 TEST_F(MemifWire, RefusesOtherFiles) {
   char file[] = "/tmp/zps-memif-XXXXXX";
@@ -292,17 +302,30 @@ TEST_F(MemifWire, RefusesOtherFiles) {
   for (const char* role : {"server", "client", "auto"}) expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
   EXPECT_EQ(0, access(file, F_OK));
   unlink(file);
-  const int other = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  strcpy(address.sun_path, file);
-  ASSERT_EQ(0, bind(other, reinterpret_cast<sockaddr*>(&address), sizeof address));
-  ASSERT_EQ(0, listen(other, 1));
-  for (const char* role : {"server", "client", "auto"}) expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
-  EXPECT_EQ(0, access(file, F_OK));
-  unlink(file);
-  close(other);
+  for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
+    const int other = bound_at(file, type);
+    ASSERT_EQ(type == SOCK_STREAM ? 0 : -1, listen(other, 1));
+    for (const char* role : {"server", "client", "auto"}) expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
+    EXPECT_EQ(0, access(file, F_OK));
+    unlink(file);
+    close(other);
+  }
   close(fd);
+}
+
+// Whoever only looks whether there is a server is no peer of it: it would be one too many beside the peer that comes.
+TEST_F(MemifWire, ALookIsNoConnection) {
+  char folder[] = "/tmp/zps-memif-XXXXXX";
+  ASSERT_NE(nullptr, mkdtemp(folder));
+  const std::string path = std::string(folder) + "/x.sock";
+  const int server = bound_at(path.c_str(), SOCK_SEQPACKET);
+  ASSERT_EQ(0, listen(server, 4));
+  expect_refused(("memif:" + path + ",role=server").c_str(), "somebody serves");
+  EXPECT_EQ(-1, accept4(server, nullptr, nullptr, SOCK_NONBLOCK));
+  EXPECT_EQ(EAGAIN, errno);
+  close(server);
+  unlink(path.c_str());
+  rmdir(folder);
 }
 
 TEST_F(MemifWire, SaysWhoseSocketItIs) {

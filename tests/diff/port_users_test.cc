@@ -59,7 +59,7 @@ class PortUsers : public DiffTest {
 
 // sock_graft(), inet_bind_conflict().
 TEST_F(PortUsers, AnAcceptedConnectionIsTheAcceptors) {
-  if (geteuid() != 0) GTEST_SKIP() << "needs root to be somebody else";
+  ASSERT_EQ(geteuid(), 0u) << "needs root to be somebody else";
   for (const uid_t acceptor : {uid_t{0}, kNobody}) {
     int mine, theirs;
     const uint16_t port_be = accept_as(acceptor, &mine, &theirs);

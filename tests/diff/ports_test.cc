@@ -335,7 +335,7 @@ TEST_F(Ports, WhatWasSaidAtBindCounts) {
 }
 
 TEST_F(Ports, OneUserEach) {
-  if (geteuid() != 0) GTEST_SKIP() << "needs root to be somebody else";
+  ASSERT_EQ(geteuid(), 0u) << "needs root to be somebody else";
   for (At at : {At::self, At::any}) {
     const int first = new_socket(at);
     share(first, {false, true});
@@ -587,7 +587,7 @@ TEST_F(Ports, OfBothSidesOfAWildcardListener) {
 }
 
 TEST_F(Ports, TheLowOnesNeedARight) {
-  if (geteuid() != 0) GTEST_SKIP() << "needs root to be somebody else";
+  ASSERT_EQ(geteuid(), 0u) << "needs root to be somebody else";
   EXPECT_EQ(try_bind(At::self, htons(80)), 0);
   const pid_t child = fork();
   if (child == 0) {

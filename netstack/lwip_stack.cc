@@ -6,7 +6,7 @@
 
 namespace netstack {
 
-LwipStack::LwipStack(const StackSetup& setup, StackRegion& region) noexcept : core_(setup, region.neighbours), tcp_(core_, region.tcp) {
+LwipStack::LwipStack(const StackSetup& setup, StackRegion& region) noexcept : Stack(*setup.wire), core_(setup, region.neighbours), tcp_(core_, region.tcp) {
   core_.input.add(tcp_);
   core_.output.serve(tcp_);
 }

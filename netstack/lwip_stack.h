@@ -34,7 +34,6 @@ class LwipStack final : public Stack {
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept override { return core_.neighbours.routes(address_be); }
   [[nodiscard]] PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return !tcp_.output.owes_last_acks() && core_.setup().wire->delivered(); }
-  [[nodiscard]] Wire& wire() noexcept override { return core_.wire(); }
   void recover() noexcept override;
   void forget_holders() noexcept override { tcp_.forget_holders(); }
   [[nodiscard]] bool hold(TcpStream* stream) noexcept override { return tcp_.hold(static_cast<LwipStream*>(stream)); }

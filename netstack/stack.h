@@ -267,7 +267,7 @@ class Stack {
   [[nodiscard]] virtual PoolLevels levels() const noexcept = 0;
   // Nothing waits for a frame or for the wire's room that no connection would send again: true before a process may leave its stack.
   [[nodiscard]] virtual bool all_sent() const noexcept = 0;
-  [[nodiscard]] virtual Wire& wire() noexcept = 0;
+  [[nodiscard]] Wire& wire() const noexcept { return wire_; }
 
   // After a member died inside the lock: resets every connection (users see ECONNRESET), keeps listeners, rebuilds
   // lwIP and the pools, and frees the endpoints that nobody holds. The caller holds the lock.
@@ -284,7 +284,11 @@ class Stack {
   base::BiasedLock lock;
 
  protected:
+  explicit Stack(Wire& wire) noexcept : wire_(wire) {}
   ~Stack() = default;
+
+ private:
+  Wire& wire_;
 };
 
 // Holds a stack's lock for a scope, and makes the stack whole first if the last owner died with it.

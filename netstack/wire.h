@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A wire is driven by any process of the fork family that made it, one at a time: every method here is called
-// with the stack's lock held, except sleep_fd(). Its object and everything it changes lie in memory the family
+// with the stack's lock held, except sleep_fd() and depart(). Its object and everything it changes lie in memory the family
 // shares. Frames received are lent: the stack keeps the memory (zero copy) until it releases the handle.
 #pragma once
 
@@ -92,6 +92,19 @@ class Wire {
     __builtin_trap();
   }
   virtual void flush() noexcept = 0;
+
+  // A wire on which sending takes long may do it without the stack's lock, if its user allows it once and for all. Whoever leaves the lock
+  // then asks departs(); takes, with the lock still held, what is to depart; and has it depart when the lock is free.
+  virtual void allow_departures() noexcept {}
+  [[nodiscard]] bool departs() const noexcept { return departs_; }
+  // A number for depart(), or -1 if nothing is left to do.
+  [[nodiscard]] virtual int take_departure() noexcept { return -1; }
+  // Without the lock. False: the stack is to be flushed again.
+  [[nodiscard]] virtual bool depart(int number) noexcept {
+    (void)number;
+    return true;
+  }
+
   // Frames that wait in the software queue: the stack stops producing when this grows past a few bursts.
   [[nodiscard]] virtual int backlog() const noexcept = 0;
   // Whoever is at the other end has all that was sent, or holds memory that outlives this process. Without anybody there: true.
@@ -122,6 +135,8 @@ class Wire {
 
  protected:
   ~Wire() = default;
+
+  bool departs_ = false;  // something was flushed that takes the lock's owner to send
 };
 
 }  // namespace netstack

@@ -78,11 +78,8 @@ void DpdkWire::drop_queued(uint32_t kept) noexcept {
   while (queued_end_ - queued_begin_ > kept) release(queue_[queued_begin_++ & queue_mask_]);
 }
 
-void DpdkWire::forget_all_frames_but(const void* kept) noexcept {
-  queued_begin_ = queued_end_ = 0;
-  pool_->reset(kept);
+void DpdkWire::recover() noexcept {
+  forget_all_frames_but([](const void*) { return false; });
 }
-
-void DpdkWire::recover() noexcept { forget_all_frames_but(nullptr); }
 
 }  // namespace netstack

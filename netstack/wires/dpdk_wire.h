@@ -59,22 +59,36 @@ class DpdkWire : public Wire {
   // Drops of what waits the frames for which `keep` returns false.
   template <class Keep>
   void keep_queued(Keep keep) noexcept {
+    take_queued([&](rte_mbuf* frame) {
+      const bool drop = !keep(frame);
+      if (drop) release(frame);
+      return drop;
+    });
+  }
+  // Takes out of what waits the frames for which `take` returns true.
+  template <class Take>
+  void take_queued(Take take) noexcept {
     uint32_t kept = queued_begin_;
     for (uint32_t i = queued_begin_; i != queued_end_; i++) {
       rte_mbuf* const frame = queue_[i & queue_mask_];
-      if (keep(frame)) {
-        queue_[kept++ & queue_mask_] = frame;
-      } else {
-        release(frame);
-      }
+      if (!take(frame)) queue_[kept++ & queue_mask_] = frame;
     }
     queued_end_ = kept;
+  }
+  // In front of what waits.
+  void queue_again(rte_mbuf** frames, uint32_t count) noexcept {
+    while (count > 0) queue_[--queued_begin_ & queue_mask_] = frames[--count];
   }
   // Drops the oldest queued frames until `kept` are left.
   void drop_queued(uint32_t kept) noexcept;
   // Hands queued frames to the driver.
   void push_out() noexcept;
-  void forget_all_frames_but(const void* kept) noexcept;
+  // All but those for which `kept` returns true.
+  template <class Kept>
+  void forget_all_frames_but(Kept kept) noexcept {
+    queued_begin_ = queued_end_ = 0;
+    pool_->reset(kept);
+  }
 
   WireFacts facts_{};
   Control* const control_;  // nullptr: nothing changes after the open

@@ -101,21 +101,15 @@ bool FramePool::carve(unsigned wanted) noexcept {
   return true;
 }
 
+void* FramePool::frame_at(uint32_t index) const noexcept { return memory_ + size_t{index} * stride_ + mempool_->header_size; }
+
 void* FramePool::lay(uint32_t index) noexcept {
-  char* piece = memory_ + size_t{index} * stride_;
-  auto* header = reinterpret_cast<rte_mempool_objhdr*>(piece);
-  char* object = piece + mempool_->header_size;
+  void* const object = frame_at(index);
+  auto* header = reinterpret_cast<rte_mempool_objhdr*>(memory_ + size_t{index} * stride_);
   header->mp = mempool_;
   header->iova = reinterpret_cast<rte_iova_t>(object);
   rte_pktmbuf_init(mempool_, nullptr, object, index);
   return object;
-}
-
-void FramePool::reset(const void* kept) noexcept {
-  top_ = 0;
-  for (uint32_t i = 0; i < carved_; i++) {
-    if (memory_ + size_t{i} * stride_ + mempool_->header_size != kept) free_[top_++] = lay(i);
-  }
 }
 
 }  // namespace netstack

@@ -40,8 +40,14 @@ class FramePool {
   [[nodiscard]] uint32_t total() const noexcept { return limit_; }
   [[nodiscard]] rte_mempool* mempool() const noexcept { return mempool_; }
 
-  // Takes every frame back, whoever held it, but `kept`.
-  void reset(const void* kept) noexcept;
+  // Takes every frame back, whoever held it, but those for which `kept` returns true.
+  template <class Kept>
+  void reset(Kept kept) noexcept {
+    top_ = 0;
+    for (uint32_t i = 0; i < carved_; i++) {
+      if (!kept(frame_at(i))) free_[top_++] = lay(i);
+    }
+  }
 
   // What a driver (not the wire) took last.
   [[nodiscard]] void* last_for_driver() const noexcept { return last_for_driver_; }
@@ -50,6 +56,7 @@ class FramePool {
  private:
   // Makes new frames until `wanted` are free; false if the pool is at its end.
   [[nodiscard]] bool carve(unsigned wanted) noexcept;
+  [[nodiscard]] void* frame_at(uint32_t index) const noexcept;
   void* lay(uint32_t index) noexcept;
 
   rte_mempool* mempool_;

@@ -51,6 +51,17 @@ void Guard::take_slowly() noexcept {
   }
 }
 
+void Guard::drop_and_depart() noexcept {
+  netstack::Wire& wire = stack_->wire();
+  while (true) {
+    const int departure = wire.take_departure();
+    leave();
+    if (departure < 0 || wire.depart(departure)) return;
+    take();
+    stack_->flush();
+  }
+}
+
 void Guard::recover() noexcept {
   recover_family(stack_);
   base::log(base::LogLevel::warn, "a process died inside the stack: its connections were reset, serving goes on");

@@ -104,11 +104,12 @@ class Guard {
     }
     take_slowly();
   }
+  // What was flushed meanwhile leaves when the lock is free.
   void drop() noexcept {
-    if (favoured_) [[likely]] {
-      lock_->leave_as_favourite();
+    if (stack_ != nullptr && stack_->wire().departs()) {
+      drop_and_depart();
     } else {
-      lock_->unlock();
+      leave();
     }
     if (family->wakes_due.load(std::memory_order_relaxed)) [[unlikely]] deliver_wakes();
   }
@@ -120,6 +121,14 @@ class Guard {
  private:
   void take_slowly() noexcept;
   void recover() noexcept;
+  void leave() noexcept {
+    if (favoured_) [[likely]] {
+      lock_->leave_as_favourite();
+    } else {
+      lock_->unlock();
+    }
+  }
+  void drop_and_depart() noexcept;
 
   netstack::Stack* stack_;
   base::BiasedLock* lock_;

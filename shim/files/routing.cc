@@ -114,6 +114,7 @@ netstack::Stack* make_it() noexcept {
   }
   measure_spinning();
   prepare_processors((*made)->wire());
+  (*made)->wire().allow_departures();
   const netstack::StackPlace& place = family->place;
   if (place.reach[0] != '\0') base::log(base::LogLevel::info, "%s: %s", place.wire, place.reach);
   return *made;

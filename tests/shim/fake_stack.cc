@@ -46,6 +46,8 @@ uint16_t next_port = 40000;
 
 }  // namespace
 
+FakeStack::FakeStack() noexcept : Stack(the_wire) {}
+
 FakeStack& FakeStack::get() {
   static FakeStack* stack = [] {
     void* memory = mmap(nullptr, sizeof(FakeStack), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -252,8 +254,6 @@ netstack::PoolLevels FakeStack::levels() const noexcept {
   for (const FakeBinding& binding : bindings) levels.bindings += binding.used;
   return levels;
 }
-
-netstack::Wire& FakeStack::wire() noexcept { return the_wire; }
 
 FakeListener* FakeStack::find(uint16_t port_be) noexcept {
   for (FakeListener& listener : listeners) {

@@ -87,6 +87,7 @@ class FakeBinding final : public netstack::PortBinding {
 // The only stack of a test process, in shared memory.
 class FakeStack final : public netstack::Stack {
  public:
+  FakeStack() noexcept;
   static FakeStack& get();
 
   int poll(uint64_t now_ns) noexcept override;
@@ -111,7 +112,6 @@ class FakeStack final : public netstack::Stack {
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept override;
   [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return true; }
-  [[nodiscard]] netstack::Wire& wire() noexcept override;
   void recover() noexcept override { recoveries++; }
   void forget_holders() noexcept override {}
   [[nodiscard]] bool hold(netstack::TcpStream*) noexcept override { return true; }

@@ -18,20 +18,7 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
-static_assert(sizeof(VnetHeader) <= RTE_PKTMBUF_HEADROOM);
 constexpr uint32_t kVlanId = 0xfff;
-constexpr uint32_t kIpDestinationAt = SegmentTrain::kEthernetBytes + 16;
-
-// Where the payload of a frame lies that holds its headers only: then pkt_len says more than data_len, and the pieces are as many as that takes.
-struct Elsewhere {
-  Piece pieces[kMostPieces];
-};
-static_assert(sizeof(Elsewhere) <= kFramePrivateBytes);
-
-Elsewhere& elsewhere(rte_mbuf* frame) noexcept { return *static_cast<Elsewhere*>(rte_mbuf_to_priv(frame)); }
-bool is_headers_only(const rte_mbuf* frame) noexcept { return frame->pkt_len != frame->data_len; }
-
-bool is_tcp(const rte_mbuf* frame) noexcept { return (frame->ol_flags & RTE_MBUF_F_TX_TCP_CKSUM) != 0; }
 
 // A frame of a VLAN is not for us; one that only has a priority is.
 bool is_for_us(const tpacket2_hdr& slot) noexcept { return (slot.tp_status & TP_STATUS_VLAN_VALID) == 0 || (slot.tp_vlan_tci & kVlanId) == 0; }
@@ -49,6 +36,7 @@ PacketWire::PacketWire(const PacketSockets& sockets, const PacketRing& ring, uin
 // ---------------------------------------------------------------- receiving
 
 int PacketWire::receive(RxFrame* out, int capacity) noexcept {
+  look_at_departures();
   int taken = 0;
   while (const tpacket2_hdr* slot = ring_.front()) {
     const uint32_t length = slot->tp_len;
@@ -131,6 +119,7 @@ void PacketWire::send_tcp(void* handle, uint32_t length) noexcept {
 }
 
 void PacketWire::send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept {
+  refers_ = true;
   auto* frame = static_cast<rte_mbuf*>(handle);
   send_tcp(handle, length);
   for (int i = 0; i < count; i++) {
@@ -139,8 +128,25 @@ void PacketWire::send_tcp_with(void* handle, uint32_t length, const Piece* piece
   }
 }
 
-// What the kernel has not taken now outlives the promise of its sender. A segment that is too long for its frame is lost.
+bool PacketWire::allocate(TxFrame* out) noexcept {
+  if (DpdkWire::allocate(out)) [[likely]] return true;
+  if (!departures_.any()) return false;
+  look_at_departures();
+  return DpdkWire::allocate(out);
+}
+
+// What refers to memory of its sender cannot wait, and what the kernel has refused is for its sender to judge.
 void PacketWire::flush() noexcept {
+  if (departs_allowed_ && !refers_ && refused_since_ns_ == 0) [[likely]] {
+    departs_ = backlog() > 0;
+    return;
+  }
+  flush_now();
+}
+
+// What the kernel has not taken now outlives the promise of its sender. A segment that is too long for its frame is lost.
+void PacketWire::flush_now() noexcept {
+  departs_ = refers_ = false;
   DpdkWire::flush();
   if (backlog() == 0) return;
   keep_queued([](rte_mbuf* frame) {
@@ -155,66 +161,14 @@ void PacketWire::flush() noexcept {
   });
 }
 
-// How large a frame may go as one segment: as large as the link takes it, to the kernel at its other end, if that takes segments
-// as large as the stack makes them. What it would pass on to others has to be cut as they want it.
-uint32_t PacketWire::most_whole(rte_mbuf* first) const noexcept {
-  uint32_t to_be;
-  memcpy(&to_be, rte_pktmbuf_mtod_offset(first, uint8_t*, kIpDestinationAt), sizeof to_be);
-  const bool full = first->pkt_len == (facts_.gso_max_size != 0 ? facts_.gso_max_size : facts_.mtu) + SegmentTrain::kEthernetBytes;
-  return full && to_be == facts_.host_be ? facts_.gro_max_size + SegmentTrain::kEthernetBytes : 0;
-}
-
-// One message of the first of `frames` and of those behind it that join; how many they are.
-uint16_t PacketWire::add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept {
-  auto* frame = rte_pktmbuf_mtod(frames[0], uint8_t*);
-  uint8_t* const start = frame - sizeof(VnetHeader);
-  VnetHeader header{};
-  uint16_t joined = 1;
-  size_t used = 0;
-  pieces[used++] = {start, frames[0]->data_len + sizeof header};
-  const auto add_elsewhere = [&](rte_mbuf* of) {
-    const Piece* piece = elsewhere(of).pieces;
-    for (uint32_t at = of->data_len; at != of->pkt_len; at += piece++->bytes) pieces[used++] = {const_cast<void*>(piece->data), piece->bytes};
-  };
-  if (is_headers_only(frames[0])) add_elsewhere(frames[0]);
-  if (is_tcp(frames[0])) {
-    SegmentTrain train;
-    train.begin(frame, frames[0]->pkt_len);
-    for (; joined < count && is_tcp(frames[joined]); joined++) {
-      auto* next = rte_pktmbuf_mtod(frames[joined], uint8_t*);
-      const uint32_t length = frames[joined]->pkt_len;
-      if (!train.join(next, length)) break;
-      if (is_headers_only(frames[joined])) {
-        add_elsewhere(frames[joined]);
-      } else {
-        pieces[used++] = {next + train.header_bytes(), length - train.header_bytes()};
-      }
-    }
-    train.finish(&header, most_whole(frames[0]));
-  }
-  memcpy(start, &header, sizeof header);
-  message->msg_hdr.msg_iov = pieces;
-  message->msg_hdr.msg_iovlen = used;
-  return joined;
-}
-
 // A device that does not segment, or has lost TSO while it runs, refuses a train that comes to it past its queueing discipline: only the
 // way through that one cuts it in software (validate_xmit_skb_list() in __dev_direct_xmit()). The first train that is refused shows it, and
 // all goes that way from then on: what overtook it would arrive out of order.
-long PacketWire::transmit(uint32_t messages) noexcept {
-  const long sent = submit(messages);
-  if (sent != -ENOBUFS || frames_of_[0] == 1 || !bypassing_) return sent;
+long PacketWire::transmit() noexcept {
+  const long sent = burst_.submit(sending_, 0);
+  if (sent != -ENOBUFS || burst_.frames_of(0) == 1 || !bypassing_) return sent;
   bypassing_ = false;
-  return bypass_queueing(sending_, false) == 0 ? submit(messages) : sent;
-}
-
-long PacketWire::submit(uint32_t messages) noexcept {
-  const msghdr& first = messages_[0].msg_hdr;
-  if (messages > 1) return kernel_call(SYS_sendmmsg, sending_, as_arg(messages_), messages, MSG_DONTWAIT);
-  const long sent = first.msg_iovlen > 1
-                        ? kernel_call(SYS_sendmsg, sending_, as_arg(&first), MSG_DONTWAIT)
-                        : kernel_call(SYS_sendto, sending_, as_arg(first.msg_iov[0].iov_base), static_cast<long>(first.msg_iov[0].iov_len), MSG_DONTWAIT, 0, 0);
-  return sent < 0 ? sent : 1;
+  return bypass_queueing(sending_, false) == 0 ? burst_.submit(sending_, 0) : sent;
 }
 
 bool PacketWire::refused_for_long() noexcept {
@@ -224,32 +178,91 @@ bool PacketWire::refused_for_long() noexcept {
 }
 
 uint16_t PacketWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
-  CHECK(count <= kBurst);
-  uint32_t messages = 0;
-  size_t pieces = 0;
-  for (uint16_t i = 0; i < count; messages++) {
-    frames_of_[messages] = add_message(frames + i, static_cast<uint16_t>(count - i), &messages_[messages], pieces_ + pieces);
-    pieces += messages_[messages].msg_hdr.msg_iovlen;
-    i = static_cast<uint16_t>(i + frames_of_[messages]);
-  }
-  const long result = transmit(messages);
+  burst_.assemble(frames, count, facts_);
+  const long result = transmit();
   uint32_t done = result > 0 ? static_cast<uint32_t>(result) : 0;
   if (result > 0) {
     refused_since_ns_ = 0;
   } else if ((result != -ENOBUFS && result != -EAGAIN && result != -ENOMEM) || refused_for_long()) {
     done = 1;
   }
-  uint16_t gone = 0;
-  for (uint32_t i = 0; i < done; i++) gone = static_cast<uint16_t>(gone + frames_of_[i]);
+  const uint16_t gone = burst_.frames_of_first(done);
   pool_->give(reinterpret_cast<void**>(frames), gone);
   return gone;
 }
+
+// ---------------------------------------------------------------- departures
+
+// Of what is queued all but what is behind a segment that is under way.
+int PacketWire::take_departure() noexcept {
+  departs_ = false;
+  look_at_departures();
+  const int number = departures_.free_place();
+  if (number < 0 || backlog() > kBurst) {
+    flush_now();
+    return -1;
+  }
+  Departure& departure = departures_.at(number);
+  departure.frames = 0;
+  departure.connections = 0;
+  uint64_t barred = departures_.connections();
+  take_queued([&](rte_mbuf* frame) {
+    const uint64_t bit = Departures::connection_bit(rte_pktmbuf_mtod(frame, uint8_t*));
+    if ((barred & bit) != 0) {
+      barred |= bit;
+      return false;
+    }
+    departure.connections |= bit;
+    departure.frame[departure.frames++] = frame;
+    return true;
+  });
+  const bool left = backlog() > 0;
+  if (left != left_behind_.load(std::memory_order_relaxed)) left_behind_.store(left, std::memory_order_seq_cst);
+  if (departure.frames == 0) return -1;
+  departure.burst.assemble(departure.frame, departure.frames, facts_);
+  departures_.mark(number);
+  return number;
+}
+
+bool PacketWire::depart(int number) noexcept {
+  Departure& departure = departures_.at(number);
+  const PacketBurst& burst = departure.burst;
+  uint32_t sent = 0;
+  while (sent < burst.count()) {
+    const long result = burst.submit(sending_, sent);
+    if (result <= 0) break;
+    sent += static_cast<uint32_t>(result);
+  }
+  const bool all = sent == burst.count();
+  Departures::finish(departure, all ? 0 : static_cast<uint16_t>(departure.frames - burst.frames_of_first(sent)));
+  return all && !left_behind_.load(std::memory_order_seq_cst);
+}
+
+void PacketWire::look_at_departures() noexcept {
+  if (!departures_.any()) return;
+  departures_.look(
+      [this](Departure& departure) {
+        const auto gone = static_cast<uint16_t>(departure.frames - departure.not_taken);
+        pool_->give(reinterpret_cast<void**>(departure.frame), gone);
+        if (departure.not_taken != 0) [[unlikely]] queue_again(departure.frame + gone, departure.not_taken);
+      },
+      [this](const Departure& departure) {
+        long result = 1;
+        for (uint32_t sent = 0; sent < departure.burst.count() && result > 0; sent += static_cast<uint32_t>(result)) {
+          result = departure.burst.submit(sending_, sent);
+        }
+      });
+}
+
+int PacketWire::free_frames() const noexcept { return DpdkWire::free_frames() + departures_.frames_back(); }
 
 // A member that died between the two has taken a frame out of the socket's queue and left its slot, so every frame that has one in the
 // queue is dropped: the queue first, because of a frame that comes meanwhile only what is queued may be left over (fetch() notices). Frames
 // that lie in the ring stay: a SYN among them would cost its sender a second.
 void PacketWire::recover() noexcept {
-  DpdkWire::recover();
+  departs_ = refers_ = false;
+  departures_.recover();
+  forget_all_frames_but([this](const void* frame) { return departures_.holds(static_cast<const rte_mbuf*>(frame)); });
   ring_.realign();
   for (uint32_t i = 0; i < kMostDropped && discard_queued(); i++) {
   }

@@ -8,12 +8,14 @@
 //
 // Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a frame the
 // kernel refuses for want of memory stays queued, if it fits its mbuf; one that it refuses for any other reason is dropped, and all are once it takes none for long;
-// 3 what is queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with).
+// 3 what is queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with); 4 what departs (departures.h) holds its whole frame.
 #pragma once
 
-#include <sys/socket.h>
+#include <atomic>
 
 #include "netstack/wires/dpdk_wire.h"
+#include "netstack/wires/kernel/departures.h"
+#include "netstack/wires/kernel/packet_burst.h"
 #include "netstack/wires/kernel/packet_ring.h"
 #include "netstack/wires/kernel/packet_sockets.h"
 
@@ -29,8 +31,14 @@ class PacketWire final : public DpdkWire {
   void arm() noexcept override;
   void send_tcp(void* handle, uint32_t length) noexcept override;
   void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
+  [[nodiscard]] bool allocate(TxFrame* out) noexcept override;
   void flush() noexcept override;
-  [[nodiscard]] bool refused() const noexcept override { return backlog() > 0; }
+  [[nodiscard]] bool refused() const noexcept override { return backlog() > 0 && !departs(); }
+  [[nodiscard]] bool delivered() const noexcept override { return backlog() == 0 && departures_.frames_back() == departures_.frames(); }
+  void allow_departures() noexcept override { departs_allowed_ = true; }
+  [[nodiscard]] int take_departure() noexcept override;
+  [[nodiscard]] bool depart(int number) noexcept override;
+  [[nodiscard]] int free_frames() const noexcept override;
   void recover() noexcept override;
 
  private:
@@ -38,10 +46,9 @@ class PacketWire final : public DpdkWire {
   static constexpr uint32_t kMostDropped = 4096;
 
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
-  [[nodiscard]] uint32_t most_whole(rte_mbuf* first) const noexcept;
-  uint16_t add_message(rte_mbuf** frames, uint16_t count, mmsghdr* message, iovec* pieces) noexcept;
-  [[nodiscard]] long transmit(uint32_t messages) noexcept;
-  [[nodiscard]] long submit(uint32_t messages) noexcept;
+  void flush_now() noexcept;
+  [[nodiscard]] long transmit() noexcept;
+  void look_at_departures() noexcept;
   [[nodiscard]] bool refused_for_long() noexcept;
   [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
   bool discard_queued() noexcept;
@@ -51,9 +58,12 @@ class PacketWire final : public DpdkWire {
   PacketRing ring_;
   bool bypassing_ = true;          // the device's queueing discipline
   uint64_t refused_since_ns_ = 0;  // 0: the kernel took the last that it was given
-  mmsghdr messages_[kBurst] = {};
-  iovec pieces_[(1 + kMostPieces) * kBurst] = {};
-  uint16_t frames_of_[kBurst] = {};
+  bool departs_allowed_ = false;
+  bool refers_ = false;  // something that is queued does not hold its payload
+  std::atomic<bool> left_behind_{false};  // something is queued behind what is under way
+  // Not constructed: zeros, of which few are ever touched.
+  PacketBurst burst_;
+  Departures departures_;
 };
 
 }  // namespace netstack

@@ -27,7 +27,9 @@ rte_mempool* segment_pool = nullptr;  // for the driver that is being opened
 class TapWire final : public DpdkWire {
  public:
   using DpdkWire::DpdkWire;
-  void recover() noexcept override { forget_all_frames_but(pool_->last_for_driver()); }
+  void recover() noexcept override {
+    forget_all_frames_but([this](const void* frame) { return frame == pool_->last_for_driver(); });
+  }
 };
 
 // The lowest number that no link and no other tap wire has; its name is held from here on.

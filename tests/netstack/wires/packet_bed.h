@@ -35,7 +35,11 @@ class Bed {
     void* range = mmap(nullptr, kBytes + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memory = static_cast<uint8_t*>(range) + kPage;
     if (range == MAP_FAILED || mprotect(memory, kBytes, PROT_READ | PROT_WRITE) != 0) give_up("no memory");
-    wire = new netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), kSlotBytes, *pool, queue_, kFrames);
+    // As a family has it.
+    void* shared = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) give_up("no memory");
+    auto* of_wire = static_cast<Shared*>(shared);
+    wire = new (of_wire->object) netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), kSlotBytes, *pool, of_wire->queue, kFrames);
   }
   Bed(const Bed&) = delete;
   Bed& operator=(const Bed&) = delete;
@@ -67,8 +71,12 @@ class Bed {
     abort();
   }
 
+  struct Shared {
+    alignas(netstack::PacketWire) unsigned char object[sizeof(netstack::PacketWire)];
+    rte_mbuf* queue[kFrames];
+  };
+
   netstack::PacketSockets sockets_{netstack::make_packet_fds(), 4096, kSlotBytes, kSlots};
-  rte_mbuf* queue_[kFrames] = {};
 };
 
 }  // namespace packet_bed

@@ -1,4 +1,4 @@
-// Whether a thread's waits should spin: what spinning has brought it lately, and whether others want the processor.
+// Whether a thread's waits should spin, or give the processor away: what spinning has brought it lately, and whether others want the processor.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A spin saves a wake-up of some microseconds if the answer comes while it lasts. It costs all of its time if nothing comes, and more if
@@ -14,6 +14,18 @@
 // waited there meanwhile, it was to that. Then nobody of the family spins on this processor for a multiple of the time that was missing, and
 // sleeps make room. (A mere try says nothing: who is answered all the time takes the processor from it, and rightly. Nor does time that was
 // taken by strangers: to them a sleep gives nothing that they have not had.)
+//
+// Where other threads of the family wait as often, there is more to run than processors, and a spin takes one from the client or from a member.
+// Nobody spins there. But a sleep has its price as well: the way into the kernel and out of it, and the wake-up by somebody who takes the frame in.
+// So before it sleeps a wait gives its processor away a few times, to whoever is ready to run, and looks what has come of it. That costs a
+// switch, and where the client has run meanwhile, there are requests, several at once. A single-threaded server does the same after a
+// spin in vain. (mariadbd with 8 clients, both on both processors: 0.73 times native with spins, 1.07 with this; on one processor 0.87 and 1.2.)
+//
+// To a stranger that computes a turn is a slice, some milliseconds, in which a sleeper would have been woken: after a long turn a thread that is alone
+// sleeps, and gives nothing away for a multiple of what it took.
+//
+// Known limit: Linux 6.18 takes a slice's worth of its share from whoever yields. A client on the same processor as some fifty members is then run
+// after each of their answers, and looks at all of its connections for one.
 #pragma once
 
 #include <atomic>
@@ -51,6 +63,37 @@ class SpinJudge {
   uint32_t answered_ = kAll;
   uint32_t pause_ = kShortestPause;
   uint32_t skip_ = 0;
+};
+
+class GivingWay {
+ public:
+  static constexpr int kMostTurns = 16;
+
+  // Once per wait. `waits` counts those of the family, more or less.
+  void note(std::atomic<uint32_t>& waits) noexcept {
+    const uint32_t count = waits.load(std::memory_order_relaxed) + 1;
+    waits.store(count, std::memory_order_relaxed);
+    const uint32_t since = count - last_ - 1;
+    last_ = count;
+    others_ += ((since < kMany ? static_cast<int32_t>(since) : kMany) * kOne - others_) / kMemory;
+  }
+  // Between two waits of this thread there is hardly any of others.
+  [[nodiscard]] bool is_alone() const noexcept { return others_ < kOne / 4; }
+  [[nodiscard]] bool should(uint64_t now_ns) const noexcept { return now_ns >= until_ns_; }
+  // After a turn of `ns`. True: it sleeps now.
+  [[nodiscard]] bool was_too_long(uint64_t now_ns, uint64_t ns) noexcept {
+    if (ns < kLongNs || !is_alone()) return false;
+    until_ns_ = now_ns + kMultiple * ns;
+    return true;
+  }
+
+ private:
+  static constexpr int32_t kOne = 256, kMany = 1024, kMemory = 16;
+  static constexpr uint64_t kLongNs = 500'000, kMultiple = 16;
+
+  int32_t others_ = 0;  // waits of others between two of this thread's, a moving average in units of 1/kOne
+  uint32_t last_ = 0;
+  uint64_t until_ns_ = 0;
 };
 
 // By processor, the family's: who waited there last, and until when nobody spins. Processors whose numbers differ by a multiple of kEntries

@@ -7,6 +7,7 @@
 #include <x86intrin.h>
 
 #include "base/clock.h"
+#include "base/permitted.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/processors.h"
@@ -23,6 +24,7 @@ constexpr uint64_t kKernelProbeNs = 10'000;        // a spinning wait looks at t
 
 uint64_t longest_spin_ns = 0;
 constinit thread_local SpinJudge spinning;
+constinit thread_local GivingWay giving_way;
 thread_local void* scratch = nullptr;
 thread_local uint32_t scratch_uses = 0;
 
@@ -75,16 +77,35 @@ long spin(Condition& condition, const WaitOptions& options, uint64_t now, uint64
   return -EAGAIN;
 }
 
+// Lets others run, and looks each time. -EAGAIN: it sleeps now.
+long give_way(Condition& condition, const WaitOptions& options) noexcept {
+  const zps_thread* thread = engine->thread();
+  uint64_t now = base::monotonic_ns();
+  for (int turn = 0; turn < GivingWay::kMostTurns && thread->signals_pending == 0 && !options.interruption.came(); turn++) {
+    const uint64_t before = now;
+    (void)kernel_call(SYS_sched_yield);
+    now = base::monotonic_ns();
+    const Look look = poll_and_check(condition, now);
+    if (look.result != -EAGAIN) return look.result;
+    if (giving_way.was_too_long(now, now - before) || look.woke_others) break;
+  }
+  return -EAGAIN;
+}
+
 // Step 1. -EAGAIN if nothing came in time.
 long look_and_spin(Condition& condition, const WaitOptions& options) noexcept {
   const uint64_t begin = base::monotonic_ns();
+  giving_way.note(family->waits);
   const Look look = poll_and_check(condition, begin);
   if (look.result != -EAGAIN) return look.result;
-  const bool may_spin = options.spin && longest_spin_ns != 0 && !look.woke_others && options.deadline_ns > begin;
-  const bool spins = may_spin && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning.should_spin();
-  if (!spins) return condition.has_kernel_side() ? condition.check_kernel() : -EAGAIN;
-  const uint64_t end = begin + longest_spin_ns;
-  return spin(condition, options, begin, end < options.deadline_ns ? end : options.deadline_ns);
+  if (options.spin && longest_spin_ns != 0 && !look.woke_others && options.deadline_ns > begin) {
+    const bool spins = giving_way.is_alone() && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning.should_spin();
+    const uint64_t end = begin + longest_spin_ns;
+    long result = spins ? spin(condition, options, begin, end < options.deadline_ns ? end : options.deadline_ns) : -EAGAIN;
+    if (result == -EAGAIN && giving_way.should(begin) && base::may_call(SYS_sched_yield)) result = give_way(condition, options);
+    if (result != -EAGAIN) return result;
+  }
+  return condition.has_kernel_side() ? condition.check_kernel() : -EAGAIN;
 }
 
 struct Sleep {

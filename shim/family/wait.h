@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Everyone who waits drives the wire: there is no thread between a request and its reply. A wait
-//   1 polls the wire and checks its condition, for spin_us at most (spin_judge.h: not where spinning did not pay lately, and not on one CPU);
+//   1 polls the wire and checks its condition, for spin_us at most, and gives its processor away a few times (spin_judge.h: not where that did
+//     not pay lately, and not on one CPU);
 //   2 arms the wire, polls and checks once more, marks its waiter as sleeping, leaves the lock;
 //   3 sleeps in one ppoll on the wire, its own wake-up eventfd and the program's kernel descriptors, until the deadline or the next timer;
 //   4 takes the lock, cleans up, and starts again.

@@ -1,17 +1,22 @@
-"""The programs that are measured: one file of TOML each in bench/programs, and what its keys mean.
+"""The programs that are measured: one file of TOML each in bench/programs and bench/cases, and what its keys mean.
 
     # The first line says what is measured.
     needs = ["nginx", "wrk"]            # commands without which the file is skipped
     server = "nginx -c @folder@/conf"   # stays in the foreground; SIGTERM ends it
+    where = "-h @address@ -p @port@"    # what stands for @where@ in clients
+    unit = "Gbit/s"                     # of the client's rate; without it requests/s
     beside = ["..."]                    # commands that run beside it and are never prefixed (what a proxy asks)
     prepare = ["..."]                   # shell commands, once per side, natively, before its first start
     fill = ["..."]                      # shell commands after each start, natively, over loopback
+    [ways.unix]                         # bench/run NAME: one more baseline, natively: its server (@server@: the one above), its @where@,
+    server = "@server@ --unix ..."      # and wide = true if it may use all processors
     [files]                             # written into the folder, values filled in
     [rows."name"]                       # one row each
     client = "wrk -d@seconds@s http://@address@:@port@/"
     with = { workers = "2" }            # values for the places of that name, in the commands and files above
 
-Filled in everywhere: @folder@ (the side's own), @port@, @beside_port@; in clients also @address@ and @seconds@ or @requests@.
+Filled in everywhere: @build@, @bench@ (this folder's parent), @folder@ (the side's own), @port@, @beside_port@; in clients also @address@ and
+@seconds@ (whole ones), @exact_seconds@ or @requests@.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 import dataclasses
@@ -22,7 +27,9 @@ import shlex
 import shutil
 import tomllib
 
-FOLDER = pathlib.Path(__file__).resolve().parents[1] / "programs"
+BENCH = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = BENCH / "programs"
+CASES = BENCH / "cases"
 # Where Debian puts servers, and where PostgreSQL's packages put theirs.
 SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", *map(str, sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))])
 
@@ -44,6 +51,9 @@ class Program:
     prepare: tuple = ()
     fill: tuple = ()
     files: tuple = ()
+    where: str = ""
+    unit: str = "requests/s"
+    ways: dict = dataclasses.field(default_factory=dict)
 
     def missing(self):
         return [command for command in self.needs if not shutil.which(command, path=SEARCHED)]

@@ -18,10 +18,20 @@ class Usage:
     def since(self, earlier):
         """(seconds of processor time, switches or None) per second. Switches of a thread that has ended are unknown to everybody: None."""
         seconds = self.at - earlier.at
+        if self.cpu < earlier.cpu or not self.switches:  # it has ended meanwhile
+            return None, None
         switches = None
         if earlier.switches.keys() <= self.switches.keys():
             switches = sum(count - earlier.switches.get(task, 0) for task, count in self.switches.items()) / seconds
         return (self.cpu - earlier.cpu) / seconds, switches
+
+
+def clock(process):
+    """Seconds of processor time of all threads that a process has and had, to the nanosecond (CPUCLOCK_SCHED, include/linux/posix-timers.h)."""
+    try:
+        return time.clock_gettime((~process << 3) | 2)
+    except OSError:  # it has ended
+        return 0
 
 
 def processes():
@@ -66,7 +76,7 @@ def of(root):
         fields = stat(entry)
         if fields is None:
             continue
-        cpu += sum(int(ticks) for ticks in fields[11:15]) / TICKS
+        cpu += clock(process) + sum(int(ticks) for ticks in fields[13:15]) / TICKS
         for task in entry.glob("task/*"):
             count = switches(task)
             if count is not None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 CLONE_NEWNET = 0x40000000
@@ -26,6 +27,42 @@ def enter_own_namespace():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
+class Namespace:
+    """One more network namespace, joined to this process's by a veth pair with an address at each end; close() removes both."""
+
+    def __init__(self, name, here, there):
+        made = []
+        thread = threading.Thread(target=lambda: made.append(_namespace_of_this_thread()))
+        thread.start()
+        thread.join()
+        self._file = made[0]
+        if self._file is None:
+            raise Failure("cannot make a network namespace: run this as root")
+        self._interface = name + "0"
+        path = f"/proc/{os.getpid()}/fd/{self._file}"
+        try:
+            for command in (f"ip link add {name}0 type veth peer name {name}1 netns {path}", f"ip addr add {here}/24 dev {name}0", f"ip link set {name}0 up"):
+                subprocess.run(command.split(), check=True)
+            for command in (f"ip addr add {there}/24 dev {name}1", f"ip link set {name}1 up", "ip link set lo up"):
+                subprocess.run(command.split(), check=True, preexec_fn=self.enter)
+        except subprocess.CalledProcessError as error:
+            os.close(self._file)
+            raise Failure(f"cannot make a veth pair: {error}") from None
+
+    def enter(self):
+        """Puts the calling thread into it."""
+        if _libc.setns(self._file, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+    def close(self):
+        subprocess.run(["ip", "link", "del", self._interface], check=True)
+        os.close(self._file)
+
+
+def _namespace_of_this_thread():
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC) if _libc.unshare(CLONE_NEWNET) == 0 else None
+
+
 def raise_descriptor_limit(wanted):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
@@ -36,9 +73,11 @@ def raise_descriptor_limit(wanted):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _prepare_child(processors):
+def _prepare_child(processors, namespace):
     # In the child, before exec: it has a session and so a scheduling group of its own; all sides get the same priority.
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if namespace is not None:
+        namespace.enter()
     if processors is not None:
         os.sched_setaffinity(0, processors)
     try:
@@ -57,14 +96,14 @@ def cpus():
 class Process:
     """A child on the given processors (a set; None: all), whose output goes to a temporary file."""
 
-    def __init__(self, name, command, processors=None, **environment):
+    def __init__(self, name, command, processors=None, namespace=None, **environment):
         self.name = name
         self.command = [str(word) for word in command]
         self._log = tempfile.TemporaryFile()
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ZPS_") and key != "LD_PRELOAD"}
         self._process = subprocess.Popen(
             self.command, env={**kept, **environment}, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=lambda: _prepare_child(processors))
+            start_new_session=True, preexec_fn=lambda: _prepare_child(processors, namespace))
         self._environment = environment
 
     def output(self):

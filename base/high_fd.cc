@@ -14,8 +14,13 @@
 namespace base {
 namespace {
 
-// A high number costs kernel memory (8 bytes a slot, copied by fork), so the range is at the end of 32 Ki slots at most.
+// Each fork copies the table of descriptors up to the highest, 8 bytes a number, and looks at each: with one at 32767 that takes as long as an
+// eighth of the fork of a server of some megabytes. So the range begins where the program may not come unless it raises its limit, and for who may have so many
+// numbers that some hundred are not missed, low among them.
 constexpr unsigned long kCeiling = 32768;
+constexpr unsigned long kLeastFloor = 1024;   // whoever has less often asks for so many
+constexpr unsigned long kRoomyLimit = 16384;
+constexpr unsigned long kRoomyFloor = 4096;
 constexpr unsigned long kMostHidden = 1024;
 constexpr unsigned long kLeastHidden = 64;
 
@@ -47,10 +52,17 @@ HiddenRange range_below(unsigned long end) noexcept {
   return {static_cast<int>(end - count), static_cast<int>(count)};
 }
 
+// For a program with this limit, where `end` is what we may use.
+HiddenRange range_beyond(unsigned long limit, unsigned long end) noexcept {
+  const unsigned long floor = limit >= kRoomyLimit ? kRoomyFloor : limit > kLeastFloor ? limit : kLeastFloor;
+  return floor + kMostHidden <= end ? HiddenRange{static_cast<int>(floor), static_cast<int>(kMostHidden)} : range_below(end);
+}
+
 const HiddenRange& hidden_range() noexcept {
   if (range.count == 0) {
+    const unsigned long limit = limit_now().rlim_cur;
     const RaisedFdLimit raised;
-    range = range_below(limit_now().rlim_max);
+    range = range_beyond(limit, limit_now().rlim_max);
   }
   return range;
 }

@@ -3,8 +3,9 @@
 //
 // The kernel gives the lowest free number and the program counts on that, so what we open is moved to
 // high numbers at once, with O_CLOEXEC. The kernel looks at RLIMIT_NOFILE when it hands a number out, not later: both limits are
-// raised for the moment of the move, the hard one where that is permitted (CAP_SYS_RESOURCE), and the range lies beyond what the program may
-// ever reach. Where it is not permitted the range is the upper end of what the hard limit allows, and small if that is little.
+// raised for the moment of the move, the hard one where that is permitted (CAP_SYS_RESOURCE), and the range begins where the program's limit ends.
+// Whoever raises that later, or may have very many, is given the numbers around it. Where there is nothing beyond the limit the range is the upper end of
+// what it allows, and small if that is little.
 #pragma once
 
 namespace base {

@@ -196,6 +196,7 @@ long OwnThread::start(Run run, void* argument, size_t stack_bytes) noexcept {
   if (mapped < 0 && mapped > -4096) return mapped;
   memory_ = reinterpret_cast<uint8_t*>(mapped);
   (void)kernel_call(SYS_mprotect, mapped, kPage, PROT_NONE);
+  (void)kernel_call(SYS_madvise, mapped, static_cast<long>(bytes_), MADV_DONTFORK);
   uint8_t* const block = memory_ + stack_part + below_fs;
   auto* dtv = reinterpret_cast<DtvSlot*>(block + kControlBytes);
   fill_variables(block, dtv);
@@ -203,7 +204,7 @@ long OwnThread::start(Run run, void* argument, size_t stack_bytes) noexcept {
   auto* self = new (dtv + kDtvSlots) Start{run, argument, 1, 0};
   alive_ = &self->alive;
   const long result = clone_blocked(self, memory_ + stack_part, block);
-  if (result < 0) forget();
+  if (result < 0) free_memory();
   return result;
 }
 
@@ -212,11 +213,10 @@ void OwnThread::join() noexcept {
   while (const uint32_t alive = alive_->load(std::memory_order_acquire)) {
     (void)kernel_call(SYS_futex, as_arg(alive_), FUTEX_WAIT, alive, 0);
   }
-  forget();
+  free_memory();
 }
 
-// A fork in the middle leaves a child that has not to do with it any more, or still can.
-void OwnThread::forget() noexcept {
+void OwnThread::free_memory() noexcept {
   uint8_t* const memory = memory_;
   if (memory == nullptr) return;
   memory_ = nullptr;

@@ -42,10 +42,12 @@ class OwnThread {
   [[nodiscard]] long start(Run run, void* argument, size_t stack_bytes) noexcept;
   // Waits until it has ended and frees its memory. Does nothing if it was not started.
   void join() noexcept;
-  // In the child of a fork, which got a copy of the memory but not the thread: frees it.
-  void forget() noexcept;
+  // In the child of a fork, which has neither the thread nor its memory.
+  void forget() noexcept { memory_ = nullptr; }
 
  private:
+  void free_memory() noexcept;
+
   uint8_t* memory_ = nullptr;
   size_t bytes_ = 0;
   std::atomic<uint32_t>* alive_ = nullptr;  // cleared by the kernel when the thread has left its memory

@@ -128,7 +128,9 @@ long unlock_all_memory() noexcept {
   return kernel_call(SYS_munlockall);
 }
 
-void forget_locked_memory() noexcept { locks_future = false; }
+void forget_locked_memory() noexcept {
+  if (locks_future) locks_future = false;
+}
 
 void leave_future_unlocked() noexcept {
   if (!locks_future || has_room()) return;

@@ -18,6 +18,7 @@
 #include "shim/family/identity.h"
 #include "shim/family/process.h"
 #include "shim/family/processors.h"
+#include "shim/family/wait.h"
 
 namespace shim {
 namespace {
@@ -36,11 +37,13 @@ constexpr uint64_t kLookEveryNs = 50'000'000;   // what a thread in the row slee
 constexpr uint64_t kLateNs = 300'000'000;       // whoever is on duty has had three turns in this time
 constexpr uint64_t kTellEveryNs = 500'000'000;
 constexpr uint64_t kForkingAtMostNs = 2'000'000'000;
+constexpr uint64_t kYouthNs = 100'000'000;      // of a forked child, which leaves the duty to the others
 constexpr size_t kStackBytes = 256 * 1024;
 
 std::atomic<bool> running{false};
 std::atomic<bool> missing{false};
 std::atomic<bool> busy{false};
+std::atomic<uint64_t> young_until_ns{0};
 base::OwnThread service;
 Identity service_identity{};
 std::atomic<uint32_t> called_off{0};   // the thread is to end
@@ -293,11 +296,19 @@ void service_forget() noexcept {
   changing.store(false);
   running.store(false);
   busy.store(false);
+  young_until_ns.store(base::monotonic_ns() + kYouthNs);
   missing.store(true);
 }
 
+uint64_t service_due_ns() noexcept {
+  if (!missing.load(std::memory_order_relaxed)) [[likely]] return kForever;
+  const bool vacant = base::monotonic_ns() - family->service_ns.load(std::memory_order_relaxed) > kLateNs;
+  return vacant ? 0 : young_until_ns.load(std::memory_order_relaxed);
+}
+
 void service_ensure() noexcept {
-  if (missing.load(std::memory_order_relaxed)) [[unlikely]] service_start();
+  if (!missing.load(std::memory_order_relaxed)) [[likely]] return;
+  if (service_due_ns() <= base::monotonic_ns()) service_start();
 }
 
 // The service's turn takes microseconds, unless it waits for this very CPU and this thread has a real-time priority.

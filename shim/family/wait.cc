@@ -11,6 +11,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/processors.h"
+#include "shim/family/service.h"
 #include "shim/family/test_hook.h"
 
 namespace shim {
@@ -148,6 +149,7 @@ long prepare_sleep(Condition& condition, const WaitOptions& options, Waiter* wai
     sleep->wake_index = sleep->count;
     sleep->fds[sleep->count++] = {wake_fd, POLLIN, 0};
   }
+  if (const uint64_t due = service_due_ns(); due < sleep->until_ns) sleep->until_ns = due;
   waiter->sleeping = true;
   return -EAGAIN;
 }
@@ -225,6 +227,7 @@ long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept {
     if (result != -EAGAIN) return result;
     if (options.interruption.came()) return interrupted(condition, options);
     if (options.deadline_ns == 0 || base::monotonic_ns() >= options.deadline_ns) return -EAGAIN;
+    service_ensure();
     result = sleep_once(condition, options);
     if (options.interruption.came()) {
       // Else the handler has waited itself: what this wait stands on may be gone.

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What the library may cost, and what happens when something it needs is taken away.
 
-  limits.py --build build/release startup | memory | idle | processors | prerequisites
+  limits.py --build build/release startup | memory | idle | fork | processors | prerequisites
 
 Budgets: start-up of /bin/true + 15 ms and of python3 + 30 ms; 48 MB on redis-server's resident memory; under 1 % of a CPU for an idle
-redis-server with 10 connections. Idle processors sleep lightly while a client is answered at once, and not a second longer. A missing prerequisite: one line on stderr and exit status 127, or with ZPS_FALLBACK=kernel a
+redis-server with 10 connections. What the kernel copies when a server forks: 2 MB of ring, descriptors up to the 1024th beyond the
+program's limit; and a child that answers one request and ends makes no thread. Idle processors sleep lightly while a client is answered at once, and not a second longer. A missing prerequisite: one line on stderr and exit status 127, or with ZPS_FALLBACK=kernel a
 program that runs on the kernel as if nothing was there.
 """
 # SPDX-License-Identifier: BSD-3-Clause
@@ -133,6 +134,55 @@ def idle(bed):
         print(f"idle redis-server with 10 connections, {name}: {share:.2f} % of a CPU")
         if name == "hooked" and share >= 1.0:
             failures.append(f"an idle server uses {share:.2f} % of a CPU")
+    return failures
+
+
+# A server whose children answer a byte with what a fork has to copy, seen before they answer; the one that is sent a w stays in recv().
+FORKING = """
+import os, resource, socket
+LIMIT = 1024
+resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+listener = socket.create_server(('0.0.0.0', 7100))
+while True:
+    connection, _ = listener.accept()
+    if os.fork() == 0:
+        asked = connection.recv(1)
+        copied, resident = 0, 0
+        for line in open('/proc/self/smaps'):
+            words = line.split()
+            if words[0] == 'Rss:':
+                resident = int(words[1])
+            elif words[0] == 'VmFlags:' and 'mm' in words:
+                copied += resident
+        highest = max(int(name) for name in os.listdir('/proc/self/fd'))
+        connection.send(f'{os.getpid()} {copied} {highest} {len(os.listdir("/proc/self/task"))}'.encode())
+        if asked == b'w':
+            connection.recv(1)
+        os._exit(0)
+    connection.close()
+"""
+
+
+def fork(bed):
+    bed.sut_space.enter()
+    server = bed.spawn_sut([PYTHON, "-S", "-c", FORKING], environment=bed.sut_environment())
+    beds.wait_until(lambda: bed.sut_address in bed.output("sut"), 30, "the server's stack")
+
+    def ask(byte):
+        connection = socket.create_connection((bed.sut_address, 7100), 30)
+        connection.send(byte)
+        return connection, [int(word) for word in connection.recv(100).split()]
+
+    _, (_, copied, highest, threads) = ask(b"x")
+    failures = []
+    print(f"a forked child: {copied} kB of ring, descriptors up to {highest}, {threads} threads")
+    if copied > 2048 or highest >= 2 * 1024 or threads != 1:
+        failures.append("more than 2048 kB, descriptor 2047, 1 thread")
+    waiting, (pid, *_) = ask(b"w")
+    beds.wait_until(lambda: len(os.listdir(f"/proc/{pid}/task")) == 2, 30, "the service thread of a child that waits for long")
+    waiting.close()
+    server.kill()
+    server.wait(30)
     return failures
 
 
@@ -321,7 +371,7 @@ def unseen(bed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("startup", "memory", "idle", "processors", "prerequisites"))
+    parser.add_argument("what", choices=("startup", "memory", "idle", "fork", "processors", "prerequisites"))
     parser.add_argument("--build", type=pathlib.Path, required=True)
     options = parser.parse_args()
     with beds.Bed("zpstack-veth", options.build, options.build / "test-traces" / f"limits-{options.what}") as bed:

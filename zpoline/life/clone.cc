@@ -193,8 +193,10 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
     thread.owner = 0;
   }
   if (!(flags & CLONE_VM) && !by_guest) {
-    zpoline::thread_count = 1;
-    for (CloneFrame& other : zpoline::pool) other.used = 0;  // of threads that this process does not have
+    if (zpoline::thread_count != 1) zpoline::thread_count = 1;
+    for (CloneFrame& other : zpoline::pool) {
+      if (other.used != 0) other.used = 0;  // of threads that this process does not have
+    }
     zpoline::reset_locks_after_fork();
     zpoline::forget_other_signal_stacks(thread);
     if (zpoline::hook.after_fork_child != nullptr) {

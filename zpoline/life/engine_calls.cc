@@ -243,8 +243,9 @@ void prepare_dispatch(const void** dispatch) noexcept {
 
 const void* near_entry(int64_t nr) noexcept { return way_of(nr).by_jump; }
 
+// Only what is set is written to: each page written in the child of a fork is copied for that first.
 void reset_locks_after_fork() noexcept {
-  zps_exit_lock = 0;
+  if (zps_exit_lock != 0) zps_exit_lock = 0;
   reset_signal_lock();
   reset_rewriter_lock();
   reset_arming_lock();

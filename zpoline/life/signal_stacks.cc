@@ -166,7 +166,7 @@ void give_back_signal_stack(ThreadState& thread) noexcept {
 }
 
 void forget_other_signal_stacks(ThreadState& thread) noexcept {
-  lock = 0;
+  if (lock != 0) lock = 0;
   for (uint64_t i = 0; i < slots_used; i++) {
     if (slots[i].thread != 0 && i + 1 != thread.signal_stack) slots[i] = {};
   }

@@ -399,7 +399,9 @@ int64_t vfork_child_sigaction(zps_call* call) noexcept {
 
 }  // namespace
 
-void reset_signal_lock() noexcept { lock.store(0, std::memory_order_release); }
+void reset_signal_lock() noexcept {
+  if (lock.load(std::memory_order_relaxed) != 0) lock.store(0, std::memory_order_release);
+}
 
 void take_over_signals() noexcept {
   for (int number = 1; number <= kSignals; number++) {

@@ -256,7 +256,9 @@ void stop_dispatching_others() noexcept {
   stopped = !everything;
 }
 
-void reset_arming_lock() noexcept { arming = 0; }
+void reset_arming_lock() noexcept {
+  if (arming != 0) arming = 0;
+}
 
 bool is_dispatching() noexcept { return dispatching; }
 

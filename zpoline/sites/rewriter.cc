@@ -457,7 +457,9 @@ uint64_t first_text_above(uint64_t address, uint64_t limit) noexcept {
   return limit;
 }
 
-void reset_rewriter_lock() noexcept { lock.store(0, std::memory_order_release); }
+void reset_rewriter_lock() noexcept {
+  if (lock.load(std::memory_order_relaxed) != 0) lock.store(0, std::memory_order_release);
+}
 
 void forget_sites(uint64_t begin, uint64_t end) noexcept {
   if (end <= lowest || begin > highest) return;

@@ -30,8 +30,8 @@ class LwipStack final : public Stack {
   [[nodiscard]] TcpListener* listen(const PortRequest& request, const PortBinding* own, int backlog, long* error) noexcept override {
     return tcp_.listen(request, own, backlog, error);
   }
-  [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return core_.neighbours.owns(address_be); }
-  [[nodiscard]] bool routes(uint32_t address_be) const noexcept override { return core_.neighbours.routes(address_be); }
+  [[nodiscard]] bool owns(const IpAddress& address) const noexcept override { return core_.neighbours.owns(address); }
+  [[nodiscard]] bool routes(const IpAddress& address) const noexcept override { return core_.neighbours.routes(address); }
   [[nodiscard]] PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return !tcp_.output.owes_last_acks() && core_.setup().wire->delivered(); }
   void recover() noexcept override;

@@ -21,19 +21,12 @@
 
 #include "base/list.h"
 #include "base/biased_lock.h"
+#include "netstack/socket_address.h"
 #include "netstack/wire.h"
 
 struct tcp_info;
 
 namespace netstack {
-
-// An IPv4 endpoint in wire order. IPv6 will widen `address`; compare and copy it as a whole.
-struct SocketAddress {
-  uint32_t address_be = 0;
-  uint16_t port_be = 0;
-
-  [[nodiscard]] bool operator==(const SocketAddress&) const noexcept = default;
-};
 
 class Pollable;
 
@@ -122,7 +115,7 @@ struct PortSharing {
 
 // What a socket asks for in bind() or listen().
 struct PortRequest {
-  SocketAddress local{};  // address 0: all of the stack's; port 0: any
+  SocketAddress local{};  // the unspecified address: all of the stack's; port 0: any
   PortSharing sharing{};
   uint32_t range = 0;     // IP_LOCAL_PORT_RANGE, for port 0
   bool is_known = false;  // it was bound before there was a stack: not compared with others
@@ -260,9 +253,9 @@ class Stack {
   // nullptr and -EADDRINUSE, -EADDRNOTAVAIL or -ENOBUFS in *error.
   [[nodiscard]] virtual TcpListener* listen(const PortRequest& request, const PortBinding* own, int backlog, long* error) noexcept = 0;
 
-  // True if `address_be` is the stack's own; true if the stack is the way to it (its networks, its default route).
-  [[nodiscard]] virtual bool owns(uint32_t address_be) const noexcept = 0;
-  [[nodiscard]] virtual bool routes(uint32_t address_be) const noexcept = 0;
+  // True if `address` is the stack's own; true if the stack is the way to it (its networks, its default route).
+  [[nodiscard]] virtual bool owns(const IpAddress& address) const noexcept = 0;
+  [[nodiscard]] virtual bool routes(const IpAddress& address) const noexcept = 0;
 
   [[nodiscard]] virtual PoolLevels levels() const noexcept = 0;
   // Nothing waits for a frame or for the wire's room that no connection would send again: true before a process may leave its stack.

@@ -27,8 +27,10 @@ class Neighbours {
       : interface_(interface), setup_(setup), saved_(saved) {}
 
   [[nodiscard]] bool owns(uint32_t address_be) const noexcept { return address_be == setup_.address_be; }
+  [[nodiscard]] bool owns(const IpAddress& address) const noexcept { return address.is_v4() && owns(address.v4_be()); }
   // Whether there is a way to this address (its networks, its default route).
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept;
+  [[nodiscard]] bool routes(const IpAddress& address) const noexcept { return address.is_v4() && routes(address.v4_be()); }
   // The neighbour that packets to this address go to.
   [[nodiscard]] uint32_t hop_to(uint32_t address_be) const noexcept { return near(address_be) ? address_be : setup_.gateway_be; }
   // Whether that one's hardware address is known.

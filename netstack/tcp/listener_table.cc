@@ -17,8 +17,7 @@ void ListenerTable::remove(LwipListener& listener) noexcept {
 }
 
 LwipListener* ListenerTable::find(const SocketAddress& local, uint32_t spread) noexcept {
-  for (const uint32_t address : {local.address_be, 0u}) {
-    const SocketAddress exact{address, local.port_be};
+  for (const SocketAddress& exact : {local, SocketAddress{0, local.port_be}}) {
     int matches = 0;
     LwipListener* first = nullptr;
     for (LwipListener* l = buckets_[local.port_be % kBuckets]; l != nullptr; l = l->next_in_bucket) {

@@ -51,7 +51,7 @@ bool PortOwners::conflict(uint16_t port, const PortSharing& sharing, const PortB
 
 long PortOwners::find(const PortRequest& request, const PortBinding* own, SocketAddress* local) const noexcept {
   *local = request.local;
-  if (local->address_be != 0 && !tcp_.core.neighbours.owns(local->address_be)) return -EADDRNOTAVAIL;
+  if (!local->address.is_any() && !tcp_.core.neighbours.owns(local->address)) return -EADDRNOTAVAIL;
   const PortTable& ports = tcp_.ports();
   if (local->port_be == 0) {
     local->port_be = lwip_htons(ports.choose(request.range, tcp_.core.random(), [&](uint16_t port) { return ports.is_free(port); }));

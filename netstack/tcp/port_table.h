@@ -41,11 +41,11 @@ class PortTable {
     if (sharing.reuse_port && shares(local, sharing)) return;
     port.shared = sharing.reuse_port;
     port.shared_uid = sharing.uid;
-    port.shared_by_all = local.address_be == 0;
+    port.shared_by_all = local.address.is_any();
   }
   [[nodiscard]] bool shares(const SocketAddress& local, const PortSharing& sharing) const noexcept {
     const Port& port = ports_[__builtin_bswap16(local.port_be)];
-    return port.shared && sharing.reuse_port && port.shared_uid == sharing.uid && (port.shared_by_all || local.address_be != 0);
+    return port.shared && sharing.reuse_port && port.shared_uid == sharing.uid && (port.shared_by_all || !local.address.is_any());
   }
 
   // A port for which acceptable(port) holds, searched from a random start; first among those nobody uses. 0 if there is none.

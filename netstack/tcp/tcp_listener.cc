@@ -36,7 +36,7 @@ void LwipListener::rebuild() noexcept {
   new (&queue_) base::List<AcceptLink>();
   queued_ = half_open_ = fresh_ = held_syns_ = 0;
   memset(static_cast<void*>(&pcb_), 0, sizeof pcb_);
-  pcb_.local_ip.addr = local_.address_be;
+  pcb_.local_ip.addr = local_.address.v4_be();
   pcb_.local_port = lwip_ntohs(local_.port_be);
   pcb_.state = LISTEN;
   pcb_.prio = TCP_PRIO_NORMAL;

@@ -81,7 +81,7 @@ PortSharing LwipStream::sharing_of(const tcp_pcb& pcb) noexcept {
 
 long LwipStream::bind(const SocketAddress& local) noexcept {
   if (phase_ != Phase::fresh || bound_) return -EINVAL;
-  if (local.address_be != 0 && !tcp_.core.neighbours.owns(local.address_be)) return -EADDRNOTAVAIL;
+  if (!local.address.is_any() && !tcp_.core.neighbours.owns(local.address)) return -EADDRNOTAVAIL;
   bound_ = local.port_be != 0;
   local_ = local;
   return 0;
@@ -92,14 +92,14 @@ uint16_t LwipStream::choose_port(const SocketAddress& peer) noexcept {
   const uint32_t own = tcp_.own_address_be();
   const uint16_t peer_port = lwip_ntohs(peer.port_be);
   return tcp_.ports().choose(options_.port_range, tcp_.core.random(), [&](uint16_t port) {
-    return tcp_.ports().is_for_connect(port) && tcp_.demux().find(own, peer.address_be, port, peer_port) == nullptr;
+    return tcp_.ports().is_for_connect(port) && tcp_.demux().find(own, peer.address.v4_be(), port, peer_port) == nullptr;
   });
 }
 
 // Whether these four numbers are nobody's. TIME-WAIT gives way if timestamps keep what is left of the old connection out of the new one
 // (tcp_twsk_unique(), where the port is given).
 bool LwipStream::makes_way(uint16_t port, const SocketAddress& peer) noexcept {
-  tcp_pcb* const old = tcp_.demux().find(tcp_.own_address_be(), peer.address_be, port, lwip_ntohs(peer.port_be));
+  tcp_pcb* const old = tcp_.demux().find(tcp_.own_address_be(), peer.address.v4_be(), port, lwip_ntohs(peer.port_be));
   if (old == nullptr) return true;
   if (old->state != TIME_WAIT || !tcp_is_flag_set(old, TF_TIMESTAMP)) return false;
   tcp_abandon(old, 0);
@@ -114,7 +114,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
     read_closed_ = write_closed_ = peer_closed_ = false;
     if (error_ != 0) return -take_error();
   }
-  if (!tcp_.core.neighbours.routes(peer.address_be)) return -ENETUNREACH;
+  if (!tcp_.core.neighbours.routes(peer.address)) return -ENETUNREACH;
   const uint32_t own = tcp_.own_address_be();
   const uint16_t port = bound_ ? lwip_ntohs(local_.port_be) : choose_port(peer);
   if (port == 0 || (bound_ && !makes_way(port, peer))) return -EADDRNOTAVAIL;
@@ -125,7 +125,7 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
   pcb->local_port = port;
   if (!bound_) TcpDemux::note_by_connect(pcb);
   attach(pcb);
-  const ip_addr_t peer_ip{peer.address_be};
+  const ip_addr_t peer_ip{peer.address.v4_be()};
   const err_t error = tcp_connect(pcb, &peer_ip, lwip_ntohs(peer.port_be), on_connected);
   if (error != ERR_OK) {
     detach();
@@ -245,7 +245,7 @@ void LwipStream::disconnect() noexcept {
   rate_known_ = false;
   figures_ = {};
   rare_ = {.largest_window = rare_.largest_window, .sequence_gap = gap};
-  if (!bound_) local_.address_be = 0;  // the port stays in the name
+  if (!bound_) local_.address = IpAddress::v4(0);  // the port stays in the name
   peer_ = {};
   announce(ready());
 }

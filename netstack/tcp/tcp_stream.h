@@ -302,7 +302,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   uint32_t rtt_us_ = 0, rtt_variance_us_ = 0;
   Figures figures_;
 
-  SocketAddress local_{}, peer_{};
   int error_ = 0;
   Phase phase_ = Phase::fresh;
   Urgent urgent_ = Urgent::none;
@@ -329,10 +328,11 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
 
   Options options_;
   RareFigures rare_;
+  SocketAddress local_{0, 0}, peer_{};
 
  public:
   // So much at the end is not worth being asked for ahead.
-  static constexpr size_t kRareBytes = sizeof(RareFigures) + sizeof(Options) - offsetof(Options, user_timeout_ms);
+  static constexpr size_t kRareBytes = 2 * sizeof(SocketAddress) + sizeof(RareFigures) + sizeof(Options) - offsetof(Options, user_timeout_ms);
 };
 
 }  // namespace netstack

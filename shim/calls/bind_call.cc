@@ -38,7 +38,7 @@ long may_bind(const SocketAddress& local) noexcept {
   sockaddr_in name{};
   name.sin_family = AF_INET;
   name.sin_port = local.port_be;
-  name.sin_addr.s_addr = local.address_be;
+  name.sin_addr.s_addr = local.address.v4_be();
   return ask_kernel(AF_INET, &name, sizeof name, true) == -EACCES ? -EACCES : 0;
 }
 
@@ -181,7 +181,7 @@ long shim_bind(const zps_call& call) noexcept {
   ParsedAddress parsed;
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
   const bool serves_v4 = parsed.ipv4 && !(domain == AF_INET6 && placeholder_is_v6_only(fd));
-  const bool to_stack = serves_v4 && !parsed.wildcard && stack_at(parsed.address.address_be) != nullptr;
+  const bool to_stack = serves_v4 && !parsed.wildcard && stack_at(parsed.address.address) != nullptr;
   if (to_stack) {
     if (const long error = may_bind(parsed.address); error != 0) return error;
     if (has_name || again) return -EINVAL;

@@ -65,7 +65,7 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   apply_options(stream, options);
   (void)stream->set_option(netstack::TcpOption::owner_uid, static_cast<int>(socket->sharing.uid));
   if (socket->shut != 0) (void)stream->shutdown(socket->shut - 1);
-  long error = local.port_be != 0 || local.address_be != 0 ? stack->bind_stream(stream, local) : 0;
+  long error = local.port_be != 0 || !local.address.is_any() ? stack->bind_stream(stream, local) : 0;
   if (error == 0) error = stream->connect(peer);
   if (error != 0) {
     stream->release();
@@ -143,7 +143,7 @@ bool has_no_way(int domain, const zps_call& call) noexcept {
 // The kernel's connection or attempt, for good; but if there is no way, nothing has happened (tcp_v4_connect()).
 long connect_by_kernel(int fd, int domain, sa_family_t family, const ParsedAddress& peer, const zps_call& call) noexcept {
   long result = kPass;
-  if (peer.ipv4 && !peer.wildcard && !is_loopback(peer.address.address_be) && has_no_way(domain, call)) {
+  if (peer.ipv4 && !peer.wildcard && !is_loopback(peer.address.address) && has_no_way(domain, call)) {
     result = kernel_call(SYS_connect, fd, call.arg[1], call.arg[2]);
     if (result == -ENETUNREACH) return result;
   }
@@ -206,7 +206,7 @@ long shim_connect(const zps_call& call) noexcept {
   const auto bytes = static_cast<socklen_t>(call.arg[2]);
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), bytes, &parsed); error != 0) return error;
   if (domain == AF_INET6 && parsed.ipv4 && !parsed.wildcard && placeholder_is_v6_only(fd)) return -ENETUNREACH;
-  netstack::Stack* stack = parsed.ipv4 ? stack_towards(parsed.address.address_be) : nullptr;
+  netstack::Stack* stack = parsed.ipv4 ? stack_towards(parsed.address.address) : nullptr;
   if (stack != nullptr && kernel_bound && !to_all) {  // from an address of the kernel's: its connection, on its way to the stack
     service_ensure();
     stack = nullptr;

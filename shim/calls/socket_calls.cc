@@ -54,7 +54,7 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   socket->state = SocketState::stream;
   socket->stream = stream;
   socket->ss_state = SsState::connected;
-  socket->bound.address_be = listening->bound.address_be;  // SOCK_BINDADDR_LOCK
+  socket->bound.address = listening->bound.address;  // SOCK_BINDADDR_LOCK
   socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
   socket->receive_timeout_ns = listening->receive_timeout_ns;
   socket->send_timeout_ns = listening->send_timeout_ns;
@@ -338,7 +338,7 @@ long shim_getsockname(const zps_call& call) noexcept {
     } else if (socket->stack_bound) {
       local = socket->bound;
     } else if (socket->old_port_be != 0) {
-      local = {socket->bound.address_be, socket->old_port_be};
+      local = {socket->bound.address, socket->old_port_be};
     } else {
       return kPass;
     }

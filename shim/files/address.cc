@@ -25,7 +25,7 @@ void parse_ipv6(const sockaddr_in6& in, ParsedAddress* out) noexcept {
   } else if (IN6_IS_ADDR_V4MAPPED(&in.sin6_addr)) {
     out->ipv4 = true;
     out->address = {in.sin6_addr.s6_addr32[3], in.sin6_port};
-    out->wildcard = out->address.address_be == INADDR_ANY;
+    out->wildcard = out->address.address.is_any();
   }
 }
 
@@ -50,17 +50,14 @@ socklen_t make_address(int domain, const netstack::SocketAddress& address, void*
     sockaddr_in in{};
     in.sin_family = AF_INET;
     in.sin_port = address.port_be;
-    in.sin_addr.s_addr = address.address_be;
+    in.sin_addr.s_addr = address.address.v4_be();
     memcpy(out, &in, sizeof in);
     return sizeof in;
   }
   sockaddr_in6 in6{};
   in6.sin6_family = AF_INET6;
   in6.sin6_port = address.port_be;
-  if (address.address_be != 0) {
-    in6.sin6_addr.s6_addr32[2] = htonl(0xffff);
-    in6.sin6_addr.s6_addr32[3] = address.address_be;
-  }
+  if (!address.address.is_any()) memcpy(&in6.sin6_addr, &address.address, sizeof in6.sin6_addr);
   memcpy(out, &in6, sizeof in6);
   return sizeof in6;
 }

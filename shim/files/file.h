@@ -89,7 +89,7 @@ class Socket final : public File {
   netstack::TcpListener* listener = nullptr;
   ProcessSlot* mover = nullptr;   // whose splice() has claimed the readable bytes
   netstack::PortBinding* binding = nullptr;  // its port in the stack, unless a connection or listener has it (ports.h)
-  netstack::SocketAddress bound;             // the name: an address of the stack's, or all; a port that it had stays there (inet_sport)
+  netstack::SocketAddress bound{0, 0};       // the name: an address of the stack's, or all; a port that it had stays there (inet_sport)
   netstack::PortSharing sharing;
   uint64_t receive_timeout_ns = kForever;  // SO_RCVTIMEO; 0: do not wait
   uint64_t send_timeout_ns = kForever;     // SO_SNDTIMEO, also for connect()
@@ -110,7 +110,7 @@ class Socket final : public File {
   // Whether bind() has nothing more to give. Of a name that the kernel gave it alone knows whether it is there still.
   [[nodiscard]] bool has_name() const noexcept { return state == SocketState::listening || has_connection() || (stack_bound && has_port); }
   // Where it connects from or listens, as far as that is settled.
-  [[nodiscard]] netstack::SocketAddress place() const noexcept { return {bound.address_be, has_port ? bound.port_be : static_cast<uint16_t>(0)}; }
+  [[nodiscard]] netstack::SocketAddress place() const noexcept { return {bound.address, has_port ? bound.port_be : static_cast<uint16_t>(0)}; }
   // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.
   void claim(ProcessSlot* by) noexcept;
   // True while one does; whoever asks is woken after it. A claim dies with its process.

@@ -23,6 +23,7 @@ namespace {
 
 using base::as_arg;
 using base::kernel_call;
+using netstack::IpAddress;
 
 bool in_network(uint32_t address_be, uint32_t network, int prefix) noexcept {
   return (ntohl(address_be) >> (32 - prefix)) == (network >> (32 - prefix));
@@ -155,30 +156,30 @@ void root_is_changing() noexcept {
   (void)read_local_ports();
 }
 
-bool is_loopback(uint32_t address_be) noexcept { return in_network(address_be, 0x7f00'0000, 8); }
+bool is_loopback(const IpAddress& address) noexcept { return address.is_v4() && in_network(address.v4_be(), 0x7f00'0000, 8); }
 
-netstack::Stack* stack_towards(uint32_t address_be) noexcept {
-  if (address_be == INADDR_ANY || is_loopback(address_be)) return nullptr;
+netstack::Stack* stack_towards(const IpAddress& address) noexcept {
+  if (address.is_any() || is_loopback(address)) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
-    if (!worth_a_stack(address_be)) return nullptr;
+    if (!worth_a_stack(address.v4_be())) return nullptr;
     stack = ensure_stack();
     if (stack == nullptr) return nullptr;
   }
   Guard guard;
-  return stack->routes(address_be) || stack->owns(address_be) ? stack : nullptr;
+  return stack->routes(address) || stack->owns(address) ? stack : nullptr;
 }
 
-netstack::Stack* stack_at(uint32_t address_be) noexcept {
-  if (address_be == INADDR_ANY || is_loopback(address_be)) return nullptr;
+netstack::Stack* stack_at(const IpAddress& address) noexcept {
+  if (address.is_any() || is_loopback(address)) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
-    if (config.address_be != 0 ? address_be != config.address_be : !worth_a_stack(address_be)) return nullptr;
+    if (config.address_be != 0 ? address.v4_be() != config.address_be : !worth_a_stack(address.v4_be())) return nullptr;
     stack = ensure_stack();
     if (stack == nullptr) return nullptr;
   }
   Guard guard;
-  return stack->owns(address_be) ? stack : nullptr;
+  return stack->owns(address) ? stack : nullptr;
 }
 
 }  // namespace shim

@@ -7,8 +7,6 @@
 // was configured, or lies in 198.18.0.0/15 and is not reached by an interface of the kernel, is reason enough to make the stack and ask it.
 #pragma once
 
-#include <cstdint>
-
 #include "netstack/stack.h"
 
 namespace shim {
@@ -17,12 +15,12 @@ namespace shim {
 // the process ends with exit code 127 after one line. Without the lock; may take some tens of milliseconds.
 [[nodiscard]] netstack::Stack* ensure_stack() noexcept;
 
-[[nodiscard]] bool is_loopback(uint32_t address_be) noexcept;
+[[nodiscard]] bool is_loopback(const netstack::IpAddress& address) noexcept;
 
-// For connect(): the stack if it is the way to `address_be`, else nullptr. Without the lock.
-[[nodiscard]] netstack::Stack* stack_towards(uint32_t address_be) noexcept;
-// For bind(): the stack if `address_be` is one of its own, else nullptr. Without the lock.
-[[nodiscard]] netstack::Stack* stack_at(uint32_t address_be) noexcept;
+// For connect(): the stack if it is the way to `address`, else nullptr. Without the lock.
+[[nodiscard]] netstack::Stack* stack_towards(const netstack::IpAddress& address) noexcept;
+// For bind(): the stack if `address` is one of its own, else nullptr. Without the lock.
+[[nodiscard]] netstack::Stack* stack_at(const netstack::IpAddress& address) noexcept;
 
 // The process is about to lose rights that a stack made later would need. Without the lock.
 void rights_are_leaving() noexcept;

@@ -220,7 +220,7 @@ TEST_F(Handshakes, ACookieIsGoodForAMinuteOrTwo) {
   pair_.settle();
   TcpStream* server = accept(*listener);
   ASSERT_NE(nullptr, server);
-  EXPECT_EQ(early.source_be, server->peer().address_be);
+  EXPECT_EQ(early.source_be, server->peer().address.v4_be());
   EXPECT_EQ("early", text_of(*server));
   reset(server);
   pair_.pass(70'000, 500);

@@ -224,7 +224,7 @@ netstack::PortBinding* FakeStack::bind(const netstack::PortRequest& request, lon
   if (*error == 0 && free == nullptr) *error = -ENOBUFS;
   if (*error != 0) return nullptr;
   free->used = true;
-  free->here = {request.local.address_be, port_be};
+  free->here = {request.local.address, port_be};
   return free;
 }
 
@@ -245,7 +245,7 @@ netstack::TcpListener* FakeStack::listen(const netstack::PortRequest& request, c
   return nullptr;
 }
 
-bool FakeStack::routes(uint32_t address_be) const noexcept { return (ntohl(address_be) & 0xffff'ff00) == 0xc612'0000; }
+bool FakeStack::routes(const netstack::IpAddress& address) const noexcept { return (ntohl(address.v4_be()) & 0xffff'ff00) == 0xc612'0000; }
 
 netstack::PoolLevels FakeStack::levels() const noexcept {
   netstack::PoolLevels levels{};

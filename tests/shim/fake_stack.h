@@ -108,8 +108,8 @@ class FakeStack final : public netstack::Stack {
   [[nodiscard]] netstack::PortBinding* bind(const netstack::PortRequest& request, long* error) noexcept override;
   [[nodiscard]] netstack::TcpListener* listen(const netstack::PortRequest& request, const netstack::PortBinding* own, int backlog,
                                               long* error) noexcept override;
-  [[nodiscard]] bool owns(uint32_t address_be) const noexcept override { return address_be == kStackAddress; }
-  [[nodiscard]] bool routes(uint32_t address_be) const noexcept override;
+  [[nodiscard]] bool owns(const netstack::IpAddress& address) const noexcept override { return address.v4_be() == kStackAddress; }
+  [[nodiscard]] bool routes(const netstack::IpAddress& address) const noexcept override;
   [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return true; }
   void recover() noexcept override { recoveries++; }

@@ -25,6 +25,22 @@ struct IpAddress {
   static constexpr uint32_t kMapped = 0xffff'0000, kLinkLocal = 0x0000'80fe, kLinkLocalMask = 0x0000'c0ff;  // in wire order
 };
 
+// An address with the length of its network's prefix.
+struct IpNetwork {
+  IpAddress address;
+  uint8_t prefix = 0;
+
+  // Whether it is a network that `other` is in. IPv6's only.
+  [[nodiscard]] constexpr bool holds_v6(const IpAddress& other) const noexcept {
+    for (int word = 0, left = prefix; word < 4 && left > 0; word++, left -= 32) {
+      const uint32_t mask = left >= 32 ? ~uint32_t{0} : __builtin_bswap32(~uint32_t{0} << (32 - left));
+      if (((address.words_be[word] ^ other.words_be[word]) & mask) != 0) return false;
+    }
+    return prefix != 0 && !other.is_v4();
+  }
+};
+inline constexpr int kMostIp6Addresses = 3;  // of a stack, beside the link-local one
+
 // An endpoint. Who keeps, copies and compares it need not know its family.
 struct SocketAddress {
   IpAddress address;

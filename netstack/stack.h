@@ -120,6 +120,7 @@ struct PortRequest {
   uint32_t range = 0;     // IP_LOCAL_PORT_RANGE, for port 0
   bool is_known = false;  // it was bound before there was a stack: not compared with others
   bool is_chosen = false; // by the kernel, for a socket that asked for none: not shared with anybody
+  bool v6_only = false;   // IPV6_V6ONLY: the unspecified address of IPv6 does not mean IPv4's as well
 };
 
 // A port that bind() has given to a socket. Connections and listeners hold theirs by themselves; this is what remains beside them.

@@ -14,6 +14,8 @@ struct StackPlan {
   uint32_t address_be = 0;
   uint32_t gateway_be = 0;
   uint8_t prefix = 24;
+  IpNetwork ip6[kMostIp6Addresses] = {};  // with a prefix of 0: none
+  IpAddress gateway6;                      // zeros: none
   uint16_t mtu = 0;
   uint32_t time_wait_ms = 2000;
   LocalPorts ports;

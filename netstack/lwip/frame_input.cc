@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "lwip/ip4.h"
+#include "lwip/ip6.h"
 #include "netstack/lwip/frame_fields.h"
 #include "netstack/lwip/lwip_core.h"
 
@@ -130,9 +131,10 @@ void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
   const uint8_t* d = view.bytes = frame.data;
   view.slot = nullptr;
   view.protocol = 0;
-  view.plain_ip = view.fragment = view.other_ip = false;
+  view.plain_ip = view.fragment = view.other_ip = view.v6 = false;
   view.stays = true;
-  if (frame.continues || frame.length < kEthernetHeader + kIpHeader || field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) return;
+  if (frame.continues || frame.length < kEthernetHeader + kIpHeader) return;
+  if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) [[unlikely]] return look_at_v6(frame, view);
   view.other_ip = d[kProtocolAt] != IP_PROTO_TCP;
   view.plain_ip = memcmp(d, core_.interface().hwaddr, 6) == 0;
   view.fragment = (field<uint16_t>(d + kFragmentAt) & PP_HTONS(0x3fff)) != 0;
@@ -140,6 +142,19 @@ void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
   view.protocol = d[kProtocolAt];
   if (view.protocol != IP_PROTO_TCP || frame.length < kPlainHeaders) return;
   view.stays = lwip_ntohs(field<uint16_t>(d + kIpLengthAt)) > kIpHeader + (d[kTcpOffsetAt] >> 4) * 4u;
+}
+
+void FrameInput::look_at_v6(const RxFrame& frame, FrameView& view) const noexcept {
+  const uint8_t* const d = frame.data;
+  if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IPV6) || frame.length < kEthernetHeader + kIp6Header) return;
+  view.v6 = true;
+  view.other_ip = d[kNextHeaderAt] != IP_PROTO_TCP;
+  view.plain_ip = memcmp(d, core_.interface().hwaddr, 6) == 0;
+  view.fragment = view.other_ip && d[kNextHeaderAt] != IP6_NEXTH_ICMP6 && d[kNextHeaderAt] != IP6_NEXTH_UDP;  // it may be, behind other headers
+  if (view.fragment || frame.length < kEthernetHeader + kIp6Header + 4) return;
+  view.protocol = d[kNextHeaderAt];
+  if (view.protocol != IP_PROTO_TCP || frame.length < kPlainHeaders6) return;
+  view.stays = lwip_ntohs(field<uint16_t>(d + kIp6LengthAt)) > (d[kTcpOffset6At] >> 4) * 4u;
 }
 
 void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept {
@@ -158,7 +173,7 @@ void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) 
     p->payload = static_cast<uint8_t*>(p->payload) + kEthernetHeader;
     p->len = static_cast<u16_t>(p->len - kEthernetHeader);
     p->tot_len = static_cast<u16_t>(p->tot_len - kEthernetHeader);
-    (void)ip4_input(p, &interface);
+    (void)(view.v6 ? ip6_input(p, &interface) : ip4_input(p, &interface));
   } else if (interface.input(p, &interface) != ERR_OK) {
     pbuf_free(p);
   }

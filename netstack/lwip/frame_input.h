@@ -28,6 +28,7 @@ class FrameInput {
   static constexpr int kMostProtocols = 2;
 
   void look_at(const RxFrame& frame, FrameView& view) const noexcept;
+  void look_at_v6(const RxFrame& frame, FrameView& view) const noexcept;
   [[nodiscard]] pbuf* copy_pieces(const RxFrame* pieces, int count) noexcept;
   void release_pieces(const RxFrame* pieces, int count) noexcept;
   void take_burst(const RxFrame* frames, int count, bool crowded) noexcept;

@@ -6,6 +6,7 @@
 
 #include "lwip/inet_chksum.h"
 #include "lwip/prot/etharp.h"
+#include "lwip/prot/icmp6.h"
 #include "lwip/priv/tcp_priv.h"
 #include "netstack/lwip/frame_fields.h"
 #include "netstack/lwip/lwip_core.h"
@@ -17,9 +18,13 @@ namespace {
 constexpr uint32_t kWorthReferring = 1024;  // pieces cost more than a copy of less
 constexpr size_t kMssAt = kPlainHeaders;    // lwIP's first option
 
-// An ARP request for somebody else: packets may be waiting for the answer, and must not wait for ever.
+// An ARP request for somebody else, or a neighbour solicitation: packets may be waiting for the answer, and must not wait for ever.
 bool asks_for_neighbour(const pbuf& p) noexcept {
   const auto* d = static_cast<const uint8_t*>(p.payload);
+  constexpr size_t kIcmp6At = kEthernetHeader + kIp6Header;
+  if (p.len >= kIcmp6At + 1 && field<uint16_t>(d + kEtherTypeAt) == PP_HTONS(ETHTYPE_IPV6)) {
+    return d[kNextHeaderAt] == IP6_NEXTH_ICMP6 && d[kIcmp6At] == ICMP6_TYPE_NS;
+  }
   return p.len >= 42 && field<uint16_t>(d + kEtherTypeAt) == PP_HTONS(ETHTYPE_ARP) && d[21] == 1 &&
          field<uint32_t>(d + 28) != field<uint32_t>(d + 38);
 }
@@ -29,6 +34,27 @@ void announce_mss(uint8_t* frame, uint32_t length, uint32_t gro_max_size) noexce
   if (length < kMssAt + 4 || frame[kMssAt] != LWIP_TCP_OPT_MSS) return;
   const u16_t mss = lwip_htons(static_cast<u16_t>(gro_max_size - kIpHeader - kTcpHeader));
   memcpy(frame + kMssAt + 2, &mss, sizeof mss);
+}
+
+// The same over IPv6. Its checksum is there, or is filled in behind this.
+void announce_mss6(uint8_t* frame, uint32_t length, uint32_t gro_max_size) noexcept {
+  if (length < kPlainHeaders6 + 4 || frame[kPlainHeaders6] != LWIP_TCP_OPT_MSS) return;
+  const u16_t mss = lwip_htons(static_cast<u16_t>(gro_max_size - kIp6Header - kTcpHeader));
+  memcpy(frame + kPlainHeaders6 + 2, &mss, sizeof mss);
+}
+
+// The wire fills in the checksum of TCP over IPv4 only.
+void fill_tcp6_checksum(uint8_t* frame, uint32_t length) noexcept {
+  uint8_t* const tcp = frame + kEthernetHeader + kIp6Header;
+  const auto bytes = static_cast<u16_t>(length - kEthernetHeader - kIp6Header);
+  memset(tcp + 16, 0, 2);
+  uint32_t sum = lwip_htons(IP_PROTO_TCP);
+  sum += lwip_htons(bytes);
+  sum += zps_lwip_checksum(frame + kSource6At, 32);
+  sum += zps_lwip_checksum(tcp, bytes);
+  sum = (sum & 0xffff) + (sum >> 16);
+  const auto folded = static_cast<u16_t>(~((sum & 0xffff) + (sum >> 16)));
+  memcpy(tcp + 16, &folded, sizeof folded);
 }
 
 // What lwIP leaves out because the wire does it for TCP.
@@ -88,7 +114,11 @@ void FrameOutput::send_copy(const TxFrame& frame, const pbuf& p) noexcept {
   const bool offload = core_.tcp_checksum_offload();
   const bool tcp = (offload || gro_max_size != 0) && is_tcp(frame.data, length);
   if (tcp && gro_max_size != 0 && (frame.data[kTcpFlagsAt] & TCP_SYN) != 0) announce_mss(frame.data, length, gro_max_size);
-  if (tcp && offload) {
+  if (!tcp && (offload || gro_max_size != 0) && is_tcp6(frame.data, length)) [[unlikely]] {
+    if (gro_max_size != 0 && (frame.data[kTcpFlags6At] & TCP_SYN) != 0) announce_mss6(frame.data, length, gro_max_size);
+    if (core_.fills_tcp6_checksums()) fill_tcp6_checksum(frame.data, length);
+    wire_.send(frame.handle, length);
+  } else if (tcp && offload) {
     wire_.send_tcp(frame.handle, length);
   } else {
     if (offload) fill_ip_checksum(frame.data, length);
@@ -100,7 +130,8 @@ void FrameOutput::send_copy(const TxFrame& frame, const pbuf& p) noexcept {
 // overtake them.
 bool FrameOutput::waits_its_turn(const pbuf& p) noexcept {
   const auto* headers = static_cast<const uint8_t*>(p.payload);
-  return p.len >= kPlainHeaders && is_tcp(headers, p.len) && protocol_->defer(headers);
+  const bool tcp = (p.len >= kPlainHeaders && is_tcp(headers, p.len)) || is_tcp6(headers, p.len);
+  return tcp && protocol_->defer(headers);
 }
 
 err_t FrameOutput::refuse(const pbuf& p) noexcept {

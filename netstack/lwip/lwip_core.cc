@@ -9,12 +9,16 @@
 #include "lwip/init.h"
 #include "netif/ethernet.h"
 #include "netstack/lwip/frame_fields.h"
+#include "netstack/lwip/ip_address.h"
+#include "netstack/lwip/neighbour_discovery.h"
 #include "netstack/lwip/siphash.h"
 
 namespace netstack {
 namespace {
 
 constexpr uint64_t kStarvedRetryNs = 1'000'000;
+constexpr uint32_t kErrorsPerTurn = 100;  // Linux: icmp_msgs_per_sec
+constexpr uint64_t kErrorsTurnNs = 100'000'000;
 
 err_t send_frame(netif*, pbuf* p) noexcept { return the_core->output.send(p); }
 
@@ -54,6 +58,7 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   interface->name[0] = 'z';
   interface->name[1] = 'p';
   interface->output = send_packet;
+  interface->output_ip6 = send_packet_v6;
   interface->linkoutput = send_frame;
   interface->hwaddr_len = ETH_HWADDR_LEN;
   memcpy(interface->hwaddr, facts.mac, ETH_HWADDR_LEN);
@@ -76,6 +81,15 @@ void LwipCore::start() noexcept {
   memset(static_cast<void*>(&interface_), 0, sizeof interface_);
   const ip4_addr_t address{setup_.address_be}, mask{mask_be(setup_.prefix)}, gateway{setup_.gateway_be};
   CHECK(netif_add(&interface_, &address, &mask, &gateway, nullptr, init_interface, ethernet_input) != nullptr);
+  interface_.mtu6 = interface_.mtu < facts_.mtu ? interface_.mtu : facts_.mtu;
+  if (setup_.ip6[0].prefix != 0) {
+    netif_create_ip6_linklocal_address(&interface_, 1);
+    for (int i = 0; i < kMostIp6Addresses && setup_.ip6[i].prefix != 0; i++) {
+      const ip_addr_t own = to_lwip(setup_.ip6[i].address);
+      netif_ip6_addr_set(&interface_, static_cast<s8_t>(i + 1), ip_2_ip6(&own));
+      netif_ip6_addr_set_state(&interface_, static_cast<s8_t>(i + 1), IP6_ADDR_PREFERRED);
+    }
+  }
   netif_set_default(&interface_);
   netif_set_link_up(&interface_);
   netif_set_up(&interface_);  // announces the address with a gratuitous ARP
@@ -97,6 +111,14 @@ uint64_t LwipCore::next_timer_ns() const noexcept {
   const uint64_t retry_ns = clock.now_ns() + kStarvedRetryNs;
   const bool retries = output.starved() || setup_.wire->refused();
   return retries && retry_ns < link_ns ? retry_ns : link_ns;
+}
+
+bool LwipCore::may_send_error() noexcept {
+  if (clock.now_ns() - errors_turn_ns_ >= kErrorsTurnNs) {
+    errors_turn_ns_ = clock.now_ns();
+    errors_ = 0;
+  }
+  return errors_++ < kErrorsPerTurn;
 }
 
 uint32_t LwipCore::random() noexcept {

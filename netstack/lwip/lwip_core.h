@@ -53,6 +53,10 @@ class LwipCore {
   [[nodiscard]] uint32_t gso_max_size() const noexcept { return facts_.gso_max_size; }
   [[nodiscard]] uint16_t frame_mtu() const noexcept { return facts_.mtu; }
   [[nodiscard]] uint32_t random() noexcept;
+  // TCP over IPv6 needs its checksum from us, though lwIP leaves it out.
+  [[nodiscard]] bool fills_tcp6_checksums() const noexcept { return tcp_checksum_offload_; }
+  // Whether another ICMPv6 error may be sent now.
+  [[nodiscard]] bool may_send_error() noexcept;
   [[nodiscard]] uint64_t count_assertion() noexcept { return ++assertions_; }
 
  private:
@@ -75,6 +79,8 @@ class LwipCore {
  private:
   uint64_t random_state_[2];
   uint64_t assertions_ = 0;
+  uint64_t errors_turn_ns_ = 0;  // when errors were last counted anew
+  uint32_t errors_ = 0;
   netif interface_;
 };
 

@@ -5,9 +5,19 @@
 #include <cstring>
 
 #include "lwip/prot/etharp.h"
+#include "lwip/priv/nd6_priv.h"
 #include "lwip/prot/iana.h"
+#include "netstack/lwip/ip_address.h"
+#include "netstack/lwip/neighbour_discovery.h"
 
 namespace netstack {
+namespace {
+
+ip6_addr_t hop_to_v6(const Neighbours& neighbours, const StackSetup& setup, const IpAddress& address) noexcept {
+  return to_lwip_v6(neighbours.on_link_v6(address) ? address : setup.gateway6);
+}
+
+}  // namespace
 
 bool Neighbours::routes(uint32_t address_be) const noexcept {
   if (owns(address_be)) return true;
@@ -15,15 +25,19 @@ bool Neighbours::routes(uint32_t address_be) const noexcept {
   return near(address_be) || setup_.gateway_be != 0;
 }
 
-bool Neighbours::knows_way_to(uint32_t address_be) noexcept {
-  if (owns(address_be)) return true;
+bool Neighbours::knows_way_to(const IpAddress& address) noexcept {
+  if (owns(address)) return true;
+  if (!address.is_v4()) return knows_neighbour_v6(hop_to_v6(*this, setup_, address));
+  const uint32_t address_be = address.v4_be();
   const ip4_addr_t hop{hop_to(address_be)};
   eth_addr* mac;
   const ip4_addr_t* found;
   return etharp_find_addr(&interface_, &hop, &mac, &found) >= 0;
 }
 
-bool Neighbours::ask_way_to(uint32_t address_be) noexcept {
+bool Neighbours::ask_way_to(const IpAddress& address) noexcept {
+  if (!address.is_v4()) return ask_neighbour_v6(interface_, to_lwip_v6(address));
+  const uint32_t address_be = address.v4_be();
   const ip4_addr_t hop{hop_to(address_be)};
   return etharp_query(&interface_, &hop, nullptr) == ERR_OK;
 }
@@ -41,6 +55,7 @@ void Neighbours::save() noexcept {
     memcpy(saved_.entries[count++].mac, mac->addr, ETH_HWADDR_LEN);
   }
   if (count > 0) saved_.count = count;
+  save_v6();
 }
 
 // As if each had said so itself. They are asked as well: an address may have been half written.
@@ -63,6 +78,79 @@ void Neighbours::restore() noexcept {
     (void)etharp_request(&interface_, &neighbour.address);
   }
   saved_.count = 0;
+  restore_v6();
+}
+
+// ---------------------------------------------------------------- IPv6
+
+bool Neighbours::owns_v6(const IpAddress& address) const noexcept {
+  for (int i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
+    if (ip6_addr_isvalid(netif_ip6_addr_state(&interface_, i)) && from_lwip(*netif_ip6_addr(&interface_, i)) == address) return true;
+  }
+  return false;
+}
+
+bool Neighbours::on_link_v6(const IpAddress& address) const noexcept {
+  if (address.is_link_local()) return true;
+  for (const IpNetwork& network : setup_.ip6) {
+    if (network.holds_v6(address)) return true;
+  }
+  return false;
+}
+
+// A stack without an address of its own has no way to anywhere.
+bool Neighbours::routes_v6(const IpAddress& address) const noexcept {
+  if (owns_v6(address)) return true;
+  if (setup_.ip6[0].prefix == 0 || address.is_any() || (address.words_be[0] & 0xff) == 0xff) return false;
+  const bool loopback = (address.words_be[0] | address.words_be[1] | address.words_be[2]) == 0 && address.words_be[3] == lwip_htonl(1);
+  return !loopback && (on_link_v6(address) || setup_.gateway6 != IpAddress{});
+}
+
+// Of the rules of RFC 6724 those count that can differ here: 1 the same address, 2 appropriate scope, 8 longest matching prefix.
+IpAddress Neighbours::source_for(const IpAddress& to) const noexcept {
+  if (to.is_v4()) return IpAddress::v4(setup_.address_be);
+  if (owns_v6(to)) return to;
+  if (to.is_link_local()) return from_lwip(*netif_ip6_addr(&interface_, 0));
+  IpAddress best;
+  int longest = -1;
+  for (const IpNetwork& own : setup_.ip6) {
+    if (own.prefix == 0) continue;
+    int common = 0;
+    for (int word = 0; word < 4; word++) {
+      const uint32_t differ = lwip_ntohl(own.address.words_be[word] ^ to.words_be[word]);
+      common += differ == 0 ? 32 : __builtin_clz(differ);
+      if (differ != 0) break;
+    }
+    if (common > own.prefix) common = own.prefix;
+    if (common > longest) longest = common, best = own.address;
+  }
+  return best;
+}
+
+void Neighbours::save_v6() noexcept {
+  int count = 0;
+  for (int i = 0; i < LWIP_ND6_NUM_NEIGHBORS; i++) {
+    const nd6_neighbor_cache_entry& entry = neighbor_cache[i];
+    if (entry.state == ND6_NO_ENTRY || entry.state == ND6_INCOMPLETE) continue;
+    if (count == 0) saved_.count6 = 0;
+    saved_.entries6[count].address = entry.next_hop_address;
+    memcpy(saved_.entries6[count++].mac, entry.lladdr, ETH_HWADDR_LEN);
+  }
+  if (count > 0) saved_.count6 = count;
+}
+
+// They are as good as found some time ago: the first use has them asked again. A count that was being written may be anything.
+void Neighbours::restore_v6() noexcept {
+  const int count = saved_.count6 >= 0 && saved_.count6 <= LWIP_ND6_NUM_NEIGHBORS ? saved_.count6 : 0;
+  for (int i = 0; i < count; i++) {
+    nd6_neighbor_cache_entry& entry = neighbor_cache[i];
+    entry = {};
+    entry.next_hop_address = saved_.entries6[i].address;
+    memcpy(entry.lladdr, saved_.entries6[i].mac, ETH_HWADDR_LEN);
+    entry.netif = &interface_;
+    entry.state = ND6_STALE;
+  }
+  saved_.count6 = 0;
 }
 
 }  // namespace netstack

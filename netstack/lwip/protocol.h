@@ -14,17 +14,18 @@ namespace netstack {
 // A received frame before lwIP sees it.
 struct FrameView {
   // What of a connection is worth having in the cache: its PCB, and the endpoint that the PCB points to.
-  static constexpr size_t kStateBytes = 384, kOwnerBytes = 384;
+  static constexpr size_t kStateBytes = 448, kOwnerBytes = 384;
 
   const uint8_t* bytes;  // from the Ethernet header on
   // Filled in by the frame's protocol, or not: where a pointer to the PCB of its connection lies, and at which offset in that the one to
   // the endpoint.
   const void* const* slot;
   uint16_t owner_at;
-  uint8_t protocol;  // IP's number, if the IPv4 header has no options and the ports are there; else 0
-  bool plain_ip;     // IPv4 to our own MAC, complete header
+  uint8_t protocol;  // IP's number, if the IP header has no options or extensions and the ports are there; else 0
+  bool v6;
+  bool plain_ip;     // IP to our own MAC, complete header
   bool fragment;
-  bool other_ip;     // IPv4, but not TCP
+  bool other_ip;     // IP, but not TCP
   bool stays;        // it may be more than an acknowledgement, which is released before input returns
 };
 

@@ -20,6 +20,8 @@ struct StackSetup {
   uint32_t address_be;
   uint32_t gateway_be;  // 0: none
   uint8_t prefix;
+  IpNetwork ip6[kMostIp6Addresses];  // with a prefix of 0: none
+  IpAddress gateway6;                 // zeros: none
   uint16_t mtu;  // 0: the wire's own
   uint32_t time_wait_ms;
   LocalPorts ports;

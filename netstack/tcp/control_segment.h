@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "netstack/tcp/syn_cookies.h"
+#include "netstack/tcp/four_tuple.h"
 
 namespace netstack {
 

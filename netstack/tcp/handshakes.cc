@@ -6,11 +6,13 @@
 #include <utility>
 
 #include "lwip/ip.h"
+#include "netstack/lwip/frame_fields.h"
 #include "netstack/tcp/control_segment.h"
 #include "netstack/tcp/saved_syn.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_hooks.h"
 #include "netstack/tcp/tcp_timestamps.h"
+#include "netstack/tcp/tuples.h"
 #include "zps_hooks.h"
 
 namespace netstack {
@@ -18,23 +20,18 @@ namespace {
 
 constexpr uint64_t kMinuteNs = 60'000'000'000;
 constexpr uint32_t kSynWindow = 0xffff;  // without scaling, as every window of a SYN
-constexpr uint32_t kHeaders = 40;
 constexpr uint32_t kRejectedTicks = 500 / TCP_SLOW_INTERVAL;
 
-FourTuple tuple_of(const tcp_hdr& header) noexcept {
-  return {ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header.dest, header.src};
-}
-
 uint32_t isn_of(const FourTuple& tuple) noexcept {
-  const ip_addr_t local{tuple.local_be}, peer{tuple.peer_be};
+  const ip_addr_t local = to_lwip(tuple.local), peer = to_lwip(tuple.peer);
   return zps_tcp_isn(&local, tuple.local_port, &peer, tuple.peer_port);
 }
 
 // How large a segment may be that comes to us.
-uint16_t own_mss(const LwipCore& core) noexcept {
+uint16_t own_mss(const LwipCore& core, bool v4) noexcept {
   const uint32_t mtu = core.interface().mtu < core.frame_mtu() ? core.interface().mtu : core.frame_mtu();
   const uint32_t frame = core.gro_max_size() != 0 ? core.gro_max_size() : mtu;
-  return static_cast<uint16_t>(frame - kHeaders);
+  return static_cast<uint16_t>(frame - (v4 ? kIpHeader : kIp6Header) - kTcpHeader);
 }
 
 // From inside the window, and no older than the SYN.
@@ -107,7 +104,7 @@ tcp_pcb* Handshakes::complete(const tcp_hdr& header, uint32_t option_bytes, uint
 }
 
 uint64_t Handshakes::completed(const tcp_pcb& pcb, SavedSyn** saved_syn) noexcept {
-  const FourTuple tuple{pcb.local_ip.addr, pcb.remote_ip.addr, pcb.local_port, pcb.remote_port};
+  const FourTuple tuple = tuple_of(pcb);
   Request* const request = table().find(hash(tuple), tuple);
   if (request == nullptr) return 0;
   const uint64_t fresh_ns = request->stage == RequestTable::kAnswered ? RequestTable::kStageNs[RequestTable::kFresh] : 0;
@@ -130,8 +127,8 @@ bool Handshakes::reads_cookie(const LwipListener& listener, const FourTuple& tup
 tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& request) noexcept {
   tcp_pcb* const pcb = tcp_alloc(TCP_PRIO_NORMAL);
   if (pcb == nullptr) return nullptr;
-  pcb->local_ip.addr = request.tuple.local_be;
-  pcb->remote_ip.addr = request.tuple.peer_be;
+  pcb->local_ip = to_lwip(request.tuple.local);
+  pcb->remote_ip = to_lwip(request.tuple.peer);
   pcb->local_port = request.tuple.local_port;
   pcb->remote_port = request.tuple.peer_port;
   pcb->state = SYN_RCVD;
@@ -192,7 +189,7 @@ void Handshakes::input(LwipListener* listener, const tcp_hdr& header, OptionByte
     return;
   }
   if (listener == nullptr) return send_reset(tuple, header, payload);
-  if (IPH_TTL(ip4_current_header()) < listener->min_ttl()) return;  // the ACK that completes a handshake is not asked, as on Linux
+  if (current_ttl() < listener->min_ttl()) return;  // the ACK that completes a handshake is not asked, as on Linux
   if ((flags & TCP_ACK) != 0) {
     if ((flags & TCP_SYN) == 0 && awaits(*listener, request, tuple, header, options.bytes)) return;
     return send_reset(tuple, header, payload);
@@ -205,10 +202,10 @@ void Handshakes::input(LwipListener* listener, const tcp_hdr& header, OptionByte
 }
 
 void Handshakes::syn(LwipListener& listener, const FourTuple& tuple, const tcp_hdr& header, OptionBytes options) noexcept {
-  const bool own = tcp_.core.neighbours.owns(tuple.peer_be);
+  const bool own = tcp_.core.neighbours.owns(tuple.peer);
   const uint8_t* const mac = tcp_.core.input.source_mac();
   if (mac == nullptr ? !own : own || (mac[0] & 1) != 0) return;  // forged
-  if (!tcp_.core.neighbours.routes(tuple.peer_be)) return;                     // nothing of the connection would reach it
+  if (!tcp_.core.neighbours.routes(tuple.peer)) return;                     // nothing of the connection would reach it
   if (!takes_connections()) return;
   age_fresh();
   Request request{};
@@ -313,7 +310,7 @@ void Handshakes::run_due() noexcept {
 void Handshakes::add_timestamps(ControlSegment& segment, const Request& request) const noexcept {
   if (!request.options.timestamps) return;
   const FourTuple& tuple = request.tuple;
-  const uint32_t now = TcpTimestamps::now(tuple.local_be, tuple.peer_be, tcp_.core.setup().seed, tcp_.core.clock);
+  const uint32_t now = TcpTimestamps::now(to_lwip(tuple.local), to_lwip(tuple.peer), tcp_.core.setup().seed, tcp_.core.clock);
   const uint32_t words[3] = {PP_HTONL(0x0101080a), lwip_htonl(now), lwip_htonl(request.options.stamp)};
   memcpy(segment.options + segment.option_bytes, words, sizeof words);
   segment.option_bytes += sizeof words;
@@ -322,7 +319,7 @@ void Handshakes::add_timestamps(ControlSegment& segment, const Request& request)
 void Handshakes::send_syn_ack(const LwipListener& listener, const Request& request) noexcept {
   ControlSegment segment{request.tuple, request.isn, request.peer_isn + 1, kSynWindow, TCP_SYN | TCP_ACK, listener.ttl(), listener.tos()};
   uint8_t* const options = segment.options;
-  const unsigned mss = own_mss(tcp_.core);
+  const unsigned mss = own_mss(tcp_.core, request.tuple.is_v4());
   uint8_t bytes = 0;
   const auto add = [&](std::initializer_list<unsigned> list) {
     for (const unsigned byte : list) options[bytes++] = static_cast<uint8_t>(byte);
@@ -346,7 +343,7 @@ void Handshakes::reject(Request& request) noexcept {
 
 // RFC 9293, 3.10.7.1.
 void Handshakes::send_reset(const FourTuple& tuple, const tcp_hdr& header, uint32_t payload) noexcept {
-  if (tcp_.core.input.source_mac() == nullptr && !tcp_.core.neighbours.owns(tuple.peer_be)) return;
+  if (tcp_.core.input.source_mac() == nullptr && !tcp_.core.neighbours.owns(tuple.peer)) return;
   if (tcp_.now_ns() - turn_ns_ >= kTurnNs) {
     turn_ns_ = tcp_.now_ns();
     resets_ = 0;

@@ -25,6 +25,8 @@ class ListenerTable {
  private:
   static constexpr int kBuckets = 256;
 
+  [[nodiscard]] LwipListener* find_at(const SocketAddress& exact, bool v4, uint32_t spread) noexcept;
+
   LwipListener* buckets_[kBuckets] = {};
 };
 

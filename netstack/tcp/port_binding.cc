@@ -4,6 +4,7 @@
 
 #include <cerrno>
 
+#include "netstack/lwip/ip_address.h"
 #include "netstack/tcp/tcp.h"
 
 namespace netstack {
@@ -33,19 +34,19 @@ void LwipBinding::release() noexcept { tcp_.free_binding(*this); }
 
 // ---------------------------------------------------------------- who may
 
-bool PortOwners::conflict(uint16_t port, const PortSharing& sharing, const PortBinding* own) const noexcept {
+bool PortOwners::conflict(uint16_t port, const BoundTo& to, const PortSharing& sharing, const PortBinding* own) const noexcept {
   const uint16_t port_be = lwip_htons(port);
   for (const LwipBinding* other = buckets_[port % kBuckets]; other != nullptr; other = other->next_in_bucket) {
-    if (other != own && other->local().port_be == port_be && !may_share(sharing, other->sharing, User::socket)) return true;
+    if (other != own && other->local().port_be == port_be && to.meets(other->bound_to()) && !may_share(sharing, other->sharing, User::socket)) return true;
   }
   bool found = false;
   tcp_.listeners.for_each_at(port_be, [&](const LwipListener& other) {
-    found = found || !may_share(sharing, other.sharing(), User::listener);
+    found = found || (to.meets({other.local().address, other.v6_only()}) && !may_share(sharing, other.sharing(), User::listener));
   });
   if (found) return true;
   return tcp_.demux().any_at(port, tcp_.ports().connections(port), [&](const tcp_pcb& pcb) {
     const bool is_held = pcb.errf != nullptr && pcb.state != TIME_WAIT;
-    return !may_share(sharing, LwipStream::sharing_of(pcb), is_held ? User::socket : User::nobody);
+    return to.meets({from_lwip(pcb.local_ip)}) && !may_share(sharing, LwipStream::sharing_of(pcb), is_held ? User::socket : User::nobody);
   });
 }
 
@@ -58,20 +59,20 @@ long PortOwners::find(const PortRequest& request, const PortBinding* own, Socket
     return local->port_be == 0 ? -EADDRINUSE : 0;
   }
   const uint16_t port = lwip_ntohs(local->port_be);
+  const BoundTo to{local->address, request.v6_only};
   if (request.is_chosen) return ports.is_free(port) ? 0 : -EADDRINUSE;
-  if (request.is_known || ports.is_free(port) || ports.shares(*local, request.sharing)) return 0;
-  return conflict(port, request.sharing, own) ? -EADDRINUSE : 0;
+  if (request.is_known || ports.is_free(port) || ports.shares(to, port, request.sharing)) return 0;
+  return conflict(port, to, request.sharing, own) ? -EADDRINUSE : 0;
 }
 
 // ---------------------------------------------------------------- bound sockets
 
 void PortOwners::add(LwipBinding& binding) noexcept {
-  const SocketAddress local = binding.local();
-  const uint16_t port = lwip_ntohs(local.port_be);
+  const uint16_t port = lwip_ntohs(binding.local().port_be);
   LwipBinding*& bucket = buckets_[port % kBuckets];
   binding.next_in_bucket = bucket;
   bucket = &binding;
-  tcp_.ports().note_bound(local, binding.sharing);
+  tcp_.ports().note_bound(binding.bound_to(), port, binding.sharing);
   tcp_.ports().use(port, PortUse::bound);
 }
 

@@ -6,13 +6,14 @@
 //   - both say SO_REUSEADDR, and the user is not a listener; or
 //   - both say SO_REUSEPORT, and belong to one user id (a connection that no socket has any more, to none).
 // listen() asks again, as a listener, of all but its own socket. A socket that leaves the choice to us, or to the kernel, gets a port without users.
-// The stack has one address, so users of a port always meet: addresses, all or that one, need not be compared.
+// Those whose addresses have none in common do not meet at all (BoundTo).
 //
 // What counts is what the users say now. One memory of what they said there is: PortTable::note_bound().
 #pragma once
 
 #include "lwip/priv/tcp_priv.h"
 #include "netstack/stack.h"
+#include "netstack/tcp/port_table.h"
 
 namespace netstack {
 
@@ -23,11 +24,14 @@ bool set_sharing(PortSharing* sharing, TcpOption option, int value) noexcept;
 
 class LwipBinding final : public PortBinding {
  public:
-  LwipBinding(Tcp& tcp, const SocketAddress& local, const PortSharing& how) noexcept : sharing(how), tcp_(tcp), local_(local) {}
+  LwipBinding(Tcp& tcp, const SocketAddress& local, bool v6_only, const PortSharing& how) noexcept
+      : sharing(how), tcp_(tcp), local_(local), v6_only_(v6_only) {}
 
   [[nodiscard]] SocketAddress local() const noexcept override { return local_; }
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
   void release() noexcept override;
+
+  [[nodiscard]] BoundTo bound_to() const noexcept { return {local_.address, v6_only_}; }
 
   PortSharing sharing;
   LwipBinding* next_in_bucket = nullptr;
@@ -36,6 +40,7 @@ class LwipBinding final : public PortBinding {
  private:
   Tcp& tcp_;
   SocketAddress local_;
+  bool v6_only_;
 };
 
 class PortOwners {
@@ -52,7 +57,7 @@ class PortOwners {
  private:
   static constexpr int kBuckets = 256;
 
-  [[nodiscard]] bool conflict(uint16_t port, const PortSharing& sharing, const PortBinding* own) const noexcept;
+  [[nodiscard]] bool conflict(uint16_t port, const BoundTo& to, const PortSharing& sharing, const PortBinding* own) const noexcept;
 
   Tcp& tcp_;
   LwipBinding* buckets_[kBuckets] = {};

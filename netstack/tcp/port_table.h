@@ -13,6 +13,30 @@ namespace netstack {
 // there).
 enum class PortUse { bound, given, by_connect };
 
+// The addresses at which somebody has a port (Linux: inet_rcv_saddr_equal()).
+struct BoundTo {
+  IpAddress address;
+  bool v6_only = false;
+
+  // There is one that both have.
+  [[nodiscard]] bool meets(const BoundTo& other) const noexcept {
+    if (address == other.address) return true;
+    return address.is_any() ? has_family_of(other) : other.address.is_any() && other.has_family_of(*this);
+  }
+  // All that the other has.
+  [[nodiscard]] bool includes(const BoundTo& other) const noexcept {
+    if (address == other.address) return !v6_only || other.v6_only || !address.is_any();
+    return address.is_any() && !other.address.is_any() && has_family_of(other);
+  }
+
+ private:
+  // Of the unspecified address: whether it means any of the other's.
+  [[nodiscard]] bool has_family_of(const BoundTo& other) const noexcept {
+    if (address.is_v4()) return other.address.is_v4() || (other.address.is_any() && !other.v6_only);
+    return !v6_only || !other.address.is_v4();
+  }
+};
+
 class PortTable {
  public:
   // What may be chosen.
@@ -36,16 +60,16 @@ class PortTable {
 
   // bind() or listen() has got the port: remembers who shares it by SO_REUSEPORT (inet_csk_update_fastreuse()). As long as all who came
   // since do, another socket of theirs need not be compared with each (FASTREUSEPORT_STRICT), even if one has changed its mind.
-  void note_bound(const SocketAddress& local, const PortSharing& sharing) noexcept {
-    Port& port = ports_[__builtin_bswap16(local.port_be)];
-    if (sharing.reuse_port && shares(local, sharing)) return;
+  void note_bound(const BoundTo& local, uint16_t number, const PortSharing& sharing) noexcept {
+    Port& port = ports_[number];
+    if (sharing.reuse_port && shares(local, number, sharing)) return;
     port.shared = sharing.reuse_port;
     port.shared_uid = sharing.uid;
-    port.shared_by_all = local.address.is_any();
+    port.shared_by = local;
   }
-  [[nodiscard]] bool shares(const SocketAddress& local, const PortSharing& sharing) const noexcept {
-    const Port& port = ports_[__builtin_bswap16(local.port_be)];
-    return port.shared && sharing.reuse_port && port.shared_uid == sharing.uid && (port.shared_by_all || !local.address.is_any());
+  [[nodiscard]] bool shares(const BoundTo& local, uint16_t number, const PortSharing& sharing) const noexcept {
+    const Port& port = ports_[number];
+    return port.shared && sharing.reuse_port && port.shared_uid == sharing.uid && port.shared_by.includes(local);
   }
 
   // A port for which acceptable(port) holds, searched from a random start; first among those nobody uses. 0 if there is none.
@@ -67,7 +91,8 @@ class PortTable {
   struct Port {
     uint32_t bound, given, by_connect;
     uint32_t shared_uid;
-    bool shared, shared_by_all;
+    BoundTo shared_by;
+    bool shared;
     [[nodiscard]] uint32_t& of(PortUse how) noexcept { return how == PortUse::bound ? bound : how == PortUse::given ? given : by_connect; }
     [[nodiscard]] uint32_t users() const noexcept { return bound + given + by_connect; }
     [[nodiscard]] bool is_for_connect() const noexcept { return bound + given == 0; }

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/tcp/syn_cookies.h"
 
+#include <cstring>
+
 #include "netstack/lwip/siphash.h"
 
 namespace netstack {
@@ -29,10 +31,10 @@ uint32_t code_of_scale(uint8_t scale) noexcept {
 }
 
 uint32_t sealed(const uint64_t key[2], const FourTuple& tuple, uint32_t peer_isn, uint32_t minute, uint32_t facts) noexcept {
-  const uint64_t words[4] = {uint64_t{tuple.local_be} << 32 | tuple.peer_be,
-                             uint64_t{facts} << 32 | uint64_t{tuple.local_port} << 16 | tuple.peer_port,
-                             uint64_t{peer_isn} << 32 | minute, kPurpose};
-  return facts << kHashBits | (static_cast<uint32_t>(siphash(key, words, 4)) & kHashMask);
+  uint64_t words[7] = {0, 0, 0, 0, uint64_t{facts} << 32 | uint64_t{tuple.local_port} << 16 | tuple.peer_port, uint64_t{peer_isn} << 32 | minute, kPurpose};
+  memcpy(words, tuple.local.words_be, sizeof tuple.local.words_be);
+  memcpy(words + 2, tuple.peer.words_be, sizeof tuple.peer.words_be);
+  return facts << kHashBits | (static_cast<uint32_t>(siphash(key, words, 7)) & kHashMask);
 }
 
 }  // namespace

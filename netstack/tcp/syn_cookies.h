@@ -17,14 +17,9 @@
 
 #include <cstdint>
 
-namespace netstack {
+#include "netstack/tcp/four_tuple.h"
 
-// A connection's addresses in wire order, its ports in the host's.
-struct FourTuple {
-  uint32_t local_be, peer_be;
-  uint16_t local_port, peer_port;
-  [[nodiscard]] bool operator==(const FourTuple&) const noexcept = default;
-};
+namespace netstack {
 
 // What a SYN says of its sender.
 struct SynOptions {

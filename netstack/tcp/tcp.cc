@@ -12,6 +12,12 @@ namespace {
 
 constexpr uint64_t kRetryNs = 1'000'000;
 constexpr uint64_t kTellWritersNs = 2'000'000;  // those who wait for memory are looked at so often
+// Of a frame of IPv6, whose fields lie there.
+FourTuple tuple_at(const uint8_t* frame, size_t local, size_t peer, size_t local_port, size_t peer_port) noexcept {
+  return {field<IpAddress>(frame + local), field<IpAddress>(frame + peer), lwip_ntohs(field<uint16_t>(frame + local_port)),
+          lwip_ntohs(field<uint16_t>(frame + peer_port))};
+}
+
 static_assert(sizeof(tcp_pcb) <= FrameView::kStateBytes, "raise kStateBytes: so much is asked for ahead");
 static_assert(sizeof(LwipStream) - LwipStream::kRareBytes <= FrameView::kOwnerBytes, "raise kOwnerBytes: so much is asked for ahead");
 
@@ -70,15 +76,20 @@ void Tcp::begin_burst(FrameView* frames, int count) noexcept {
     if (frame.protocol != IP_PROTO_TCP) continue;
     const uint8_t* d = frame.bytes;
     frame.owner_at = offsetof(tcp_pcb, callback_arg);
+    if (frame.v6) {
+      frame.slot = tables.demux.locate(tuple_at(d, kDestination6At, kSource6At, kDestinationPort6At, kSourcePort6At));
+      continue;
+    }
     frame.slot = tables.demux.locate(field<uint32_t>(d + kDestinationAt), field<uint32_t>(d + kSourceAt),
                                      lwip_ntohs(field<uint16_t>(d + kDestinationPortAt)), lwip_ntohs(field<uint16_t>(d + kSourcePortAt)));
   }
 }
 
 bool Tcp::defer(const uint8_t* frame) noexcept {
-  tcp_pcb* const pcb = demux().find(field<uint32_t>(frame + kSourceAt), field<uint32_t>(frame + kDestinationAt),
-                                    lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)),
-                                    lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
+  const bool v6 = field<uint16_t>(frame + kEtherTypeAt) == PP_HTONS(ETHTYPE_IPV6);
+  tcp_pcb* const pcb = v6 ? demux().find(tuple_at(frame, kSource6At, kDestination6At, kSourcePort6At, kDestinationPort6At))
+                          : demux().find(field<uint32_t>(frame + kSourceAt), field<uint32_t>(frame + kDestinationAt),
+                                         lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)), lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
   if (pcb == nullptr) return false;
   if (pcb->state == TIME_WAIT) {
     output.owe_last_ack();
@@ -109,7 +120,7 @@ PortBinding* Tcp::bind(const PortRequest& request, long* error) noexcept {
   SocketAddress local;
   *error = owners.find(request, nullptr, &local);
   if (*error != 0) return nullptr;
-  LwipBinding* const binding = tables.bindings.make(*this, local, request.sharing);
+  LwipBinding* const binding = tables.bindings.make(*this, local, request.v6_only, request.sharing);
   if (binding == nullptr) {
     *error = -ENOBUFS;
     return nullptr;
@@ -127,7 +138,7 @@ TcpListener* Tcp::listen(const PortRequest& request, const PortBinding* own, int
   SocketAddress local;
   *error = owners.find(request, own, &local);
   if (*error != 0) return nullptr;
-  LwipListener* const listener = tables.listeners.make(*this, local, request.sharing, backlog);
+  LwipListener* const listener = tables.listeners.make(*this, local, request.v6_only, request.sharing, backlog);
   if (listener == nullptr) {
     *error = -ENOBUFS;
     return nullptr;
@@ -138,7 +149,7 @@ TcpListener* Tcp::listen(const PortRequest& request, const PortBinding* own, int
 
 void Tcp::file(LwipListener& listener) noexcept {
   listeners.add(listener);
-  ports().note_bound(listener.local(), listener.sharing());
+  ports().note_bound({listener.local().address, listener.v6_only()}, lwip_ntohs(listener.local().port_be), listener.sharing());
   ports().use(lwip_ntohs(listener.local().port_be), PortUse::bound);
 }
 

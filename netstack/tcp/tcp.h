@@ -79,11 +79,10 @@ class Tcp final : public Protocol {
   [[nodiscard]] PortTable& ports() noexcept { return tables.ports; }
   [[nodiscard]] base::Heap& arena() noexcept { return arena_; }
   [[nodiscard]] uint64_t now_ns() const noexcept { return clock_.now_ns(); }
-  [[nodiscard]] uint32_t own_address_be() const noexcept { return core.setup().address_be; }
   // The largest segment of what fits a frame, options included: the connection's, or what a frame holds.
   [[nodiscard]] uint32_t frame_mss(const tcp_pcb& pcb) const noexcept {
-    constexpr uint32_t kIpAndTcp = 40;
-    return pcb.mss + kIpAndTcp < facts_.mtu ? pcb.mss : facts_.mtu - kIpAndTcp;
+    const uint32_t ip_and_tcp = IP_IS_V6_VAL(pcb.remote_ip) ? 60 : 40;
+    return pcb.mss + ip_and_tcp < facts_.mtu ? pcb.mss : facts_.mtu - ip_and_tcp;
   }
   [[nodiscard]] uint32_t path_mtu() const noexcept { return core.interface().mtu < facts_.mtu ? core.interface().mtu : facts_.mtu; }
   // What counts as a full segment of what comes: without options.

@@ -4,10 +4,15 @@
 
 #include <cstring>
 
+#include "netstack/tcp/tuples.h"
+
 namespace netstack {
 namespace {
 
 tcp_pcb* hash_next(const tcp_pcb* pcb) noexcept { return static_cast<tcp_pcb*>(pcb->ext_args[1].data); }
+bool is_v6_at(const ip_addr_t& one, const IpAddress& other) noexcept {
+  return IP_IS_V6_VAL(one) && memcmp(ip_2_ip6(&one)->addr, other.words_be, sizeof other.words_be) == 0;
+}
 void set_hash_next(tcp_pcb* pcb, tcp_pcb* next) noexcept { pcb->ext_args[1].data = next; }
 void set_list_prev(tcp_pcb* pcb, tcp_pcb* prev) noexcept { pcb->ext_args[2].data = prev; }
 void set_list_next(tcp_pcb* pcb, tcp_pcb* next) noexcept { pcb->ext_args[3].data = next; }
@@ -66,8 +71,22 @@ uint32_t TcpDemux::bucket_of(uint32_t local_be, uint32_t remote_be, uint16_t loc
   return static_cast<uint32_t>(h >> 48) % kBuckets;
 }
 
+// The same over more words.
+uint32_t TcpDemux::bucket_of(const FourTuple& tuple) const noexcept {
+  if (tuple.is_v4()) return bucket_of(tuple.local.v4_be(), tuple.peer.v4_be(), tuple.local_port, tuple.peer_port);
+  const auto high = [](const IpAddress& a) { return uint64_t{a.words_be[1]} << 32 | a.words_be[0]; };
+  const auto low = [](const IpAddress& a) { return uint64_t{a.words_be[3]} << 32 | a.words_be[2]; };
+  uint64_t h = secret_[0];
+  for (const uint64_t word : {low(tuple.peer), high(tuple.peer), low(tuple.local), high(tuple.local), uint64_t{tuple.peer_port} << 16 | tuple.local_port}) {
+    h = (h ^ word) * secret_[1];
+    h ^= h >> 29;
+  }
+  return static_cast<uint32_t>(h * secret_[1] >> 48) % kBuckets;
+}
+
 uint32_t TcpDemux::bucket_of(const tcp_pcb* pcb) const noexcept {
-  return bucket_of(pcb->local_ip.addr, pcb->remote_ip.addr, pcb->local_port, pcb->remote_port);
+  if (!is_v4(*pcb)) return bucket_of(tuple_of(*pcb));
+  return bucket_of(ip_2_ip4(&pcb->local_ip)->addr, ip_2_ip4(&pcb->remote_ip)->addr, pcb->local_port, pcb->remote_port);
 }
 
 void TcpDemux::add(tcp_pcb* pcb) noexcept {
@@ -116,11 +135,27 @@ bool TcpDemux::remove(tcp_pcb* pcb) noexcept {
 
 tcp_pcb* TcpDemux::find(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {
   tcp_pcb* pcb = buckets_[bucket_of(local_be, remote_be, local_port, remote_port)];
-  while (pcb != nullptr && (pcb->remote_port != remote_port || pcb->local_port != local_port || pcb->remote_ip.addr != remote_be ||
-                            pcb->local_ip.addr != local_be)) {
+  while (pcb != nullptr && (pcb->remote_port != remote_port || pcb->local_port != local_port || ip_2_ip4(&pcb->remote_ip)->addr != remote_be ||
+                            ip_2_ip4(&pcb->local_ip)->addr != local_be || !is_v4(*pcb))) {
     pcb = hash_next(pcb);
   }
   return pcb;
+}
+
+tcp_pcb* TcpDemux::find(const FourTuple& tuple) const noexcept {
+  if (tuple.is_v4()) return find(tuple.local.v4_be(), tuple.peer.v4_be(), tuple.local_port, tuple.peer_port);
+  tcp_pcb* pcb = buckets_[bucket_of(tuple)];
+  while (pcb != nullptr && (pcb->remote_port != tuple.peer_port || pcb->local_port != tuple.local_port || !is_v6_at(pcb->remote_ip, tuple.peer) ||
+                            !is_v6_at(pcb->local_ip, tuple.local))) {
+    pcb = hash_next(pcb);
+  }
+  return pcb;
+}
+
+const void* const* TcpDemux::locate(const FourTuple& tuple) const noexcept {
+  tcp_pcb* const* bucket = &buckets_[bucket_of(tuple)];
+  __builtin_prefetch(bucket);
+  return reinterpret_cast<const void* const*>(bucket);
 }
 
 const void* const* TcpDemux::locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {

@@ -24,7 +24,7 @@
 #include "lwip/priv/tcp_priv.h"
 #include "netstack/stack.h"
 #include "netstack/tcp/port_table.h"
-#include "netstack/tcp/syn_cookies.h"
+#include "netstack/tcp/four_tuple.h"
 
 namespace netstack {
 
@@ -64,14 +64,14 @@ class TcpDemux {
   // Takes a PCB out of table and lists; false if it is in none.
   bool remove(tcp_pcb* pcb) noexcept;
   [[nodiscard]] tcp_pcb* find(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
+  [[nodiscard]] tcp_pcb* find(const FourTuple& tuple) const noexcept;
   // Where the same lookup will start, for who wants the likely PCB there in the cache before it is read; the place itself is asked for
   // here.
   [[nodiscard]] const void* const* locate(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
+  [[nodiscard]] const void* const* locate(const FourTuple& tuple) const noexcept;
 
   // Of the same kind as the table's: nobody else can choose it.
-  [[nodiscard]] uint32_t hash(const FourTuple& tuple) const noexcept {
-    return bucket_of(tuple.local_be, tuple.peer_be, tuple.local_port, tuple.peer_port);
-  }
+  [[nodiscard]] uint32_t hash(const FourTuple& tuple) const noexcept { return bucket_of(tuple); }
 
   // Moves a connection to the armed list, or from it to the parked list or to none.
   void arm(tcp_pcb* pcb) noexcept {
@@ -129,6 +129,7 @@ class TcpDemux {
   [[nodiscard]] static uint32_t marks(const tcp_pcb* pcb) noexcept { return static_cast<uint32_t>(word(pcb)) & kListMarks; }
   static void set_marks(tcp_pcb* pcb, uint32_t value) noexcept { set_word(pcb, (word(pcb) & ~uint64_t{kListMarks}) | value); }
   [[nodiscard]] uint32_t bucket_of(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept;
+  [[nodiscard]] uint32_t bucket_of(const FourTuple& tuple) const noexcept;
   [[nodiscard]] uint32_t bucket_of(const tcp_pcb* pcb) const noexcept;
   void arm_slowly(tcp_pcb* pcb) noexcept;
   void unlist(tcp_pcb* pcb) noexcept;

@@ -10,6 +10,7 @@
 #include "netstack/lwip/siphash.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_timestamps.h"
+#include "netstack/tcp/tuples.h"
 
 // The hook header redefines the lists' macros for lwIP's files; here only its prototypes are wanted.
 #include "zps_hooks.h"
@@ -38,7 +39,7 @@ bool is_new_incarnation(const tcp_pcb& pcb, const tcp_hdr& header, uint32_t opti
 
 // RFC 5082: who is farther away than the program allows cannot have sent a segment with so high a TTL (Linux: tcp_v4_rcv(), before anything else;
 // TIME-WAIT has no such bound).
-bool is_from_too_far(const tcp_pcb& pcb) noexcept { return pcb.state != TIME_WAIT && IPH_TTL(ip4_current_header()) < TcpDemux::min_ttl(pcb); }
+bool is_from_too_far(const tcp_pcb& pcb) noexcept { return pcb.state != TIME_WAIT && current_ttl() < TcpDemux::min_ttl(pcb); }
 
 }  // namespace
 
@@ -68,7 +69,9 @@ void zps_pcb_unregister(tcp_pcb* pcb) {
 tcp_pcb** zps_demux_connection(const tcp_hdr* header, u16_t option_bytes, u16_t length) {
   using namespace netstack;
   connection_hit = time_wait_hit = nullptr;
-  tcp_pcb* pcb = the_tcp->demux().find(ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src);
+  const TcpDemux& demux = the_tcp->demux();
+  tcp_pcb* const pcb = ip_current_is_v6() ? demux.find(tuple_of(*header))
+                                          : demux.find(ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src);
   if (pcb == nullptr) {
     connection_hit = the_tcp->handshakes.complete(*header, option_bytes, length);
     return &connection_hit;
@@ -87,9 +90,9 @@ tcp_pcb** zps_demux_time_wait() { return &netstack::time_wait_hit; }
 
 tcp_listen_pcbs_t* zps_demux_listener(const tcp_hdr* header) {
   using namespace netstack;
-  const FourTuple tuple{ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src};
-  LwipListener* listener = the_tcp->listeners.find(tuple);
+  LwipListener* listener = the_tcp->listeners.find(tuple_of(*header));
   nobody.state = LISTEN;
+  IP_SET_TYPE_VAL(nobody.local_ip, IPADDR_TYPE_ANY);
   nobody.local_port = header->dest;
   listener_hit.listen_pcbs = listener != nullptr ? listener->pcb() : &nobody;
   return &listener_hit;
@@ -97,9 +100,11 @@ tcp_listen_pcbs_t* zps_demux_listener(const tcp_hdr* header) {
 
 // RFC 6528: a clock of 4 us plus a keyed hash of the connection.
 u32_t zps_tcp_isn(const ip_addr_t* local_ip, u16_t local_port, const ip_addr_t* remote_ip, u16_t remote_port) {
-  const uint64_t words[2] = {uint64_t{local_ip->addr} << 32 | remote_ip->addr, uint64_t{local_port} << 16 | remote_port};
+  uint64_t words[5];
+  const int count = netstack::put_addresses(*local_ip, *remote_ip, words);
+  words[count] = uint64_t{local_port} << 16 | remote_port;
   const auto clock = static_cast<uint32_t>(the_tcp->now_ns() / 4000);
-  return clock + static_cast<uint32_t>(netstack::siphash(the_tcp->core.setup().seed, words, 2));
+  return clock + static_cast<uint32_t>(netstack::siphash(the_tcp->core.setup().seed, words, count + 1));
 }
 
 void zps_tcp_ack(tcp_pcb* pcb) { the_tcp->acks.acknowledge(pcb); }

@@ -26,8 +26,8 @@ int timeouts_within(int seconds) noexcept {
 
 }  // namespace
 
-LwipListener::LwipListener(Tcp& tcp, const SocketAddress& local, const PortSharing& sharing, int backlog) noexcept
-    : tcp_(tcp), local_(local), backlog_(backlog < 0 ? 0 : backlog) {
+LwipListener::LwipListener(Tcp& tcp, const SocketAddress& local, bool v6_only, const PortSharing& sharing, int backlog) noexcept
+    : tcp_(tcp), local_(local), v6_only_(v6_only), backlog_(backlog < 0 ? 0 : backlog) {
   options_.sharing = sharing;
   rebuild();
 }
@@ -36,7 +36,7 @@ void LwipListener::rebuild() noexcept {
   new (&queue_) base::List<AcceptLink>();
   queued_ = half_open_ = fresh_ = held_syns_ = 0;
   memset(static_cast<void*>(&pcb_), 0, sizeof pcb_);
-  pcb_.local_ip.addr = local_.address.v4_be();
+  IP_SET_TYPE_VAL(pcb_.local_ip, IPADDR_TYPE_ANY);  // which addresses it has is looked at in ListenerTable
   pcb_.local_port = lwip_ntohs(local_.port_be);
   pcb_.state = LISTEN;
   pcb_.prio = TCP_PRIO_NORMAL;

@@ -15,11 +15,12 @@ namespace netstack {
 
 class LwipListener final : public TcpListener {
  public:
-  LwipListener(Tcp& tcp, const SocketAddress& local, const PortSharing& sharing, int backlog) noexcept;
+  LwipListener(Tcp& tcp, const SocketAddress& local, bool v6_only, const PortSharing& sharing, int backlog) noexcept;
 
   [[nodiscard]] uint32_t ready() const noexcept override;
   [[nodiscard]] TcpStream* accept(SocketAddress* peer, long* error) noexcept override;
   [[nodiscard]] SocketAddress local() const noexcept override { return local_; }
+  [[nodiscard]] bool v6_only() const noexcept { return v6_only_; }
   void set_backlog(int backlog) noexcept override;
   void info(tcp_info* out) const noexcept override;
   [[nodiscard]] long set_option(TcpOption option, int value) noexcept override;
@@ -72,6 +73,7 @@ class LwipListener final : public TcpListener {
   base::List<AcceptLink> queue_;
   LwipStream::Options options_;
   SocketAddress local_;
+  bool v6_only_;  // IPV6_V6ONLY: all addresses are those of IPv6
   int backlog_;
   int queued_ = 0;
   int half_open_ = 0, fresh_ = 0, held_syns_ = 0;  // handshakes under way: all, and those in these stages

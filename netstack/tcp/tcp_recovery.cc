@@ -6,6 +6,7 @@
 
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_tables.h"
+#include "netstack/tcp/tuples.h"
 
 namespace netstack {
 namespace {
@@ -27,7 +28,7 @@ void TcpRecovery::note_connections() noexcept {
   noted_ = unsent;
   const auto note = [&](const tcp_pcb& pcb, uint32_t sequence, uint32_t acknowledgement) {
     if (noted_ >= TcpTables::kMostResets) return;
-    tables.resets[noted_] = {pcb.local_ip.addr, pcb.remote_ip.addr, sequence, acknowledgement, pcb.local_port, pcb.remote_port};
+    tables.resets[noted_] = {tuple_of(pcb), sequence, acknowledgement};
     noted_++;
   };
   tables.demux.for_each_left(tcp_.arena(), [&](const tcp_pcb& pcb) {
@@ -53,12 +54,12 @@ void TcpRecovery::send_resets() noexcept {
   uint32_t next = sent_;
   for (frames.set_starved(false); next < noted_; next++) {
     const OwedReset& owed = tcp_.tables.resets[next];
-    if (tcp_.now_ns() < neighbours_wait_until_ns_ && !neighbours.knows_way_to(owed.peer_be)) {
-      if (asked_ <= next && neighbours.ask_way_to(owed.peer_be)) asked_ = next + 1;
+    if (tcp_.now_ns() < neighbours_wait_until_ns_ && !neighbours.knows_way_to(owed.tuple.peer)) {
+      if (asked_ <= next && neighbours.ask_way_to(owed.tuple.peer)) asked_ = next + 1;
       break;
     }
-    const ip_addr_t local{owed.local_be}, peer{owed.peer_be};
-    tcp_rst(nullptr, owed.sequence, owed.acknowledgement, &local, &peer, owed.local_port, owed.peer_port);
+    const ip_addr_t local = to_lwip(owed.tuple.local), peer = to_lwip(owed.tuple.peer);
+    tcp_rst(nullptr, owed.sequence, owed.acknowledgement, &local, &peer, owed.tuple.local_port, owed.tuple.peer_port);
     if (frames.starved()) break;
   }
   frames.set_starved(frames.starved() || starved_before);

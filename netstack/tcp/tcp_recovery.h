@@ -13,6 +13,7 @@
 
 #include <cstdint>
 
+#include "netstack/tcp/four_tuple.h"
 #include "netstack/wire.h"
 
 namespace netstack {
@@ -21,9 +22,8 @@ class Tcp;
 
 // A connection that a member's death inside the lock has ended, as far as its peer must be told of it.
 struct OwedReset {
-  uint32_t local_be, peer_be;
+  FourTuple tuple;
   uint32_t sequence, acknowledgement;
-  uint16_t local_port, peer_port;
 };
 
 class TcpRecovery {

@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "netstack/lwip/ip_address.h"
 #include "netstack/lwip/lwip_errno.h"
 #include "netstack/tcp/orphans.h"
 #include "netstack/tcp/saved_syn.h"
@@ -64,8 +65,8 @@ void LwipStream::detach() noexcept {
 void LwipStream::adopt(tcp_pcb* pcb, const LwipListener& listener) noexcept {
   options_ = listener.options_;
   set_low_water();
-  local_ = {pcb->local_ip.addr, lwip_htons(pcb->local_port)};
-  peer_ = {pcb->remote_ip.addr, lwip_htons(pcb->remote_port)};
+  local_ = {from_lwip(pcb->local_ip), lwip_htons(pcb->local_port)};
+  peer_ = {from_lwip(pcb->remote_ip), lwip_htons(pcb->remote_port)};
   phase_ = Phase::connected;
   attach(pcb);
   if (tcp_.core.memory.receive_share() < pcb->rcv_wnd) {  // memory is short; what the SYN-ACK has said stands
@@ -88,18 +89,17 @@ long LwipStream::bind(const SocketAddress& local) noexcept {
 }
 
 // A port of those that connect() may share (__inet_hash_connect()).
-uint16_t LwipStream::choose_port(const SocketAddress& peer) noexcept {
-  const uint32_t own = tcp_.own_address_be();
+uint16_t LwipStream::choose_port(const IpAddress& own, const SocketAddress& peer) noexcept {
   const uint16_t peer_port = lwip_ntohs(peer.port_be);
   return tcp_.ports().choose(options_.port_range, tcp_.core.random(), [&](uint16_t port) {
-    return tcp_.ports().is_for_connect(port) && tcp_.demux().find(own, peer.address.v4_be(), port, peer_port) == nullptr;
+    return tcp_.ports().is_for_connect(port) && tcp_.demux().find({own, peer.address, port, peer_port}) == nullptr;
   });
 }
 
 // Whether these four numbers are nobody's. TIME-WAIT gives way if timestamps keep what is left of the old connection out of the new one
 // (tcp_twsk_unique(), where the port is given).
-bool LwipStream::makes_way(uint16_t port, const SocketAddress& peer) noexcept {
-  tcp_pcb* const old = tcp_.demux().find(tcp_.own_address_be(), peer.address.v4_be(), port, lwip_ntohs(peer.port_be));
+bool LwipStream::makes_way(const FourTuple& tuple) noexcept {
+  tcp_pcb* const old = tcp_.demux().find(tuple);
   if (old == nullptr) return true;
   if (old->state != TIME_WAIT || !tcp_is_flag_set(old, TF_TIMESTAMP)) return false;
   tcp_abandon(old, 0);
@@ -115,17 +115,19 @@ long LwipStream::connect(const SocketAddress& peer) noexcept {
     if (error_ != 0) return -take_error();
   }
   if (!tcp_.core.neighbours.routes(peer.address)) return -ENETUNREACH;
-  const uint32_t own = tcp_.own_address_be();
-  const uint16_t port = bound_ ? lwip_ntohs(local_.port_be) : choose_port(peer);
-  if (port == 0 || (bound_ && !makes_way(port, peer))) return -EADDRNOTAVAIL;
+  const bool named = !local_.address.is_any(), fits = local_.address.is_v4() == peer.address.is_v4();
+  if (named && bound_ && !fits) return -ENETUNREACH;
+  const IpAddress own = named && fits ? local_.address : tcp_.core.neighbours.source_for(peer.address);
+  const uint16_t port = bound_ ? lwip_ntohs(local_.port_be) : choose_port(own, peer);
+  if (port == 0 || (bound_ && !makes_way({own, peer.address, port, lwip_ntohs(peer.port_be)}))) return -EADDRNOTAVAIL;
 
   tcp_pcb* pcb = tcp_.core.memory.takes_connections() ? tcp_new() : nullptr;
   if (pcb == nullptr) return -ENOBUFS;
-  pcb->local_ip.addr = own;
+  pcb->local_ip = to_lwip(own);
   pcb->local_port = port;
   if (!bound_) TcpDemux::note_by_connect(pcb);
   attach(pcb);
-  const ip_addr_t peer_ip{peer.address.v4_be()};
+  const ip_addr_t peer_ip = to_lwip(peer.address);
   const err_t error = tcp_connect(pcb, &peer_ip, lwip_ntohs(peer.port_be), on_connected);
   if (error != ERR_OK) {
     detach();

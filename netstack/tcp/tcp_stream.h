@@ -21,6 +21,7 @@
 
 #include "lwip/priv/tcp_priv.h"
 #include "netstack/stack.h"
+#include "netstack/tcp/four_tuple.h"
 
 namespace netstack {
 
@@ -269,8 +270,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void count_retransmission(uint32_t segments, uint32_t bytes) noexcept;
   [[nodiscard]] uint64_t offset_of(uint32_t sequence) const noexcept;
   void put_connection(tcp_info* out, uint64_t now_ns) const noexcept;
-  [[nodiscard]] uint16_t choose_port(const SocketAddress& peer) noexcept;
-  [[nodiscard]] bool makes_way(uint16_t port, const SocketAddress& peer) noexcept;
+  [[nodiscard]] uint16_t choose_port(const IpAddress& own, const SocketAddress& peer) noexcept;
+  [[nodiscard]] bool makes_way(const FourTuple& tuple) noexcept;
 
   Tcp& tcp_;
   tcp_pcb* pcb_ = nullptr;

@@ -395,7 +395,7 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     }
     const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
     pcb_->rto = static_cast<s16_t>(kInitialRtoTicks << doublings);  // lwIP itself never backs off a SYN
-    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !tcp_.core.neighbours.knows_way_to(peer_.address.v4_be())) abort(EHOSTUNREACH);
+    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !tcp_.core.neighbours.knows_way_to(peer_.address)) abort(EHOSTUNREACH);
     return true;
   }
   if (tcp_is_flag_set(pcb_, TF_ACK_DELAY)) interactive_ = false;  // no answer has carried it

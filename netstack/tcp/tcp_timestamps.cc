@@ -6,6 +6,7 @@
 
 #include "netstack/lwip/clock.h"
 #include "netstack/lwip/siphash.h"
+#include "netstack/tcp/tuples.h"
 
 namespace netstack {
 namespace {
@@ -20,9 +21,10 @@ uint32_t word(const uint8_t* at) noexcept {
 }
 
 // The offset of our clock.
-uint32_t offset_of(uint32_t local_be, uint32_t peer_be, const uint64_t seed[2]) noexcept {
-  const uint64_t addresses = uint64_t{local_be} << 32 | peer_be;
-  return static_cast<uint32_t>(siphash(seed, &addresses, 1));
+uint32_t offset_of(const ip_addr_t& local, const ip_addr_t& peer, const uint64_t seed[2]) noexcept {
+  uint64_t addresses[4];
+  const int count = put_addresses(local, peer, addresses);
+  return static_cast<uint32_t>(siphash(seed, addresses, count));
 }
 
 uint32_t milliseconds(const Clock& clock) noexcept { return static_cast<uint32_t>(clock.now_ns() / 1'000'000); }
@@ -78,7 +80,7 @@ void TcpTimestamps::set(tcp_pcb& pcb, State state) noexcept {
 }
 
 void TcpTimestamps::start(tcp_pcb& pcb, const uint64_t seed[2], bool offers) noexcept {
-  set(pcb, {offset_of(pcb.local_ip.addr, pcb.remote_ip.addr, seed), 0});
+  set(pcb, {offset_of(pcb.local_ip, pcb.remote_ip, seed), 0});
   if (pcb.state == SYN_SENT && !offers) take_offer_back(pcb);
 }
 
@@ -86,8 +88,8 @@ uint32_t TcpTimestamps::now(const tcp_pcb& pcb, const Clock& clock) noexcept {
   return state(pcb).offset + milliseconds(clock);
 }
 
-uint32_t TcpTimestamps::now(uint32_t local_be, uint32_t peer_be, const uint64_t seed[2], const Clock& clock) noexcept {
-  return offset_of(local_be, peer_be, seed) + milliseconds(clock);
+uint32_t TcpTimestamps::now(const ip_addr_t& local, const ip_addr_t& peer, const uint64_t seed[2], const Clock& clock) noexcept {
+  return offset_of(local, peer, seed) + milliseconds(clock);
 }
 
 bool TcpTimestamps::accept(tcp_pcb& pcb, const tcp_hdr& header, uint32_t payload, const Timestamps& stamps,

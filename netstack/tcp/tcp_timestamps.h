@@ -40,7 +40,7 @@ class TcpTimestamps {
   static void start(tcp_pcb& pcb, const uint64_t seed[2], bool offers) noexcept;
   [[nodiscard]] static uint32_t now(const tcp_pcb& pcb, const Clock& clock) noexcept;
   // The same for a connection that has no PCB yet.
-  [[nodiscard]] static uint32_t now(uint32_t local_be, uint32_t peer_be, const uint64_t seed[2], const Clock& clock) noexcept;
+  [[nodiscard]] static uint32_t now(const ip_addr_t& local, const ip_addr_t& peer, const uint64_t seed[2], const Clock& clock) noexcept;
   // Takes notice of what a segment of a connection with timestamps says. False: PAWS rejects it.
   [[nodiscard]] static bool accept(tcp_pcb& pcb, const tcp_hdr& header, uint32_t payload, const Timestamps& stamps,
                                    const Clock& clock) noexcept;

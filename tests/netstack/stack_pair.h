@@ -18,6 +18,7 @@
 
 namespace netstack_test {
 
+using netstack::IpAddress;
 using netstack::SocketAddress;
 using netstack::Stack;
 using netstack::TcpListener;
@@ -36,6 +37,15 @@ inline SocketAddress address(const char* text, uint16_t port) { return {inet_add
 
 inline constexpr const char* kClientIp = "198.18.0.1";
 inline constexpr const char* kServerIp = "198.18.0.2";
+inline constexpr const char* kClientIp6 = "fdc6:1200::1";
+inline constexpr const char* kServerIp6 = "fdc6:1200::2";
+
+inline IpAddress ip6(const char* text) {
+  IpAddress made;
+  EXPECT_EQ(1, inet_pton(AF_INET6, text, made.words_be));
+  return made;
+}
+inline SocketAddress address6(const char* text, uint16_t port) { return {ip6(text), htons(port)}; }
 
 // The stacks are made once per process: an image is never unloaded. Each test starts and ends with everything closed.
 struct Pair {
@@ -52,11 +62,12 @@ struct Pair {
     Pair pair{};
     pair.link = MemoryLink::make(segments);
     Stack** stacks[2] = {&pair.client, &pair.server};
-    const char* ips[2] = {kClientIp, kServerIp};
+    const char *ips[2] = {kClientIp, kServerIp}, *ip6s[2] = {kClientIp6, kServerIp6};
     for (int i = 0; i < 2; i++) {
       netstack::StackPlan plan;
       plan.wire = &pair.link->ends[i];
       plan.address_be = inet_addr(ips[i]);
+      plan.ip6[0] = {ip6(ip6s[i]), 64};
       plan.now_ns = test_now;
       plan.time_wait_ms = 1000;
       auto stack = netstack::build_stack(plan);

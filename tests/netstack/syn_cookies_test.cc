@@ -12,7 +12,7 @@ using namespace netstack;
 namespace {
 
 constexpr uint64_t kKey[2] = {0x0123456789abcdef, 0xfedcba9876543210};
-constexpr FourTuple kTuple{0x0200'12c6, 0x0100'12c6, 80, 40000};
+constexpr FourTuple kTuple{IpAddress::v4(0x0200'12c6), IpAddress::v4(0x0100'12c6), 80, 40000};
 
 SynOptions options_of(std::vector<uint8_t> bytes) { return parse_syn_options(bytes.data(), static_cast<uint32_t>(bytes.size())); }
 
@@ -71,7 +71,7 @@ TEST(SynCookie, BelongsToOneConnectionForTwoMinutes) {
   EXPECT_FALSE(read_syn_cookie(kKey, kTuple, 12345, 99, cookie, &read));
   EXPECT_FALSE(read_syn_cookie(kKey, kTuple, 12346, 100, cookie, &read));
   FourTuple others[4] = {kTuple, kTuple, kTuple, kTuple};
-  others[0].local_be++, others[1].peer_be++, others[2].local_port++, others[3].peer_port++;
+  others[0].local.words_be[3]++, others[1].peer.words_be[3]++, others[2].local_port++, others[3].peer_port++;
   for (const FourTuple& other : others) {
     EXPECT_FALSE(read_syn_cookie(kKey, other, 12345, 100, cookie, &read));
   }

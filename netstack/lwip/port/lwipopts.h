@@ -52,7 +52,7 @@ void zps_lwip_release(void* piece);
 
 /* Protocols. */
 #define LWIP_IPV4 1
-#define LWIP_IPV6 0
+#define LWIP_IPV6 1
 #define LWIP_ARP 1
 #define LWIP_ICMP 1
 #define LWIP_UDP 1
@@ -67,6 +67,24 @@ void zps_lwip_release(void* piece);
 #define IP_REASSEMBLY 1
 #define IP_REASS_MAX_PBUFS 256
 #define IP_REASS_FREE_OLDEST 1
+
+/* IPv6: one interface with static addresses; which neighbour discovery messages are heeded is in neighbour_discovery.cc. */
+#define LWIP_IPV6_SCOPES 0
+#define LWIP_IPV6_NUM_ADDRESSES 4
+#define LWIP_IPV6_AUTOCONFIG 0
+#define LWIP_IPV6_SEND_ROUTER_SOLICIT 0
+#define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0
+#define LWIP_IPV6_MLD 0
+#define LWIP_IPV6_FRAG 1
+#define LWIP_IPV6_REASS 1
+#define IPV6_FRAG_COPYHEADER 1
+#define IPV6_REASS_MAXAGE 15 /* as IPv4's */
+#define LWIP_IPV6_DHCP6 0
+#define LWIP_ND6_NUM_NEIGHBORS 127
+#define LWIP_ND6_NUM_DESTINATIONS 127
+#define LWIP_ND6_QUEUEING 1
+#define LWIP_ND6_TCP_REACHABILITY_HINTS 0 /* a question in half a minute costs less than a look at each acknowledgement */
+#define LWIP_ND6_ALLOW_RA_UPDATES 1 /* for the sake of netif->mtu6: what is advertised is not heeded */
 
 /* The link. */
 #define LWIP_ETHERNET 1

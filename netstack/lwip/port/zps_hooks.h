@@ -1,7 +1,7 @@
 /* What lwIP's TCP asks of us in place of its own linear lists and weak defaults.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * lwIP includes this header last in tcp.c, tcp_in.c and tcp_out.c. TCP_REG and TCP_RMV become O(1) registrations
+ * lwIP includes this header last in tcp.c, tcp_in.c and tcp_out.c (and where IP has hooks, where it changes nothing else). TCP_REG and TCP_RMV become O(1) registrations
  * in the demultiplexer (tcp_demux.cc). In tcp_in.c alone the list heads become accessors: the loop over active connections then
  * starts at the one that the segment's addresses hash to (or at nothing), the loop over TIME-WAIT at
  * the same hit if it is in that state, and the loop over listeners at the one listener that was chosen.
@@ -33,6 +33,7 @@ void zps_tcp_count_out(const struct tcp_pcb* pcb, const struct pbuf* p, const st
 void zps_tcp_add_urgent_pointer(const struct tcp_pcb* pcb, struct tcp_hdr* header);
 void zps_tcp_ack(struct tcp_pcb* pcb);
 int zps_tcp_nagle(struct tcp_pcb* pcb);
+const ip6_addr_t* zps_nd6_gateway(struct netif* netif, const ip6_addr_t* to);
 #ifdef __cplusplus
 }
 #endif
@@ -49,6 +50,7 @@ int zps_tcp_nagle(struct tcp_pcb* pcb);
 #define TCP_FIN_WAIT_TIMEOUT 130000 /* orphans.h has the say: as TCP_LINGER2, two minutes at most */
 #define LWIP_HOOK_TCP_ISN zps_tcp_isn
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, hdr, optlen, opt1len, opt2, p) zps_tcp_guard(pcb, hdr, &(optlen), opt1len, p)
+#define LWIP_HOOK_ND6_GET_GW(netif, to) zps_nd6_gateway(netif, to)
 #define sys_now() zps_tcp_timestamp(pcb)
 #define LWIP_HOOK_TCP_OUT_TCPOPT_LENGTH(pcb, bytes) zps_tcp_option_bytes(pcb, (u8_t)(bytes))
 #define ZPS_TF_URGENT 0x2000U /* a flag that lwIP leaves free: something unacknowledged is urgent */

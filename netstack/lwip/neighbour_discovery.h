@@ -1,0 +1,29 @@
+// Neighbour discovery (RFC 4861) around lwIP's: which messages it gets to see, and how much may wait for an answer.
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// What is at the other end of a link is not to be trusted with more than its own address:
+//  1 Redirects and router advertisements are refused: the gateway is what the settings say.
+//  2 "Packet too big" is refused: segments are as large as the wire's MTU, and anybody could make them small (RFC 5927 for IPv4).
+//  3 A solicitation is answered to where it came from. lwIP takes every source of one into its table, so a flood of forged ones would push
+//    the neighbours of connections out; here a source is learnt only while half of the table is free.
+//  4 Messages that came in fragments are dropped (RFC 6980).
+//  5 Of packets that wait for a neighbour's answer the oldest go when there are more than IPv4's table would hold (ARP_QUEUE_LEN). lwIP holds as many
+//    as there is memory for.
+//  6 Errors are few, whoever asks for them (RFC 4443, 2.4 f).
+#pragma once
+
+#include <cstdint>
+
+#include "lwip/netif.h"
+#include "lwip/ip6_addr.h"
+
+namespace netstack {
+
+// Whether the neighbour's hardware address is known.
+[[nodiscard]] bool knows_neighbour_v6(const ip6_addr_t& hop) noexcept;
+// Has lwIP ask for the way to `to`. False if there was no room.
+[[nodiscard]] bool ask_neighbour_v6(netif& interface, const ip6_addr_t& to) noexcept;
+// netif->output_ip6.
+[[nodiscard]] err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept;
+
+}  // namespace netstack

@@ -16,8 +16,7 @@
 #include <sys/single_threaded.h>
 
 #include "base/syscall.h"
-
-extern "C" void* __tls_get_addr(void* index);
+#include "base/thread_variables.h"
 
 namespace base {
 namespace {
@@ -70,12 +69,6 @@ struct Start {
 };
 constexpr size_t kVectorBytes = kDtvSlots * sizeof(DtvSlot) + sizeof(Start);
 
-const uint8_t* this_block() noexcept {
-  const uint8_t* block;
-  asm("mov %%fs:0, %0" : "=r"(block));
-  return block;
-}
-
 size_t up_to_page(size_t bytes) noexcept { return (bytes + kPage - 1) & ~(kPage - 1); }
 
 void note_below(size_t bytes) noexcept {
@@ -90,15 +83,25 @@ bool promises_static_tls(const dl_phdr_info& info, const ElfW(Phdr)& dynamic) no
 }
 
 // This thread's block of a module, or nullptr if that is not at the same distance from fs:0 in every thread. The vector need not have it
-// yet.
+// yet. Who links us may have a __tls_get_addr() of its own, which knows its own variables only: ld.so's is asked.
 const uint8_t* find_block(const dl_phdr_info& info) noexcept {
   if (info.dlpi_tls_data != nullptr) return static_cast<const uint8_t*>(info.dlpi_tls_data);
-  for (int i = 0; i < info.dlpi_phnum; i++) {
+  const auto find = reinterpret_cast<const uint8_t* (*)(const size_t*)>(dlsym(RTLD_DEFAULT, "__tls_get_addr"));
+  for (int i = 0; i < info.dlpi_phnum && find != nullptr; i++) {
     if (info.dlpi_phdr[i].p_type != PT_DYNAMIC || !promises_static_tls(info, info.dlpi_phdr[i])) continue;
-    size_t first_of_module[2] = {info.dlpi_tls_modid, 0};
-    return static_cast<const uint8_t*>(__tls_get_addr(first_of_module));
+    const size_t first_of_module[2] = {info.dlpi_tls_modid, 0};
+    return find(first_of_module);
   }
   return nullptr;
+}
+
+bool is_this_library(const dl_phdr_info& info) noexcept {
+  const auto here = reinterpret_cast<uintptr_t>(&layout);
+  for (int i = 0; i < info.dlpi_phnum; i++) {
+    const ElfW(Phdr)& segment = info.dlpi_phdr[i];
+    if (segment.p_type == PT_LOAD && here - info.dlpi_addr - segment.p_vaddr < segment.p_memsz) return true;
+  }
+  return false;
 }
 
 int note_module(dl_phdr_info* info, size_t, void*) noexcept {
@@ -106,11 +109,12 @@ int note_module(dl_phdr_info* info, size_t, void*) noexcept {
     const ElfW(Phdr)& segment = info->dlpi_phdr[i];
     if (segment.p_type != PT_TLS || segment.p_memsz == 0) continue;
     const uint8_t* block = find_block(*info);
-    if (block == nullptr || block > this_block() || layout.count == kMostModules || info->dlpi_tls_modid + 1 >= kDtvSlots) {
+    if (block == nullptr && is_this_library(*info)) continue;  // its variables are not ld.so's business: part of `word`
+    if (block == nullptr || block > thread_pointer() || layout.count == kMostModules || info->dlpi_tls_modid + 1 >= kDtvSlots) {
       layout.fixed = false;
       return 1;
     }
-    const size_t below_fs = static_cast<size_t>(this_block() - block);
+    const size_t below_fs = static_cast<size_t>(thread_pointer() - block);
     layout.modules[layout.count++] = {info->dlpi_tls_modid, below_fs, reinterpret_cast<const void*>(info->dlpi_addr + segment.p_vaddr),
                                       segment.p_filesz};
     note_below(below_fs);
@@ -126,7 +130,7 @@ size_t find_tid_offset() noexcept {
 
 void fill_control_block(uint8_t* block, DtvSlot* dtv) noexcept {
   ControlBlock mine;
-  memcpy(&mine, this_block(), sizeof mine);
+  memcpy(&mine, thread_pointer(), sizeof mine);
   *reinterpret_cast<ControlBlock*>(block) = {block, &dtv[1], block, {}, mine.stack_guard, mine.pointer_guard};
   // No restartable sequences: libc then asks the kernel for the processor's number.
   const int unregistered = RSEQ_CPU_ID_UNINITIALIZED;
@@ -176,7 +180,7 @@ bool note_thread_locals(const void* word) noexcept {
   layout.fixed = true;
   layout.noted = true;
   (void)dl_iterate_phdr(note_module, nullptr);
-  if (word != nullptr) note_below(static_cast<size_t>(this_block() - static_cast<const uint8_t*>(word)));
+  if (word != nullptr) note_below(static_cast<size_t>(thread_pointer() - static_cast<const uint8_t*>(word)));
   if (__rseq_offset < 0) note_below(static_cast<size_t>(-__rseq_offset));  // newer libcs have it among the variables
   layout.tid_offset = find_tid_offset();
   layout.classes = *__ctype_b_loc();

@@ -30,8 +30,9 @@
 
 namespace base {
 
-// Notes where the thread-local variables of this link namespace lie, and that `word` (or nullptr) of another is needed too. Once, while
-// there is one thread only: ld.so is asked. False if a module's variables have no fixed place.
+// Notes where the thread-local variables of this link namespace lie, and that those of another from `word` (or nullptr) on are needed too,
+// among them the calling library's own if ld.so has no place for them. Once, while there is one thread only: ld.so is asked. False if
+// another module's variables have no fixed place.
 [[nodiscard]] bool note_thread_locals(const void* word) noexcept;
 
 class OwnThread {

@@ -30,20 +30,19 @@ uint32_t tag_of(uint64_t owner) noexcept { return static_cast<uint32_t>(owner >>
 
 }  // namespace
 
-constinit thread_local uint64_t cached_owner = 0;
+constinit ptrdiff_t variables_from_fs = 0;
 
 uint64_t make_owner() noexcept {
-  cached_owner = uint64_t{process_tag()} << 32 | static_cast<uint32_t>(kernel_call(SYS_gettid));
-  return cached_owner;
+  return cached_owner() = uint64_t{process_tag()} << 32 | static_cast<uint32_t>(kernel_call(SYS_gettid));
 }
 
-void know_thread_id(uint32_t id) noexcept { cached_owner = id != 0 ? uint64_t{process_tag()} << 32 | id : 0; }
+void know_thread_id(uint32_t id) noexcept { cached_owner() = id != 0 ? uint64_t{process_tag()} << 32 | id : 0; }
 
 uint32_t process_tag() noexcept { return own_tag.load(std::memory_order_relaxed); }
 
 void set_process_tag(uint32_t tag) noexcept {
   own_tag.store(tag, std::memory_order_relaxed);
-  cached_owner = 0;
+  cached_owner() = 0;
 }
 
 bool RobustLock::compete(uint64_t word) noexcept {

@@ -30,21 +30,22 @@
 #include <cstdint>
 
 #include "base/lock_owner.h"
+#include "base/thread_variables.h"
 
 namespace base {
 
 // Who owns a lock: the kernel's id of the thread below, the tag of its process above.
-extern constinit thread_local uint64_t cached_owner [[gnu::tls_model("initial-exec")]];
+ZPS_THREAD_VARIABLE(uint64_t, cached_owner)
 [[nodiscard]] uint64_t make_owner() noexcept;
 [[nodiscard]] inline uint64_t this_owner() noexcept {
-  const uint64_t owner = cached_owner;
+  const uint64_t owner = cached_owner();
   return owner != 0 ? owner : make_owner();
 }
 
 // This thread's kernel id, cached. forget_thread_id() must be called in the child of a fork.
-[[nodiscard]] inline uint32_t cached_thread_id() noexcept { return static_cast<uint32_t>(cached_owner); }
+[[nodiscard]] inline uint32_t cached_thread_id() noexcept { return static_cast<uint32_t>(cached_owner()); }
 [[nodiscard]] inline uint32_t thread_id() noexcept { return static_cast<uint32_t>(this_owner()); }
-inline void forget_thread_id() noexcept { cached_owner = 0; }
+inline void forget_thread_id() noexcept { cached_owner() = 0; }
 // From who knows it already; 0: nobody does, and the kernel is asked when it is needed.
 void know_thread_id(uint32_t id) noexcept;
 // From now on threads of this process own locks under this tag; those that have owned one already keep theirs, but for the calling one. 0:

@@ -18,6 +18,7 @@
 #include "shim/calls/syscall_table.h"
 #include "shim/family/test_hook.h"
 #include "shim/family/wait.h"
+#include "shim/thread_storage.h"
 
 namespace shim {
 namespace {
@@ -83,6 +84,7 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   engine = with;
+  if (!take_thread_storage(*engine)) return -1;
   base::set_deadly_calls(engine->deadly_calls);
   (void)mallopt(M_ARENA_MAX, 1);  // threads of ours allocate when a wire is opened: each would reserve 64 MB of address space
   if (!base::note_thread_locals(engine->thread())) {

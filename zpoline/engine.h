@@ -11,6 +11,8 @@
 
 namespace zpoline {
 
+inline constexpr size_t kHookStorage = 320;  // zps_engine::thread_storage
+
 // All of a siginfo_t that the kernel keeps (kernel_siginfo_t); the rest is zero. Static TLS is scarce.
 struct HeldInfo {
   alignas(8) uint8_t bytes[48];
@@ -18,7 +20,9 @@ struct HeldInfo {
 
 // This thread's words. Static TLS, so that assembly finds them with one load and threads of any libc flavour that came
 // through clone(CLONE_SETTLS) of this libc have them zeroed. A child that shares its parent's TLS (vfork) shares them.
-struct ThreadState {
+// Aligned as a thread's control block is: ld.so rounds what it keeps for late libraries up to that, and what the program has does not count
+// then, so that a program with no other variables than libc's 144 bytes gains 48.
+struct alignas(64) ThreadState {
   zps_thread words;
   uint64_t mask_to_restore;  // valid while words.signals_pending: the program's signal mask
   uint64_t late_text;        // not 0: this thread has mapped a file's text that was not scanned yet
@@ -32,6 +36,7 @@ struct ThreadState {
   uint32_t of_program;        // a thread that the program made: not one of the hook's
   uint32_t armed;             // the generation of the free range that this thread is armed with (trap.cc)
   uint32_t signal_stack;      // the number of its slot, from 1 (signal_stacks.cc); 0: none
+  alignas(16) uint8_t of_hook[kHookStorage];
 };
 static_assert(offsetof(ThreadState, words.inside) == ZPS_INSIDE && offsetof(ThreadState, words.selector) == ZPS_INSIDE + 1);
 static_assert(offsetof(ThreadState, words.signals_pending) == ZPS_PENDING);

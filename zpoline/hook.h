@@ -69,6 +69,9 @@ struct zps_engine {
   const volatile uint64_t *deadly_calls;
   /* Where libzpstack.so and its variables lie. */
   const void *image_begin, *image_end;
+  /* This thread's bytes for the library's own use, at the same distance from fs:0 in each thread, aligned to 16, zero when it begins. */
+  void *(*thread_storage)(void);
+  uint32_t thread_storage_bytes;
 };
 
 struct zps_hook {

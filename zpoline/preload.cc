@@ -84,12 +84,13 @@ base::Result<Mode> chosen_mode() noexcept {
 }
 
 zps_thread* thread_words() { return &this_thread().words; }
+void* thread_storage() { return this_thread().of_hook; }
 int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) {
   return sleep_unmasked(nr, a, b, c, d, e, f);
 }
 
-zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline",    nullptr,       thread_words,
-                     engine_sleep, print_ledger,       deadly_calls, __ehdr_start, _end};
+zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline",    nullptr,      thread_words, engine_sleep,
+                     print_ledger, deadly_calls,       __ehdr_start, _end,         thread_storage, kHookStorage};
 
 base::Result<bool> find_own_path() noexcept {
   Dl_info info;

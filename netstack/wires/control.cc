@@ -26,7 +26,7 @@ using base::kernel_call;
 
 constexpr uint64_t kTimerEvent = UINT64_MAX;
 
-thread_local Control* current_control [[gnu::tls_model("initial-exec")]] = nullptr;
+thread_local Control* current_control = nullptr;
 
 bool is_error(long result) noexcept { return result < 0 && result > -4096; }
 

@@ -20,8 +20,6 @@ long owner_pid = 0;
 
 }  // namespace
 
-void keep_thread_locals_static() noexcept;  // tls.cc
-
 namespace {
 
 int first_allowed_cpu() noexcept {
@@ -53,7 +51,6 @@ base::Result<bool> start_eal() noexcept {
   if (rte_eal_init(static_cast<int>(sizeof arguments / sizeof *arguments) - 1, arguments) < 0) {
     return base::make_error("DPDK did not start: error %d (ZPS_LOG=debug tells more)", rte_errno);
   }
-  keep_thread_locals_static();
   owner_pid = pid;
   return true;
 }

@@ -1,4 +1,4 @@
-// Functions of libnuma, libbsd and libm that DPDK calls, so that none of these libraries is loaded (0.9 MB of address space with libm alone).
+// What DPDK calls of libnuma, libbsd and libm, so that none of these libraries is loaded (0.9 MB of address space with libm alone), and EAL's errno.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // No NUMA placement here, two string functions, and what DPDK's telemetry would tell of the light in a transceiver, which nobody asks.
@@ -16,6 +16,10 @@ int get_mempolicy(int*, unsigned long*, unsigned long, void*, unsigned) { return
 long set_mempolicy(int, const unsigned long*, unsigned long) { return -1; }
 
 double log10(double) { return 0; }
+
+// EAL's own keeps 256 bytes per thread for the text; it is only printed where the number is known too.
+thread_local int per_lcore__rte_errno = 0;
+const char* rte_strerror(int) { return "see the number"; }
 
 size_t strlcpy(char* to, const char* from, size_t capacity) {
   const size_t length = strlen(from);

@@ -33,6 +33,7 @@
 
 namespace shim {
 
+// Begins as zeros: spins as a rule.
 class SpinJudge {
  public:
   // Once per wait.
@@ -42,26 +43,26 @@ class SpinJudge {
     return false;
   }
   // Whether every wait spins, not only tries.
-  [[nodiscard]] bool spins_as_a_rule() const noexcept { return answered_ >= kHalf; }
+  [[nodiscard]] bool spins_as_a_rule() const noexcept { return in_vain_ <= kHalf; }
   void answered() noexcept {
-    answered_ += (kAll - answered_) / kMemory;
-    if (spins_as_a_rule()) pause_ = kShortestPause;
+    in_vain_ -= in_vain_ / kMemory;
+    if (spins_as_a_rule()) doublings_ = 0;
   }
   void in_vain() noexcept {
-    answered_ -= answered_ / kMemory;
+    in_vain_ += (kAll - in_vain_) / kMemory;
     if (spins_as_a_rule()) return;
-    skip_ = pause_;
-    if (pause_ < kLongestPause) pause_ *= 2;
+    skip_ = kShortestPause << doublings_;
+    if (doublings_ < kMostDoublings) doublings_++;
   }
 
  private:
   static constexpr uint32_t kAll = 1024;
   static constexpr uint32_t kHalf = kAll / 2;
   static constexpr uint32_t kMemory = 8;  // spins
-  static constexpr uint32_t kShortestPause = 32, kLongestPause = 256;  // waits between two tries
+  static constexpr uint32_t kShortestPause = 32, kMostDoublings = 3;  // waits between two tries
 
-  uint32_t answered_ = kAll;
-  uint32_t pause_ = kShortestPause;
+  uint32_t in_vain_ = 0;
+  uint32_t doublings_ = 0;
   uint32_t skip_ = 0;
 };
 

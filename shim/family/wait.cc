@@ -24,10 +24,10 @@ constexpr uint64_t kLookAroundNs = 2'000'000;      // a sleeper that nobody can 
 constexpr uint64_t kKernelProbeNs = 10'000;        // a spinning wait looks at the kernel's side this often
 
 uint64_t longest_spin_ns = 0;
-constinit thread_local SpinJudge spinning;
-constinit thread_local GivingWay giving_way;
-thread_local void* scratch = nullptr;
-thread_local uint32_t scratch_uses = 0;
+ZPS_THREAD_VARIABLE(SpinJudge, spinning)
+ZPS_THREAD_VARIABLE(GivingWay, giving_way)
+ZPS_THREAD_VARIABLE(void*, scratch)
+ZPS_THREAD_VARIABLE(uint32_t, scratch_uses)
 
 // What a poll brought: the condition's result, and whether others were woken for what came.
 struct Look {
@@ -64,17 +64,17 @@ long spin(Condition& condition, const WaitOptions& options, uint64_t now, uint64
     const Look look = poll_and_check(condition, now);
     const uint64_t before = now;
     now = base::monotonic_ns();
-    if (now - before >= CrowdedProcessors::kLeastMissingNs && spinning.spins_as_a_rule()) [[unlikely]] {
+    if (now - before >= CrowdedProcessors::kLeastMissingNs && spinning().spins_as_a_rule()) [[unlikely]] {
       family->crowded.note(this_processor(), base::thread_id(), now, now - before);
     }
     if (look.result != -EAGAIN) {
-      spinning.answered();
+      spinning().answered();
       count_answered_spin();
       return look.result;
     }
     if (look.woke_others) break;
   }
-  spinning.in_vain();
+  spinning().in_vain();
   return -EAGAIN;
 }
 
@@ -88,7 +88,7 @@ long give_way(Condition& condition, const WaitOptions& options) noexcept {
     now = base::monotonic_ns();
     const Look look = poll_and_check(condition, now);
     if (look.result != -EAGAIN) return look.result;
-    if (giving_way.was_too_long(now, now - before) || look.woke_others) break;
+    if (giving_way().was_too_long(now, now - before) || look.woke_others) break;
   }
   return -EAGAIN;
 }
@@ -96,14 +96,14 @@ long give_way(Condition& condition, const WaitOptions& options) noexcept {
 // Step 1. -EAGAIN if nothing came in time.
 long look_and_spin(Condition& condition, const WaitOptions& options) noexcept {
   const uint64_t begin = base::monotonic_ns();
-  giving_way.note(family->waits);
+  giving_way().note(family->waits);
   const Look look = poll_and_check(condition, begin);
   if (look.result != -EAGAIN) return look.result;
   if (options.spin && longest_spin_ns != 0 && !look.woke_others && options.deadline_ns > begin) {
-    const bool spins = giving_way.is_alone() && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning.should_spin();
+    const bool spins = giving_way().is_alone() && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning().should_spin();
     const uint64_t end = begin + longest_spin_ns;
     long result = spins ? spin(condition, options, begin, end < options.deadline_ns ? end : options.deadline_ns) : -EAGAIN;
-    if (result == -EAGAIN && giving_way.should(begin) && base::may_call(SYS_sched_yield)) result = give_way(condition, options);
+    if (result == -EAGAIN && giving_way().should(begin) && base::may_call(SYS_sched_yield)) result = give_way(condition, options);
     if (result != -EAGAIN) return result;
   }
   return condition.has_kernel_side() ? condition.check_kernel() : -EAGAIN;
@@ -221,7 +221,7 @@ uint64_t deadline_after(uint64_t relative_ns) noexcept {
 
 long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept {
   const Counted* const pinned = pinned_object();
-  const uint32_t uses = scratch_uses;
+  const uint32_t uses = scratch_uses();
   while (true) {
     long result = look_and_spin(condition, options);
     if (result != -EAGAIN) return result;
@@ -231,7 +231,7 @@ long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept {
     result = sleep_once(condition, options);
     if (options.interruption.came()) {
       // Else the handler has waited itself: what this wait stands on may be gone.
-      const bool intact = pinned_object() == pinned && scratch_uses == uses;
+      const bool intact = pinned_object() == pinned && scratch_uses() == uses;
       if (result == -EINTR || !intact) return interrupted(condition, options);
     } else if (result == -EINTR) {
       continue;  // a signal of the engine's own
@@ -252,19 +252,19 @@ long wait_for(Condition& condition, const WaitOptions& options) noexcept {
 void measure_spinning() noexcept { longest_spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? uint64_t{config.spin_us} * 1000 : 0; }
 
 void* thread_scratch() noexcept {
-  scratch_uses++;
-  if (scratch == nullptr) {
+  scratch_uses()++;
+  if (scratch() == nullptr) {
     const long address = kernel_call(SYS_mmap, 0, kScratchBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address < 0 && address > -4096) return nullptr;
-    scratch = reinterpret_cast<void*>(address);
+    scratch() = reinterpret_cast<void*>(address);
   }
-  return scratch;
+  return scratch();
 }
 
 void release_thread_scratch() noexcept {
-  if (scratch == nullptr) return;
-  (void)kernel_call(SYS_munmap, as_arg(scratch), kScratchBytes);
-  scratch = nullptr;
+  if (scratch() == nullptr) return;
+  (void)kernel_call(SYS_munmap, as_arg(scratch()), kScratchBytes);
+  scratch() = nullptr;
 }
 
 }  // namespace shim

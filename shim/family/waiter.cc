@@ -9,7 +9,7 @@ namespace {
 
 constexpr uint32_t kMostReplaced = 4;
 
-thread_local Waiter* current_waiter = nullptr;
+ZPS_THREAD_VARIABLE(Waiter*, current_waiter)
 
 int take_wake_slot() noexcept {
   for (int word = 0; word < kWakeSlots / 64; word++) {
@@ -45,11 +45,11 @@ void unpin(Waiter* waiter) noexcept {
 void WaitNode::on_ready(netstack::Pollable&, uint32_t) noexcept { notify(waiter); }
 
 Waiter* this_waiter() noexcept {
-  if (current_waiter == nullptr) current_waiter = family->waiters.allocate(my_slot);
-  return current_waiter;
+  if (current_waiter() == nullptr) current_waiter() = family->waiters.allocate(my_slot);
+  return current_waiter();
 }
 
-bool is_this_waiter(const Waiter* waiter) noexcept { return waiter == current_waiter; }
+bool is_this_waiter(const Waiter* waiter) noexcept { return waiter == current_waiter(); }
 
 bool watch(Waiter* waiter, netstack::Pollable* source) noexcept {
   WaitNode* node = family->nodes.allocate(waiter);
@@ -125,12 +125,12 @@ bool begin_wait(Counted* pin) noexcept {
   return true;
 }
 
-const Counted* pinned_object() noexcept { return current_waiter != nullptr ? current_waiter->pinned : nullptr; }
+const Counted* pinned_object() noexcept { return current_waiter() != nullptr ? current_waiter()->pinned : nullptr; }
 
 void end_wait() noexcept {
-  if (current_waiter == nullptr) return;
-  settle_waiter(current_waiter);
-  unpin(current_waiter);
+  if (current_waiter() == nullptr) return;
+  settle_waiter(current_waiter());
+  unpin(current_waiter());
 }
 
 void free_waiter(Waiter* waiter) noexcept {
@@ -141,12 +141,12 @@ void free_waiter(Waiter* waiter) noexcept {
 }
 
 void release_this_waiter() noexcept {
-  if (current_waiter == nullptr) return;
-  free_waiter(current_waiter);
-  current_waiter = nullptr;
+  if (current_waiter() == nullptr) return;
+  free_waiter(current_waiter());
+  current_waiter() = nullptr;
 }
 
-void forget_this_waiter() noexcept { current_waiter = nullptr; }
+void forget_this_waiter() noexcept { current_waiter() = nullptr; }
 
 int wake_fd_of(Waiter* waiter) noexcept {
   if (waiter->wake_slot < 0) waiter->wake_slot = take_wake_slot();

@@ -11,6 +11,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/files/file_pools.h"
+#include "shim/thread_storage.h"
 
 namespace shim_test {
 namespace {
@@ -23,9 +24,15 @@ int64_t sleep_call(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64
 void no_ledger(int) {}
 
 const char* const environment[] = {"ZPS_IP=198.18.0.2/24", "ZPS_LOG=error", "ZPS_SPIN_US=20", nullptr};
-const zps_engine test_engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "test", environment, thread, sleep_call, no_ledger, nullptr, nullptr, nullptr};
+const zps_engine test_engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "test", environment, thread, sleep_call, no_ledger, nullptr, nullptr, nullptr, nullptr, 0};
 
 }  // namespace
+}  // namespace shim_test
+
+// ld.so has places for a program's thread-local variables.
+bool shim::take_thread_storage(const zps_engine&) noexcept { return true; }
+
+namespace shim_test {
 
 zps_thread& thread_words() { return words; }
 

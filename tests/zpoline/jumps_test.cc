@@ -23,7 +23,7 @@
 #include <thread>
 
 #include "tests/zpoline/hooked.h"
-#include "tests/zpoline/rounds.h"
+#include "tests/lib/rounds.h"
 
 extern "C" {
 #define SITE(name) \

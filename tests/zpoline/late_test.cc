@@ -23,7 +23,7 @@
 
 #include "tests/zpoline/hooked.h"
 #include "tests/zpoline/late_library.h"
-#include "tests/zpoline/rounds.h"
+#include "tests/lib/rounds.h"
 
 namespace {
 

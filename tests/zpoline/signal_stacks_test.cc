@@ -18,7 +18,7 @@
 
 #include "tests/zpoline/hooked.h"
 #include "tests/zpoline/made.h"
-#include "tests/zpoline/rounds.h"
+#include "tests/lib/rounds.h"
 
 namespace {
 

@@ -20,7 +20,7 @@
 #include <thread>
 
 #include "tests/zpoline/hooked.h"
-#include "tests/zpoline/rounds.h"
+#include "tests/lib/rounds.h"
 #include "tests/zpoline/snapshot.h"
 
 extern char** environ;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/lock_owner.h"
 #include "base/log.h"
 #include "base/permitted.h"
@@ -22,6 +23,7 @@ constexpr uint64_t kShortestSleepNs = 1'000'000;
 constexpr uint64_t kLongestSleepNs = 8'000'000;
 constexpr uint64_t kHelpAfterNs = 3'000'000;   // a turn takes microseconds: who has it so long is asked about
 constexpr uint64_t kTellAfterNs = 100'000'000;
+constexpr uint64_t kTracedNs = 3'000'000'000;  // longer than a tracer takes
 
 std::atomic<uint32_t> own_tag{0};
 
@@ -86,7 +88,14 @@ void RobustLock::sleep(uint64_t word, uint64_t ns) noexcept {
 
 void RobustLock::after_unlock(uint64_t old) noexcept {
   if ((old & kSleepers) != 0 && may_call(SYS_futex)) (void)kernel_call(SYS_futex, as_arg(&word_), FUTEX_WAKE, 1);
+  if ((old & kHoldBack) != 0) wait_for_tracer();
   if ((old & kStopAgain) != 0 && may_call(SYS_tgkill)) (void)kernel_call(SYS_tgkill, kernel_call(SYS_getpid), thread_id(), SIGSTOP);
+}
+
+// A tracer that is gone has let it go.
+void RobustLock::wait_for_tracer() const noexcept {
+  const uint64_t end_ns = monotonic_ns() + kTracedNs;
+  while (held_back_.load(std::memory_order_acquire) == this_owner() && monotonic_ns() < end_ns) __builtin_ia32_pause();
 }
 
 // ---------------------------------------------------------------- an owner that does not come out
@@ -119,7 +128,7 @@ bool RobustLock::help(uint64_t owner, OwnerState state) noexcept {
   uint64_t other = helper_.load(std::memory_order_relaxed);
   if (other != 0 && !owner_is_gone(other) && state_of_owner(other) != OwnerState::stopped) return true;
   if (!helper_.compare_exchange_strong(other, this_owner())) return true;
-  const bool ran = run_until_it_leaves(thread_of(owner), &word_, kStopAgain);
+  const bool ran = run_until_it_leaves({owner, &word_, kHoldBack, &held_back_});
   const bool helped = ran || (state == OwnerState::stopped && continue_it(owner));
   if (helped) log(LogLevel::debug, "thread %u was stopped inside the stack: let out by %s", thread_of(owner), ran ? "tracing" : "a signal");
   other = this_owner();
@@ -132,7 +141,10 @@ bool RobustLock::continue_it(uint64_t owner) noexcept {
   uint64_t word = word_.load(std::memory_order_relaxed);
   while (owner_of(word) == owner && !word_.compare_exchange_weak(word, word | kStopAgain, std::memory_order_relaxed)) {
   }
-  if (owner_of(word) != owner || kernel_call(SYS_kill, thread_of(owner), SIGCONT) == 0) return true;
+  if (owner_of(word) != owner) return true;
+  // Whoever goes on by now was continued by somebody else, for good.
+  const bool stopped = state_of_owner(owner) == OwnerState::stopped;
+  if (stopped && kernel_call(SYS_kill, thread_of(owner), SIGCONT) == 0) return true;
   word |= kStopAgain;
   while (owner_of(word) == owner && !word_.compare_exchange_weak(word, word & ~kStopAgain, std::memory_order_relaxed)) {
   }

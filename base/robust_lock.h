@@ -76,7 +76,8 @@ class RobustLock {
  private:
   static constexpr uint64_t kSleepers = uint64_t{1} << 31;   // somebody sleeps on the word
   static constexpr uint64_t kStopAgain = uint64_t{1} << 30;  // the owner was stopped, and goes on to leave the lock: there it stops again
-  static constexpr uint64_t kFlags = kSleepers | kStopAgain;
+  static constexpr uint64_t kHoldBack = uint64_t{1} << 29;   // the same, let on by a tracer: there it waits to be stopped
+  static constexpr uint64_t kFlags = kSleepers | kStopAgain | kHoldBack;
 
   [[nodiscard]] static constexpr uint64_t owner_of(uint64_t word) noexcept { return word & ~kFlags; }
   [[nodiscard]] bool try_lock_as(uint64_t word) noexcept {
@@ -87,6 +88,7 @@ class RobustLock {
   [[nodiscard]] bool compete(uint64_t word) noexcept;
   void sleep(uint64_t word, uint64_t ns) noexcept;
   void after_unlock(uint64_t old) noexcept;
+  void wait_for_tracer() const noexcept;
 
   // What a waiter knows of the owner it waits for.
   struct Watch {
@@ -98,7 +100,8 @@ class RobustLock {
   [[nodiscard]] bool continue_it(uint64_t owner) noexcept;
 
   std::atomic<uint64_t> word_{0};
-  std::atomic<uint64_t> helper_{0};  // who lets a stopped owner go on
+  std::atomic<uint64_t> helper_{0};     // who lets a stopped owner go on
+  std::atomic<uint64_t> held_back_{0};  // an owner that waits behind the lock for its tracer
 };
 
 }  // namespace base

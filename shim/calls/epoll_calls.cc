@@ -206,6 +206,7 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
   options.signal_mask_bytes = mask_bytes;
   options.kernel_fds = condition.kernel_fds();
   options.kernel_fd_count = 1;
+  options.kernel_asked = look_at_kernel;
   const long result = wait_for(condition, options);
   return result == -EAGAIN ? 0 : result;
 }

@@ -43,6 +43,25 @@ Look poll_and_check(Condition& condition, uint64_t now) noexcept {
   return {result, family->wakes_due.load(std::memory_order_relaxed)};
 }
 
+// The kernel's side of a condition, looked at first and then every so often. A sleep sees it by itself.
+class KernelSide {
+ public:
+  KernelSide(Condition& condition, bool asked_just_now, uint64_t now) noexcept
+      : condition_(condition), due_ns_(asked_just_now ? now + kKernelProbeNs : now), looked_(asked_just_now) {}
+  [[nodiscard]] long look(uint64_t now) noexcept {
+    if (!condition_.has_kernel_side() || now < due_ns_) return -EAGAIN;
+    due_ns_ = now + kKernelProbeNs;
+    looked_ = true;
+    return condition_.check_kernel();
+  }
+  [[nodiscard]] long look_if_never() noexcept { return looked_ || !condition_.has_kernel_side() ? -EAGAIN : condition_.check_kernel(); }
+
+ private:
+  Condition& condition_;
+  uint64_t due_ns_;
+  bool looked_;
+};
+
 // The kernel keeps the number of the processor (and above it the node) where rdtscp finds it, as for the vDSO's getcpu().
 uint32_t this_processor() noexcept {
   uint32_t number;
@@ -51,15 +70,10 @@ uint32_t this_processor() noexcept {
 }
 
 // After a first look that found nothing, until `end`. -EAGAIN if nothing came in time.
-long spin(Condition& condition, const WaitOptions& options, uint64_t now, uint64_t end) noexcept {
+long spin(Condition& condition, KernelSide& kernel, const WaitOptions& options, uint64_t now, uint64_t end) noexcept {
   const zps_thread* thread = engine->thread();
-  uint64_t probe = now;
   while (now < end && thread->signals_pending == 0 && !options.interruption.came()) {
-    if (condition.has_kernel_side() && now >= probe) {
-      const long result = condition.check_kernel();
-      if (result != -EAGAIN) return result;
-      probe = now + kKernelProbeNs;
-    }
+    if (const long result = kernel.look(now); result != -EAGAIN) return result;
     __builtin_ia32_pause();
     const Look look = poll_and_check(condition, now);
     const uint64_t before = now;
@@ -79,10 +93,11 @@ long spin(Condition& condition, const WaitOptions& options, uint64_t now, uint64
 }
 
 // Lets others run, and looks each time. -EAGAIN: it sleeps now.
-long give_way(Condition& condition, const WaitOptions& options) noexcept {
+long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& options) noexcept {
   const zps_thread* thread = engine->thread();
   uint64_t now = base::monotonic_ns();
   for (int turn = 0; turn < GivingWay::kMostTurns && thread->signals_pending == 0 && !options.interruption.came(); turn++) {
+    if (const long result = kernel.look(now); result != -EAGAIN) return result;
     const uint64_t before = now;
     (void)kernel_call(SYS_sched_yield);
     now = base::monotonic_ns();
@@ -94,19 +109,21 @@ long give_way(Condition& condition, const WaitOptions& options) noexcept {
 }
 
 // Step 1. -EAGAIN if nothing came in time.
-long look_and_spin(Condition& condition, const WaitOptions& options) noexcept {
+long look_and_spin(Condition& condition, const WaitOptions& options, bool kernel_asked) noexcept {
   const uint64_t begin = base::monotonic_ns();
   giving_way().note(family->waits);
   const Look look = poll_and_check(condition, begin);
   if (look.result != -EAGAIN) return look.result;
+  KernelSide kernel(condition, kernel_asked, begin);
+  long result = -EAGAIN;
   if (options.spin && longest_spin_ns != 0 && !look.woke_others && options.deadline_ns > begin) {
-    const bool spins = giving_way().is_alone() && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning().should_spin();
     const uint64_t end = begin + longest_spin_ns;
-    long result = spins ? spin(condition, options, begin, end < options.deadline_ns ? end : options.deadline_ns) : -EAGAIN;
-    if (result == -EAGAIN && giving_way().should(begin) && base::may_call(SYS_sched_yield)) result = give_way(condition, options);
-    if (result != -EAGAIN) return result;
+    if (giving_way().is_alone() && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning().should_spin()) {
+      result = spin(condition, kernel, options, begin, end < options.deadline_ns ? end : options.deadline_ns);
+    }
+    if (result == -EAGAIN && giving_way().should(begin) && base::may_call(SYS_sched_yield)) result = give_way(condition, kernel, options);
   }
-  return condition.has_kernel_side() ? condition.check_kernel() : -EAGAIN;
+  return result == -EAGAIN ? kernel.look_if_never() : result;
 }
 
 struct Sleep {
@@ -222,11 +239,12 @@ uint64_t deadline_after(uint64_t relative_ns) noexcept {
 long wait_and_keep(Condition& condition, const WaitOptions& options) noexcept {
   const Counted* const pinned = pinned_object();
   const uint32_t uses = scratch_uses();
-  while (true) {
-    long result = look_and_spin(condition, options);
+  for (bool kernel_asked = options.kernel_asked;; kernel_asked = false) {
+    long result = look_and_spin(condition, options, kernel_asked);
     if (result != -EAGAIN) return result;
     if (options.interruption.came()) return interrupted(condition, options);
-    if (options.deadline_ns == 0 || base::monotonic_ns() >= options.deadline_ns) return -EAGAIN;
+    if (options.deadline_ns == 0) return -EAGAIN;
+    if (base::monotonic_ns() >= options.deadline_ns) return condition.has_kernel_side() ? condition.check_kernel() : -EAGAIN;
     service_ensure();
     result = sleep_once(condition, options);
     if (options.interruption.came()) {

@@ -69,6 +69,7 @@ struct WaitOptions {
   bool restartable = false;         // kRestart, not EINTR, after a handler with SA_RESTART
   Interruption interruption;        // since the call began
   bool spin = true;
+  bool kernel_asked = false;  // the caller has looked at the kernel's side just now
   const void* signal_mask = nullptr;  // the program's, for the time of the sleep
   long signal_mask_bytes = 0;
   // The program's kernel descriptors to sleep on; room for two more behind them.

@@ -34,6 +34,13 @@ class Broken(Exception):
     pass
 
 
+def state(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
 class Client:
     """One connection: greeted with the server's pid first, then a message at a time, now and then a new connection."""
 
@@ -47,7 +54,7 @@ class Client:
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.connect_ex((self.storm.bed.sut_address, PORT))
-        self.kills = self.storm.counts["kill"]
+        self.ends_before = self.storm.note_ends()
         self.wait_for(None)
         self.storm.selector.register(self.socket, selectors.EVENT_READ, self)
 
@@ -79,7 +86,7 @@ class Client:
             elif self.answer is not None and len(self.got) >= len(self.answer):
                 self.on_answer()
         except ConnectionError as error:
-            if self.kills == self.storm.counts["kill"]:
+            if self.storm.note_ends() == self.ends_before and not self.storm.dying:
                 raise Broken(f"a connection came to {error!r} though nobody was killed") from error
             self.reconnect()
 
@@ -104,6 +111,8 @@ class Storm:
         self.counts = collections.Counter()
         self.selector = selectors.DefaultSelector()
         self.stopped = None
+        self.dying = set()  # killed, and perhaps not dead yet: an accept() that has slept takes a connection with it
+        self.ends = 0
         self.waited = 0.0
         ready = bed.scratch / "ready"
         environment = bed.sut_environment(ZPS_LOG="debug", ZPS_TIME_WAIT_MS=100)
@@ -119,6 +128,12 @@ class Storm:
     def children(self):
         return [int(child) for child in pathlib.Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()]
 
+    def note_ends(self):
+        gone = {pid for pid in self.dying if state(pid) in "ZX"}
+        self.dying -= gone
+        self.ends += len(gone)
+        return self.ends
+
     def act(self):
         """Something happens to somebody; seconds until the next time."""
         if self.stopped is not None:
@@ -130,6 +145,7 @@ class Storm:
             with contextlib.suppress(ProcessLookupError):  # its client has just ended it
                 if what == "kill":
                     os.kill(victim, signal.SIGKILL)
+                    self.dying.add(victim)
                 elif what == "stop":
                     os.kill(victim, signal.SIGSTOP)
                     self.stopped = victim

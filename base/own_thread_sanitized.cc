@@ -47,10 +47,10 @@ long OwnThread::start(Run run, void* argument, size_t stack_bytes) noexcept {
 void OwnThread::join() noexcept {
   if (memory_ == nullptr) return;
   pthread_join(reinterpret_cast<Start*>(memory_)->thread, nullptr);
-  forget();
+  free_memory();
 }
 
-void OwnThread::forget() noexcept {
+void OwnThread::free_memory() noexcept {
   delete reinterpret_cast<Start*>(memory_);
   memory_ = nullptr;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "base/lock_written.h"
 #include "lwip/priv/tcp_priv.h"
 
 namespace netstack {
@@ -35,7 +36,7 @@ class Clock {
 
  private:
   uint64_t (*source_)();
-  uint64_t now_ns_;
+  base::LockWritten<uint64_t> now_ns_;
   uint64_t origin_ns_;  // when lwIP's slow tick was 1
 };
 

@@ -13,6 +13,7 @@
 #include <span>
 
 #include "base/config.h"
+#include "base/lock_written.h"
 #include "netstack/make_stack.h"
 #include "netstack/stack.h"
 #include "shim/family/async_signals.h"
@@ -50,7 +51,7 @@ struct alignas(64) Family {
   std::atomic<bool> wakes_due;
   AsyncSignals signals;
 
-  uint32_t wire_watchers;             // sleepers on the wire's own descriptor
+  base::LockWritten<uint32_t> wire_watchers;  // sleepers on the wire's own descriptor
   std::atomic<uint64_t> service_ns;   // when the service last looked
   std::atomic<uint32_t> on_duty;      // which process's: the tag of its slot
   uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them

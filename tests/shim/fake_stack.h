@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cerrno>
 
+#include "base/lock_written.h"
 #include "netstack/make_stack.h"
 #include "netstack/stack.h"
 
@@ -50,7 +51,8 @@ class FakeStream final : public netstack::TcpStream {
   static constexpr size_t kCapacity = 4096;
   FakeStream* other = nullptr;
   netstack::SocketAddress here, there;
-  bool used = false, up = false, end_seen = false, write_closed = false;
+  bool used = false, up = false, write_closed = false;
+  base::LockWritten<bool> end_seen{false};
   int error = 0;
   int options[32] = {};
   size_t fill = 0;
@@ -129,8 +131,8 @@ class FakeStack final : public netstack::Stack {
   FakeListener listeners[kListeners];
   FakeBinding bindings[kBindings];
   uint16_t next_port = 40000;
-  uint64_t polled_ns = 0;
-  int recoveries = 0;
+  base::LockWritten<uint64_t> polled_ns{0};
+  base::LockWritten<int> recoveries{0};
   std::atomic<uint32_t> flushes{0};
 
  private:

@@ -143,6 +143,16 @@ struct TcpInfoTail {
   uint32_t total_rto_time = 0;  // ms
 };
 
+// Where TcpStream::write_from() has bytes from.
+class ByteSource {
+ public:
+  // Writes up to `bytes` bytes to `to`. How many, or at most 0 if no more are to be had now; must not wait.
+  [[nodiscard]] virtual long take(void* to, size_t bytes) noexcept = 0;
+
+ protected:
+  ~ByteSource() = default;
+};
+
 class TcpStream : public Pollable {
  public:
   // Starts a connection. 0 when it is under way (EPOLLOUT or EPOLLERR will tell), or -EADDRNOTAVAIL,
@@ -160,6 +170,9 @@ class TcpStream : public Pollable {
   // (raising SIGPIPE is the caller's), the pending error once. `more`: hold a partial segment back (MSG_MORE).
   // What was written leaves at the next Stack::flush() (the wait does it), or when a few segments are ready.
   [[nodiscard]] virtual long write(const iovec* parts, int count, bool more) noexcept = 0;
+  // The same of up to `wanted` bytes of a source, which writes them where they stay until they are acknowledged: what it was asked for and gave is
+  // queued. 0 if there is room and it has none.
+  [[nodiscard]] virtual long write_from(ByteSource& source, size_t wanted, bool more) noexcept = 0;
   // Urgent data (RFC 6093), with Linux's meaning: the urgent byte is the one before where the pointer points, and a read ends before it.
   // One that begins there leaves it out, unless it is to stay inline.
   // The byte: 1, 0 if none will come, -EAGAIN if it is announced and not there, -EINVAL if none is, or it was read; -ENOTCONN.

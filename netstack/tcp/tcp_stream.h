@@ -49,6 +49,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
   [[nodiscard]] long peek_at(const iovec* parts, int count, size_t offset) noexcept override;
   [[nodiscard]] long write(const iovec* parts, int count, bool more) noexcept override;
+  [[nodiscard]] long write_from(ByteSource& source, size_t wanted, bool more) noexcept override;
   [[nodiscard]] long read_urgent(char* byte, bool peek) noexcept override;
   [[nodiscard]] bool at_mark() const noexcept override { return urgent_ != Urgent::none && urgent_at_ == read_total_; }
   [[nodiscard]] size_t readable_to_mark() const noexcept override;
@@ -248,8 +249,16 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void push_all() noexcept;
   void acknowledge_read() noexcept;
   [[nodiscard]] long look_at(const iovec* parts, int count, size_t offset) const noexcept;
+  struct Write {
+    bool was_empty;
+    uint64_t now_ns;
+  };
+  [[nodiscard]] long refuse_write() noexcept;
+  [[nodiscard]] Write begin_write(bool more) noexcept;
+  [[nodiscard]] long end_write(const Write& write, size_t done, size_t wanted) noexcept;
   [[nodiscard]] size_t append(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] Chunk* make_chunk(size_t bytes) noexcept;
+  void add_chunk(Chunk* chunk) noexcept;
   [[nodiscard]] size_t append_chunks(const uint8_t* data, size_t bytes) noexcept;
   [[nodiscard]] uint32_t waiting_in_lwip() const noexcept { return pcb_->snd_lbb - pcb_->snd_nxt; }
   [[nodiscard]] size_t unheld(size_t unfed) const noexcept;

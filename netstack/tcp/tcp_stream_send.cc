@@ -9,6 +9,7 @@
 //
 //     write()  --copy-->  lwIP's unsent            while nothing waits here: a request or a reply is copied once
 //              --copy-->  chunks  --reference-->   lwIP's unsent, as acknowledgements come (on_sent() -> mark_dirty() -> output() -> feed())
+//     write_from()  -->   chunks                   written there by the source: a file's bytes are copied once
 //
 //     acknowledged_ ........ fed_ ........ written_     offsets in the stream; sk_wmem_queued is written_ - acknowledged_
 //
@@ -55,17 +56,29 @@ void LwipStream::mark_dirty() noexcept {
   if (!DirtyLink::linked()) tcp_.output.add(*this);
 }
 
-long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
+// 0, or why nothing can be queued.
+long LwipStream::refuse_write() noexcept {
   if (error_ != 0) return -take_error();
   if (phase_ == Phase::connecting) {  // sk_stream_wait_connect() comes first, whatever is shut
     no_space_ = true;
     return -EAGAIN;
   }
   if (write_closed_ || phase_ == Phase::fresh || phase_ == Phase::closed || pcb_ == nullptr) return -EPIPE;
+  return 0;
+}
+
+LwipStream::Write LwipStream::begin_write(bool more) noexcept {
   const bool was_empty = written_ == acknowledged_;
   const uint64_t now_ns = was_empty ? tcp_.timers.fresh_now_ns() : tcp_.now_ns();
   if (now_ns - received_ns_ < kDelayedAckNs) interactive_ = true;
-  if (std::any_of(parts, parts + count, [](const iovec& part) { return part.iov_len != 0; })) more_ = more;  // an empty write pushes nothing
+  more_ = more;
+  return {was_empty, now_ns};
+}
+
+long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
+  if (const long error = refuse_write(); error != 0) return error;
+  const bool is_empty = std::all_of(parts, parts + count, [](const iovec& part) { return part.iov_len == 0; });
+  const Write write = begin_write(is_empty ? more_ : more);  // an empty write pushes nothing
   size_t room = write_room();
   size_t done = 0, wanted = 0;
   for (int i = 0; i < count; i++) {
@@ -79,19 +92,53 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
     room -= n;
     if (n < accepted) room = 0;
   }
+  return end_write(write, done, wanted);
+}
+
+// In chunks only, which stay where they are: what would be copied behind waiting bytes later is not copied here.
+long LwipStream::write_from(ByteSource& source, size_t wanted, bool more) noexcept {
+  if (const long error = refuse_write(); error != 0) return error;
+  const Write write = begin_write(more_);
+  const size_t accepted = least(wanted, write_room());
+  size_t done = 0;
+  bool is_eager = true;
+  while (done < accepted) {
+    const bool is_fresh = last_chunk_ == nullptr || last_chunk_->filled == last_chunk_->capacity;
+    Chunk* const chunk = is_fresh ? make_chunk(accepted - done) : last_chunk_;
+    if (chunk == nullptr) break;
+    const long taken = source.take(chunk->bytes() + chunk->filled, least(accepted - done, chunk->capacity - chunk->filled));
+    if (taken > 0 && is_fresh) add_chunk(chunk);
+    if (taken > 0 && feeding_ == nullptr) feeding_ = chunk;
+    if (taken <= 0) {
+      if (is_fresh) tcp_.arena().release(chunk);
+      return done == 0 ? 0 : end_write(write, done, done);
+    }
+    more_ = more;
+    chunk->filled += static_cast<uint32_t>(taken);
+    written_ += static_cast<size_t>(taken);
+    done += static_cast<size_t>(taken);
+    if (!is_eager || written_ - fed_ < kEagerBytes) continue;
+    mark_dirty();
+    tcp_.output.flush();
+    is_eager = written_ - fed_ < kEagerBytes;
+  }
+  return end_write(write, done, wanted);
+}
+
+long LwipStream::end_write(const Write& write, size_t done, size_t wanted) noexcept {
   if (done < wanted) {
     note_no_space();
     push_all();
     tcp_.timers.arm(pcb_);  // if it is memory that lacks, no ACK may come to tell that there is some again
   }
   if (done == 0) return wanted == 0 ? 0 : -EAGAIN;
-  if (was_empty) progress_ns_ = now_ns;
+  if (write.was_empty) progress_ns_ = write.now_ns;
   if (rtt_offset_ == 0) {
-    rtt_sent_ns_ = now_ns;
+    rtt_sent_ns_ = write.now_ns;
     rtt_offset_ = written_;
     figures_.rate_from = static_cast<uint32_t>(acknowledged_);
   }
-  if (holding() && held_since_ns_ == 0) held_since_ns_ = now_ns | 1;
+  if (holding() && held_since_ns_ == 0) held_since_ns_ = write.now_ns | 1;
   mark_dirty();
   tcp_.output.push(*this, done);
   return static_cast<long>(done);
@@ -197,6 +244,11 @@ LwipStream::Chunk* LwipStream::make_chunk(size_t bytes) noexcept {
   return nullptr;
 }
 
+void LwipStream::add_chunk(Chunk* chunk) noexcept {
+  (last_chunk_ != nullptr ? last_chunk_->next : chunks_) = chunk;
+  last_chunk_ = chunk;
+}
+
 size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
   size_t done = 0;
   while (done < bytes) {
@@ -204,12 +256,7 @@ size_t LwipStream::append_chunks(const uint8_t* data, size_t bytes) noexcept {
     if (chunk == nullptr || chunk->filled == chunk->capacity) {
       chunk = make_chunk(bytes - done);
       if (chunk == nullptr) break;
-      if (last_chunk_ != nullptr) {
-        last_chunk_->next = chunk;
-      } else {
-        chunks_ = chunk;
-      }
-      last_chunk_ = chunk;
+      add_chunk(chunk);
     }
     const size_t n = least(bytes - done, chunk->capacity - chunk->filled);
     memcpy(chunk->bytes() + chunk->filled, data + done, n);

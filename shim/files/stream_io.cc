@@ -151,21 +151,43 @@ class PeekCondition final : public Condition {
   uint32_t enough_;
 };
 
+// What is to be sent: the program's memory, or what a source has. write() queues bytes behind the first `done`: their number, or a negative errno.
+struct PartsToSend {
+  const iovec* parts;
+  int count;
+  int flags;
+  [[nodiscard]] size_t bytes() const noexcept { return total_bytes(parts, count); }
+  [[nodiscard]] long begin(netstack::TcpStream* stream) const noexcept { return write_stream(stream, parts, count, flags); }
+  [[nodiscard]] long go_on(netstack::TcpStream* stream, size_t done) const noexcept {
+    const Remainder rest(parts, count, done);
+    return write_stream(stream, rest.parts(), rest.count(), flags);
+  }
+  static constexpr bool kMayEnd = false;
+};
+
+struct SourceToSend {
+  netstack::ByteSource* source;
+  size_t wanted;
+  [[nodiscard]] size_t bytes() const noexcept { return wanted; }
+  [[nodiscard]] long begin(netstack::TcpStream* stream) const noexcept { return stream->write_from(*source, wanted, false); }
+  [[nodiscard]] long go_on(netstack::TcpStream* stream, size_t done) const noexcept { return stream->write_from(*source, wanted - done, false); }
+  static constexpr bool kMayEnd = true;  // 0 says that there is no more
+};
+
 // Writes until everything is in the send queue.
+template <class Output>
 class WriteCondition final : public Condition {
  public:
-  WriteCondition(Socket* socket, const iovec* parts, int count, int flags, size_t done) noexcept
-      : socket_(socket), parts_(parts), count_(count), flags_(flags), wanted_(total_bytes(parts, count)), done_(done) {}
+  WriteCondition(Socket* socket, const Output& output, size_t done) noexcept : socket_(socket), output_(output), done_(done) {}
 
   long check() noexcept override {
     if (socket_->stream == nullptr) return done_ > 0 ? static_cast<long>(done_) : -EPIPE;
-    while (done_ < wanted_) {
+    while (done_ < output_.bytes()) {
       if (done_ > 0 && (socket_->stream->ready() & EPOLLERR) != 0) return static_cast<long>(done_);
-      const Remainder rest(parts_, count_, done_);
-      const long result = write_stream(socket_->stream, rest.parts(), rest.count(), flags_);
+      const long result = output_.go_on(socket_->stream, done_);
       if (result == -EAGAIN) return result;
       if (result < 0) return done_ > 0 ? static_cast<long>(done_) : result;
-      if (result == 0) return -EAGAIN;
+      if (result == 0) return Output::kMayEnd ? static_cast<long>(done_) : -EAGAIN;
       done_ += static_cast<size_t>(result);
     }
     return static_cast<long>(done_);
@@ -176,10 +198,7 @@ class WriteCondition final : public Condition {
 
  private:
   Socket* socket_;
-  const iovec* parts_;
-  int count_;
-  int flags_;
-  size_t wanted_;
+  const Output& output_;
   size_t done_;
 };
 
@@ -309,8 +328,8 @@ long receive_with_flags(int fd, const iovec* parts, int count, int flags) noexce
   return receive_parts(fd, &all, 1, flags);
 }
 
-long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
-  if ((flags & MSG_FASTOPEN) != 0) return -EOPNOTSUPP;
+template <class Output>
+static long send(int fd, const Output& output, int flags) noexcept {
   Socket* socket;
   uint64_t timeout_ns = 0;
   long result;
@@ -320,29 +339,35 @@ long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
     socket = socket_at(fd);
     if (socket == nullptr || socket->state == SocketState::undecided) return ZPS_PASS;
     if (socket->state == SocketState::stream) {
-      result = write_stream(socket->stream, parts, count, flags);
+      result = output.begin(socket->stream);
       timeout_ns = socket->send_timeout_ns;
       wait = !socket->nonblocking && (flags & MSG_DONTWAIT) == 0 && timeout_ns != 0;
       if (result == -EAGAIN && !wait) {
         (void)guard.stack()->poll(base::monotonic_ns());
-        result = write_stream(socket->stream, parts, count, flags);
+        result = output.begin(socket->stream);
       }
     } else {
       const int error = socket->take_error();
       result = error != 0 ? -error : -EPIPE;
       wait = false;
     }
-    wait = wait && (result == -EAGAIN || (result >= 0 && static_cast<size_t>(result) < total_bytes(parts, count)));
+    wait = wait && (result == -EAGAIN || (result >= 0 && static_cast<size_t>(result) < output.bytes() && !(Output::kMayEnd && result == 0)));
     if (wait && !begin_wait(socket)) return result == -EAGAIN ? -ENOMEM : result;
   }
   if (wait) {
     service_ensure();
-    WriteCondition condition(socket, parts, count, flags, result > 0 ? static_cast<size_t>(result) : 0);
+    WriteCondition condition(socket, output, result > 0 ? static_cast<size_t>(result) : 0);
     result = wait_for(condition, wait_options(timeout_ns));
     if (result < 0 && condition.done() > 0) result = static_cast<long>(condition.done());
   }
   if (result == -EPIPE && (flags & MSG_NOSIGNAL) == 0) raise_sigpipe();
   return result;
 }
+
+long send_parts(int fd, const iovec* parts, int count, int flags) noexcept {
+  return (flags & MSG_FASTOPEN) != 0 ? -EOPNOTSUPP : send(fd, PartsToSend{parts, count, flags}, flags);
+}
+
+long send_from(int fd, netstack::ByteSource& source, size_t wanted) noexcept { return send(fd, SourceToSend{&source, wanted}, 0); }
 
 }  // namespace shim

@@ -1,12 +1,18 @@
-// sendfile() from files into sockets: whole, with offsets, in parts, into a full queue, past the end.
+// sendfile() from files into sockets: whole, with offsets, in parts, between writes, into a full queue, past the end, of files of several kinds.
 // SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/time.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 #include "tests/lib/pattern.h"
 #include "tests/lib/peer.h"
@@ -99,6 +105,101 @@ TEST_P(Sendfile, AfterShutdown) {
   ASSERT_EQ(shutdown(c.mine, SHUT_WR), 0);
   EXPECT_EQ(sendfile(c.mine, file_, nullptr, 10), -1);
   EXPECT_EQ(errno, EPIPE);
+}
+
+// Written and sent from the file in turn, in pieces of all sizes, corked and not.
+TEST_P(Sendfile, BetweenWrites) {
+  Connection c = connect_pair();
+  int job = peer.start(PeerOp::check_pattern, c.theirs, 21, kSize, 50000);
+  constexpr size_t kPieces[] = {1, 100, 1448, 1460, 4032, 16320, 65472, 65473, 100000};
+  size_t sent = 0;
+  for (size_t i = 0; sent < kSize; i++) {
+    const int cork = i % 5 == 3;
+    ASSERT_EQ(setsockopt(c.mine, IPPROTO_TCP, TCP_CORK, &cork, sizeof cork), 0);
+    const size_t wanted = std::min(kPieces[i % std::size(kPieces)], kSize - sent);
+    off_t offset = static_cast<off_t>(sent);
+    const std::string written = i % 2 == 0 ? pattern(21, sent, wanted) : std::string();
+    const ssize_t count = i % 2 == 0 ? write(c.mine, written.data(), wanted) : sendfile(c.mine, file_, &offset, wanted);
+    ASSERT_EQ(count, static_cast<ssize_t>(wanted)) << strerror(errno);
+    sent += wanted;
+  }
+  EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(kSize));
+}
+
+// Of which the page cache has parts only.
+TEST_P(Sendfile, OfAFileThatHasToBeRead) {
+  Connection c = connect_pair();
+  ASSERT_EQ(fdatasync(file_), 0);
+  constexpr size_t kPart = 500000;
+  std::string part(kPart, '\0');
+  for (size_t at = 0; at < kSize; at += 2 * kPart) {
+    ASSERT_EQ(posix_fadvise(file_, static_cast<off_t>(at + kPart), kPart, POSIX_FADV_DONTNEED), 0);
+    ASSERT_EQ(pread(file_, part.data(), kPart, static_cast<off_t>(at)), static_cast<ssize_t>(kPart));
+  }
+  int job = peer.start(PeerOp::check_pattern, c.theirs, 21, kSize, 50000);
+  EXPECT_EQ(sendfile(c.mine, file_, nullptr, kSize), static_cast<ssize_t>(kSize));
+  EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(kSize));
+}
+
+TEST_P(Sendfile, OfAFileThatBecameShorter) {
+  Connection c = connect_pair();
+  constexpr size_t kLeft = 1000003;
+  ASSERT_EQ(ftruncate(file_, kLeft), 0);
+  int job = peer.start(PeerOp::check_pattern, c.theirs, 21, kLeft, 50000);
+  size_t sent = 0;
+  for (ssize_t count = 1; count > 0; sent += static_cast<size_t>(count)) {
+    count = sendfile(c.mine, file_, nullptr, kSize);
+    ASSERT_GE(count, 0) << strerror(errno);
+  }
+  EXPECT_EQ(sent, kLeft);
+  EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(kLeft));
+}
+
+TEST_P(Sendfile, OfOtherKinds) {
+  constexpr size_t kBytes = 15 * 5 * 4096;  // O_DIRECT reads whole blocks
+  const std::string content = pattern(21, 0, kBytes);
+  const int memory = memfd_create("content", 0), zeros = open("/dev/zero", O_RDONLY);
+  ASSERT_EQ(write(memory, content.data(), kBytes), static_cast<ssize_t>(kBytes));
+  const int direct = open(scratch_file("content").c_str(), O_RDONLY | O_DIRECT);  // -1 where there is no such thing
+  Connection c = connect_pair();
+  for (const int file : {memory, zeros, direct}) {
+    if (file < 0) continue;
+    off_t offset = 0;
+    for (size_t sent = 0; sent < kBytes;) {
+      const size_t most = std::min<size_t>(4096 * 5, kBytes - sent);
+      const ssize_t count = sendfile(c.mine, file, &offset, most);
+      ASSERT_GT(count, 0) << strerror(errno);
+      sent += static_cast<size_t>(count);
+      const std::string expected = content.substr(sent - static_cast<size_t>(count), static_cast<size_t>(count));
+      EXPECT_TRUE(file == zeros || offset == static_cast<off_t>(sent));  // the device has no positions
+      EXPECT_EQ(peer.recv_all(c.theirs, expected.size()), file == zeros ? std::string(expected.size(), '\0') : expected);
+    }
+    close(file);
+  }
+}
+
+// It says how far it has come, and goes on from there.
+TEST_P(Sendfile, IsInterruptedBehindAPart) {
+  Connection c = connect_pair();
+  const int little = 50000;
+  ASSERT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_SNDBUF, &little, sizeof little), 0);
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  ASSERT_EQ(sigaction(SIGALRM, &action, nullptr), 0);
+  const itimerval soon{{0, 50000}, {0, 50000}}, never{};
+  ASSERT_EQ(setitimer(ITIMER_REAL, &soon, nullptr), 0);
+  const ssize_t first = sendfile(c.mine, file_, nullptr, kSize);
+  ASSERT_EQ(setitimer(ITIMER_REAL, &never, nullptr), 0);
+  ASSERT_GT(first, 0);
+  ASSERT_LT(first, static_cast<ssize_t>(kSize));
+  EXPECT_EQ(lseek(file_, 0, SEEK_CUR), first);
+  int job = peer.start(PeerOp::check_pattern, c.theirs, 21, kSize, 50000);
+  for (size_t sent = static_cast<size_t>(first); sent < kSize;) {
+    const ssize_t count = sendfile(c.mine, file_, nullptr, kSize - sent);
+    ASSERT_GT(count, 0) << strerror(errno);
+    sent += static_cast<size_t>(count);
+  }
+  EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(kSize));
 }
 
 }  // namespace

@@ -114,6 +114,17 @@ long FakeStream::read(const iovec* parts, int count, bool peek) noexcept {
   return static_cast<long>(done);
 }
 
+long FakeStream::write_from(netstack::ByteSource& source, size_t wanted, bool) noexcept {
+  if (write_closed || other == nullptr) return -EPIPE;
+  const size_t room = kCapacity - other->fill;
+  if (room == 0 && wanted > 0) return -EAGAIN;
+  const long taken = source.take(other->bytes + other->fill, wanted < room ? wanted : room);
+  if (taken <= 0) return 0;
+  other->fill += static_cast<size_t>(taken);
+  other->tell(EPOLLIN);
+  return taken;
+}
+
 long FakeStream::write(const iovec* parts, int count, bool) noexcept {
   if (write_closed || other == nullptr) return -EPIPE;
   size_t done = 0;

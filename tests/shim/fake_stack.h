@@ -27,6 +27,7 @@ class FakeStream final : public netstack::TcpStream {
   [[nodiscard]] long read_urgent(char* byte, bool peek) noexcept override { return -EINVAL; }
   [[nodiscard]] bool at_mark() const noexcept override { return false; }
   [[nodiscard]] size_t readable_to_mark() const noexcept override { return fill; }
+  [[nodiscard]] long write_from(netstack::ByteSource& source, size_t wanted, bool more) noexcept override;
   [[nodiscard]] long write_urgent(const iovec* parts, int count, bool more) noexcept override { return write(parts, count, more); }
   [[nodiscard]] size_t readable_bytes() const noexcept override { return fill; }
   [[nodiscard]] size_t writable_bytes() const noexcept override { return other == nullptr ? 0 : kCapacity - other->fill; }

@@ -160,7 +160,10 @@ void FrameInput::look_at_v6(const RxFrame& frame, FrameView& view) const noexcep
 void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept {
   LwipCore& core = core_;
   netif& interface = core.interface();
-  if (view.fragment) core.link_timers.keep_running();
+  if (view.fragment) [[unlikely]] {
+    core.link_timers.catch_up();  // before it comes: the time that nothing waited is none of its age
+    core.link_timers.keep_running();
+  }
   source_mac_ = static_cast<const uint8_t*>(p->payload) + ETH_HWADDR_LEN;
   const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
   if (view.other_ip && mtu == core.gso_max_size()) interface.mtu = core.frame_mtu();  // what answers it must fit a frame

@@ -6,7 +6,8 @@
 
 namespace netstack {
 
-LwipStack::LwipStack(const StackSetup& setup, StackRegion& region) noexcept : Stack(*setup.wire), core_(setup, region.neighbours), tcp_(core_, region.tcp) {
+LwipStack::LwipStack(const StackSetup& setup, StackRegion& region) noexcept
+    : Stack(*setup.wire), core_(setup, region.neighbours), tcp_(core_, region.tcp), udp_(core_, region.udp) {
   core_.input.add(tcp_);
   core_.output.serve(tcp_);
 }
@@ -14,6 +15,7 @@ LwipStack::LwipStack(const StackSetup& setup, StackRegion& region) noexcept : St
 void LwipStack::start() noexcept {
   the_core = &core_;
   the_tcp = &tcp_;
+  the_udp = &udp_;
   core_.start();
   tcp_.start();
 }
@@ -21,8 +23,10 @@ void LwipStack::start() noexcept {
 int LwipStack::poll(uint64_t now_ns) noexcept {
   core_.begin_turn(now_ns);
   tcp_.begin_turn();
+  udp_.begin_turn();
   const int taken = core_.input.receive();
   tcp_.run_due();
+  udp_.run_due();
   core_.link_timers.run_due(tcp_.timers.running());
   flush();
   core_.end_turn();
@@ -32,7 +36,9 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
 uint64_t LwipStack::next_timer_ns() const noexcept {
   const uint64_t core_ns = core_.next_timer_ns();
   const uint64_t tcp_ns = tcp_.next_timer_ns();
-  return tcp_ns < core_ns ? tcp_ns : core_ns;
+  const uint64_t udp_ns = udp_.next_timer_ns();
+  const uint64_t first_ns = tcp_ns < core_ns ? tcp_ns : core_ns;
+  return udp_ns < first_ns ? udp_ns : first_ns;
 }
 
 TcpStream* LwipStack::make_stream() noexcept {
@@ -49,7 +55,8 @@ PoolLevels LwipStack::levels() const noexcept {
   const TcpTables& tables = tcp_.tables;
   const StackSetup& setup = core_.setup();
   return {setup.arena->used(),       tables.streams.used(),         tables.listeners.used(),  tables.bindings.used(),
-          tables.demux.connections(), setup.wire->free_frames(), tables.demux.waiting_count(), tables.requests.count()};
+          tables.demux.connections(), setup.wire->free_frames(), tables.demux.waiting_count(), tables.requests.count(),
+          udp_.endpoints()};
 }
 
 // A member of the family has died inside the lock: lwIP's state and the arena are taken as lost at any point of any operation. lwIP starts
@@ -62,9 +69,11 @@ void LwipStack::recover() noexcept {
   memcpy(setup.image_data, setup.image_pristine, setup.image_bytes);
   core_.reset();
   tcp_.reset();
+  udp_.reset();
   start();
   core_.neighbours.restore();
   tcp_.tell_what_is_lost();
+  udp_.tell_what_is_lost();
   core_.wire().flush();
 }
 

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Here alone is everything known: lwip/ (the core) knows no protocol, a protocol knows the core. Whatever the stack owns lies in the region
-// or the arena, which the family shares; the image's own data hold lwIP's globals and the ways to us, `the_core` and `the_tcp`.
+// or the arena, which the family shares; the image's own data hold lwIP's globals and the ways to us, `the_core`, `the_tcp` and `the_udp`.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include "netstack/lwip/lwip_core.h"
 #include "netstack/stack.h"
 #include "netstack/tcp/tcp.h"
+#include "netstack/udp/udp.h"
 
 namespace netstack {
 
@@ -25,6 +26,7 @@ class LwipStack final : public Stack {
   [[nodiscard]] uint64_t next_timer_ns() const noexcept override;
   [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return core_.clock.now_ns(); }
   [[nodiscard]] TcpStream* make_stream() noexcept override;
+  [[nodiscard]] UdpEndpoint* make_endpoint() noexcept override { return udp_.make_endpoint(); }
   [[nodiscard]] long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept override;
   [[nodiscard]] PortBinding* bind(const PortRequest& request, long* error) noexcept override { return tcp_.bind(request, error); }
   [[nodiscard]] TcpListener* listen(const PortRequest& request, const PortBinding* own, int backlog, long* error) noexcept override {
@@ -35,10 +37,14 @@ class LwipStack final : public Stack {
   [[nodiscard]] PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return !tcp_.output.owes_last_acks() && core_.setup().wire->delivered(); }
   void recover() noexcept override;
-  void forget_holders() noexcept override { tcp_.forget_holders(); }
+  void forget_holders() noexcept override {
+    tcp_.forget_holders();
+    udp_.forget_holders();
+  }
   [[nodiscard]] bool hold(TcpStream* stream) noexcept override { return tcp_.hold(static_cast<LwipStream*>(stream)); }
   [[nodiscard]] bool hold(TcpListener* listener) noexcept override { return tcp_.hold(static_cast<LwipListener*>(listener)); }
   [[nodiscard]] bool hold(PortBinding* binding) noexcept override { return tcp_.hold(static_cast<LwipBinding*>(binding)); }
+  [[nodiscard]] bool hold(UdpEndpoint* endpoint) noexcept override { return udp_.hold(static_cast<LwipUdpEndpoint*>(endpoint)); }
 
   // Starts lwIP and what is on it. Once, and again by recover().
   void start() noexcept;
@@ -46,12 +52,14 @@ class LwipStack final : public Stack {
  private:
   LwipCore core_;
   Tcp tcp_;
+  Udp udp_;
 };
 
 // What the region holds. Laid over zero-filled memory; only the stack object is constructed, the rest is valid as zeros.
 struct StackRegion {
   alignas(64) unsigned char stack_storage[sizeof(LwipStack)];
   TcpTables tcp;
+  UdpTables udp;
   SavedNeighbours neighbours;
 };
 

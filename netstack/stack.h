@@ -236,12 +236,15 @@ class TcpListener : public Pollable {
   ~TcpListener() = default;
 };
 
+class UdpEndpoint;
+
 // What must be at its start level when nothing is open. Bytes and counts.
 struct PoolLevels {
   size_t arena_bytes;
   int streams, listeners, bindings, pcbs, free_frames;
   int time_wait;  // of the pcbs: those in TIME-WAIT
   int half_open;  // handshakes that wait for their last ACK
+  int endpoints;  // UDP's
   bool operator==(const PoolLevels&) const = default;
 };
 
@@ -261,6 +264,8 @@ class Stack {
   [[nodiscard]] virtual TcpStream* make_stream() noexcept = 0;
   // A port for a socket. nullptr and -EADDRINUSE, -EADDRNOTAVAIL or -ENOBUFS in *error.
   [[nodiscard]] virtual PortBinding* bind(const PortRequest& request, long* error) noexcept = 0;
+  // A UDP endpoint (netstack/udp_endpoint.h) with one reference, or nullptr when the pool is empty.
+  [[nodiscard]] virtual UdpEndpoint* make_endpoint() noexcept = 0;
   // Where the stream connects from, given by bind(); port 0 is chosen at connect(). 0, -EINVAL or -EADDRNOTAVAIL.
   [[nodiscard]] virtual long bind_stream(TcpStream* stream, const SocketAddress& local) noexcept = 0;
   // Listens; connections are spread over listeners that share a port. `own`: what bind() gave to the socket that asks, or nullptr.
@@ -286,6 +291,7 @@ class Stack {
   [[nodiscard]] virtual bool hold(TcpStream* stream) noexcept = 0;
   [[nodiscard]] virtual bool hold(TcpListener* listener) noexcept = 0;
   [[nodiscard]] virtual bool hold(PortBinding* binding) noexcept = 0;
+  [[nodiscard]] virtual bool hold(UdpEndpoint* endpoint) noexcept = 0;
 
   // The family's lock around all of the above. Take it with StackLock.
   base::BiasedLock lock;

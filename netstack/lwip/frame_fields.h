@@ -48,6 +48,12 @@ template <class T>
   return value;
 }
 
+// And writes it there.
+template <class T>
+void put(uint8_t* at, T value) noexcept {
+  memcpy(at, &value, sizeof value);
+}
+
 [[nodiscard]] inline bool is_tcp(const uint8_t* frame, uint32_t length) noexcept {
   return length >= kEthernetHeader + kIpHeader && field<uint16_t>(frame + kEtherTypeAt) == PP_HTONS(ETHTYPE_IP) &&
          frame[kIpVersionAt] == kPlainIp && frame[kProtocolAt] == IP_PROTO_TCP;

@@ -24,6 +24,12 @@ class FrameOutput {
 
   // netif->linkoutput. ERR_MEM if the frame must be sent again later.
   [[nodiscard]] err_t send(pbuf* p) noexcept;
+  // A frame for a protocol that writes all of it itself. False if there is no room for one now, as send() refuses.
+  [[nodiscard]] bool open(TxFrame* frame) noexcept {
+    if (wire_.backlog() <= most_backlog_ && wire_.allocate(frame)) [[likely]] return true;
+    starved_ = true;
+    return false;
+  }
   // The protocol that long segments belong to.
   void serve(Protocol& protocol) noexcept { protocol_ = &protocol; }
 

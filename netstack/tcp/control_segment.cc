@@ -17,11 +17,6 @@ namespace {
 
 constexpr int kMostQueued = 4 * kBurst;
 
-template <class T>
-void put(uint8_t* at, T value) noexcept {
-  memcpy(at, &value, sizeof value);
-}
-
 uint32_t tcp_bytes_of(const ControlSegment& segment) noexcept { return static_cast<uint32_t>(kTcpHeader + segment.option_bytes); }
 
 void write_ip(uint8_t* ip, const ControlSegment& segment) noexcept {

@@ -107,6 +107,7 @@ class FakeStack final : public netstack::Stack {
   [[nodiscard]] uint64_t next_timer_ns() const noexcept override { return UINT64_MAX; }
   [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return polled_ns; }
   [[nodiscard]] netstack::TcpStream* make_stream() noexcept override;
+  [[nodiscard]] netstack::UdpEndpoint* make_endpoint() noexcept override { return nullptr; }
   [[nodiscard]] long bind_stream(netstack::TcpStream* stream, const netstack::SocketAddress& local) noexcept override;
   [[nodiscard]] netstack::PortBinding* bind(const netstack::PortRequest& request, long* error) noexcept override;
   [[nodiscard]] netstack::TcpListener* listen(const netstack::PortRequest& request, const netstack::PortBinding* own, int backlog,
@@ -120,6 +121,7 @@ class FakeStack final : public netstack::Stack {
   [[nodiscard]] bool hold(netstack::TcpStream*) noexcept override { return true; }
   [[nodiscard]] bool hold(netstack::TcpListener*) noexcept override { return true; }
   [[nodiscard]] bool hold(netstack::PortBinding* binding) noexcept override { return binding != nullptr; }
+  [[nodiscard]] bool hold(netstack::UdpEndpoint*) noexcept override { return true; }
 
   FakeListener* find(uint16_t port_be) noexcept;
   // A connection from outside to a listener: the far end, or nullptr.

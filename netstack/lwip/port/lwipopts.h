@@ -91,7 +91,7 @@ void zps_lwip_release(void* piece);
 #define ETH_PAD_SIZE 0
 #define ARP_TABLE_SIZE 127
 #define ARP_QUEUEING 1
-#define ARP_QUEUE_LEN 128
+#define ARP_QUEUE_LEN 256
 #define ETHARP_TABLE_MATCH_NETIF 0
 #define LWIP_NETIF_HWADDRHINT 1
 #define LWIP_SINGLE_NETIF 0

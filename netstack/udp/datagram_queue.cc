@@ -1,0 +1,108 @@
+// The queue of received datagrams.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "netstack/udp/datagram_queue.h"
+
+#include <cstring>
+
+#include "lwip/def.h"
+#include "lwip/prot/udp.h"
+#include "netstack/lwip/frame_fields.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint32_t kStampBytes = sizeof(uint64_t);
+
+// The headers in front of a queued datagram's payload.
+class Headers {
+ public:
+  explicit Headers(const pbuf& p) noexcept : udp_(static_cast<uint8_t*>(p.payload) - UDP_HLEN) {}
+
+  void note(uint32_t ip_header_bytes, uint64_t now_ns) noexcept {
+    const auto bytes = static_cast<uint16_t>(ip_header_bytes);
+    memcpy(udp_ + 2, &bytes, sizeof bytes);
+    memcpy(ip() - kStampBytes, &now_ns, sizeof now_ns);
+  }
+  void tell(Datagram* about) const noexcept {
+    const uint8_t* const header = ip();
+    about->received_ns = field<uint64_t>(header - kStampBytes);
+    if (header[0] >> 4 == 6) {
+      about->from = {field<IpAddress>(header + 8), field<uint16_t>(udp_)};
+      about->to = {field<IpAddress>(header + 24), 0};
+      about->ttl = header[7];
+      about->tos = static_cast<uint8_t>(header[0] << 4 | header[1] >> 4);
+    } else {
+      about->from = {field<uint32_t>(header + 12), field<uint16_t>(udp_)};
+      about->to = {field<uint32_t>(header + 16), 0};
+      about->ttl = header[8];
+      about->tos = header[1];
+    }
+  }
+
+ private:
+  [[nodiscard]] uint8_t* ip() const noexcept { return udp_ - field<uint16_t>(udp_ + 2); }
+  uint8_t* udp_;
+};
+
+bool ends_datagram(const pbuf& p) noexcept { return p.len == p.tot_len; }
+
+}  // namespace
+
+// sizeof(struct sk_buff) rounded, and the data area: headers, headroom and skb_shared_info, as kmalloc() rounds it. On Linux 6 for a datagram from
+// the machine itself; what a device's driver allocates differs by driver.
+uint32_t DatagramQueue::cost_of(uint32_t bytes) noexcept {
+  constexpr uint32_t kBuffer = 256, kAround = 160, kShared = 320, kLeast = 512;
+  const uint32_t data = bytes + kAround + kShared;
+  return kBuffer + (data <= kLeast ? kLeast : uint32_t{1} << (32 - __builtin_clz(data - 1)));
+}
+
+void DatagramQueue::push(pbuf* p, uint32_t ip_header_bytes, uint64_t now_ns) noexcept {
+  held_ += cost_of(p->tot_len);
+  Headers(*p).note(ip_header_bytes, now_ns);
+  if (tail_ != nullptr) {
+    tail_->next = p;
+  } else {
+    head_ = p;
+  }
+  while (!ends_datagram(*p)) p = p->next;
+  tail_ = p;
+}
+
+size_t DatagramQueue::copy_front(const iovec* parts, int count, Datagram* about) const noexcept {
+  Headers(*head_).tell(about);
+  about->bytes = head_->tot_len;
+  return copy_chain(head_, 0, parts, count);
+}
+
+void DatagramQueue::drop_front() noexcept {
+  pbuf* const first = head_;
+  pbuf* last = first;
+  while (!ends_datagram(*last)) last = last->next;
+  held_ -= cost_of(first->tot_len);
+  head_ = last->next;
+  if (head_ == nullptr) tail_ = nullptr;
+  last->next = nullptr;
+  pbuf_free(first);
+}
+
+size_t copy_chain(const pbuf* p, size_t offset, const iovec* parts, int count) noexcept {
+  size_t copied = 0;
+  for (int i = 0; i < count; i++) {
+    auto* to = static_cast<uint8_t*>(parts[i].iov_base);
+    for (size_t left = parts[i].iov_len; left > 0;) {
+      const size_t n = p->len - offset < left ? p->len - offset : left;
+      if (n > 0) memcpy(to, static_cast<const uint8_t*>(p->payload) + offset, n);
+      to += n;
+      left -= n;
+      copied += n;
+      offset += n;
+      if (offset < p->len) break;
+      if (ends_datagram(*p)) return copied;
+      p = p->next;
+      offset = 0;
+    }
+  }
+  return copied;
+}
+
+}  // namespace netstack

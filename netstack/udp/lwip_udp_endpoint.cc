@@ -1,0 +1,254 @@
+// An endpoint's life, its readiness and its receiving half.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "netstack/udp/lwip_udp_endpoint.h"
+
+#include <cerrno>
+#include <linux/errqueue.h>
+#include <sys/epoll.h>
+
+#include "netstack/udp/udp.h"
+#include "netstack/udp/udp_addresses.h"
+
+namespace netstack {
+namespace {
+
+constexpr uint32_t kReadable = EPOLLIN | EPOLLRDNORM;
+constexpr uint32_t kWritable = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
+
+}  // namespace
+
+struct LwipUdpEndpoint::QueuedError {
+  QueuedError* next;
+  pbuf* message;
+  size_t payload_at;
+  UdpError about;
+};
+
+// datagram_poll() of Linux, bit by bit.
+uint32_t LwipUdpEndpoint::ready() const noexcept {
+  uint32_t events = 0;
+  if (error_ != 0 || errors_ != nullptr) events |= EPOLLERR;
+  if ((shut_ & kReadShut) != 0) events |= kReadable | EPOLLRDHUP;
+  if (shut_ == (kReadShut | kWriteShut)) events |= EPOLLHUP;
+  if (!received_.empty()) events |= kReadable;
+  if (!refused_) {
+    events |= kWritable;
+  } else {
+    no_space_ = true;
+    udp_.await_room();
+  }
+  return events;
+}
+
+void LwipUdpEndpoint::announce(uint32_t events) noexcept {
+  for (Observer* observer = observers.front(); observer != nullptr; observer = observers.after(observer)) observer->on_ready(*this, events);
+}
+
+// ---------------------------------------------------------------- name and peer
+
+long LwipUdpEndpoint::bind(const PortRequest& request) noexcept {
+  if (name_.port_be != 0) return -EINVAL;
+  options_.sharing = request.sharing;
+  v6_only_ = request.v6_only;
+  SocketAddress local;
+  if (const long error = udp_.find_port(request, &local); error != 0) return error;
+  name_ = without_scope(local);
+  asked_for_port_ = request.local.port_be != 0 && !request.is_chosen;
+  asked_for_address_ = !is_any(request.local);
+  udp_.demux().add(*this);
+  return 0;
+}
+
+long LwipUdpEndpoint::choose_port() noexcept {
+  PortRequest any;
+  any.local = name_;
+  any.sharing = options_.sharing;
+  any.v6_only = v6_only_;
+  const bool asked = asked_for_address_;
+  const long error = bind(any);
+  asked_for_address_ = asked;
+  return error == -EADDRINUSE ? -EAGAIN : error;
+}
+
+long LwipUdpEndpoint::check_destination(const SocketAddress& to) const noexcept {
+  if (udp_.is_broadcast(to)) return options_.broadcast ? 0 : -EACCES;
+  return udp_.has_way_to(to) ? 0 : -ENETUNREACH;
+}
+
+long LwipUdpEndpoint::connect(const SocketAddress& peer) noexcept {
+  if (const long error = check_destination(peer); error != 0) return error;
+  if (name_.port_be == 0) {
+    if (const long error = choose_port(); error != 0) return error;
+  }
+  udp_.demux().remove(*this);
+  if (is_any(name_)) name_ = {udp_.core().neighbours.source_for(peer.address), name_.port_be};
+  peer_ = without_scope(peer);
+  connected_ = true;
+  udp_.demux().add(*this);
+  return 0;
+}
+
+void LwipUdpEndpoint::disconnect() noexcept {
+  const bool has_port = name_.port_be != 0;
+  if (has_port) udp_.demux().remove(*this);
+  connected_ = false;
+  peer_ = {};
+  if (!asked_for_address_) name_.address = name_.address.is_v4() ? IpAddress::v4(0) : IpAddress{};
+  if (!asked_for_port_) name_.port_be = 0;
+  if (name_.port_be != 0) udp_.demux().add(*this);
+}
+
+void LwipUdpEndpoint::release() noexcept {
+  if (name_.port_be != 0) udp_.demux().remove(*this);
+  held_ = false;
+  received_.clear();
+  clear_errors();
+  drop_pending();
+  udp_.free_endpoint(*this);
+}
+
+// ---------------------------------------------------------------- receiving
+
+void LwipUdpEndpoint::deliver(pbuf* p, uint32_t ip_header_bytes) noexcept {
+  const uint32_t cost = DatagramQueue::cost_of(p->tot_len);
+  const bool admitted = received_.admits(cost, options_.receive_buffer) && udp_.core().memory.receive_share_is(received_.held() + cost);
+  if (!admitted || udp_.core().memory.payload_is_lent) {
+    drops_++;
+    pbuf_free(p);
+    return;
+  }
+  received_.push(p, ip_header_bytes, udp_.core().clock.now_ns());
+  udp_.data_received();
+  announce(kReadable);
+}
+
+long LwipUdpEndpoint::receive(const iovec* parts, int count, bool peek, Datagram* about) noexcept {
+  if (error_ != 0) return -take_error();
+  if (received_.empty()) return -EAGAIN;
+  const size_t copied = received_.copy_front(parts, count, about);
+  about->to.port_be = name_.port_be;
+  if (!peek) received_.drop_front();
+  return static_cast<long>(copied);
+}
+
+void LwipUdpEndpoint::shutdown(int how) noexcept {
+  shut_ |= static_cast<uint8_t>(how + 1);
+  announce(ready());
+}
+
+int LwipUdpEndpoint::take_error() noexcept {
+  const int error = error_;
+  error_ = 0;
+  return error;
+}
+
+void LwipUdpEndpoint::fail(int error) noexcept {
+  error_ = error;
+  announce(EPOLLERR);
+}
+
+// __udp4_lib_err(): who wants all reports gets all of them; who does not, learns of what is final, if it is connected.
+void LwipUdpEndpoint::report(const IcmpReport& report, pbuf* p) noexcept {
+  if (!options_.errors) {
+    pbuf_free(p);
+    if (report.fatal && connected_) fail(report.error);
+    return;
+  }
+  auto* const entry = error_count_ < kMostErrors ? static_cast<QueuedError*>(udp_.core().arena().allocate(sizeof(QueuedError))) : nullptr;
+  if (entry == nullptr) {
+    pbuf_free(p);
+    return fail(report.error);
+  }
+  *entry = {nullptr, p, report.payload_at, {}};
+  UdpError& about = entry->about;
+  about.to = report.to;
+  about.offender = report.offender;
+  about.error = static_cast<uint32_t>(report.error);
+  about.info = report.info;
+  about.origin = report.to.address.is_v4() ? uint8_t{SO_EE_ORIGIN_ICMP} : uint8_t{SO_EE_ORIGIN_ICMP6};
+  about.type = report.type;
+  about.code = report.code;
+  about.bytes = p->tot_len - report.payload_at;
+  QueuedError** end = &errors_;
+  while (*end != nullptr) end = &(*end)->next;
+  *end = entry;
+  error_count_++;
+  fail(report.error);
+}
+
+// sock_dequeue_err_skb(): the pending error becomes the next entry's, or none.
+long LwipUdpEndpoint::receive_error(const iovec* parts, int count, UdpError* about) noexcept {
+  QueuedError* const entry = errors_;
+  if (entry == nullptr) return -EAGAIN;
+  *about = entry->about;
+  const pbuf* p = entry->message;
+  size_t offset = entry->payload_at;
+  while (p != nullptr && offset >= p->len && p->len != p->tot_len) offset -= p->len, p = p->next;
+  const long copied = about->bytes > 0 ? static_cast<long>(copy_chain(p, offset, parts, count)) : 0;
+  errors_ = entry->next;
+  error_count_--;
+  pbuf_free(entry->message);
+  udp_.core().arena().release(entry);
+  error_ = errors_ != nullptr ? static_cast<int>(errors_->about.error) : 0;
+  return copied;
+}
+
+void LwipUdpEndpoint::clear_errors() noexcept {
+  UdpError unused;
+  while (errors_ != nullptr) (void)receive_error(nullptr, 0, &unused);
+  error_ = 0;
+}
+
+void LwipUdpEndpoint::room_made() noexcept {
+  if (!refused_) return;
+  refused_ = false;
+  if (no_space_) announce(kWritable);
+  no_space_ = false;
+}
+
+void LwipUdpEndpoint::forget_everything() noexcept {
+  received_.forget();
+  errors_ = nullptr;
+  pending_ = nullptr;
+  error_count_ = 0;
+  refused_ = no_space_ = false;
+  neighbour_ = {};
+  next_at_port = next_found = nullptr;
+}
+
+// ---------------------------------------------------------------- options
+
+long LwipUdpEndpoint::set_option(UdpOption option, int value) noexcept {
+  Options& o = options_;
+  switch (option) {
+    case UdpOption::receive_buffer: o.receive_buffer = value < 0 ? 0 : static_cast<uint32_t>(value); return 0;
+    case UdpOption::broadcast: o.broadcast = value != 0; return 0;
+    case UdpOption::ttl: o.ttl = static_cast<uint8_t>(value); return 0;
+    case UdpOption::multicast_ttl: o.multicast_ttl = static_cast<uint8_t>(value); return 0;
+    case UdpOption::tos: o.tos = static_cast<uint8_t>(value); return 0;
+    case UdpOption::path_mtu_discovery: o.path_mtu_discovery = static_cast<uint8_t>(value); return 0;
+    case UdpOption::no_checksum: o.no_checksum = value != 0; return 0;
+    case UdpOption::cork:
+      o.cork = value != 0;
+      if (!o.cork) (void)push_pending();
+      return 0;
+    case UdpOption::errors:
+      o.errors = value != 0;
+      if (!o.errors) clear_errors();  // skb_errqueue_purge()
+      return 0;
+    case UdpOption::reuse_address: o.sharing.reuse_address = value != 0; return 0;
+    case UdpOption::reuse_port: o.sharing.reuse_port = value != 0; return 0;
+    case UdpOption::owner_uid: o.sharing.uid = static_cast<uint32_t>(value); return 0;
+    case UdpOption::path_mtu: break;
+  }
+  return -ENOPROTOOPT;
+}
+
+long LwipUdpEndpoint::get_option(UdpOption option, int* value) const noexcept {
+  if (option != UdpOption::path_mtu) return -ENOPROTOOPT;
+  if (!connected_) return -ENOTCONN;
+  *value = udp_.path_mtu();
+  return 0;
+}
+
+}  // namespace netstack

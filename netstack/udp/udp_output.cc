@@ -1,0 +1,246 @@
+// Sending datagrams.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "netstack/udp/udp_output.h"
+
+#include <cerrno>
+#include <cstring>
+#include <linux/in.h>
+
+#include "lwip/etharp.h"
+#include "lwip/inet_chksum.h"
+#include "lwip/ip.h"
+#include "lwip/prot/udp.h"
+#include "netstack/lwip/frame_fields.h"
+#include "netstack/lwip/lwip_errno.h"
+#include "netstack/udp/udp.h"
+#include "netstack/udp/udp_addresses.h"
+
+namespace netstack {
+namespace {
+
+// What surrounds a datagram's bytes in its packet, which lwIP counts in 16 bits.
+constexpr size_t headers_of(const SocketAddress& to) noexcept { return (to.address.is_v4() ? kIpHeader : kIp6Header) + UDP_HLEN; }
+
+void gather(uint8_t* to, const iovec* parts, int count) noexcept {
+  for (int i = 0; i < count; i++) {
+    if (parts[i].iov_len == 0) continue;
+    memcpy(to, parts[i].iov_base, parts[i].iov_len);
+    to += parts[i].iov_len;
+  }
+}
+
+// For the time of a datagram: who sends it, and no more than a frame holds in one piece (TCP's segments may be longer).
+class InterfaceFor {
+ public:
+  InterfaceFor(netif& interface, netif_hint* hint, uint16_t mtu) noexcept : interface_(interface), mtu_(interface.mtu) {
+    interface.mtu = mtu;
+    NETIF_SET_HINTS(&interface, hint);
+  }
+  ~InterfaceFor() {
+    NETIF_RESET_HINTS(&interface_);
+    interface_.mtu = mtu_;
+  }
+  InterfaceFor(const InterfaceFor&) = delete;
+  InterfaceFor& operator=(const InterfaceFor&) = delete;
+
+ private:
+  netif& interface_;
+  const uint16_t mtu_;
+};
+
+}  // namespace
+
+// Lies in the heap, its bytes behind it.
+struct LwipUdpEndpoint::Pending {
+  SocketAddress to;
+  SendRequest request;
+  size_t bytes;
+  [[nodiscard]] uint8_t* data() noexcept { return reinterpret_cast<uint8_t*>(this + 1); }
+};
+
+// In the order in which udp_sendmsg() of Linux looks.
+long LwipUdpEndpoint::send(const SendRequest& request, const iovec* parts, int count) noexcept {
+  size_t bytes = 0;
+  for (int i = 0; i < count; i++) bytes += parts[i].iov_len;
+  if (bytes > 0xffff) return -EMSGSIZE;
+  if (pending_ != nullptr) return append(request, pending_->to, parts, count, bytes);
+  if (request.to != nullptr && request.to->port_be == 0) return -EINVAL;
+  if (request.to == nullptr && !connected_) return -EDESTADDRREQ;
+  const SocketAddress to = request.to != nullptr ? *request.to : peer_;
+  if (const long error = may_send(request, to, bytes); error != 0) return error;
+  if (request.probe && bytes == 0) return 0;
+  if (request.more || options_.cork) return append(request, to, parts, count, bytes);
+  const long result = udp_.output().send(*this, to, request, parts, count, bytes);
+  refused_ = result == -EAGAIN;
+  return result;
+}
+
+// What forbids a datagram of so many bytes to go there.
+long LwipUdpEndpoint::may_send(const SendRequest& request, const SocketAddress& to, size_t bytes) noexcept {
+  if (const long error = check_destination(to); error != 0) return error;
+  if (name_.port_be == 0) {
+    if (const long error = choose_port(); error != 0) return error;
+  }
+  const bool whole = request.whole || options_.path_mtu_discovery == IP_PMTUDISC_DO || options_.path_mtu_discovery == IP_PMTUDISC_PROBE;
+  if (bytes > (whole ? udp_.path_mtu() : size_t{0xffff}) - headers_of(to)) return -EMSGSIZE;
+  if (error_ != 0) return -take_error();
+  return (shut_ & kWriteShut) != 0 ? -EPIPE : 0;
+}
+
+// A piece of a datagram. One that makes it too long takes all of it away (udp_flush_pending_frames()).
+long LwipUdpEndpoint::append(const SendRequest& request, const SocketAddress& to, const iovec* parts, int count, size_t bytes) noexcept {
+  const size_t before = pending_ != nullptr ? pending_->bytes : 0;
+  if (const long error = may_send(request, to, before + bytes); error != 0) return drop_pending(), error;
+  auto* const whole = static_cast<Pending*>(udp_.core().arena().allocate(sizeof(Pending) + before + bytes));
+  if (whole == nullptr) return -ENOBUFS;
+  *whole = {to, request, before + bytes};
+  whole->request.to = nullptr;
+  if (pending_ != nullptr) {
+    memcpy(whole->data(), pending_->data(), before);
+    whole->request = pending_->request;
+    drop_pending();
+  }
+  gather(whole->data() + before, parts, count);
+  pending_ = whole;
+  if (request.more || options_.cork) return static_cast<long>(bytes);
+  const long result = push_pending();
+  if (result == -EAGAIN) pending_->bytes = before;  // this piece comes again
+  return result < 0 ? result : static_cast<long>(bytes);
+}
+
+long LwipUdpEndpoint::push_pending() noexcept {
+  if (pending_ == nullptr) return 0;
+  const iovec all{pending_->data(), pending_->bytes};
+  const long result = udp_.output().send(*this, pending_->to, pending_->request, &all, 1, pending_->bytes);
+  refused_ = result == -EAGAIN;
+  if (!refused_) drop_pending();
+  return result;
+}
+
+void LwipUdpEndpoint::drop_pending() noexcept {
+  udp_.core().arena().release(pending_);
+  pending_ = nullptr;
+}
+
+long UdpOutput::send(LwipUdpEndpoint& from, const SocketAddress& to, const SendRequest& how, const iovec* parts, int count, size_t bytes) noexcept {
+  udp_.core().link_timers.catch_up();
+  const ip_addr_t destination = to_lwip(to);
+  const uint8_t own_ttl = ip_addr_ismulticast(&destination) ? from.options_.multicast_ttl : from.options_.ttl;
+  const Outgoing datagram{to,
+                          parts,
+                          count,
+                          bytes,
+                          static_cast<uint8_t>(how.ttl >= 0 ? how.ttl : own_ttl),
+                          static_cast<uint8_t>(how.tos >= 0 ? how.tos : from.options_.tos)};
+  const uint8_t* const station = station_for(from, datagram);
+  const long result = station != nullptr ? send_frame(from, datagram, station) : send_packet(from, datagram);
+  if (result >= 0) sent();
+  return result;
+}
+
+bool UdpOutput::sums(const LwipUdpEndpoint& from) const noexcept {
+  return (udp_.core().interface().chksum_flags & NETIF_CHECKSUM_GEN_UDP) != 0 && !from.options_.no_checksum;
+}
+
+// ---------------------------------------------------------------- a frame of our own
+
+const uint8_t* UdpOutput::station_for(LwipUdpEndpoint& from, const Outgoing& datagram) noexcept {
+  LwipCore& core = udp_.core();
+  const SocketAddress& to = datagram.to;
+  if (!to.address.is_v4() || kIpHeader + UDP_HLEN + datagram.bytes > udp_.path_mtu()) return nullptr;
+  if (core.neighbours.owns(to.address) || udp_.is_broadcast(to)) return nullptr;
+  const ip4_addr_t hop{core.neighbours.hop_to(to.address.v4_be())};
+  ip4_addr_t* ip;
+  netif* interface;
+  eth_addr* station;
+  if (etharp_get_entry(from.neighbour_.addr_hint, &ip, &interface, &station) != 0 && ip->addr == hop.addr) [[likely]] return station->addr;
+  const ip4_addr_t* found;
+  const ssize_t index = etharp_find_addr(&core.interface(), &hop, &station, &found);
+  if (index < 0) return nullptr;
+  from.neighbour_.addr_hint = static_cast<u8_t>(index);
+  return station->addr;
+}
+
+long UdpOutput::send_frame(const LwipUdpEndpoint& from, const Outgoing& datagram, const uint8_t* station) noexcept {
+  LwipCore& core = udp_.core();
+  TxFrame frame;
+  if (!core.output.open(&frame)) return -EAGAIN;
+  const uint32_t own_be = core.setup().address_be;
+  const auto udp_bytes = static_cast<uint16_t>(UDP_HLEN + datagram.bytes), ip_bytes = static_cast<uint16_t>(kIpHeader + udp_bytes);
+  uint8_t* const ip = frame.data + kEthernetHeader;
+  uint8_t* const udp = ip + kIpHeader;
+  memcpy(frame.data, station, ETH_HWADDR_LEN);
+  memcpy(frame.data + ETH_HWADDR_LEN, core.interface().hwaddr, ETH_HWADDR_LEN);
+  put<uint16_t>(frame.data + kEtherTypeAt, PP_HTONS(ETHTYPE_IP));
+  const bool whole = from.options_.path_mtu_discovery == IP_PMTUDISC_DO || from.options_.path_mtu_discovery == IP_PMTUDISC_PROBE;
+  ip[0] = kPlainIp;
+  ip[1] = datagram.tos;
+  put(ip + 2, lwip_htons(ip_bytes));
+  put(ip + 4, packet_id_++);
+  put<uint16_t>(ip + 6, whole ? PP_HTONS(IP_DF) : 0);
+  ip[8] = datagram.ttl;
+  ip[9] = IP_PROTO_UDP;
+  put<uint16_t>(ip + 10, 0);
+  put(ip + 12, own_be);
+  const uint32_t to_be = datagram.to.address.v4_be();
+  put(ip + 16, to_be);
+  if (core.facts().link_needs_checksum) put(ip + 10, inet_chksum(ip, kIpHeader));
+  put(udp, from.name_.port_be);
+  put(udp + 2, datagram.to.port_be);
+  put(udp + 4, lwip_htons(udp_bytes));
+  put<uint16_t>(udp + 6, 0);
+  gather(udp + UDP_HLEN, datagram.parts, datagram.count);
+  if (sums(from)) {
+    pbuf all{};
+    all.payload = udp;
+    all.len = all.tot_len = udp_bytes;
+    const ip_addr_t source = to_lwip_v4(own_be), destination = to_lwip_v4(to_be);
+    const u16_t sum = ip_chksum_pseudo(&all, IP_PROTO_UDP, udp_bytes, &source, &destination);
+    put<uint16_t>(udp + 6, sum != 0 ? sum : 0xffff);
+  }
+  core.wire().send(frame.handle, static_cast<uint32_t>(kEthernetHeader + ip_bytes));
+  return static_cast<long>(datagram.bytes);
+}
+
+// ---------------------------------------------------------------- by lwIP
+
+long UdpOutput::send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noexcept {
+  LwipCore& core = udp_.core();
+  netif& interface = core.interface();
+  const bool has_source = !is_any(from.name_) && from.name_.address.is_v4() == datagram.to.address.is_v4();
+  const IpAddress own = has_source ? from.name_.address : core.neighbours.source_for(datagram.to.address);
+  const ip_addr_t source = to_lwip(own), destination = to_lwip(datagram.to);
+  const bool waits = !udp_.is_broadcast(datagram.to) && !ip_addr_ismulticast(&destination) && !core.neighbours.knows_way_to(datagram.to.address);
+  if (waits && ++unresolved_ > kMostUnresolved) return -EAGAIN;
+  pbuf* const p = pbuf_alloc(PBUF_TRANSPORT, static_cast<u16_t>(datagram.bytes), PBUF_RAM);
+  if (p == nullptr) return -EAGAIN;
+  gather(static_cast<uint8_t*>(p->payload), datagram.parts, datagram.count);
+  (void)pbuf_add_header(p, UDP_HLEN);
+  auto* const header = static_cast<udp_hdr*>(p->payload);
+  header->src = from.name_.port_be;
+  header->dest = datagram.to.port_be;
+  header->len = lwip_htons(static_cast<u16_t>(datagram.bytes + UDP_HLEN));
+  header->chksum = 0;
+  if (sums(from)) {
+    const u16_t sum = ip_chksum_pseudo(p, IP_PROTO_UDP, p->tot_len, &source, &destination);
+    header->chksum = sum != 0 ? sum : 0xffff;
+  }
+  err_t error;
+  {
+    const InterfaceFor one(interface, &from.neighbour_, udp_.path_mtu());
+    error = ip_output_if(p, &source, &destination, datagram.ttl, datagram.tos, IP_PROTO_UDP, &interface);
+  }
+  pbuf_free(p);
+  if (error == ERR_MEM) return -EAGAIN;
+  return error == ERR_OK ? static_cast<long>(datagram.bytes) : -errno_of_lwip(error);
+}
+
+void UdpOutput::sent() noexcept {
+  unflushed_++;
+  if (unflushed_ < answers_due_ && unflushed_ < kMostTogether) return;
+  answers_due_ = unflushed_ < answers_due_ ? answers_due_ - unflushed_ : 0;
+  unflushed_ = 0;
+  udp_.core().wire().flush();
+}
+
+}  // namespace netstack

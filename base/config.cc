@@ -203,6 +203,13 @@ bool parse_jit(Config& config, const char* text) noexcept {
 }
 void print_jit(const Config& config, char* out, size_t capacity) noexcept { print(out, capacity, "%s", config.jit ? "hook" : "kernel"); }
 
+bool parse_udp(Config& config, const char* text) noexcept {
+  if (strcmp(text, "kernel") != 0 && strcmp(text, "stack") != 0) return false;
+  config.udp = text[0] == 's' ? Side::stack : Side::kernel;
+  return true;
+}
+void print_udp(const Config& config, char* out, size_t capacity) noexcept { print(out, capacity, "%s", config.udp == Side::stack ? "stack" : "kernel"); }
+
 // --- The table. ---
 
 struct Row {
@@ -265,6 +272,7 @@ constexpr Row kRows[] = {
     {{"io_uring", "ZPS_IO_URING", "off or kernel", "off: io_uring_setup answers ENOSYS; kernel: let it through, for files"},
      parse_io_uring,
      print_io_uring},
+    {{"udp", "ZPS_UDP", "kernel or stack", "who serves UDP over IPv4 on the addresses of the stack's networks"}, parse_udp, print_udp},
     {{"inherit", "ZPS_INHERIT", "yes or no", "whether programs that it starts run on the stack even if they are given another environment"},
      parse_inherit,
      print_inherit},

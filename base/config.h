@@ -16,6 +16,7 @@ namespace base {
 
 enum class Fallback { fail, kernel };
 enum class CpuSleep { light, any };
+enum class Side { kernel, stack };
 
 // Addresses are in wire order; sizes and times carry their unit in the name. Zero means "chosen by the wire".
 struct Config {
@@ -38,6 +39,7 @@ struct Config {
   bool ledger = false;                 // ZPS_LEDGER=1: print what was served, passed on and refused, at exit
   bool io_uring = false;               // ZPS_IO_URING=kernel
   bool inherit = true;                 // ZPS_INHERIT=no: programs it starts get exactly the environment it gives them
+  Side udp = Side::kernel;      // ZPS_UDP: who serves datagram sockets of the stack's networks
   bool jit = true;                     // ZPS_JIT=kernel: calls of code that it makes itself go to the kernel
 };
 
@@ -51,7 +53,7 @@ struct ConfigKey {
   const char* type;      // what a value looks like: "number from 16 to 65536"
   const char* help;      // one line
 };
-inline constexpr int kConfigKeys = 19;
+inline constexpr int kConfigKeys = 20;
 [[nodiscard]] const ConfigKey& config_key(int index) noexcept;
 // The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire". At most 255 bytes.
 void print_config_value(const Config& config, int index, char* out, size_t capacity) noexcept;

@@ -5,6 +5,7 @@
 
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/datagram_calls.h"
 #include "shim/family/family.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/options.h"
@@ -167,6 +168,7 @@ long bind_again(int fd, const zps_call& call, bool to_all, bool port_chosen) noe
 long shim_bind(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
+  if (is_datagram(peek(fd))) return datagram_bind(call);
   int domain;
   bool has_name, shares, again;
   {

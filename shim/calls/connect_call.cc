@@ -9,6 +9,7 @@
 #include "base/syscall.h"
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/datagram_calls.h"
 #include "shim/family/family.h"
 #include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
@@ -183,6 +184,7 @@ long may_connect(const Socket* socket) noexcept {
 long shim_connect(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
+  if (is_datagram(peek(fd))) return datagram_connect(call);
   sa_family_t address_family;
   if (long error = load_family(call, &address_family); error != 0) return error;
   if (address_family == AF_UNSPEC) return disconnect(fd);

@@ -47,6 +47,7 @@ EpollItem* make_item(EpollFile* set, File* file, int fd) noexcept {
 // True if the kernel's half of a set holds this file's placeholder too.
 bool kernel_too(const File* file) noexcept {
   if (file->kind == FileKind::epoll) return true;
+  if (file->kind == FileKind::datagram) return static_cast<const DatagramSocket*>(file)->endpoint == nullptr || has_two_sides(file);
   const Socket* socket = static_cast<const Socket*>(file);
   return socket->state == SocketState::undecided || (socket->state == SocketState::listening && socket->dual);
 }
@@ -106,16 +107,16 @@ long control_kernel(EpollFile* set, const zps_call& call) noexcept {
 // What the kernel's half has to tell, without waiting.
 long ask_kernel(int fd, epoll_event* events, int capacity) noexcept { return kernel_call(SYS_epoll_wait, fd, as_arg(events), capacity, 0); }
 
-// True if `data` stands for a listener on both sides, the one kind of file that is in both halves of a set: two files may have the same data.
+// True if `data` stands for a socket on both sides, which is in both halves of a set: two files may have the same data.
 bool is_in_both_halves(EpollFile* set, uint64_t data) noexcept {
   for (SetLink* link = set->items.front(); link != nullptr; link = set->items.after(link)) {
     const auto* item = static_cast<const EpollItem*>(link);
-    if (item->in_kernel && item->data == data && item->file->kind == FileKind::socket && static_cast<const Socket*>(item->file)->dual) return true;
+    if (item->in_kernel && item->data == data && has_two_sides(item->file)) return true;
   }
   return false;
 }
 
-// Joins events[count, end) into those before: a listener on both sides may be in both halves. The number that is left.
+// Joins events[count, end) into those before: a socket on both sides may be in both halves. The number that is left.
 int merge_events(EpollFile* set, epoll_event* events, int count, int end) noexcept {
   int left = count;
   for (int i = count; i < end; i++) {

@@ -11,6 +11,7 @@
 #include "base/high_fd.h"
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/datagram_calls.h"
 #include "shim/family/family.h"
 #include "shim/family/process.h"
 #include "shim/family/service.h"
@@ -251,7 +252,7 @@ long shim_ioctl(const zps_call& call) noexcept {
     case FIONREAD:
     case SIOCOUTQ:
     case SIOCOUTQNSD:
-    case SIOCATMARK: return stream_figure(call);
+    case SIOCATMARK: return is_datagram(peek(call.arg[0])) ? datagram_figure(call) : stream_figure(call);
     default: return kPass;
   }
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "shim/calls/arrival_messages.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/datagram_calls.h"
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/family.h"
 #include "shim/files/fd_table.h"
@@ -114,19 +115,25 @@ bool only_error_is_left(int fd) noexcept {
 }  // namespace
 
 long shim_sendmsg(const zps_call& call) noexcept {
-  if (passes(call.arg[0])) return pass_message(call);
+  if (passes(call.arg[0])) {
+    const long result = datagram_sendmsg(call);
+    return result == kPass ? pass_message(call) : result;
+  }
   return send_message(static_cast<int>(call.arg[0]), reinterpret_cast<const msghdr*>(call.arg[1]), static_cast<int>(call.arg[2]));
 }
 
 long shim_recvmsg(const zps_call& call) noexcept {
-  if (passes(call.arg[0])) return pass_message(call);
+  if (passes(call.arg[0])) {
+    const long result = datagram_recvmsg(call);
+    return result == kPass ? pass_message(call) : result;
+  }
   int message_flags;
   auto* const message = reinterpret_cast<msghdr*>(call.arg[1]);
   return receive_message(static_cast<int>(call.arg[0]), message, static_cast<int>(call.arg[2]), &message_flags);
 }
 
 long shim_sendmmsg(const zps_call& call) noexcept {
-  if (passes(call.arg[0])) return kPass;
+  if (passes(call.arg[0])) return datagram_sendmmsg(call);
   mmsghdr* messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
   const unsigned wanted = static_cast<unsigned>(call.arg[2]);
   const unsigned count = wanted < kMostMessages ? wanted : kMostMessages;
@@ -141,7 +148,7 @@ long shim_sendmmsg(const zps_call& call) noexcept {
 }
 
 long shim_recvmmsg(const zps_call& call) noexcept {
-  if (passes(call.arg[0])) return kPass;
+  if (passes(call.arg[0])) return datagram_recvmmsg(call);
   mmsghdr* messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
   const unsigned count = static_cast<unsigned>(call.arg[2]);
   int flags = static_cast<int>(call.arg[3]);

@@ -15,6 +15,7 @@
 #include "base/syscall.h"
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/datagram_calls.h"
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/family.h"
 #include "shim/calls/ledger.h"
@@ -326,6 +327,7 @@ long shim_setsockopt(const zps_call& call) noexcept {
   }
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr) return kPass;
+  if (is_datagram(peek(fd))) return datagram_setsockopt(call);
   const int level = static_cast<int>(call.arg[1]);
   const int name = static_cast<int>(call.arg[2]);
   const OptionRow* const row = find_option(level, name);
@@ -360,6 +362,7 @@ long shim_setsockopt(const zps_call& call) noexcept {
 long shim_getsockopt(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr) return kPass;
+  if (is_datagram(peek(fd))) return datagram_getsockopt(call);
   const OptionRow* const row = find_option(static_cast<int>(call.arg[1]), static_cast<int>(call.arg[2]));
   if (row == nullptr) return kPass;
   Answer answer;

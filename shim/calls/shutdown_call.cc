@@ -4,6 +4,7 @@
 
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/datagram_calls.h"
 #include "shim/family/family.h"
 #include "shim/files/async_io.h"
 #include "shim/files/fd_table.h"
@@ -39,6 +40,7 @@ long shim_shutdown(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   const int how = static_cast<int>(call.arg[1]);
   if (peek(fd) == nullptr) return kPass;
+  if (is_datagram(peek(fd))) return datagram_shutdown(call);
   Guard guard;
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return kPass;

@@ -12,6 +12,7 @@
 #include "base/syscall.h"
 #include "shim/files/address.h"
 #include "shim/calls/calls.h"
+#include "shim/calls/datagram_calls.h"
 #include "shim/family/family.h"
 #include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
@@ -267,6 +268,8 @@ long shim_socket(const zps_call& call) noexcept {
   const int type = static_cast<int>(call.arg[1]);
   const int protocol = static_cast<int>(call.arg[2]);
   const int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
+  const bool is_udp = domain == AF_INET && (type & ~flags) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP) && config.udp == base::Side::stack;
+  if (is_udp && !kernel_only() && engine->thread()->vfork_child == 0) return make_datagram_socket(call);
   if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) return kPass;
   if (kernel_only() || engine->thread()->vfork_child != 0) return kPass;
   const long fd = kernel_call(SYS_socket, domain, type, protocol);
@@ -326,6 +329,7 @@ long shim_accept(const zps_call& call) noexcept {
 long shim_getsockname(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr) return kPass;
+  if (is_datagram(peek(fd))) return datagram_name(call, false);
   SocketAddress local;
   int domain;
   {
@@ -349,6 +353,7 @@ long shim_getsockname(const zps_call& call) noexcept {
 long shim_getpeername(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr) return kPass;
+  if (is_datagram(peek(fd))) return datagram_name(call, true);
   SocketAddress peer;
   int domain;
   {

@@ -32,7 +32,7 @@ inline constexpr uint32_t kSlots = 1024;
 // What is at its start level when no program of the family does anything.
 struct FamilyLevels {
   uint32_t processes, chunks, waiters, nodes;
-  uint32_t sockets, epolls, items;
+  uint32_t sockets, epolls, items, datagrams;
   bool operator==(const FamilyLevels&) const = default;
 };
 

@@ -37,7 +37,7 @@ template <class P>
 
 // What files/ keeps behind the family: how long all of it is, and its extents, kFileExtents of them; without `used` if it is not mapped.
 extern const size_t shared_bytes;
-inline constexpr int kFileExtents = 4;
+inline constexpr int kFileExtents = 5;
 void extents_of_files(Family* of, bool mapped, Extent* out) noexcept;
 
 // Maps an empty family whose only member is this process, as `family`. False if the kernel refuses.

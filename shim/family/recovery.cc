@@ -27,7 +27,8 @@ void empty_list(base::List<T>& list) noexcept {
 }
 
 bool known(Counted* file) noexcept {
-  return files().sockets.owns(static_cast<Socket*>(file)) || files().epolls.owns(static_cast<EpollFile*>(file));
+  return files().sockets.owns(static_cast<Socket*>(file)) || files().epolls.owns(static_cast<EpollFile*>(file)) ||
+         files().datagrams.owns(static_cast<DatagramSocket*>(file));
 }
 
 bool is_process(const ProcessSlot* slot) noexcept {
@@ -39,6 +40,7 @@ void rebuild_pools() noexcept {
   files().epolls.rebuild();
   files().items.rebuild();
   files().notices.rebuild();
+  files().datagrams.rebuild();
   family->waiters.rebuild();
   family->nodes.rebuild();
   family->chunks.rebuild();
@@ -46,6 +48,10 @@ void rebuild_pools() noexcept {
 
 void forget_counts_and_lists() noexcept {
   files().sockets.for_each([](Socket* socket) {
+    socket->refs = 0;
+    empty_list(socket->registrations);
+  });
+  files().datagrams.for_each([](DatagramSocket* socket) {
     socket->refs = 0;
     empty_list(socket->registrations);
   });
@@ -128,6 +134,9 @@ void free_what_nobody_holds() noexcept {
   files().epolls.for_each([](EpollFile* set) {
     if (set->refs == 0) files().epolls.release(set);
   });
+  files().datagrams.for_each([](DatagramSocket* socket) {
+    if (socket->refs == 0) files().datagrams.release(socket);
+  });
 }
 
 // ---------------------------------------------------------------- what files refer to
@@ -142,6 +151,16 @@ void hold_endpoints(netstack::Stack* stack, Socket* socket) noexcept {
   } else if (connection || listening) {
     socket->state = SocketState::undecided;
     socket->dual = false;
+  }
+}
+
+// One that has lost its endpoint is the kernel's until it needs another.
+void hold_endpoint(netstack::Stack* stack, DatagramSocket* socket) noexcept {
+  if (stack->hold(socket->endpoint)) {
+    empty_list(socket->endpoint->observers);
+  } else {
+    socket->endpoint = nullptr;
+    socket->both = socket->bound_here = false;
   }
 }
 
@@ -160,6 +179,7 @@ void relink_items() noexcept {
     item->file->registrations.push_back(item);
   });
   files().sockets.for_each([](Socket* socket) { socket->parked = nullptr; });
+  files().datagrams.for_each([](DatagramSocket* socket) { socket->parked = nullptr; });
 }
 
 void relink_notices() noexcept {
@@ -187,6 +207,9 @@ void tell_sets() noexcept {
   files().sockets.for_each([](Socket* socket) {
     if (socket->state == SocketState::undecided) (void)registrations_return(socket);
   });
+  files().datagrams.for_each([](DatagramSocket* socket) {
+    if (socket->endpoint == nullptr || socket->both) (void)registrations_return(socket);
+  });
   files().items.for_each([](EpollItem* item) {
     attach_item(item);
     mark_ready(item);
@@ -212,6 +235,7 @@ void recover_family(netstack::Stack* stack) noexcept {
   if (stack != nullptr) {
     stack->forget_holders();
     files().sockets.for_each([&](Socket* socket) { hold_endpoints(stack, socket); });
+    files().datagrams.for_each([&](DatagramSocket* socket) { hold_endpoint(stack, socket); });
   }
   relink_items();
   relink_notices();

@@ -137,13 +137,13 @@ void tell_levels(uint64_t now) noexcept {
   }
   if (own != family->told_family) {
     family->told_family = own;
-    base::log(base::LogLevel::debug, "family: %u processes, %u chunks, %u sleepers, %u watched, %u sockets, %u sets, %u registrations",
-              own.processes, own.chunks, own.waiters, own.nodes, own.sockets, own.epolls, own.items);
+    base::log(base::LogLevel::debug, "family: %u processes, %u chunks, %u sleepers, %u watched, %u sockets, %u datagram sockets, %u sets, %u registrations",
+              own.processes, own.chunks, own.waiters, own.nodes, own.sockets, own.datagrams, own.epolls, own.items);
   }
   if (levels == family->told) return;
   family->told = levels;
-  base::log(base::LogLevel::debug, "pools: %d streams, %d listeners, %d connections, %zu bytes, %d free frames", levels.streams, levels.listeners,
-            levels.pcbs, levels.arena_bytes, levels.free_frames);
+  base::log(base::LogLevel::debug, "pools: %d streams, %d listeners, %d endpoints, %d connections, %zu bytes, %d free frames", levels.streams, levels.listeners,
+            levels.endpoints, levels.pcbs, levels.arena_bytes, levels.free_frames);
 }
 
 int ask_for_control_fd() noexcept {

@@ -38,6 +38,7 @@
 
 #include <sys/epoll.h>
 
+#include "shim/files/datagram_socket.h"
 #include "shim/files/file.h"
 
 namespace shim {
@@ -95,9 +96,15 @@ inline constexpr uint64_t kKernelEveryNs = 100'000;
 // What readiness to look at, or nullptr if the stack has none for this file (yet).
 [[nodiscard]] inline netstack::Pollable* file_pollable(File* file) noexcept {
   if (file->kind == FileKind::epoll) return static_cast<EpollFile*>(file);
+  if (file->kind == FileKind::datagram) return static_cast<DatagramSocket*>(file)->endpoint;
   Socket* socket = static_cast<Socket*>(file);
   if (socket->stream != nullptr) return socket->stream;
   return socket->listener;
+}
+
+// Whether the placeholder is registered in the kernel's half beside an endpoint of the stack's: both sides have the socket.
+[[nodiscard]] inline bool has_two_sides(const File* file) noexcept {
+  return file->kind == FileKind::socket ? static_cast<const Socket*>(file)->dual : file->kind == FileKind::datagram && static_cast<const DatagramSocket*>(file)->both;
 }
 
 // Puts an item on its set's ready list, and tells whoever waits for the set. With the lock held.

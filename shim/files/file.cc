@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "shim/files/async_io.h"
+#include "shim/files/datagram_socket.h"
 #include "shim/files/epoll_file.h"
 #include "shim/family/family.h"
 #include "shim/files/file_pools.h"
@@ -61,6 +62,8 @@ void File::end() noexcept {
   drop_registrations(this);
   if (kind == FileKind::socket) {
     close_socket(static_cast<Socket*>(this));
+  } else if (kind == FileKind::datagram) {
+    close_datagram(static_cast<DatagramSocket*>(this));
   } else {
     close_epoll(static_cast<EpollFile*>(this));
   }

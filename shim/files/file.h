@@ -24,7 +24,7 @@ class EpollItem;
 // An epoll item's place in the list of its file's registrations.
 struct FileLink : base::ListNode {};
 
-enum class FileKind : uint8_t { socket, epoll };
+enum class FileKind : uint8_t { socket, epoll, datagram };  // socket: of a stream
 
 class File : public Counted {
  public:

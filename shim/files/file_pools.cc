@@ -17,7 +17,8 @@ FamilyLevels family_levels() noexcept {
           family->nodes.in_use(),
           files().sockets.in_use(),
           files().epolls.in_use(),
-          files().items.in_use()};
+          files().items.in_use(),
+          files().datagrams.in_use()};
 }
 
 void extents_of_files(Family* of, bool mapped, Extent* out) noexcept {
@@ -26,6 +27,7 @@ void extents_of_files(Family* of, bool mapped, Extent* out) noexcept {
   out[1] = extent_of(pools.epolls, mapped);
   out[2] = extent_of(pools.items, mapped);
   out[3] = extent_of(pools.notices, mapped);
+  out[4] = extent_of(pools.datagrams, mapped);
 }
 
 void forget_sleepers() noexcept {

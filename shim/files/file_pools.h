@@ -4,6 +4,7 @@
 
 #include "shim/family/family.h"
 #include "shim/files/async_io.h"
+#include "shim/files/datagram_socket.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/file.h"
 
@@ -14,6 +15,7 @@ struct FilePools {
   Pool<EpollFile, 8192, 128> epolls;
   Pool<EpollItem, 262144, 2048> items;
   Pool<AsyncNotice, 16384, 128> notices;
+  Pool<DatagramSocket, 65536, 256> datagrams;
 };
 
 // Those of a family, and of this process's.

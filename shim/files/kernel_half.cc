@@ -44,7 +44,8 @@ bool settle(EpollFile* set, epoll_event* event) noexcept {
 }  // namespace
 
 long kernel_half_control(int set_fd, int operation, EpollItem* item, uint32_t events, uint64_t data) noexcept {
-  epoll_event event{events, {.u64 = data}};
+  const bool is_written_here = item->file->kind == FileKind::datagram && has_two_sides(item->file);
+  epoll_event event{is_written_here ? kernel_side_events(events) : events, {.u64 = data}};
   if ((events & EPOLLONESHOT) != 0) {
     item->set->marked = true;
     event.data.u64 = mark_of(item);

@@ -28,8 +28,23 @@ short stack_level(const pollfd& entry) noexcept {
 
 // True if the kernel has nothing to say about this descriptor.
 bool stack_only(int fd) noexcept {
+  if (const DatagramSocket* datagram = fd < 0 ? nullptr : datagram_at(fd)) return datagram->endpoint != nullptr && !datagram->both;
   const Socket* socket = fd < 0 || peek(fd) == nullptr ? nullptr : socket_at(fd);
   return socket != nullptr && (socket->state == SocketState::stream || (socket->state == SocketState::listening && !socket->dual));
+}
+
+// Of a datagram socket with two sides the stack's says whether it can be written to.
+short kernel_events(const pollfd& entry) noexcept {
+  const DatagramSocket* const datagram = entry.fd < 0 ? nullptr : datagram_at(entry.fd);
+  const bool is_written_here = datagram != nullptr && datagram->both;
+  return is_written_here ? static_cast<short>(kernel_side_events(static_cast<unsigned short>(entry.events))) : entry.events;
+}
+
+// The placeholder alone answers for it.
+bool is_undecided(int fd) noexcept {
+  if (const DatagramSocket* datagram = datagram_at(fd)) return datagram->endpoint == nullptr;
+  const Socket* socket = socket_at(fd);
+  return socket != nullptr && socket->state == SocketState::undecided;
 }
 
 class PollCondition final : public Condition {
@@ -38,7 +53,7 @@ class PollCondition final : public Condition {
     // Entries of the stack alone are negative in the kernel's copy: ignored there.
     for (int i = 0; i < request.count; i++) {
       const pollfd& entry = request.fds[i];
-      request.copies[i] = {stack_only(entry.fd) ? -1 : entry.fd, entry.events, 0};
+      request.copies[i] = {stack_only(entry.fd) ? -1 : entry.fd, kernel_events(entry), 0};
       if (request.copies[i].fd >= 0) kernel_side_ = true;
     }
   }
@@ -82,12 +97,11 @@ class PollCondition final : public Condition {
   }
 
  private:
-  // A listener that was shut down, or a connection that failed, while this poll() sleeps: its placeholder answers from now on.
+  // A listener that was shut down, or a connection that failed or went to the kernel's side, while this poll() sleeps: its placeholder answers from now on.
   bool goes_to_kernel(int i) noexcept {
     const int fd = request_.fds[i].fd;
     if (fd < 0 || request_.copies[i].fd >= 0 || peek(fd) == nullptr) return false;
-    const Socket* socket = socket_at(fd);
-    if (socket == nullptr || socket->state != SocketState::undecided) return false;
+    if (!is_undecided(fd)) return false;
     request_.copies[i].fd = fd;
     kernel_side_ = true;
     return true;

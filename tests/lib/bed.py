@@ -149,7 +149,7 @@ class Bed:
         if prefixed:
             environment["LD_PRELOAD"] = str(self.library)
             for key, value in os.environ.items():
-                if key in ("ZPS_LOG", "ZPS_HOOK", "ZPS_SPIN_US", "ZPS_MEMORY_MB", "ZPS_HUGEPAGES", "ZPS_LEDGER"):
+                if key in ("ZPS_LOG", "ZPS_HOOK", "ZPS_SPIN_US", "ZPS_MEMORY_MB", "ZPS_HUGEPAGES", "ZPS_LEDGER", "ZPS_UDP"):
                     environment[key] = value
             if self.mode == "zpstack-memif":
                 environment["ZPS_WIRE"] = f"memif:{self.scratch}/memif.sock,role={role}"

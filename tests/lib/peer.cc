@@ -118,6 +118,17 @@ int Peer::listen(sockaddr_in* at, int backlog) {
   return fd;
 }
 
+int Peer::datagram_socket(sockaddr_in* at) {
+  const int fd = static_cast<int>(call(PeerOp::socket, -1, 0, SOCK_DGRAM).result);
+  EXPECT_EQ(call(PeerOp::bind, fd, INADDR_ANY, 0).result, 0);
+  *at = peer_address(call(PeerOp::local_name, fd).name.sin_port);
+  return fd;
+}
+
+Reply Peer::send_to(int fd, const sockaddr_in& to, std::string_view data) {
+  return call(PeerOp::send_to, fd, to.sin_addr.s_addr, to.sin_port, 0, data);
+}
+
 Reply Peer::connect(int fd, const sockaddr_in& to) { return call(PeerOp::connect, fd, to.sin_addr.s_addr, to.sin_port); }
 int Peer::start_connect(int fd, const sockaddr_in& to) { return start(PeerOp::connect, fd, to.sin_addr.s_addr, to.sin_port); }
 

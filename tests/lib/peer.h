@@ -58,6 +58,10 @@ class Peer {
   Reply recv(int fd, size_t most, int flags = 0) { return call(PeerOp::recv, fd, static_cast<int64_t>(most), flags); }
   // Exactly `count` bytes, or fewer at end of stream or error.
   std::string recv_all(int fd, size_t count);
+  // A datagram socket at the peer, bound to all its addresses; `at` gets the one to send to.
+  int datagram_socket(sockaddr_in* at);
+  Reply send_to(int fd, const sockaddr_in& to, std::string_view data);
+  Reply recv_from(int fd, size_t most = 65536, int flags = 0) { return call(PeerOp::recv_from, fd, static_cast<int64_t>(most), flags); }
   void shutdown(int fd, int how) { call(PeerOp::shutdown, fd, how); }
   void close(int fd) { call(PeerOp::close, fd); }
   void reset(int fd) { call(PeerOp::reset, fd); }

@@ -79,6 +79,21 @@ Answer do_recv(const PeerRequest& request) {
   return made;
 }
 
+Answer do_recv_from(const PeerRequest& request) {
+  std::string data(std::min<size_t>(static_cast<size_t>(request.a), kMaxPayload), '\0');
+  sockaddr_in who{};
+  socklen_t size = sizeof who;
+  const ssize_t count = recvfrom(request.fd, data.data(), data.size(), static_cast<int>(request.b), reinterpret_cast<sockaddr*>(&who), &size);
+  Answer made = with_name(count, who);
+  if (count > 0) made.payload.assign(data, 0, static_cast<size_t>(count));
+  return made;
+}
+
+Answer do_send_to(const PeerRequest& request, const std::string& payload) {
+  const sockaddr_in to = address_of(request);
+  return answer(sendto(request.fd, payload.data(), payload.size(), static_cast<int>(request.c), reinterpret_cast<const sockaddr*>(&to), sizeof to));
+}
+
 Answer do_send_pattern(const PeerRequest& request) {
   Random random(static_cast<uint64_t>(request.a) + 1);
   std::vector<uint8_t> buffer(static_cast<size_t>(request.c));
@@ -166,7 +181,12 @@ Answer do_option(const PeerRequest& request) {
 
 Answer run(const PeerRequest& request, const std::string& payload) {
   switch (request.op) {
-    case PeerOp::socket: return answer(limited(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | static_cast<int>(request.a), 0)));
+    case PeerOp::socket: {
+      const int type = request.b != 0 ? static_cast<int>(request.b) : int{SOCK_STREAM};
+      return answer(limited(socket(AF_INET, type | SOCK_CLOEXEC | static_cast<int>(request.a), 0)));
+    }
+    case PeerOp::send_to: return do_send_to(request, payload);
+    case PeerOp::recv_from: return do_recv_from(request);
     case PeerOp::bind: {
       sockaddr_in address = address_of(request);
       return answer(bind(request.fd, reinterpret_cast<sockaddr*>(&address), sizeof address));

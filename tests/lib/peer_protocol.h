@@ -7,7 +7,7 @@
 namespace testing_lib {
 
 enum class PeerOp : uint32_t {
-  socket,         // a: type flags -> fd
+  socket,         // a: type flags, b: the type if it is not SOCK_STREAM -> fd
   bind,           // fd, a: address_be, b: port_be
   listen,         // fd, a: backlog
   accept,         // fd -> fd, address and port of who came
@@ -25,6 +25,8 @@ enum class PeerOp : uint32_t {
   get_option,     // fd, a: level, b: option -> value
   local_name,     // fd -> address, port
   peer_name,      // fd -> address, port
+  send_to,        // fd, a: address_be, b: port_be, c: flags, payload
+  recv_from,      // fd, a: most bytes, b: flags -> payload, address and port of who sent it
   poll,           // fd, a: events, b: timeout in ms -> revents
   finish,         // a: job -> that job's reply
   forget_all,     // closes every descriptor the requests opened

@@ -67,6 +67,7 @@ TEST(Config, every_key_takes_a_value_and_prints_it_back) {
                                                          {"ledger", "1"},
                                                          {"io_uring", "kernel"},
                                                          {"inherit", "no"},
+                                                         {"udp", "stack"},
                                                          {"jit", "kernel"},
                                                          {"patience_ms", "0"}};
   EXPECT_EQ(std::size(kValues), static_cast<size_t>(kConfigKeys));

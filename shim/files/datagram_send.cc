@@ -1,0 +1,264 @@
+// Sending datagrams, blocking or not, on both sides.
+// SPDX-License-Identifier: BSD-3-Clause
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "base/clock.h"
+#include "shim/family/family.h"
+#include "shim/family/service.h"
+#include "shim/files/address.h"
+#include "shim/files/datagram_io.h"
+#include "shim/files/datagram_sides.h"
+#include "shim/files/user_memory.h"
+#include "zpoline/hook.h"
+
+namespace shim {
+namespace {
+
+using netstack::SocketAddress;
+
+// Where a message goes. 0; -EFAULT; or ZPS_PASS: that is no address, as the kernel will say.
+long load_destination(const msghdr& header, SocketAddress* to) noexcept {
+  sockaddr_in name;
+  if (header.msg_namelen < sizeof name || header.msg_namelen > sizeof(sockaddr_storage)) return ZPS_PASS;
+  if (long error = copy_in(&name, header.msg_name, sizeof name); error != 0) return error;
+  if (name.sin_family != AF_INET && name.sin_family != AF_UNSPEC) return ZPS_PASS;
+  *to = {name.sin_addr.s_addr, name.sin_port};
+  return 0;
+}
+
+// A message on its way to the stack.
+struct Outgoing {
+  SocketAddress to;
+  netstack::SendRequest request;
+  size_t segment = 0;  // of UDP_SEGMENT; 0: it is one datagram
+  size_t done = 0;     // bytes that have been sent
+};
+
+// ip_cmsg_send() and what __sock_cmsg_send() ignores.
+long load_control_message(const cmsghdr& message, const char* data, Outgoing* out) noexcept {
+  int value = 0;
+  if (message.cmsg_level == SOL_SOCKET) {
+    const bool known = message.cmsg_type == SCM_RIGHTS || message.cmsg_type == SCM_CREDENTIALS || message.cmsg_type == SO_MARK || message.cmsg_type == SO_PRIORITY;
+    return known ? 0 : -EINVAL;
+  }
+  if (message.cmsg_level == IPPROTO_UDP) {  // udp_cmsg_send()
+    uint16_t segment;
+    if (message.cmsg_type != UDP_SEGMENT) return -EINVAL;
+    if (message.cmsg_len != CMSG_LEN(sizeof segment)) return -EINVAL;
+    if (long error = copy_in(&segment, data, sizeof segment); error != 0) return error;
+    out->segment = segment;
+    return 0;
+  }
+  if (message.cmsg_level != IPPROTO_IP) return 0;
+  switch (message.cmsg_type) {
+    case IP_PKTINFO: return message.cmsg_len == CMSG_LEN(sizeof(in_pktinfo)) ? 0 : -EINVAL;
+    case IP_TTL:
+      if (message.cmsg_len != CMSG_LEN(sizeof value)) return -EINVAL;
+      if (long error = copy_in(&value, data, sizeof value); error != 0) return error;
+      if (value < 1 || value > 255) return -EINVAL;
+      out->request.ttl = value;
+      return 0;
+    case IP_TOS: {
+      uint8_t byte = 0;
+      const bool is_int = message.cmsg_len == CMSG_LEN(sizeof value);
+      if (!is_int && message.cmsg_len != CMSG_LEN(sizeof byte)) return -EINVAL;
+      if (long error = is_int ? copy_in(&value, data, sizeof value) : copy_in(&byte, data, sizeof byte); error != 0) return error;
+      if (!is_int) value = byte;
+      if (value < 0 || value > 255) return -EINVAL;
+      out->request.tos = value;
+      return 0;
+    }
+    default: return -EINVAL;
+  }
+}
+
+long load_control(const msghdr& header, Outgoing* out) noexcept {
+  const auto* const begin = static_cast<const char*>(header.msg_control);
+  size_t left = header.msg_controllen;
+  if (left > INT32_MAX) return -ENOBUFS;
+  for (size_t at = 0; left >= sizeof(cmsghdr);) {
+    cmsghdr message;
+    if (long error = copy_in(&message, begin + at, sizeof message); error != 0) return error;
+    if (message.cmsg_len < sizeof message || message.cmsg_len > left) return -EINVAL;
+    if (long error = load_control_message(message, begin + at + sizeof message, out); error != 0) return error;
+    const size_t step = CMSG_ALIGN(message.cmsg_len);
+    if (step > left) break;
+    at += step;
+    left -= step;
+  }
+  return 0;
+}
+
+// A part of a message.
+class Slice {
+ public:
+  Slice(const msghdr& header, size_t begin, size_t bytes) noexcept {
+    for (size_t i = 0; i < header.msg_iovlen && bytes > 0 && count_ < kMost; i++) {
+      const iovec& part = header.msg_iov[i];
+      if (begin >= part.iov_len) {
+        begin -= part.iov_len;
+        continue;
+      }
+      const size_t n = part.iov_len - begin < bytes ? part.iov_len - begin : bytes;
+      parts_[count_++] = {static_cast<char*>(part.iov_base) + begin, n};
+      bytes -= n;
+      begin = 0;
+    }
+    whole_ = bytes == 0;
+  }
+  [[nodiscard]] const iovec* parts() const noexcept { return parts_; }
+  [[nodiscard]] int count() const noexcept { return count_; }
+  [[nodiscard]] bool whole() const noexcept { return whole_; }
+
+ private:
+  static constexpr int kMost = 64;
+  iovec parts_[kMost];
+  int count_ = 0;
+  bool whole_;
+};
+
+// udp_send_skb(): so many segments at most.
+long check_segments(const msghdr& header, const Outgoing& out) noexcept {
+  constexpr size_t kMostSegments = 128;
+  const size_t all = capacity_of(header);
+  if (all > 0xffff) return -EMSGSIZE;
+  return all > out.segment * kMostSegments ? -EINVAL : 0;
+}
+
+// With the lock held. What has been sent of several datagrams stays sent; -EAGAIN: the rest waits for room.
+long transmit(netstack::UdpEndpoint* endpoint, const msghdr& header, Outgoing* out) noexcept {
+  const size_t all = out->segment != 0 ? capacity_of(header) : 0;
+  if (all <= out->segment) return endpoint->send(out->request, header.msg_iov, part_count(header));
+  out->request.whole = true;
+  while (out->done < all) {
+    const Slice slice(header, out->done, all - out->done < out->segment ? all - out->done : out->segment);
+    const long result = slice.whole() ? endpoint->send(out->request, slice.parts(), slice.count()) : -ENOBUFS;
+    if (result < 0) return result;
+    out->done += static_cast<size_t>(result);
+  }
+  return static_cast<long>(all);
+}
+
+// The end of a message that nobody waits for any more: what is left of it is lost, as in a device's queue that is full.
+long without_rest(long result, const msghdr& header, const Outgoing& out) noexcept {
+  return result == -EAGAIN && out.done > 0 ? static_cast<long>(capacity_of(header)) : result;
+}
+
+class SendCondition final : public Condition {
+ public:
+  SendCondition(DatagramSocket* socket, Outgoing* out, const msghdr& header) noexcept : socket_(socket), out_(out), header_(header) {}
+
+  long check() noexcept override { return socket_->endpoint == nullptr ? kRestart : transmit(socket_->endpoint, header_, out_); }
+  bool watch_all(Waiter* waiter) noexcept override { return socket_->endpoint != nullptr && watch(waiter, socket_->endpoint); }
+  [[nodiscard]] bool has_moved() const noexcept override { return out_->done > 0; }
+
+ private:
+  DatagramSocket* socket_;
+  Outgoing* out_;
+  const msghdr& header_;
+};
+
+// With the lock held. 0: the stack sends it; ZPS_PASS: the kernel does; or why nobody does.
+long prepare(DatagramSocket* socket, netstack::Stack* stack, const msghdr& header, int flags, Outgoing* out) noexcept {
+  if (socket->endpoint == nullptr) return ZPS_PASS;
+  if (socket->endpoint->continues()) {
+    out->request.to = nullptr;  // the first piece has said it
+  } else if (header.msg_name != nullptr) {
+    if (const long error = load_destination(header, &out->to); error != 0) return error;
+    if (!goes_by_stack(*socket, stack, out->to)) return ZPS_PASS;
+    out->request.to = &out->to;
+  } else if (!socket->endpoint->connected()) {
+    return socket->bound_here ? -EDESTADDRREQ : ZPS_PASS;
+  }
+  if ((flags & MSG_OOB) != 0) return -EOPNOTSUPP;
+  out->request.probe = (flags & (MSG_CONFIRM | 0x10 /* MSG_PROBE */)) == (MSG_CONFIRM | 0x10);
+  out->request.more = (flags & MSG_MORE) != 0;
+  out->segment = socket->control.segment;
+  if (header.msg_controllen != 0) {
+    if (const long error = load_control(header, out); error != 0) return error;
+  }
+  if (out->segment != 0) {
+    if (const long error = check_segments(header, *out); error != 0) return error;
+  }
+  return probe_readable(header.msg_iov, part_count(header), capacity_of(header) <= 0xffff ? capacity_of(header) : 0);
+}
+
+// A socket without an endpoint gets one where the stack is the way. True if it has one now.
+bool join_to_send(int fd, const msghdr& header, long* error) noexcept {
+  ParsedAddress to;
+  *error = ZPS_PASS;
+  if (header.msg_name == nullptr || load_destination(header, &to.address) != 0) return false;
+  to.ipv4 = true;
+  to.wildcard = to.address.address.is_any();
+  netstack::Stack* const stack = stack_for_datagram(to);
+  if (stack == nullptr) return false;
+  const long result = join_stack(fd, stack);
+  if (result != 0) *error = result;
+  return result == 0;
+}
+
+}  // namespace
+
+size_t capacity_of(const msghdr& header) noexcept {
+  size_t sum = 0;
+  for (size_t i = 0; i < header.msg_iovlen; i++) sum += header.msg_iov[i].iov_len;
+  return sum;
+}
+
+WaitOptions datagram_wait(uint64_t timeout_ns) noexcept {
+  WaitOptions options;
+  options.deadline_ns = deadline_after(timeout_ns);
+  options.restartable = timeout_ns == kForever;
+  return options;
+}
+
+long begin_if_blocking(DatagramSocket* socket, int flags, uint64_t timeout_ns) noexcept {
+  if (socket->nonblocking || (flags & MSG_DONTWAIT) != 0 || timeout_ns == 0) return -EAGAIN;
+  return begin_wait(socket) ? 0 : -ENOMEM;
+}
+
+long send_one(DatagramSocket* socket, netstack::Stack* stack, const msghdr& header, int flags) noexcept {
+  Outgoing out;
+  const long error = prepare(socket, stack, header, flags, &out);
+  return error != 0 ? error : without_rest(transmit(socket->endpoint, header, &out), header, out);
+}
+
+long send_datagram(int fd, const msghdr& header, int flags) noexcept {
+  Outgoing out;
+  DatagramSocket* socket;
+  uint64_t timeout_ns;
+  for (bool joined = false;; joined = true) {
+    Guard guard;
+    socket = datagram_at(fd);
+    if (socket == nullptr || socket->kernel_only) return ZPS_PASS;
+    if (socket->endpoint == nullptr) {
+      long error = ZPS_PASS;
+      guard.drop();
+      const bool joins = !joined && join_to_send(fd, header, &error);
+      guard.take();
+      if (joins) continue;
+      return error;
+    }
+    long result = prepare(socket, guard.stack(), header, flags, &out);
+    if (result != 0) return result;
+    result = transmit(socket->endpoint, header, &out);
+    if (result == -EAGAIN) {
+      (void)guard.stack()->poll(base::monotonic_ns());
+      result = transmit(socket->endpoint, header, &out);
+    }
+    if (result != -EAGAIN) return result;
+    timeout_ns = socket->send_timeout_ns;
+    result = begin_if_blocking(socket, flags, timeout_ns);
+    if (result != 0) return without_rest(result, header, out);
+    break;
+  }
+  service_ensure();
+  SendCondition condition(socket, &out, header);
+  return without_rest(wait_for(condition, datagram_wait(timeout_ns)), header, out);
+}
+
+}  // namespace shim

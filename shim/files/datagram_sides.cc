@@ -1,0 +1,308 @@
+// Endpoints and placeholders of datagram sockets.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "shim/files/datagram_sides.h"
+
+#include <linux/filter.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/stat.h>
+
+#include "base/syscall.h"
+#include "shim/family/family.h"
+#include "shim/family/service.h"
+#include "shim/files/datagram_options.h"
+#include "shim/files/epoll_file.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
+#include "shim/files/kernel_half.h"
+#include "shim/files/options.h"
+#include "shim/files/routing.h"
+
+// keep_everything.S
+extern "C" long zps_keep_everything(long argument, long (*function)(long argument) noexcept) noexcept;
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+using netstack::SocketAddress;
+
+constexpr int kTries = 64;  // how often the kernel may choose a port that the stack does not want
+
+// ---------------------------------------------------------------- the placeholder
+
+sockaddr_in name_of(uint32_t address_be, uint16_t port_be) noexcept {
+  sockaddr_in name{};
+  name.sin_family = AF_INET;
+  name.sin_port = port_be;
+  name.sin_addr.s_addr = address_be;
+  return name;
+}
+
+// The limited broadcast and multicast: the kernel's, which has interfaces for them.
+bool is_for_many(const netstack::IpAddress& address) noexcept {
+  const uint32_t address_be = address.v4_be();
+  return address_be == INADDR_BROADCAST || IN_MULTICAST(ntohl(address_be));
+}
+
+long bind_placeholder(int fd, uint16_t port_be) noexcept {
+  const sockaddr_in name = name_of(INADDR_ANY, port_be);
+  return kernel_call(SYS_bind, fd, as_arg(&name), sizeof name);
+}
+
+sockaddr_in placeholder_end(int fd, long number) noexcept {
+  sockaddr_in name{};
+  socklen_t bytes = sizeof name;
+  if (kernel_call(number, fd, as_arg(&name), as_arg(&bytes)) != 0) name = {};
+  return name;
+}
+
+// Its peer goes, and the port if nobody asked for it by name (__udp_disconnect()).
+void disconnect_placeholder(int fd) noexcept {
+  const sockaddr nowhere{AF_UNSPEC, {}};
+  (void)kernel_call(SYS_connect, fd, as_arg(&nowhere), sizeof nowhere);
+}
+
+// A connected socket gets nothing from anybody else: what the kernel's side would get is dropped there.
+void set_mute(int fd, bool mute) noexcept {
+  sock_filter drop{BPF_RET | BPF_K, 0, 0, 0};
+  const sock_fprog program{1, &drop};
+  const int name = mute ? SO_ATTACH_FILTER : SO_DETACH_FILTER;
+  (void)kernel_call(SYS_setsockopt, fd, SOL_SOCKET, name, as_arg(&program), sizeof program);
+}
+
+bool placeholder_has_datagrams(int fd) noexcept {
+  pollfd one{fd, POLLIN, 0};
+  timespec zero{};
+  return kernel_call(SYS_ppoll, as_arg(&one), 1, as_arg(&zero), 0, 8) > 0;
+}
+
+// ---------------------------------------------------------------- registrations
+
+// The registrations follow what has become of the sides. With the lock held.
+void follow_sides(DatagramSocket* socket) noexcept {
+  if (socket->endpoint == nullptr) {
+    (void)registrations_return(socket);
+    return;
+  }
+  netstack::UdpEndpoint* const endpoint = socket->endpoint;  // who sleeps on other sides looks again
+  for (netstack::Observer* o = endpoint->observers.front(); o != nullptr; o = endpoint->observers.after(o)) o->on_ready(*endpoint, EPOLLIN | EPOLLOUT);
+  if (socket->both) (void)registrations_return(socket);
+  registrations_follow(socket, socket->both);
+  if (!socket->both) return;
+  for (FileLink* link = socket->registrations.front(); link != nullptr; link = socket->registrations.after(link)) {
+    auto* const item = static_cast<EpollItem*>(link);
+    if (!item->in_kernel || peek(item->fd) != socket) continue;
+    (void)kernel_half_control(number_of(item->set), EPOLL_CTL_MOD, item, item->events, item->data);
+  }
+}
+
+// ---------------------------------------------------------------- endpoints
+
+netstack::PortSharing sharing_of(int fd) noexcept {
+  netstack::PortSharing sharing{placeholder_int(fd, SOL_SOCKET, SO_REUSEADDR) != 0, placeholder_int(fd, SOL_SOCKET, SO_REUSEPORT) != 0};
+  struct stat about{};
+  if (sharing.reuse_port && kernel_call(SYS_fstat, fd, as_arg(&about)) == 0) sharing.uid = about.st_uid;
+  return sharing;
+}
+
+enum class Port { asked_for, chosen, known };
+
+long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, Port port, bool both) noexcept {
+  netstack::PortRequest request{local, sharing_of(fd)};
+  request.is_chosen = port == Port::chosen && local.port_be != 0;
+  request.is_known = port == Port::known;
+  const DatagramOptions options = read_datagram_options(fd);
+  service_ensure();
+  Guard guard;
+  DatagramSocket* const socket = datagram_at(fd);
+  if (socket == nullptr) return -EBADF;
+  if (socket->endpoint != nullptr) return port == Port::asked_for ? -EINVAL : 0;
+  netstack::UdpEndpoint* const endpoint = stack->make_endpoint();
+  if (endpoint == nullptr) return -ENOBUFS;
+  apply_datagram_options(socket, endpoint, options);
+  if (const long error = endpoint->bind(request); error != 0) {
+    endpoint->release();
+    return error;
+  }
+  socket->bound_here = !both;
+  socket->both = both;
+  socket->endpoint = endpoint;
+  follow_sides(socket);
+  return 0;
+}
+
+// With the lock held. The kernel is alone from now on.
+void leave_stack(DatagramSocket* socket) noexcept {
+  while (netstack::Observer* observer = socket->endpoint->observers.front()) {  // whoever sleeps looks again
+    observer->on_ready(*socket->endpoint, EPOLLIN | EPOLLOUT);
+    observer->unlink();
+  }
+  socket->endpoint->release();
+  socket->endpoint = nullptr;
+  socket->both = socket->bound_here = false;
+  follow_sides(socket);
+}
+
+long bind_to_all(int fd, uint16_t port_be) noexcept {
+  netstack::Stack* const stack = ensure_stack();
+  if (stack == nullptr) return kServedByKernel;
+  if (port_be == 0) {
+    if (placeholder_end(fd, SYS_getsockname).sin_port != 0) return kServedByKernel;
+    return join_stack(fd, stack);
+  }
+  if (const long error = make_endpoint(fd, stack, {0, port_be}, Port::asked_for, true); error != 0) return error;
+  const long error = bind_placeholder(fd, port_be);
+  if (error == 0) return 0;
+  Guard guard;
+  DatagramSocket* const socket = datagram_at(fd);
+  if (socket != nullptr && socket->endpoint != nullptr) leave_stack(socket);
+  return error;
+}
+
+// Whether the program may have this port at all (net.ipv4.ip_unprivileged_port_start).
+long may_bind(const SocketAddress& local) noexcept {
+  if (local.port_be == 0) return 0;
+  const long probe = kernel_call(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return 0;
+  const int on = 1;
+  const sockaddr_in name = name_of(local.address.v4_be(), local.port_be);
+  (void)kernel_call(SYS_setsockopt, probe, IPPROTO_IP, IP_FREEBIND, as_arg(&on), sizeof on);
+  const long error = kernel_call(SYS_bind, probe, as_arg(&name), sizeof name);
+  (void)kernel_call(SYS_close, probe);
+  return error == -EACCES ? error : 0;
+}
+
+}  // namespace
+
+DatagramSocket* datagram_at(int64_t fd) noexcept {
+  File* const file = peek(fd);
+  return is_datagram(file) ? static_cast<DatagramSocket*>(file) : nullptr;
+}
+
+void close_datagram(DatagramSocket* socket) noexcept {
+  if (socket->endpoint != nullptr) {
+    while (netstack::Observer* observer = socket->endpoint->observers.pop_front()) (void)observer;
+    socket->endpoint->release();
+  }
+  files().datagrams.release(socket);
+}
+
+long join_stack(int fd, netstack::Stack* stack) noexcept {
+  long error = -EADDRINUSE;
+  for (int i = 0; i < kTries && error == -EADDRINUSE; i++) {
+    const sockaddr_in before = placeholder_end(fd, SYS_getsockname);
+    if (before.sin_port != 0) return make_endpoint(fd, stack, {0, before.sin_port}, Port::known, true);
+    if (const long refused = bind_placeholder(fd, 0); refused != 0) return refused;
+    error = make_endpoint(fd, stack, {0, placeholder_end(fd, SYS_getsockname).sin_port}, Port::chosen, true);
+    if (error != 0) disconnect_placeholder(fd);
+  }
+  return error;
+}
+
+long bind_datagram(int fd, const ParsedAddress& to) noexcept {
+  {
+    Guard guard;
+    const DatagramSocket* const socket = datagram_at(fd);
+    if (socket == nullptr || socket->kernel_only) return kServedByKernel;
+    if (socket->endpoint != nullptr) return socket->bound_here ? -EINVAL : kServedByKernel;  // which has the port as well, and says what is wrong first
+  }
+  if (to.ipv4 && to.wildcard) return bind_to_all(fd, to.address.port_be);
+  if (!to.ipv4 || stack_at(to.address.address) == nullptr) {
+    Guard guard;
+    if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = to.ipv4;
+    return kServedByKernel;
+  }
+  if (const long error = may_bind(to.address); error != 0) return error;
+  if (placeholder_end(fd, SYS_getsockname).sin_port != 0) return -EINVAL;
+  return make_endpoint(fd, the_stack(), to.address, Port::asked_for, false);
+}
+
+long connect_datagram(int fd, const ParsedAddress& to) noexcept {
+  netstack::Stack* const stack = to.ipv4 ? stack_towards(to.address.address) : nullptr;
+  bool had_endpoint, deaf = false;
+  {
+    Guard guard;
+    DatagramSocket* const socket = datagram_at(fd);
+    if (socket == nullptr || socket->kernel_only || !to.ipv4) return kServedByKernel;
+    had_endpoint = socket->endpoint != nullptr;
+    if (stack == nullptr) {
+      if (socket->bound_here && !to.wildcard) return -ENETUNREACH;
+      if (had_endpoint) {
+        deaf = std::exchange(socket->mute, false);
+        leave_stack(socket);
+      }
+    }
+  }
+  if (stack == nullptr) {
+    if (deaf) set_mute(fd, false);
+    return kServedByKernel;
+  }
+  if (!had_endpoint) {
+    if (placeholder_end(fd, SYS_getpeername).sin_port != 0) disconnect_placeholder(fd);
+    if (const long error = join_stack(fd, stack); error != 0) return error;
+  }
+  bool mute = false;
+  {
+    Guard guard;
+    DatagramSocket* const socket = datagram_at(fd);
+    if (socket == nullptr || socket->endpoint == nullptr) return -EBADF;
+    if (const long error = socket->endpoint->connect(to.address); error != 0) return error;
+    mute = !socket->bound_here && !socket->mute;
+    if (mute) socket->mute = true;
+  }
+  if (!mute) return 0;
+  set_mute(fd, true);
+  const bool left = placeholder_has_datagrams(fd);
+  Guard guard;
+  DatagramSocket* const socket = datagram_at(fd);
+  if (socket == nullptr || socket->endpoint == nullptr || socket->both == left) return 0;
+  socket->both = left;
+  follow_sides(socket);
+  return 0;
+}
+
+long disconnect_datagram(int fd) noexcept {
+  bool deaf, stack_alone;
+  {
+    Guard guard;
+    DatagramSocket* const socket = datagram_at(fd);
+    if (socket == nullptr || socket->endpoint == nullptr) return kServedByKernel;
+    stack_alone = socket->bound_here;
+    socket->endpoint->disconnect();
+    deaf = std::exchange(socket->mute, false);
+    if (!socket->bound_here && socket->endpoint->local().port_be == 0) {
+      leave_stack(socket);
+    } else if (!socket->bound_here && !socket->both) {
+      socket->both = true;
+      follow_sides(socket);
+    }
+  }
+  if (deaf) set_mute(fd, false);
+  return stack_alone ? 0 : kServedByKernel;  // the placeholder loses a port that nobody asked for as well
+}
+
+void forget_kernel_side(DatagramSocket* socket) noexcept {
+  if (!socket->both) return;
+  socket->both = false;
+  follow_sides(socket);
+}
+
+bool goes_by_stack(const DatagramSocket& socket, netstack::Stack* stack, const SocketAddress& to) noexcept {
+  if (socket.bound_here) return true;
+  if (to.address.is_any() || is_loopback(to.address) || is_for_many(to.address)) return false;
+  return stack->routes(to.address) || stack->owns(to.address);
+}
+
+netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept {
+  const netstack::IpAddress& address = to.address.address;
+  if (!to.ipv4 || is_for_many(address)) return nullptr;
+  if (the_stack() != nullptr) return stack_towards(address);
+  // The first datagram makes the stack, in a call around which not all is kept.
+  const auto make = [](long at) noexcept { return reinterpret_cast<long>(stack_towards(*reinterpret_cast<const netstack::IpAddress*>(at))); };
+  const long made = zps_keep_everything(reinterpret_cast<long>(&address), make);
+  return reinterpret_cast<netstack::Stack*>(made);
+}
+
+}  // namespace shim

@@ -1,0 +1,27 @@
+// How a datagram socket comes to be on one side or both.
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Without the lock, as all that asks the kernel. Results are 0 or a negative errno, or kServedByKernel: the call is the kernel's, as it was made.
+#pragma once
+
+#include "shim/files/address.h"
+#include "shim/files/datagram_socket.h"
+
+namespace shim {
+
+inline constexpr long kServedByKernel = INT64_MIN + 1;
+
+// The socket gets an endpoint if it has none, with the placeholder's port or one that is free on both sides.
+[[nodiscard]] long join_stack(int fd, netstack::Stack* stack) noexcept;
+[[nodiscard]] long bind_datagram(int fd, const ParsedAddress& to) noexcept;
+[[nodiscard]] long connect_datagram(int fd, const ParsedAddress& to) noexcept;
+[[nodiscard]] long disconnect_datagram(int fd) noexcept;
+
+// With the lock held: nothing is left of what the placeholder had received before it became deaf.
+void forget_kernel_side(DatagramSocket* socket) noexcept;
+// With the lock held: whether datagrams to this address are the stack's to send, for a socket that has an endpoint.
+[[nodiscard]] bool goes_by_stack(const DatagramSocket& socket, netstack::Stack* stack, const netstack::SocketAddress& to) noexcept;
+// The stack, if a socket without an endpoint should get one to send there.
+[[nodiscard]] netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept;
+
+}  // namespace shim

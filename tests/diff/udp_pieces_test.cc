@@ -1,0 +1,87 @@
+// Datagrams in pieces, and pieces of a message that are datagrams each: MSG_MORE, UDP_CORK, UDP_SEGMENT.
+// SPDX-License-Identifier: BSD-3-Clause
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+
+#include "tests/lib/datagrams.h"
+
+using namespace testing_lib;
+
+namespace {
+
+class UdpPieces : public DatagramTest {
+ protected:
+  static ssize_t send_segments(int fd, const std::string& text, uint16_t segment) {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof segment)] = {};
+    auto* const head = reinterpret_cast<cmsghdr*>(control);
+    *head = {CMSG_LEN(sizeof segment), SOL_UDP, UDP_SEGMENT};
+    memcpy(CMSG_DATA(head), &segment, sizeof segment);
+    iovec part{const_cast<char*>(text.data()), text.size()};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    return sendmsg(fd, &message, 0);
+  }
+};
+
+TEST_F(UdpPieces, More) {
+  const int fd = open();
+  EXPECT_EQ(send_to(fd, there, "one ", MSG_MORE), 4) << strerror(errno);
+  EXPECT_EQ(send(fd, "two ", 4, MSG_MORE), 4) << "where it goes is known: " << strerror(errno);
+  EXPECT_EQ(send_to(fd, ipv4("203.0.113.9", htons(1)), "three", 0), 5) << "and nothing changes that";
+  EXPECT_EQ(peer.recv_from(theirs).payload, "one two three");
+  EXPECT_EQ(send_to(fd, there, "alone"), 5);
+  EXPECT_EQ(peer.recv_from(theirs).payload, "alone");
+  EXPECT_EQ(send_to(fd, there, std::string(40'000, 'x'), MSG_MORE), 40'000);
+  EXPECT_EQ(send_to(fd, there, std::string(40'000, 'y')), -1);
+  EXPECT_EQ(errno, EMSGSIZE);
+  EXPECT_EQ(send_to(fd, there, "after"), 5) << "what was too long is gone";
+  EXPECT_EQ(peer.recv_from(theirs).payload, "after");
+}
+
+TEST_F(UdpPieces, Corked) {
+  const int fd = open();
+  ASSERT_EQ(connect_to(fd, there), 0);
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_CORK, 1), 0);
+  EXPECT_EQ(send(fd, "a", 1, 0), 1);
+  EXPECT_EQ(send(fd, "b", 1, 0), 1);
+  EXPECT_EQ(peer.recv(theirs, 1, MSG_DONTWAIT).error, EAGAIN);
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_CORK, 0), 0);
+  EXPECT_EQ(peer.recv_from(theirs).payload, "ab");
+  EXPECT_EQ(send(fd, "c", 1, 0), 1);
+  EXPECT_EQ(peer.recv_from(theirs).payload, "c");
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_CORK, 1), 0);
+  EXPECT_EQ(send(fd, "lost", 4, 0), 4) << "with the socket";
+}
+
+TEST_F(UdpPieces, Segments) {
+  const int fd = open();
+  ASSERT_EQ(connect_to(fd, there), 0);
+  std::string text;
+  for (int i = 0; i < 1050; i++) text += static_cast<char>('a' + i / 100);
+  EXPECT_EQ(send_segments(fd, text, 100), 1050) << strerror(errno);
+  for (size_t i = 0; i < 11; i++) EXPECT_EQ(peer.recv_from(theirs).payload, text.substr(i * 100, 100)) << i;
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_SEGMENT, 500), 0);
+  iovec parts[3] = {{text.data(), 499}, {text.data() + 499, 2}, {text.data() + 501, 549}};
+  EXPECT_EQ(writev(fd, parts, 3), 1050);
+  for (size_t i = 0; i < 3; i++) EXPECT_EQ(peer.recv_from(theirs).payload, text.substr(i * 500, 500)) << i;
+  EXPECT_EQ(send(fd, "short", 5, 0), 5);
+  EXPECT_EQ(peer.recv_from(theirs).payload, "short");
+  EXPECT_EQ(send_segments(fd, std::string(129, 'x'), 1), -1);
+  EXPECT_EQ(errno, EINVAL) << "too many";
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_SEGMENT, 70'000), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_SEGMENT, 0), 0);
+  const auto most = static_cast<uint16_t>(std::min(get(fd, IPPROTO_IP, IP_MTU) - 28, 20'000));
+  EXPECT_EQ(send_segments(fd, std::string(2u * most, 'x'), most), 2 * most);
+  for (int i = 0; i < 2; i++) EXPECT_EQ(peer.recv_from(theirs).result, most);
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_GRO, 1), 0) << "whoever can take several at once may still get them one by one";
+}
+
+}  // namespace

@@ -1,0 +1,394 @@
+// Datagram sockets: names, both sides, peers, and what a receive says.
+// SPDX-License-Identifier: BSD-3-Clause
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <linux/sockios.h>
+
+#include "tests/lib/datagrams.h"
+
+using namespace testing_lib;
+
+namespace {
+
+const std::string kNothing = strerror(EAGAIN);
+
+using Udp = DatagramTest;
+
+TEST_F(Udp, AServer) {
+  sockaddr_in here{}, from{};
+  const int fd = bound(&here);
+  EXPECT_EQ(name_of(fd).sin_addr.s_addr, INADDR_ANY);
+  EXPECT_EQ(take(fd, nullptr, MSG_DONTWAIT), kNothing);
+  EXPECT_EQ(peer.send_to(theirs, here, "query").result, 5);
+  EXPECT_EQ(wait_and_take(fd, &from), "query");
+  EXPECT_EQ(to_text(from), to_text(there));
+  EXPECT_EQ(send_to(fd, from, "answer"), 6);
+  const Reply answer = peer.recv_from(theirs);
+  EXPECT_EQ(answer.payload, "answer");
+  EXPECT_EQ(to_text(answer.name), to_text(here));
+}
+
+TEST_F(Udp, AClientWithoutAName) {
+  const int fd = open();
+  EXPECT_EQ(name_of(fd).sin_port, 0);
+  EXPECT_EQ(send_to(fd, there, "query"), 5) << strerror(errno);
+  const sockaddr_in name = name_of(fd);
+  EXPECT_NE(name.sin_port, 0);
+  EXPECT_EQ(name.sin_addr.s_addr, INADDR_ANY);
+  const Reply query = peer.recv_from(theirs);
+  EXPECT_EQ(to_text(query.name), to_text(self_address(name.sin_port)));
+  EXPECT_EQ(peer.send_to(theirs, query.name, "answer").result, 6);
+  sockaddr_in from{};
+  EXPECT_EQ(take(fd, &from), "answer") << "a blocking receive";
+  EXPECT_EQ(to_text(from), to_text(there));
+}
+
+TEST_F(Udp, BothSides) {
+  sockaddr_in here{}, from{};
+  const int fd = bound(&here), near = open();
+  const sockaddr_in loopback = ipv4("127.0.0.1", here.sin_port);
+  EXPECT_EQ(send_to(near, loopback, "near"), 4);
+  EXPECT_EQ(wait_and_take(fd, &from), "near");
+  EXPECT_EQ(to_text(from), to_text(ipv4("127.0.0.1", name_of(near).sin_port)));
+  EXPECT_EQ(send_to(fd, from, "to you"), 6);
+  EXPECT_EQ(take(near), "to you");
+  for (int i = 0; i < 100; i++) {
+    EXPECT_EQ(send_to(near, loopback, "n" + std::to_string(i)), i < 10 ? 2 : 3);
+    peer.send_to(theirs, here, "f" + std::to_string(i));
+  }
+  int nears = 0, fars = 0;
+  while (nears + fars < 200) {  // in order, each of them
+    const std::string text = take(fd, &from);
+    int& count = from.sin_addr.s_addr == there.sin_addr.s_addr ? fars : nears;
+    ASSERT_EQ(text.substr(1), std::to_string(count));
+    count++;
+  }
+  EXPECT_EQ(nears, 100);
+  EXPECT_EQ(take(fd, nullptr, MSG_DONTWAIT), kNothing);
+}
+
+TEST_F(Udp, OfTheSystemsOwnAddress) {
+  const int fd = open();
+  ASSERT_EQ(bind_to(fd, self_address(htons(5353))), 0) << strerror(errno);
+  EXPECT_EQ(to_text(name_of(fd)), to_text(self_address(htons(5353))));
+  EXPECT_EQ(bind_to(fd, self_address(htons(5354))), -1);
+  EXPECT_EQ(errno, EINVAL);
+  const int second = open();
+  EXPECT_EQ(bind_to(second, self_address(htons(5353))), -1);
+  EXPECT_EQ(errno, EADDRINUSE);
+  EXPECT_EQ(bind_to(second, ipv4("0.0.0.0", htons(5353))), -1);
+  EXPECT_EQ(errno, EADDRINUSE);
+  EXPECT_EQ(bind_to(second, ipv4("198.19.255.254", htons(5353))), -1);
+  EXPECT_EQ(errno, EADDRNOTAVAIL);
+  peer.send_to(theirs, self_address(htons(5353)), "x");
+  EXPECT_EQ(wait_and_take(fd), "x");
+  EXPECT_EQ(send_to(fd, there, "y"), 1);
+  EXPECT_EQ(to_text(peer.recv_from(theirs).name), to_text(self_address(htons(5353))));
+}
+
+TEST_F(Udp, Connected) {
+  const int fd = open();
+  ASSERT_EQ(connect_to(fd, there), 0) << strerror(errno);
+  const sockaddr_in here = name_of(fd);
+  EXPECT_EQ(here.sin_addr.s_addr, self_address().sin_addr.s_addr);
+  EXPECT_NE(here.sin_port, 0);
+  EXPECT_EQ(to_text(name_of(fd, getpeername)), to_text(there));
+  EXPECT_EQ(send(fd, "a", 1, 0), 1);
+  EXPECT_EQ(write(fd, "b", 1), 1);
+  EXPECT_EQ(to_text(peer.recv_from(theirs).name), to_text(here));
+  EXPECT_EQ(peer.recv_from(theirs).payload, "b");
+  sockaddr_in elsewhere{};
+  const int another = peer.datagram_socket(&elsewhere);
+  peer.send_to(another, here, "from another");
+  peer.send_to(theirs, here, "from the peer");
+  EXPECT_EQ(wait_and_take(fd), "from the peer");
+  EXPECT_EQ(send_to(fd, elsewhere, "c"), 1) << "to somebody else";
+  EXPECT_EQ(to_text(peer.recv_from(another).name), to_text(here));
+  EXPECT_EQ(connect_to(fd, elsewhere), 0) << "again";
+  EXPECT_EQ(to_text(name_of(fd)), to_text(here));
+  peer.send_to(another, here, "now");
+  EXPECT_EQ(wait_and_take(fd), "now");
+  char buffer[8];
+  peer.send_to(another, here, "read");
+  EXPECT_EQ(read(fd, buffer, sizeof buffer), 4);
+}
+
+TEST_F(Udp, Disconnected) {
+  const int fd = open();
+  ASSERT_EQ(connect_to(fd, there), 0);
+  ASSERT_EQ(disconnect(fd), 0);
+  EXPECT_EQ(to_text(name_of(fd)), "0.0.0.0:0");
+  EXPECT_EQ(name_of(fd, getpeername).sin_port, 0);
+  EXPECT_EQ(errno, ENOTCONN);
+  EXPECT_EQ(send(fd, "x", 1, 0), -1);
+  EXPECT_EQ(errno, EDESTADDRREQ);
+  EXPECT_EQ(connect_to(fd, ipv4("127.0.0.1", htons(9))), 0) << "to the kernel's side";
+  EXPECT_EQ(name_of(fd).sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+  ASSERT_EQ(disconnect(fd), 0);
+  EXPECT_EQ(connect_to(fd, there), 0) << "and back: " << strerror(errno);
+  ASSERT_EQ(disconnect(fd), 0);
+  ASSERT_EQ(connect_to(fd, there), 0);
+  EXPECT_EQ(name_of(fd).sin_addr.s_addr, self_address().sin_addr.s_addr);
+  sockaddr_in here{};
+  const int server = bound(&here);
+  ASSERT_EQ(disconnect(server), 0) << "of one that is not connected";
+  ASSERT_EQ(bind_to(server, ipv4("0.0.0.0", htons(5355))), 0) << "its port was not asked for by name: " << strerror(errno);
+  ASSERT_EQ(connect_to(server, there), 0);
+  ASSERT_EQ(disconnect(server), 0);
+  EXPECT_EQ(to_text(name_of(server)), "0.0.0.0:5355");
+  const int near = open();
+  send_to(near, ipv4("127.0.0.1", htons(5355)), "near");
+  EXPECT_EQ(wait_and_take(server), "near");
+  peer.send_to(theirs, self_address(htons(5355)), "far");
+  EXPECT_EQ(wait_and_take(server), "far");
+}
+
+TEST_F(Udp, WhatCameBeforeThePeerWasNamed) {
+  sockaddr_in here{};
+  const int fd = bound(&here), near = open();
+  send_to(near, ipv4("127.0.0.1", here.sin_port), "before");
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  ASSERT_EQ(connect_to(fd, there), 0);
+  send_to(near, ipv4("127.0.0.1", here.sin_port), "after");
+  EXPECT_EQ(wait_and_take(fd), "before");
+  peer.send_to(theirs, here, "of the peer");
+  EXPECT_EQ(wait_and_take(fd), "of the peer");
+  EXPECT_EQ(take(fd, nullptr, MSG_DONTWAIT), kNothing);
+}
+
+TEST_F(Udp, NobodyThere) {
+  sockaddr_in nowhere = there;
+  nowhere.sin_port = htons(9);
+  const int fd = open();
+  EXPECT_EQ(send_to(fd, nowhere, "x"), 1);
+  EXPECT_EQ(connect_to(fd, nowhere), 0);
+  EXPECT_EQ(send(fd, "x", 1, 0), 1);
+  EXPECT_EQ(wait_for(fd, POLLIN), POLLERR);
+  EXPECT_EQ(take(fd), strerror(ECONNREFUSED));
+  EXPECT_EQ(take(fd, nullptr, MSG_DONTWAIT), kNothing);
+  EXPECT_EQ(send(fd, "x", 1, 0), 1);
+  EXPECT_EQ(wait_for(fd, POLLIN), POLLERR);
+  EXPECT_EQ(get(fd, SOL_SOCKET, SO_ERROR), ECONNREFUSED);
+  EXPECT_EQ(get(fd, SOL_SOCKET, SO_ERROR), 0);
+  EXPECT_EQ(send(fd, "x", 1, 0), 1);
+  EXPECT_EQ(wait_for(fd, POLLIN), POLLERR);
+  EXPECT_EQ(send(fd, "y", 1, 0), -1);
+  EXPECT_EQ(errno, ECONNREFUSED);
+  EXPECT_EQ(send(fd, "x", 1, 0), 1);
+  char byte;
+  EXPECT_EQ(recv(fd, &byte, 1, 0), -1) << "a blocking one";
+  EXPECT_EQ(errno, ECONNREFUSED);
+}
+
+TEST_F(Udp, EmptyTruncatedAndPeeked) {
+  sockaddr_in here{};
+  const int fd = bound(&here);
+  for (const char* text : {"", "abcdef", "123456", "rest", ""}) peer.send_to(theirs, here, text);
+  char few[4] = {};
+  EXPECT_EQ(wait_and_take(fd), "");
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  int bytes = -1;
+  EXPECT_EQ(ioctl(fd, FIONREAD, &bytes), 0);
+  EXPECT_EQ(bytes, 6);
+  EXPECT_EQ(recv(fd, few, sizeof few, MSG_PEEK), 4);
+  EXPECT_EQ(recv(fd, few, sizeof few, MSG_PEEK | MSG_TRUNC), 6);
+  EXPECT_EQ(recv(fd, few, sizeof few, 0), 4);
+  EXPECT_EQ(std::string(few, 4), "abcd");
+  iovec part{few, sizeof few};
+  sockaddr_in from{};
+  msghdr message{};
+  message.msg_name = &from;
+  message.msg_namelen = sizeof from;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  EXPECT_EQ(recvmsg(fd, &message, 0), 4);
+  EXPECT_EQ(message.msg_flags, MSG_TRUNC);
+  EXPECT_EQ(message.msg_namelen, sizeof from);
+  EXPECT_EQ(to_text(from), to_text(there));
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  message.msg_namelen = 4;
+  EXPECT_EQ(recvmsg(fd, &message, MSG_WAITALL), 4) << "there is nothing to wait for";
+  EXPECT_EQ(message.msg_flags, 0);
+  EXPECT_EQ(message.msg_namelen, sizeof from);
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  EXPECT_EQ(read(fd, few, 0), 0) << "does not reach the socket";
+  EXPECT_EQ(recv(fd, few, 0, 0), 0) << "but this takes it";
+  EXPECT_EQ(take(fd, nullptr, MSG_DONTWAIT), kNothing);
+}
+
+TEST_F(Udp, AnyLength) {
+  sockaddr_in here{};
+  const int fd = bound(&here);
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{1472}, size_t{1473}, size_t{9000}, size_t{65507}}) {
+    std::string text(bytes, '\0');
+    for (size_t i = 0; i < bytes; i++) text[i] = static_cast<char>(i * 7 + bytes);
+    EXPECT_EQ(send_to(fd, there, text), static_cast<ssize_t>(bytes)) << strerror(errno);
+    const Reply reply = peer.recv_from(theirs);
+    EXPECT_EQ(reply.result, static_cast<int64_t>(bytes));
+    EXPECT_TRUE(reply.payload == text) << bytes;
+    if (bytes > 60'000) continue;  // more than the control connection takes with its header
+    EXPECT_EQ(peer.send_to(theirs, here, text).result, static_cast<int64_t>(bytes));
+    EXPECT_TRUE(wait_and_take(fd) == text) << bytes;
+  }
+  EXPECT_EQ(send_to(fd, there, std::string(65508, 'x')), -1);
+  EXPECT_EQ(errno, EMSGSIZE);
+  EXPECT_EQ(set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO), 0);
+  ASSERT_EQ(connect_to(fd, there), 0);
+  const auto most = static_cast<size_t>(get(fd, IPPROTO_IP, IP_MTU) - 28);
+  EXPECT_EQ(send_to(fd, there, std::string(most + 1, 'x')), -1);
+  EXPECT_EQ(errno, EMSGSIZE);
+  EXPECT_EQ(send_to(fd, there, std::string(most, 'x')), static_cast<ssize_t>(most));
+}
+
+TEST_F(Udp, WhatCannotBeSent) {
+  const int fd = open();
+  EXPECT_EQ(send(fd, "x", 1, 0), -1);
+  EXPECT_EQ(errno, EDESTADDRREQ);
+  sockaddr_in to = there;
+  to.sin_port = 0;
+  EXPECT_EQ(send_to(fd, to, "x"), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(sendto(fd, "x", 1, 0, reinterpret_cast<const sockaddr*>(&there), 8), -1);
+  EXPECT_EQ(errno, EINVAL);
+  to = there;
+  to.sin_family = AF_INET6;
+  EXPECT_EQ(send_to(fd, to, "x"), -1);
+  EXPECT_EQ(errno, EAFNOSUPPORT);
+  to.sin_family = AF_UNSPEC;
+  EXPECT_EQ(send_to(fd, to, "u"), 1) << "of no family: taken for IPv4";
+  EXPECT_EQ(peer.recv_from(theirs).payload, "u");
+  EXPECT_EQ(send_to(fd, there, "x", MSG_OOB), -1);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  EXPECT_EQ(sendto(fd, reinterpret_cast<char*>(64), 100, 0, reinterpret_cast<const sockaddr*>(&there), sizeof there), -1);
+  EXPECT_EQ(errno, EFAULT);
+  to = self_address(htons(7));
+  to.sin_addr.s_addr |= htonl(255);
+  EXPECT_EQ(send_to(fd, to, "x"), -1);
+  EXPECT_EQ(errno, EACCES);
+  EXPECT_EQ(connect_to(fd, to), -1);
+  EXPECT_EQ(errno, EACCES);
+}
+
+TEST_F(Udp, TimeAndInterest) {
+  sockaddr_in here{};
+  const int fd = bound(&here);
+  const timeval soon{0, 60'000};
+  EXPECT_EQ(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon), 0);
+  const uint64_t before = now_ms();
+  EXPECT_EQ(take(fd), kNothing);
+  EXPECT_GE(now_ms() - before, 59u);
+  EXPECT_EQ(wait_for(fd, POLLIN | POLLOUT), POLLOUT);
+  const int set_fd = epoll_create1(0);
+  epoll_event event{EPOLLIN | EPOLLET, {.u64 = 77}}, got{};
+  ASSERT_EQ(epoll_ctl(set_fd, EPOLL_CTL_ADD, fd, &event), 0);
+  EXPECT_EQ(epoll_wait(set_fd, &got, 1, 0), 0);
+  for (int i = 0; i < 2; i++) {
+    peer.send_to(theirs, here, "edge");
+    EXPECT_EQ(epoll_wait(set_fd, &got, 1, 10'000), 1) << "each datagram is an edge";
+    EXPECT_EQ(got.data.u64, 77u);
+    EXPECT_EQ(epoll_wait(set_fd, &got, 1, 0), 0);
+  }
+  EXPECT_EQ(take(fd), "edge");
+  EXPECT_EQ(take(fd), "edge");
+  event.events = EPOLLIN | EPOLLOUT;
+  ASSERT_EQ(epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &event), 0);
+  epoll_event all[4] = {};
+  EXPECT_EQ(epoll_wait(set_fd, all, 4, 1000), 1) << "one event, though both sides can be written to";
+  EXPECT_EQ(all[0].events, EPOLLOUT);
+  const int near = open();
+  send_to(near, ipv4("127.0.0.1", here.sin_port), "near");
+  event.events = EPOLLIN | EPOLLONESHOT;
+  ASSERT_EQ(epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &event), 0);
+  EXPECT_EQ(epoll_wait(set_fd, all, 4, 10'000), 1);
+  EXPECT_EQ(all[0].events, EPOLLIN);
+  peer.send_to(theirs, here, "far");
+  EXPECT_EQ(epoll_wait(set_fd, all, 4, 50), 0);
+  close(set_fd);
+}
+
+TEST_F(Udp, ShutDown) {
+  const int fd = open();
+  EXPECT_EQ(shutdown(fd, SHUT_RD), -1);
+  EXPECT_EQ(errno, ENOTCONN);
+  ASSERT_EQ(connect_to(fd, there), 0);
+  EXPECT_EQ(shutdown(fd, SHUT_WR), 0);
+  EXPECT_EQ(send(fd, "x", 1, 0), -1);
+  EXPECT_EQ(errno, EPIPE);
+  EXPECT_EQ(shutdown(fd, SHUT_RD), 0);
+  char byte;
+  EXPECT_EQ(recv(fd, &byte, 1, 0), 0);
+  EXPECT_EQ(recv(fd, &byte, 1, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_EQ(wait_for(fd, POLLIN | POLLRDHUP), POLLIN | POLLRDHUP | POLLHUP);
+  EXPECT_EQ(shutdown(fd, 7), -1);
+  EXPECT_EQ(errno, EINVAL);
+}
+
+TEST_F(Udp, CopiesAndChildren) {
+  sockaddr_in here{};
+  const int fd = bound(&here), copy = dup(fd);
+  close(fd);
+  peer.send_to(theirs, here, "to the copy");
+  EXPECT_EQ(wait_and_take(copy), "to the copy");
+  const pid_t child = fork();
+  if (child == 0) {
+    sockaddr_in from{};
+    const std::string got = wait_and_take(copy, &from);
+    _exit(got == "to the child" && send_to(copy, from, "of the child") == 12 ? 0 : 1);
+  }
+  peer.send_to(theirs, here, "to the child");
+  EXPECT_EQ(peer.recv_from(theirs).payload, "of the child");
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  peer.send_to(theirs, here, "to the parent");
+  EXPECT_EQ(wait_and_take(copy), "to the parent");
+  close(copy);
+  const int next = open();
+  EXPECT_EQ(bind_to(next, ipv4("0.0.0.0", here.sin_port)), 0) << "the port is free again: " << strerror(errno);
+}
+
+TEST_F(Udp, SharedPorts) {
+  sockaddr_in at = ipv4("0.0.0.0", htons(5356));
+  const int first = open(), second = open(), third = open();
+  ASSERT_EQ(bind_to(first, at), 0);
+  EXPECT_EQ(bind_to(second, at), -1);
+  EXPECT_EQ(errno, EADDRINUSE);
+  EXPECT_EQ(set(second, SOL_SOCKET, SO_REUSEADDR, 1), 0);
+  EXPECT_EQ(bind_to(second, at), -1);
+  EXPECT_EQ(errno, EADDRINUSE);
+  EXPECT_EQ(set(first, SOL_SOCKET, SO_REUSEADDR, 1), 0);
+  EXPECT_EQ(bind_to(second, at), 0) << strerror(errno);
+  EXPECT_EQ(set(third, SOL_SOCKET, SO_REUSEPORT, 1), 0);
+  EXPECT_EQ(bind_to(third, at), -1);
+  EXPECT_EQ(errno, EADDRINUSE);
+  peer.send_to(theirs, self_address(at.sin_port), "x");
+  EXPECT_EQ(wait_and_take(second), "x") << "the last one gets it";
+  EXPECT_EQ(take(first, nullptr, MSG_DONTWAIT), kNothing);
+  at.sin_port = htons(5357);
+  const int workers[2] = {open(), open()};
+  for (int fd : workers) {
+    EXPECT_EQ(set(fd, SOL_SOCKET, SO_REUSEPORT, 1), 0);
+    EXPECT_EQ(bind_to(fd, at), 0) << strerror(errno);
+  }
+  int seen[2] = {};
+  for (int i = 0; i < 64; i++) {
+    sockaddr_in unused{};
+    const int source = peer.datagram_socket(&unused);
+    peer.send_to(source, self_address(at.sin_port), "x");
+    pollfd both[2] = {{workers[0], POLLIN, 0}, {workers[1], POLLIN, 0}};
+    ASSERT_EQ(poll(both, 2, 10'000), 1);
+    const int which = both[0].revents != 0 ? 0 : 1;
+    EXPECT_EQ(take(workers[which]), "x");
+    seen[which]++;
+    peer.close(source);
+  }
+  EXPECT_GT(seen[0], 8);
+  EXPECT_GT(seen[1], 8);
+}
+
+}  // namespace

@@ -20,7 +20,7 @@ import bed as beds  # noqa: E402
 PORT = 7101
 OPERATIONS = ("close", "accept", "connect", "epoll_ctl", "read", "write", "wait", "dup2", "listen", "fork", "born", "exec", "exit")
 # The first member asleep in its set, with its two listeners, one of them registered.
-AT_REST = "family: 1 processes, 1 chunks, 1 sleepers, 1 watched, 2 sockets, 1 sets, 1 registrations"
+AT_REST = "family: 1 processes, 1 chunks, 1 sleepers, 1 watched, 2 sockets, 0 datagram sockets, 1 sets, 1 registrations"
 
 
 def levels(bed):

@@ -137,7 +137,7 @@ bool PacketWire::allocate(TxFrame* out) noexcept {
 
 // What refers to memory of its sender cannot wait, and what the kernel has refused is for its sender to judge.
 void PacketWire::flush() noexcept {
-  if (departs_allowed_ && !refers_ && refused_since_ns_ == 0) [[likely]] {
+  if (departs_allowed_ && !refers_ && !judges_ && refused_since_ns_ == 0) [[likely]] {
     departs_ = backlog() > 0;
     return;
   }
@@ -146,7 +146,7 @@ void PacketWire::flush() noexcept {
 
 // What the kernel has not taken now outlives the promise of its sender. A segment that is too long for its frame is lost.
 void PacketWire::flush_now() noexcept {
-  departs_ = refers_ = false;
+  departs_ = refers_ = judges_ = false;
   DpdkWire::flush();
   if (backlog() == 0) return;
   keep_queued([](rte_mbuf* frame) {
@@ -198,7 +198,7 @@ int PacketWire::take_departure() noexcept {
   departs_ = false;
   look_at_departures();
   const int number = departures_.free_place();
-  if (number < 0 || backlog() > kBurst) {
+  if (number < 0 || judges_ || backlog() > kBurst) {
     flush_now();
     return -1;
   }
@@ -244,7 +244,9 @@ void PacketWire::look_at_departures() noexcept {
       [this](Departure& departure) {
         const auto gone = static_cast<uint16_t>(departure.frames - departure.not_taken);
         pool_->give(reinterpret_cast<void**>(departure.frame), gone);
-        if (departure.not_taken != 0) [[unlikely]] queue_again(departure.frame + gone, departure.not_taken);
+        if (departure.not_taken == 0) [[likely]] return;
+        queue_again(departure.frame + gone, departure.not_taken);
+        judges_ = true;
       },
       [this](const Departure& departure) {
         long result = 1;
@@ -260,7 +262,7 @@ int PacketWire::free_frames() const noexcept { return DpdkWire::free_frames() + 
 // queue is dropped: the queue first, because of a frame that comes meanwhile only what is queued may be left over (fetch() notices). Frames
 // that lie in the ring stay: a SYN among them would cost its sender a second.
 void PacketWire::recover() noexcept {
-  departs_ = refers_ = false;
+  departs_ = refers_ = judges_ = false;
   departures_.recover();
   forget_all_frames_but([this](const void* frame) { return departures_.holds(static_cast<const rte_mbuf*>(frame)); });
   ring_.realign();

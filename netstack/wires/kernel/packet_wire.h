@@ -59,6 +59,7 @@ class PacketWire final : public DpdkWire {
   bool bypassing_ = true;          // the device's queueing discipline
   uint64_t refused_since_ns_ = 0;  // 0: the kernel took the last that it was given
   bool departs_allowed_ = false;
+  bool judges_ = false;  // something was refused on its way: it goes with the lock held, and it is seen why
   bool refers_ = false;  // something that is queued does not hold its payload
   std::atomic<bool> left_behind_{false};  // something is queued behind what is under way
   // Not constructed: zeros, of which few are ever touched.

@@ -148,6 +148,10 @@ TEST_F(Departures, WhatTheKernelRefusesIsQueuedAgain) {
   const int number = wire().take_departure();
   ASSERT_GE(number, 0);
   EXPECT_FALSE(wire().depart(number));
+  wire().flush();
+  EXPECT_EQ(wire().take_departure(), -1) << "the next attempt is made with the lock held, where a refusal is judged";
+  EXPECT_TRUE(wire().refused());
+  EXPECT_FALSE(wire().departs()) << "and nobody tries again at once";
   int next = 1;
   for (int turn = 0; turn < 100 && next <= 40; turn++) {
     bed_->receive();

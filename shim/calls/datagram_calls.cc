@@ -26,6 +26,19 @@ using base::as_arg;
 using base::kernel_call;
 using netstack::SocketAddress;
 
+int domain_of(const zps_call& call) noexcept {
+  const File* const file = peek(call.arg[0]);
+  return is_datagram(file) ? static_cast<const DatagramSocket*>(file)->domain : AF_INET;
+}
+
+// What only IPv6's own addresses are for (IPV6_V6ONLY) is the kernel's to refuse.
+bool serves(int fd, const ParsedAddress& to) noexcept {
+  const bool mapped = to.address.address.is_v4() && !to.wildcard;
+  const File* const file = peek(fd);
+  const bool v6 = is_datagram(file) && static_cast<const DatagramSocket*>(file)->domain == AF_INET6;
+  return is_stacks_kind(to) && !(v6 && mapped && placeholder_is_v6_only(fd));
+}
+
 long or_pass(long result) noexcept { return result == kServedByKernel ? kPass : result; }
 
 // The value as getsockopt() writes it: cut to the room there is.
@@ -54,7 +67,7 @@ long make_datagram_socket(const zps_call& call) noexcept {
   const long fd = kernel_call(SYS_socket, call.arg[0], call.arg[1], call.arg[2]);
   if (fd < 0) return fd;
   Guard guard;
-  DatagramSocket* const socket = files().datagrams.allocate();
+  DatagramSocket* const socket = files().datagrams.allocate(static_cast<int>(call.arg[0]));
   if (socket == nullptr) return fd;  // no room: a kernel socket it stays
   socket->nonblocking = (call.arg[1] & SOCK_NONBLOCK) != 0;
   if (table_set(static_cast<int>(fd), socket) != 0) files().datagrams.release(socket);
@@ -65,8 +78,8 @@ long datagram_bind(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   ParsedAddress to;
   const auto bytes = static_cast<socklen_t>(call.arg[2]);
-  if (long error = parse_address(AF_INET, reinterpret_cast<void*>(call.arg[1]), bytes, &to); error != 0) return error;
-  return or_pass(to.ipv4 ? bind_datagram(fd, to) : kServedByKernel);
+  if (long error = parse_address(domain_of(call), reinterpret_cast<void*>(call.arg[1]), bytes, &to); error != 0) return error;
+  return or_pass(serves(fd, to) ? bind_datagram(fd, to) : kServedByKernel);
 }
 
 long datagram_connect(const zps_call& call) noexcept {
@@ -77,8 +90,10 @@ long datagram_connect(const zps_call& call) noexcept {
   if (long error = copy_in(&address_family, reinterpret_cast<void*>(call.arg[1]), sizeof address_family); error != 0) return error;
   if (address_family == AF_UNSPEC) return or_pass(disconnect_datagram(fd));
   ParsedAddress to;
-  if (long error = parse_address(AF_INET, reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes), &to); error != 0) return error;
-  return or_pass(to.ipv4 ? connect_datagram(fd, to) : kServedByKernel);
+  if (long error = parse_address(domain_of(call), reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes), &to); error != 0) return error;
+  // Another address of the socket's own family is the kernel's, and so is the socket then.
+  const bool elsewhere = address_family == AF_INET6 && domain_of(call) == AF_INET6 && bytes >= static_cast<int>(sizeof(sockaddr_in6)) && !is_stacks_kind(to);
+  return or_pass(serves(fd, to) || elsewhere ? connect_datagram(fd, to) : kServedByKernel);
 }
 
 // inet_shutdown(): one that is not connected is shut as well, and hears that it is not.
@@ -104,7 +119,7 @@ long datagram_name(const zps_call& call, bool peer) noexcept {
     if (!connected && !socket->bound_here) return kPass;
     name = peer ? socket->endpoint->peer() : socket->endpoint->local();
   }
-  return write_address(AF_INET, name, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]));
+  return write_address(domain_of(call), name, reinterpret_cast<void*>(call.arg[1]), reinterpret_cast<socklen_t*>(call.arg[2]));
 }
 
 // FIONREAD and SIOCOUTQ: nothing waits here to be sent.

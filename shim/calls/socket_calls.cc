@@ -268,7 +268,7 @@ long shim_socket(const zps_call& call) noexcept {
   const int type = static_cast<int>(call.arg[1]);
   const int protocol = static_cast<int>(call.arg[2]);
   const int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
-  const bool is_udp = domain == AF_INET && (type & ~flags) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP) && config.udp == base::Side::stack;
+  const bool is_udp = (domain == AF_INET || domain == AF_INET6) && (type & ~flags) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP) && config.udp == base::Side::stack;
   if (is_udp && !kernel_only() && engine->thread()->vfork_child == 0) return make_datagram_socket(call);
   if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) return kPass;
   if (kernel_only() || engine->thread()->vfork_child != 0) return kPass;

@@ -21,7 +21,7 @@ constexpr zps_claim kBare = ZPS_CLAIM_GENERAL;
   {SYS_##name, #name, arguments, shim_##name, handle_out_of_page_zero<shim_##name, pointer_arguments(SYS_##name, arguments)>, claim, note}
 
 constexpr SyscallRow kRows[] = {
-    ROW(socket, "iii", kData, "AF_INET and AF_INET6 SOCK_STREAM are candidates for the stack, with ZPS_UDP=stack AF_INET SOCK_DGRAM as well; every other socket is the kernel's"),
+    ROW(socket, "iii", kData, "AF_INET and AF_INET6 SOCK_STREAM are candidates for the stack, with ZPS_UDP=stack SOCK_DGRAM as well; every other socket is the kernel's"),
     ROW(bind, "dai", kSetup, "wildcard: both sides; an address of the stack: the stack; any other: the kernel"),
     ROW(listen, "di", kSetup, "makes the stack at first use; a wildcard listener listens on both sides"),
     ROW(accept, "dap", kSetup, "from the stack first, then from the kernel"),

@@ -49,6 +49,9 @@ DatagramControl read_control(int fd) noexcept {
   control.ttl = placeholder_int(fd, IPPROTO_IP, IP_RECVTTL) != 0;
   control.tos = placeholder_int(fd, IPPROTO_IP, IP_RECVTOS) != 0;
   control.original = placeholder_int(fd, IPPROTO_IP, IP_RECVORIGDSTADDR) != 0;
+  control.packet_info6 = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) != 0;
+  control.hop_limit = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT) != 0;
+  control.traffic_class = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS) != 0;
   control.drops = placeholder_int(fd, SOL_SOCKET, SO_RXQ_OVFL) != 0;
   control.segment = static_cast<uint16_t>(placeholder_int(fd, IPPROTO_UDP, UDP_SEGMENT));
   control.timestamp_type = arrival.timestamp_type;

@@ -28,29 +28,48 @@ using netstack::SocketAddress;
 constexpr uint8_t kKernelEveryTurns = 32;  // as an epoll set's
 
 // move_addr_to_user(): cut to the room there is, the full length told.
-long put_name(msghdr* header, const SocketAddress& from) noexcept {
+long put_name(int domain, msghdr* header, const SocketAddress& from) noexcept {
   if (header->msg_name == nullptr) return 0;
   sockaddr_in6 raw;
-  const socklen_t full = make_address(AF_INET, from, &raw);
+  const socklen_t full = make_address(domain, from, &raw);
   const long error = copy_out(header->msg_name, &raw, header->msg_namelen < full ? header->msg_namelen : full);
   header->msg_namelen = full;
   return error;
 }
 
+constexpr int kLoopback = 1;  // the interface that every namespace has: the wire is none of the kernel's
+
+// ip6_datagram_recv_common_ctl() and ip6_datagram_recv_specific_ctl().
+long put_control6(ControlWriter* writer, const DatagramControl& wanted, const netstack::Datagram& about) noexcept {
+  long error = 0;
+  if (wanted.packet_info6) {
+    in6_pktinfo info{};
+    __builtin_memcpy(&info.ipi6_addr, &about.to.address, sizeof info.ipi6_addr);
+    info.ipi6_ifindex = kLoopback;
+    error = writer->put(IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+  }
+  if (about.to.address.is_v4()) return error;
+  const int limit = about.ttl, traffic_class = about.tos;
+  if (error == 0 && wanted.hop_limit) error = writer->put(IPPROTO_IPV6, IPV6_HOPLIMIT, &limit, sizeof limit);
+  if (error == 0 && wanted.traffic_class) error = writer->put(IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof traffic_class);
+  return error;
+}
+
 // In the order of udp_recvmsg(): sock_recv_cmsgs(), then ip_cmsg_recv_offset().
 long put_control(msghdr* header, const DatagramControl& wanted, const netstack::Datagram& about, uint32_t drops) noexcept {
-  constexpr int kLoopback = 1;  // the interface that every namespace has: the wire is none of the kernel's
   ControlWriter writer(header);
   long error = writer.put_times(about.received_ns, wanted.timestamp_type, wanted.timestamping);
   if (error == 0 && wanted.drops && drops != 0) error = writer.put(SOL_SOCKET, SO_RXQ_OVFL, &drops, sizeof drops);
-  if (error == 0 && wanted.packet_info) {
+  if (error == 0) error = put_control6(&writer, wanted, about);
+  const bool v4 = about.to.address.is_v4();
+  if (error == 0 && wanted.packet_info && v4) {
     const in_pktinfo info{kLoopback, {about.to.address.v4_be()}, {about.to.address.v4_be()}};
     error = writer.put(IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
   }
   const int ttl = about.ttl;
-  if (error == 0 && wanted.ttl) error = writer.put(IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
-  if (error == 0 && wanted.tos) error = writer.put(IPPROTO_IP, IP_TOS, &about.tos, sizeof about.tos);
-  if (error == 0 && wanted.original) {
+  if (error == 0 && wanted.ttl && v4) error = writer.put(IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
+  if (error == 0 && wanted.tos && v4) error = writer.put(IPPROTO_IP, IP_TOS, &about.tos, sizeof about.tos);
+  if (error == 0 && wanted.original && v4) {
     sockaddr_in6 raw;
     const socklen_t bytes = make_address(AF_INET, about.to, &raw);
     error = writer.put(IPPROTO_IP, IP_ORIGDSTADDR, &raw, bytes);
@@ -60,19 +79,17 @@ long put_control(msghdr* header, const DatagramControl& wanted, const netstack::
 }
 
 // An entry of the error queue, as ip_recv_error() tells it.
-long put_error(msghdr* header, const netstack::UdpError& about) noexcept {
+long put_error(int domain, msghdr* header, const netstack::UdpError& about) noexcept {
   struct {
     sock_extended_err error;
-    sockaddr_in offender;
+    sockaddr_in6 offender;
   } told{};
   told.error = {about.error, about.origin, about.type, about.code, 0, about.info, {0}};
-  if (about.origin == SO_EE_ORIGIN_ICMP) {
-    told.offender.sin_family = AF_INET;
-    told.offender.sin_addr.s_addr = about.offender.address.v4_be();
-  }
-  if (long error = put_name(header, about.to); error != 0) return error;
+  const socklen_t bytes = make_address(domain, about.offender, &told.offender);
+  if (long error = put_name(domain, header, about.to); error != 0) return error;
   ControlWriter writer(header);
-  const long error = writer.put(IPPROTO_IP, IP_RECVERR, &told, sizeof told);
+  const bool v6 = domain == AF_INET6;
+  const long error = writer.put(v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &told, sizeof told.error + bytes);
   header->msg_controllen = writer.used();
   return error;
 }
@@ -88,7 +105,7 @@ long take_error(DatagramSocket* socket, msghdr* header, int flags) noexcept {
   const long copied = socket->endpoint->receive_error(header->msg_iov, part_count(*header), &about);
   if (copied < 0) return copied;
   header->msg_flags |= MSG_ERRQUEUE;
-  if (long error = put_error(header, about); error != 0) return error;
+  if (long error = put_error(socket->domain, header, about); error != 0) return error;
   return finish(header, flags & ~MSG_TRUNC, copied, about.bytes);
 }
 
@@ -100,7 +117,7 @@ long take_datagram(DatagramSocket* socket, msghdr* header, int flags) noexcept {
   }
   const long copied = endpoint->receive(header->msg_iov, part_count(*header), (flags & MSG_PEEK) != 0, &about);
   if (copied < 0) return copied;
-  if (long error = put_name(header, about.from); error != 0) return error;
+  if (long error = put_name(socket->domain, header, about.from); error != 0) return error;
   if (long error = put_control(header, socket->control, about, endpoint->figures().drops); error != 0) return error;
   return finish(header, flags, copied, about.bytes);
 }

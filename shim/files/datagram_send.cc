@@ -21,7 +21,14 @@ namespace {
 using netstack::SocketAddress;
 
 // Where a message goes. 0; -EFAULT; or ZPS_PASS: that is no address, as the kernel will say.
-long load_destination(const msghdr& header, SocketAddress* to) noexcept {
+long load_destination(int domain, const msghdr& header, SocketAddress* to) noexcept {
+  if (domain == AF_INET6) {
+    ParsedAddress parsed;
+    if (header.msg_namelen > sizeof(sockaddr_storage)) return ZPS_PASS;
+    if (long error = parse_address(domain, header.msg_name, header.msg_namelen, &parsed); error != 0) return error;
+    *to = parsed.address;
+    return is_stacks_kind(parsed) ? 0 : ZPS_PASS;
+  }
   sockaddr_in name;
   if (header.msg_namelen < sizeof name || header.msg_namelen > sizeof(sockaddr_storage)) return ZPS_PASS;
   if (long error = copy_in(&name, header.msg_name, sizeof name); error != 0) return error;
@@ -168,7 +175,7 @@ long prepare(DatagramSocket* socket, netstack::Stack* stack, const msghdr& heade
   if (socket->endpoint->continues()) {
     out->request.to = nullptr;  // the first piece has said it
   } else if (header.msg_name != nullptr) {
-    if (const long error = load_destination(header, &out->to); error != 0) return error;
+    if (const long error = load_destination(socket->domain, header, &out->to); error != 0) return error;
     if (!goes_by_stack(*socket, stack, out->to)) return ZPS_PASS;
     out->request.to = &out->to;
   } else if (!socket->endpoint->connected()) {
@@ -188,10 +195,10 @@ long prepare(DatagramSocket* socket, netstack::Stack* stack, const msghdr& heade
 }
 
 // A socket without an endpoint gets one where the stack is the way. True if it has one now.
-bool join_to_send(int fd, const msghdr& header, long* error) noexcept {
+bool join_to_send(int fd, int domain, const msghdr& header, long* error) noexcept {
   ParsedAddress to;
   *error = ZPS_PASS;
-  if (header.msg_name == nullptr || load_destination(header, &to.address) != 0) return false;
+  if (header.msg_name == nullptr || load_destination(domain, header, &to.address) != 0) return false;
   to.ipv4 = true;
   to.wildcard = to.address.address.is_any();
   netstack::Stack* const stack = stack_for_datagram(to);
@@ -237,8 +244,9 @@ long send_datagram(int fd, const msghdr& header, int flags) noexcept {
     if (socket == nullptr || socket->kernel_only) return ZPS_PASS;
     if (socket->endpoint == nullptr) {
       long error = ZPS_PASS;
+      const int domain = socket->domain;
       guard.drop();
-      const bool joins = !joined && join_to_send(fd, header, &error);
+      const bool joins = !joined && join_to_send(fd, domain, header, &error);
       guard.take();
       if (joins) continue;
       return error;

@@ -46,11 +46,26 @@ bool is_for_many(const netstack::IpAddress& address) noexcept {
   return address_be == INADDR_BROADCAST || IN_MULTICAST(ntohl(address_be));
 }
 
-long bind_placeholder(int fd, uint16_t port_be) noexcept {
-  const sockaddr_in name = name_of(INADDR_ANY, port_be);
-  return kernel_call(SYS_bind, fd, as_arg(&name), sizeof name);
+// The domain of the socket under this number, which never changes.
+int domain_of(int fd) noexcept {
+  const File* const file = peek(fd);
+  return is_datagram(file) ? static_cast<const DatagramSocket*>(file)->domain : AF_INET;
 }
 
+// All addresses, as a socket of this number means them.
+SocketAddress all_of(int fd, uint16_t port_be) noexcept {
+  return domain_of(fd) == AF_INET6 ? SocketAddress{netstack::IpAddress{}, port_be} : SocketAddress{0, port_be};
+}
+
+bool is_v6_only(int fd) noexcept { return domain_of(fd) == AF_INET6 && placeholder_is_v6_only(fd); }
+
+long bind_placeholder(int fd, uint16_t port_be) noexcept {
+  sockaddr_in6 name;
+  const socklen_t bytes = make_address(domain_of(fd), all_of(fd, port_be), &name);
+  return kernel_call(SYS_bind, fd, as_arg(&name), bytes);
+}
+
+// Its port is all that matters, and lies at one place in both families' addresses.
 sockaddr_in placeholder_end(int fd, long number) noexcept {
   sockaddr_in name{};
   socklen_t bytes = sizeof name;
@@ -113,6 +128,7 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
   netstack::PortRequest request{local, sharing_of(fd)};
   request.is_chosen = port == Port::chosen && local.port_be != 0;
   request.is_known = port == Port::known;
+  request.v6_only = is_v6_only(fd);
   const DatagramOptions options = read_datagram_options(fd);
   service_ensure();
   Guard guard;
@@ -127,6 +143,7 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
     return error;
   }
   socket->bound_here = !both;
+  socket->v6_only = request.v6_only;
   socket->both = both;
   socket->endpoint = endpoint;
   follow_sides(socket);
@@ -152,7 +169,7 @@ long bind_to_all(int fd, uint16_t port_be) noexcept {
     if (placeholder_end(fd, SYS_getsockname).sin_port != 0) return kServedByKernel;
     return join_stack(fd, stack);
   }
-  if (const long error = make_endpoint(fd, stack, {0, port_be}, Port::asked_for, true); error != 0) return error;
+  if (const long error = make_endpoint(fd, stack, all_of(fd, port_be), Port::asked_for, true); error != 0) return error;
   const long error = bind_placeholder(fd, port_be);
   if (error == 0) return 0;
   Guard guard;
@@ -193,9 +210,9 @@ long join_stack(int fd, netstack::Stack* stack) noexcept {
   long error = -EADDRINUSE;
   for (int i = 0; i < kTries && error == -EADDRINUSE; i++) {
     const sockaddr_in before = placeholder_end(fd, SYS_getsockname);
-    if (before.sin_port != 0) return make_endpoint(fd, stack, {0, before.sin_port}, Port::known, true);
+    if (before.sin_port != 0) return make_endpoint(fd, stack, all_of(fd, before.sin_port), Port::known, true);
     if (const long refused = bind_placeholder(fd, 0); refused != 0) return refused;
-    error = make_endpoint(fd, stack, {0, placeholder_end(fd, SYS_getsockname).sin_port}, Port::chosen, true);
+    error = make_endpoint(fd, stack, all_of(fd, placeholder_end(fd, SYS_getsockname).sin_port), Port::chosen, true);
     if (error != 0) disconnect_placeholder(fd);
   }
   return error;
@@ -208,10 +225,10 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
     if (socket == nullptr || socket->kernel_only) return kServedByKernel;
     if (socket->endpoint != nullptr) return socket->bound_here ? -EINVAL : kServedByKernel;  // which has the port as well, and says what is wrong first
   }
-  if (to.ipv4 && to.wildcard) return bind_to_all(fd, to.address.port_be);
-  if (!to.ipv4 || stack_at(to.address.address) == nullptr) {
+  if (is_stacks_kind(to) && to.wildcard) return bind_to_all(fd, to.address.port_be);
+  if (!is_stacks_kind(to) || stack_at(to.address.address) == nullptr) {
     Guard guard;
-    if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = to.ipv4;
+    if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = is_stacks_kind(to);
     return kServedByKernel;
   }
   if (const long error = may_bind(to.address); error != 0) return error;
@@ -220,12 +237,12 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
 }
 
 long connect_datagram(int fd, const ParsedAddress& to) noexcept {
-  netstack::Stack* const stack = to.ipv4 ? stack_towards(to.address.address) : nullptr;
+  netstack::Stack* const stack = is_stacks_kind(to) ? stack_towards(to.address.address) : nullptr;
   bool had_endpoint, deaf = false;
   {
     Guard guard;
     DatagramSocket* const socket = datagram_at(fd);
-    if (socket == nullptr || socket->kernel_only || !to.ipv4) return kServedByKernel;
+    if (socket == nullptr || socket->kernel_only) return kServedByKernel;
     had_endpoint = socket->endpoint != nullptr;
     if (stack == nullptr) {
       if (socket->bound_here && !to.wildcard) return -ENETUNREACH;
@@ -291,13 +308,14 @@ void forget_kernel_side(DatagramSocket* socket) noexcept {
 
 bool goes_by_stack(const DatagramSocket& socket, netstack::Stack* stack, const SocketAddress& to) noexcept {
   if (socket.bound_here) return true;
+  if (socket.v6_only && to.address.is_v4()) return false;
   if (to.address.is_any() || is_loopback(to.address) || is_for_many(to.address)) return false;
   return stack->routes(to.address) || stack->owns(to.address);
 }
 
 netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept {
   const netstack::IpAddress& address = to.address.address;
-  if (!to.ipv4 || is_for_many(address)) return nullptr;
+  if (!is_stacks_kind(to) || is_for_many(address)) return nullptr;
   if (the_stack() != nullptr) return stack_towards(address);
   // The first datagram makes the stack, in a call around which not all is kept.
   const auto make = [](long at) noexcept { return reinterpret_cast<long>(stack_towards(*reinterpret_cast<const netstack::IpAddress*>(at))); };

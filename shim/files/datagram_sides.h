@@ -11,6 +11,9 @@ namespace shim {
 
 inline constexpr long kServedByKernel = INT64_MIN + 1;
 
+// Whether the stack may have to do with such an address at all.
+[[nodiscard]] inline bool is_stacks_kind(const ParsedAddress& to) noexcept { return to.ipv4; }
+
 // The socket gets an endpoint if it has none, with the placeholder's port or one that is free on both sides.
 [[nodiscard]] long join_stack(int fd, netstack::Stack* stack) noexcept;
 [[nodiscard]] long bind_datagram(int fd, const ParsedAddress& to) noexcept;

@@ -27,6 +27,8 @@ namespace shim {
 struct DatagramControl {
   bool packet_info = false;    // IP_PKTINFO
   bool ttl = false, tos = false;
+  bool packet_info6 = false;   // IPV6_RECVPKTINFO, and so on
+  bool hop_limit = false, traffic_class = false;
   bool original = false;       // IP_RECVORIGDSTADDR
   bool drops = false;          // SO_RXQ_OVFL
   uint16_t segment = 0;        // and UDP_SEGMENT: how long the datagrams are that a longer message is sent as
@@ -36,13 +38,15 @@ struct DatagramControl {
 
 class DatagramSocket final : public File {
  public:
-  DatagramSocket() noexcept : File(FileKind::datagram) {}
+  explicit DatagramSocket(int socket_domain) noexcept : File(FileKind::datagram), domain(static_cast<uint8_t>(socket_domain)) {}
 
+  const uint8_t domain;                       // AF_INET or AF_INET6
   netstack::UdpEndpoint* endpoint = nullptr;  // nullptr: the kernel serves it
   bool both = false;                          // and so does the placeholder, where there is an endpoint
   bool bound_here = false;                    // bind() named the stack's address: the placeholder has no port
   bool kernel_only = false;                   // bind() named an address of the kernel's
   bool mute = false;                          // the placeholder receives nothing
+  bool v6_only = false;                       // IPV6_V6ONLY, of one that has an endpoint
   uint8_t turns = 0;                          // receives since the kernel was asked
   DatagramControl control;
   uint64_t receive_timeout_ns = kForever;  // SO_RCVTIMEO; 0: do not wait

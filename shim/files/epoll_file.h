@@ -95,8 +95,10 @@ inline constexpr uint64_t kKernelEveryNs = 100'000;
 
 // What readiness to look at, or nullptr if the stack has none for this file (yet).
 [[nodiscard]] inline netstack::Pollable* file_pollable(File* file) noexcept {
-  if (file->kind == FileKind::epoll) return static_cast<EpollFile*>(file);
-  if (file->kind == FileKind::datagram) return static_cast<DatagramSocket*>(file)->endpoint;
+  if (file->kind != FileKind::socket) [[unlikely]] {
+    if (file->kind == FileKind::datagram) return static_cast<DatagramSocket*>(file)->endpoint;
+    return static_cast<EpollFile*>(file);
+  }
   Socket* socket = static_cast<Socket*>(file);
   if (socket->stream != nullptr) return socket->stream;
   return socket->listener;

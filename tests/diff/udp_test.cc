@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -350,6 +351,42 @@ TEST_F(Udp, CopiesAndChildren) {
   close(copy);
   const int next = open();
   EXPECT_EQ(bind_to(next, ipv4("0.0.0.0", here.sin_port)), 0) << "the port is free again: " << strerror(errno);
+}
+
+pid_t start_worker(int fd) {
+  const pid_t child = fork();
+  for (char buffer[64]; child == 0;) {
+    sockaddr_in from{};
+    socklen_t bytes = sizeof from;
+    const ssize_t count = recvfrom(fd, buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &bytes);
+    if (count >= 0) (void)sendto(fd, buffer, static_cast<size_t>(count), 0, reinterpret_cast<sockaddr*>(&from), bytes);
+  }
+  return child;
+}
+
+TEST_F(Udp, WorkersThatAreKilled) {
+  sockaddr_in here{};
+  const int fd = bound(&here);
+  std::vector<pid_t> workers(3);
+  for (pid_t& worker : workers) worker = start_worker(fd);
+  int answered = 0, tries = 0;
+  for (size_t round = 0; round < 30; round++) {
+    pid_t& victim = workers[round % workers.size()];
+    peer.send_to(theirs, here, "x");
+    EXPECT_EQ(kill(victim, SIGKILL), 0);
+    EXPECT_EQ(waitpid(victim, nullptr, 0), victim);
+    victim = start_worker(fd);
+    // One that was in the hands of the dead is lost.
+    for (tries++; peer.call(PeerOp::poll, theirs, POLLIN, 100).result != POLLIN && tries < 400; tries++) peer.send_to(theirs, here, "x");
+    answered += peer.recv(theirs, 64, MSG_DONTWAIT).payload == "x" ? 1 : 0;
+    while (peer.recv(theirs, 64, MSG_DONTWAIT).result >= 0) continue;
+  }
+  EXPECT_EQ(answered, 30);
+  EXPECT_LT(tries, 400);
+  for (const pid_t worker : workers) {
+    EXPECT_EQ(kill(worker, SIGKILL), 0);
+    EXPECT_EQ(waitpid(worker, nullptr, 0), worker);
+  }
 }
 
 TEST_F(Udp, SharedPorts) {

@@ -26,6 +26,7 @@ using base::kernel_call;
 using netstack::SocketAddress;
 
 constexpr uint8_t kKernelEveryTurns = 32;  // as an epoll set's
+constexpr uint64_t kProbeEveryNs = 10'000;
 
 // move_addr_to_user(): cut to the room there is, the full length told.
 long put_name(int domain, msghdr* header, const SocketAddress& from) noexcept {
@@ -150,6 +151,10 @@ class ReceiveCondition final : public Condition {
       kernel_fds_[0].fd = -1;
       return -EAGAIN;
     }
+    // The sleep watches the kernel's side as well: an answer that comes in a moment costs no call.
+    const uint64_t now = base::monotonic_ns();
+    if (now - looked_ns_ < kProbeEveryNs) return -EAGAIN;
+    looked_ns_ = now;
     return receive_from_kernel(fd_, header_, flags_);
   }
   [[nodiscard]] pollfd* kernel_fds() noexcept { return kernel_fds_; }
@@ -160,6 +165,7 @@ class ReceiveCondition final : public Condition {
   msghdr* header_;
   int flags_;
   const bool both_;
+  uint64_t looked_ns_ = base::monotonic_ns();
   pollfd kernel_fds_[3];
 };
 
@@ -185,7 +191,7 @@ long receive_one(DatagramSocket* socket, msghdr* header, int flags) noexcept {
 
 long receive_datagram(int fd, msghdr* header, int flags) noexcept {
   DatagramSocket* socket;
-  bool both, kernel_first;
+  bool both, kernel_first, waits;
   long result = -EAGAIN;
   header->msg_flags = flags & MSG_CMSG_CLOEXEC;
   {
@@ -193,6 +199,7 @@ long receive_datagram(int fd, msghdr* header, int flags) noexcept {
     socket = datagram_at(fd);
     if (socket == nullptr || socket->endpoint == nullptr) return ZPS_PASS;
     both = socket->both;
+    waits = !socket->nonblocking && (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) == 0 && socket->receive_timeout_ns != 0;
     kernel_first = both && (socket->mute || ++socket->turns >= kKernelEveryTurns);
     if (kernel_first) socket->turns = 0;
     if ((flags & MSG_ERRQUEUE) != 0) {
@@ -206,14 +213,14 @@ long receive_datagram(int fd, msghdr* header, int flags) noexcept {
     }
   }
   if (result != -EAGAIN) return result;
-  if (both) result = receive_from_kernel(fd, header, flags);
+  if (kernel_first || (both && !waits)) result = receive_from_kernel(fd, header, flags);
   if (result != -EAGAIN || (flags & MSG_ERRQUEUE) != 0) return result;
   uint64_t timeout_ns;
   {
     Guard guard;
     if (datagram_at(fd) != socket) return -EBADF;
     if (socket->endpoint == nullptr) return kRestart;
-    if (both && socket->mute) forget_kernel_side(socket);
+    if (kernel_first && socket->mute) forget_kernel_side(socket);
     if (kernel_first) result = take_datagram(socket, header, flags);
     timeout_ns = socket->receive_timeout_ns;
     if (result == -EAGAIN) result = begin_if_blocking(socket, flags, timeout_ns);

@@ -12,7 +12,7 @@ import tables
 from figures import Figures, summary
 from sides import NEAR, Side, Way, answers, way_of
 
-PROGRAMS = ("bound-redis", "bound-nginx")
+PROGRAMS = ("single-redis", "single-nginx")
 COUNTED_SECONDS = 60
 FIRST_COUNT = 200_000
 

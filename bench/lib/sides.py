@@ -149,8 +149,10 @@ class Side:
         if "@requests@" not in row.client:
             return self.ask(row, processors, seconds, 0)
         if row not in self.rates:
-            few = self.ask(row, processors, 0, FIRST_REQUESTS).rate
-            self.rates[row] = self.ask(row, processors, 0, max(int(few * seconds / 4), FIRST_REQUESTS)).rate
+            self.rates[row] = self.ask(row, processors, 0, FIRST_REQUESTS).rate
+            more = int(self.rates[row] * seconds / 4)
+            if more > FIRST_REQUESTS:
+                self.rates[row] = self.ask(row, processors, 0, more).rate
         figures = self.ask(row, processors, seconds, max(int(self.rates[row] * seconds), 1))
         self.rates[row] = figures.rate
         return figures

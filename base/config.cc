@@ -121,7 +121,59 @@ bool parse_unicast(const char* text, uint32_t* out_be) noexcept {
   return true;
 }
 
-bool parse_ip(Config& config, const char* text) noexcept {
+// Calls take(text) for each piece between commas, without the spaces around it; false as soon as it says so, or if there is nothing in one.
+template <class Take>
+bool for_each_piece(const char* text, Take take) noexcept {
+  for (;; text++) {
+    text += strspn(text, " ");
+    const size_t length = strcspn(text, ",");
+    size_t trimmed = length;
+    while (trimmed > 0 && text[trimmed - 1] == ' ') trimmed--;
+    char piece[64];
+    if (trimmed == 0 || trimmed >= sizeof piece) return false;
+    memcpy(piece, text, trimmed);
+    piece[trimmed] = '\0';
+    if (!take(piece)) return false;
+    text += length;
+    if (*text == '\0') return true;
+  }
+}
+
+bool is_ip6(const char* text) noexcept { return strchr(text, ':') != nullptr; }
+bool is_link_local(const uint8_t* address) noexcept { return address[0] == 0xfe && (address[1] & 0xc0) == 0x80; }
+
+// A unicast address that a host can have: neither ::, ::1 nor a v4-mapped one.
+bool parse_unicast6(const char* text, uint8_t* out) noexcept {
+  in6_addr address;
+  if (inet_pton(AF_INET6, text, &address) != 1) return false;
+  if (IN6_IS_ADDR_UNSPECIFIED(&address) || IN6_IS_ADDR_LOOPBACK(&address) || IN6_IS_ADDR_MULTICAST(&address) || IN6_IS_ADDR_V4MAPPED(&address)) return false;
+  memcpy(out, &address, sizeof address);
+  return true;
+}
+
+// The interface has a link-local address by itself.
+bool parse_ip6(Config& config, const char* text) noexcept {
+  char address[INET6_ADDRSTRLEN];
+  const size_t length = strcspn(text, "/");
+  if (length >= sizeof address) return false;
+  memcpy(address, text, length);
+  address[length] = '\0';
+  uint64_t prefix = 64;
+  if (text[length] == '/' && (!parse_decimal(text + length + 1, &prefix) || prefix < 1 || prefix > 128)) return false;
+  Ip6Setting made;
+  if (!parse_unicast6(address, made.address) || is_link_local(made.address)) return false;
+  made.prefix = static_cast<uint8_t>(prefix);
+  for (Ip6Setting& place : config.ip6) {
+    if (place.prefix != 0 && memcmp(place.address, made.address, sizeof made.address) == 0) return false;
+    if (place.prefix != 0) continue;
+    place = made;
+    return true;
+  }
+  return false;
+}
+
+bool parse_ip4(Config& config, const char* text) noexcept {
+  if (config.address_be != 0) return false;
   char address[INET_ADDRSTRLEN];
   const size_t length = strcspn(text, "/");
   if (length >= sizeof address) return false;
@@ -138,21 +190,59 @@ bool parse_ip(Config& config, const char* text) noexcept {
   config.prefix = static_cast<uint8_t>(prefix);
   return true;
 }
+
+bool parse_ip(Config& config, const char* text) noexcept {
+  Config made = config;
+  made.address_be = 0;
+  made.prefix = 24;
+  for (Ip6Setting& place : made.ip6) place = {};
+  if (!for_each_piece(text, [&](const char* piece) { return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece); })) return false;
+  config = made;
+  return true;
+}
 void print_address(uint32_t address_be, char* out, size_t capacity) noexcept {
   const uint32_t a = ntohl(address_be);
   print(out, capacity, "%u.%u.%u.%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
 }
 void print_ip(const Config& config, char* out, size_t capacity) noexcept {
-  char address[INET_ADDRSTRLEN];
-  print_address(config.address_be, address, sizeof address);
-  if (config.address_be == 0) print(out, capacity, "%s", "");
-  else print(out, capacity, "%s/%u", address, config.prefix);
+  char all[256] = "";
+  size_t length = 0;
+  if (config.address_be != 0) {
+    char address[INET_ADDRSTRLEN];
+    print_address(config.address_be, address, sizeof address);
+    print(all, sizeof all, "%s/%u", address, config.prefix);
+    length = strlen(all);
+  }
+  for (const Ip6Setting& each : config.ip6) {
+    if (each.prefix == 0) break;
+    char address[INET6_ADDRSTRLEN];
+    (void)inet_ntop(AF_INET6, each.address, address, sizeof address);
+    print(all + length, sizeof all - length, "%s%s/%u", length > 0 ? "," : "", address, each.prefix);
+    length += strlen(all + length);
+  }
+  print(out, capacity, "%s", all);
 }
 
-bool parse_gateway(Config& config, const char* text) noexcept { return parse_unicast(text, &config.gateway_be); }
+constexpr uint8_t kNoAddress6[16] = {};
+bool has_gateway6(const Config& config) noexcept { return memcmp(config.gateway6, kNoAddress6, sizeof kNoAddress6) != 0; }
+
+bool parse_gateway(Config& config, const char* text) noexcept {
+  Config made = config;
+  made.gateway_be = 0;
+  memset(made.gateway6, 0, sizeof made.gateway6);
+  const auto take = [&](const char* piece) {
+    if (is_ip6(piece)) return !has_gateway6(made) && parse_unicast6(piece, made.gateway6);
+    return made.gateway_be == 0 && parse_unicast(piece, &made.gateway_be);
+  };
+  if (!for_each_piece(text, take)) return false;
+  config = made;
+  return true;
+}
 void print_gateway(const Config& config, char* out, size_t capacity) noexcept {
-  if (config.gateway_be == 0) print(out, capacity, "%s", "");
-  else print_address(config.gateway_be, out, capacity);
+  char first[INET_ADDRSTRLEN] = "", second[INET6_ADDRSTRLEN] = "";
+  if (config.gateway_be != 0) print_address(config.gateway_be, first, sizeof first);
+  if (has_gateway6(config)) (void)inet_ntop(AF_INET6, config.gateway6, second, sizeof second);
+  print(out, capacity, "%s%s%s", first, first[0] != '\0' && second[0] != '\0' ? "," : "", second);
 }
 
 bool parse_fallback(Config& config, const char* text) noexcept {
@@ -228,10 +318,11 @@ constexpr Row kRows[] = {
     {{"wire", "ZPS_WIRE", "one of veth, tap, memif:/path, af_packet:interface", "where frames come from and go to"},
      parse_wire,
      print_text<256, &Config::wire>},
-    {{"ip", "ZPS_IP", "host address with prefix length, as 198.18.0.2/24", "the stack's IPv4 address; without one the wire chooses"},
+    {{"ip", "ZPS_IP", "host addresses with prefix lengths, one of IPv4 and up to three of IPv6, as 198.18.0.2/24,fd00::2/64",
+      "the stack's addresses; of a family without one the wire chooses"},
      parse_ip,
      print_ip},
-    {{"gateway", "ZPS_GATEWAY", "host address, as 198.18.0.1", "the stack's default route; without one the wire chooses"},
+    {{"gateway", "ZPS_GATEWAY", "host address, one of each family at most, as 198.18.0.1,fe80::1", "the stack's default routes; without one the wire chooses"},
      parse_gateway,
      print_gateway},
     {{"mtu", "ZPS_MTU", "number from 576 to 65535, or 0", "IP bytes in a frame; 0: the wire's own"},
@@ -331,13 +422,33 @@ Error set_from_environment(Config& config, Origin* origins, const char* entry) n
 }
 
 // What only the whole can tell.
+bool is_near6(const Ip6Setting& own, const uint8_t* other) noexcept {
+  for (int bit = 0; bit < own.prefix; bit++) {
+    if (((own.address[bit / 8] ^ other[bit / 8]) >> (7 - bit % 8) & 1) != 0) return false;
+  }
+  return own.prefix != 0;
+}
+
+Error check_gateway6(const Config& config) noexcept {
+  if (!has_gateway6(config) || config.ip6[0].prefix == 0) return {};
+  char gateway[INET6_ADDRSTRLEN];
+  (void)inet_ntop(AF_INET6, config.gateway6, gateway, sizeof gateway);
+  bool near = is_link_local(config.gateway6);
+  for (const Ip6Setting& own : config.ip6) {
+    if (own.prefix != 0 && memcmp(own.address, config.gateway6, sizeof own.address) == 0) return make_error("gateway and ip are the same address, %s", gateway);
+    near = near || is_near6(own, config.gateway6);
+  }
+  return near ? Error{} : make_error("gateway %s is in no network of ip, and no link-local address", gateway);
+}
+
 Error check_together(const Config& config) noexcept {
+  if (const Error error = check_gateway6(config); error.text[0] != '\0') return error;
   if (config.gateway_be == 0 || config.address_be == 0) return {};
   const uint32_t mask_be = htonl(config.prefix == 32 ? UINT32_MAX : ~(UINT32_MAX >> config.prefix));
-  char gateway[32];
-  char ip[32];
-  print_gateway(config, gateway, sizeof gateway);
-  print_ip(config, ip, sizeof ip);
+  char gateway[INET_ADDRSTRLEN], address[INET_ADDRSTRLEN], ip[32];
+  print_address(config.gateway_be, gateway, sizeof gateway);
+  print_address(config.address_be, address, sizeof address);
+  print(ip, sizeof ip, "%s/%u", address, config.prefix);
   if (((config.gateway_be ^ config.address_be) & mask_be) != 0) return make_error("gateway %s is not in the network of %s", gateway, ip);
   if (config.gateway_be == config.address_be) return make_error("gateway and ip are the same address, %s", gateway);
   return {};

@@ -18,14 +18,23 @@ enum class Fallback { fail, kernel };
 enum class CpuSleep { light, any };
 enum class Side { kernel, stack };
 
+// An IPv6 address with the length of its prefix; a prefix of 0: none.
+struct Ip6Setting {
+  uint8_t address[16] = {};
+  uint8_t prefix = 0;
+};
+inline constexpr int kMostIp6Settings = 3;
+
 // Addresses are in wire order; sizes and times carry their unit in the name. Zero means "chosen by the wire".
 struct Config {
   char hook[16] = "auto";       // ZPS_HOOK: auto, zpoline, nopage0, sud, symbols, off
   char hook_library[256] = "";  // ZPS_HOOK_LIBRARY
   char wire[256] = "veth";      // ZPS_WIRE: veth, tap, memif:/path[,role=server|client|auto], af_packet:interface
-  uint32_t address_be = 0;      // ZPS_IP=198.18.0.2/24
+  uint32_t address_be = 0;      // ZPS_IP=198.18.0.2/24,fd00::2/64
   uint8_t prefix = 24;
-  uint32_t gateway_be = 0;             // ZPS_GATEWAY
+  Ip6Setting ip6[kMostIp6Settings];
+  uint32_t gateway_be = 0;             // ZPS_GATEWAY=198.18.0.1,fe80::1
+  uint8_t gateway6[16] = {};
   uint32_t mtu = 0;                    // ZPS_MTU
   uint32_t frames = 0;                 // ZPS_FRAMES
   uint32_t memory_mb = 48;             // ZPS_MEMORY_MB, 16 at least

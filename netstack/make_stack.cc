@@ -32,6 +32,16 @@ bool in_network(uint32_t address_be, const WireAddress& of) noexcept {
   return ((address_be ^ of.address_be) & mask_be) == 0;
 }
 
+constexpr unsigned kLeastMtu6 = 1280;
+
+bool reaches_gateway6(const WireAddress& address) noexcept {
+  if (address.gateway6 == IpAddress{} || address.gateway6.is_link_local()) return true;
+  for (const IpNetwork& network : address.ip6) {
+    if (network.holds_v6(address.gateway6)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) noexcept {
@@ -47,12 +57,20 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   if (const uint32_t gateway_be = address.gateway_be; gateway_be != 0 && !in_network(gateway_be, address)) {
     return base::make_error("the gateway is not in the stack's network: give ZPS_IP an address of the gateway's network");
   }
+  if (!reaches_gateway6(address)) return base::make_error("the gateway is in none of the stack's IPv6 networks: give ZPS_IP an address of the gateway's network");
+  const uint16_t mtu = config.mtu != 0 && config.mtu < (*wire)->facts().mtu ? config.mtu : (*wire)->facts().mtu;
+  if (mtu < kLeastMtu6) {
+    if (config.ip6[0].prefix != 0) return base::make_error("IPv6 needs an MTU of %u at least (RFC 8200), this wire has %u", kLeastMtu6, mtu);
+    address.ip6[0].prefix = 0;
+  }
 
   StackPlan plan;
   plan.wire = *wire;
   plan.address_be = address.address_be;
   plan.prefix = address.prefix;
   plan.gateway_be = address.gateway_be;
+  memcpy(plan.ip6, address.ip6, sizeof plan.ip6);
+  plan.gateway6 = address.gateway6;
   plan.mtu = config.mtu;
   if (config.time_wait_ms != 0) plan.time_wait_ms = config.time_wait_ms;
   plan.ports = config.ports;
@@ -63,6 +81,8 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   place->address_be = address.address_be;
   place->prefix = address.prefix;
   place->gateway_be = address.gateway_be;
+  memcpy(place->ip6, address.ip6, sizeof place->ip6);
+  place->gateway6 = address.gateway6;
   memcpy(place->wire, address.wire, sizeof place->wire);
   memcpy(place->reach, address.reach, sizeof place->reach);
   return stack;

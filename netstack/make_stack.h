@@ -16,6 +16,9 @@ struct StackConfig {
   uint32_t address_be = 0;
   uint8_t prefix = 24;
   uint32_t gateway_be = 0;
+  // Its IPv6 addresses, the first ones with a prefix; none: chosen by the wire (veth: fdc6:1200:0:N::2/64, the kernel side is ::1).
+  IpNetwork ip6[kMostIp6Addresses] = {};
+  IpAddress gateway6;
   uint16_t mtu = 0;           // 0: the wire's own
   uint32_t frames = 0;        // receive and send frames in the pool; 0: the wire's own
   uint32_t memory_mb = 0;     // upper bound of what the stack may add to the RSS; 0: 48
@@ -29,6 +32,8 @@ struct StackPlace {
   uint32_t address_be;
   uint8_t prefix;
   uint32_t gateway_be;
+  IpNetwork ip6[kMostIp6Addresses];
+  IpAddress gateway6;
   char wire[64];    // the wire as it came to be: "veth zps0 (af_packet)"
   char reach[128];  // how it can be reached: "198.18.0.2 from this host" ; empty if there is nothing to say
 };

@@ -16,6 +16,8 @@ struct WireAddress {
   uint32_t address_be = 0;
   uint8_t prefix = 24;
   uint32_t gateway_be = 0;  // 0: none
+  IpNetwork ip6[kMostIp6Addresses] = {};
+  IpAddress gateway6;
   char wire[64] = "";       // "veth zps0 (af_packet)"
   char reach[128] = "";     // "198.18.0.2 from this host"; may be empty
 };

@@ -40,6 +40,28 @@ uint32_t neighbour_of(uint32_t address_be, uint8_t prefix) noexcept {
   return swap_to_wire(first != address ? first : first + 1);
 }
 
+IpNetwork default_network6(int number, uint32_t host) noexcept {
+  return {{{swap_to_wire(0xfdc6'1200), swap_to_wire(static_cast<uint32_t>(number)), 0, swap_to_wire(host)}}, 64};
+}
+
+void choose_addresses6(const Opening& opening, const IpNetwork& otherwise) noexcept {
+  WireAddress& out = *opening.out;
+  memcpy(out.ip6, opening.config.ip6, sizeof out.ip6);
+  if (out.ip6[0].prefix == 0) out.ip6[0] = otherwise;
+  out.gateway6 = opening.config.gateway6;
+}
+
+IpAddress neighbour_of(const IpNetwork& network) noexcept {
+  IpAddress other{};
+  for (int word = 0, left = network.prefix; word < 4 && left > 0; word++, left -= 32) {
+    const uint32_t mask = left >= 32 ? ~uint32_t{0} : swap_to_wire(~uint32_t{0} << (32 - left));
+    other.words_be[word] = network.address.words_be[word] & mask;
+  }
+  other.words_be[3] |= swap_to_wire(1);
+  if (other == network.address) other.words_be[3] ^= swap_to_wire(3);
+  return other;
+}
+
 void random_mac(uint8_t* mac) noexcept {
   (void)base::kernel_call(SYS_getrandom, base::as_arg(mac), 6, 0);
   mac[0] = static_cast<uint8_t>((mac[0] & ~1U) | 2U);
@@ -65,6 +87,7 @@ uint32_t choose_host_addresses(const Opening& opening, int number) noexcept {
   out.address_be = opening.config.address_be;
   if (out.address_be == 0) out.address_be = swap_to_wire(kDefaultNetwork | static_cast<uint32_t>(number) << 8 | 2);
   out.gateway_be = opening.config.gateway_be;
+  choose_addresses6(opening, default_network6(number, 2));
   char text[16];
   format_address(out.address_be, text);
   memcpy(out.reach, base::make_error("%s from this host", text).text, sizeof out.reach);

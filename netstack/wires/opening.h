@@ -30,6 +30,12 @@ inline constexpr uint32_t kDefaultNetwork = 198U << 24 | 18U << 16;
 
 // "198.18.0.2" into `out` (16 bytes).
 void format_address(uint32_t address_be, char* out) noexcept;
+// The default IPv6 network of the N-th wire is fdc6:1200:0:N::/64 (RFC 4193), and the hosts of it have the same numbers.
+[[nodiscard]] IpNetwork default_network6(int number, uint32_t host) noexcept;
+// What the wire gets of IPv6: as configured, or `otherwise`.
+void choose_addresses6(const Opening& opening, const IpNetwork& otherwise) noexcept;
+// Some other host of the network: ::1, or ::2 if the address is that.
+[[nodiscard]] IpAddress neighbour_of(const IpNetwork& network) noexcept;
 // Some other host address of the network of address/prefix: .1, or .2 if the address is that.
 [[nodiscard]] uint32_t neighbour_of(uint32_t address_be, uint8_t prefix) noexcept;
 // A random locally administered unicast address.
@@ -37,7 +43,7 @@ void random_mac(uint8_t* mac) noexcept;
 
 // Holds the name of a link of this host for as long as a member of the family lives. A descriptor, or -EADDRINUSE if another family has it.
 [[nodiscard]] int hold_link_name(const char* link) noexcept;
-// Writes address, prefix, gateway and reach of a wire whose other side is link zps<number> of this host; returns that side's address.
+// Writes addresses, prefixes, gateways and reach of a wire whose other side is link zps<number> of this host; returns that side's IPv4 address.
 [[nodiscard]] uint32_t choose_host_addresses(const Opening& opening, int number) noexcept;
 
 // The pool for a wire whose frames need `room` bytes for data, as large as the configuration says or allows.

@@ -6,6 +6,8 @@
 #include <netinet/in.h>
 #include <sys/eventfd.h>
 
+#include <cstring>
+
 #include "base/high_fd.h"
 #include "base/log.h"
 #include "base/syscall.h"
@@ -20,6 +22,8 @@
 
 namespace shim {
 namespace {
+
+static_assert(base::kMostIp6Settings == netstack::kMostIp6Addresses);
 
 using base::as_arg;
 using base::kernel_call;
@@ -81,6 +85,11 @@ netstack::StackConfig stack_config() noexcept {
   wanted.address_be = config.address_be;
   wanted.prefix = config.prefix;
   wanted.gateway_be = config.gateway_be;
+  for (int i = 0; i < base::kMostIp6Settings; i++) {
+    memcpy(wanted.ip6[i].address.words_be, config.ip6[i].address, sizeof wanted.ip6[i].address.words_be);
+    wanted.ip6[i].prefix = config.ip6[i].prefix;
+  }
+  memcpy(wanted.gateway6.words_be, config.gateway6, sizeof wanted.gateway6.words_be);
   wanted.mtu = static_cast<uint16_t>(config.mtu);
   wanted.frames = config.frames;
   wanted.memory_mb = config.memory_mb;

@@ -163,6 +163,32 @@ TEST(Config, gateway_must_be_a_neighbour) {
   EXPECT_TRUE(load({"ZPS_IP=198.18.7.2/16", "ZPS_GATEWAY=198.18.8.1"}));
 }
 
+TEST(Config, addresses_of_both_families) {
+  Result<Config> config = load({"ZPS_IP=fd00::2/64, 198.18.7.2/24,fd01::2", "ZPS_GATEWAY=fe80::1,198.18.7.1"});
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_EQ(value_of(*config, "ip"), "198.18.7.2/24,fd00::2/64,fd01::2/64");
+  EXPECT_EQ(value_of(*config, "gateway"), "198.18.7.1,fe80::1");
+  config = load({"ZPS_IP=fd00::2/48", "ZPS_GATEWAY=fd00::1"});
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_EQ(config->address_be, 0u);
+  EXPECT_EQ(config->ip6[0].prefix, 48);
+  EXPECT_EQ(value_of(*config, "gateway"), "fd00::1");
+}
+
+TEST(Config, addresses_that_nobody_can_have) {
+  for (const char* bad : {"fd00::2/0", "fd00::2/129", "fd00::2/", "::1", "::", "ff02::1", "fe80::1", "::ffff:10.0.0.1", "fd00::2,", ",fd00::2", "fd00::2,fd00::2",
+                          "10.0.0.1,10.0.0.2", "fd00::1,fd00::2,fd00::3,fd00::4", "fd00::2 fd00::3", "fd00::g"}) {
+    Result<Config> config = load({(std::string("ZPS_IP=") + bad).c_str()});
+    ASSERT_FALSE(config) << bad;
+    EXPECT_NE(std::string(config.error().text).find("up to three of IPv6"), std::string::npos);
+  }
+  for (const char* bad : {"fd00::1,fd00::2", "198.18.7.1,198.18.7.3", "::1", "fd00::1/64", "fd00::1,"}) {
+    EXPECT_FALSE(load({(std::string("ZPS_GATEWAY=") + bad).c_str()})) << bad;
+  }
+  EXPECT_FALSE(load({"ZPS_IP=fd00::2/64", "ZPS_GATEWAY=fd01::1"}));
+  EXPECT_FALSE(load({"ZPS_IP=fd00::2/64", "ZPS_GATEWAY=fd00::2"}));
+}
+
 TEST_F(ConfigFile, goes_over_defaults_and_under_the_environment) {
   write("# ours\nwire = \"tap\"\nmemory_mb = 64\nledger = true\nip = '10.1.2.3/8'\n");
   Origin origins[kConfigKeys];

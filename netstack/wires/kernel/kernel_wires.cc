@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/kernel/kernel_wires.h"
 
+#include <arpa/inet.h>
+#include <cstring>
 #include <new>
 
 #include "netstack/wires/kernel/packet_wire.h"
+#include "netstack/wires/kernel/rtnetlink.h"
 
 namespace netstack {
 namespace {
@@ -50,6 +53,23 @@ base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, 
   wire->mutable_facts().link_needs_checksum = true;
   wire->mutable_facts().tcp_checksum_offload = true;
   return wire;
+}
+
+long add_host_addresses6(const Opening& opening, RtNetlink& netlink, const char* link) noexcept {
+  WireAddress& out = *opening.out;
+  for (const IpNetwork& network : out.ip6) {
+    if (network.prefix == 0) break;
+    const long error = netlink.add_address(link, {neighbour_of(network), network.prefix});
+    if (error == 0) continue;
+    if (opening.config.ip6[0].prefix != 0) return error;
+    out.ip6[0].prefix = 0;
+  }
+  char text[INET6_ADDRSTRLEN] = "";
+  if (out.ip6[0].prefix == 0 || inet_ntop(AF_INET6, &out.ip6[0].address, text, sizeof text) == nullptr) return 0;
+  char ip4[16];
+  format_address(out.address_be, ip4);
+  memcpy(out.reach, base::make_error("%s from this host, and %s", ip4, text).text, sizeof out.reach);
+  return 0;
 }
 
 }  // namespace netstack

@@ -141,18 +141,27 @@ long RtNetlink::set_up(const char* name, const uint8_t* mac, uint32_t mtu) noexc
   return exchange(request.bytes);
 }
 
-long RtNetlink::add_address(const char* name, uint32_t address_be, uint8_t prefix) noexcept {
+long RtNetlink::add_address(const char* name, int family, const void* address, size_t bytes, uint8_t prefix) noexcept {
   Request request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
-  ifaddrmsg address{};
-  address.ifa_family = AF_INET;
-  address.ifa_prefixlen = prefix;
+  ifaddrmsg message{};
+  message.ifa_family = static_cast<uint8_t>(family);
+  message.ifa_prefixlen = prefix;
+  message.ifa_flags = family == AF_INET6 ? IFA_F_NODAD : 0;
   const int index = link_index(name);
   if (index < 0) return index;
-  address.ifa_index = static_cast<uint32_t>(index);
-  request.append(&address, sizeof address);
-  request.attribute(IFA_LOCAL, address_be);
-  request.attribute(IFA_ADDRESS, address_be);
+  message.ifa_index = static_cast<uint32_t>(index);
+  request.append(&message, sizeof message);
+  request.attribute(IFA_LOCAL, address, bytes);
+  request.attribute(IFA_ADDRESS, address, bytes);
   return exchange(request.bytes);
+}
+
+long RtNetlink::add_address(const char* name, uint32_t address_be, uint8_t prefix) noexcept {
+  return add_address(name, AF_INET, &address_be, sizeof address_be, prefix);
+}
+
+long RtNetlink::add_address(const char* name, const IpNetwork& address) noexcept {
+  return add_address(name, AF_INET6, address.address.words_be, sizeof address.address.words_be, address.prefix);
 }
 
 int link_index(const char* name) noexcept {

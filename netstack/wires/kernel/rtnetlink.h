@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+#include "netstack/socket_address.h"
 
 namespace netstack {
 
@@ -27,8 +30,11 @@ class RtNetlink {
   [[nodiscard]] long remove_link(const char* name) noexcept;
   [[nodiscard]] long set_up(const char* name, const uint8_t* mac = nullptr, uint32_t mtu = 0) noexcept;
   [[nodiscard]] long add_address(const char* name, uint32_t address_be, uint8_t prefix) noexcept;
+  // Usable at once: nobody else on the link has it.
+  [[nodiscard]] long add_address(const char* name, const IpNetwork& address) noexcept;
 
  private:
+  [[nodiscard]] long add_address(const char* name, int family, const void* address, size_t bytes, uint8_t prefix) noexcept;
   [[nodiscard]] long exchange(void* request) noexcept;
 
   int fd_;

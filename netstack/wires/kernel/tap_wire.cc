@@ -76,6 +76,7 @@ base::Result<Wire*> open_tap(const Opening& opening) noexcept {
   switch_offloads_off(link.text);
   const uint32_t kernel_be = choose_host_addresses(opening, number);
   long result = netlink.add_address(link.text, kernel_be, opening.out->prefix);
+  if (result == 0 && mtu >= 1280) result = add_host_addresses6(opening, netlink, link.text);
   if (result == 0) result = netlink.set_up(link.text, nullptr, mtu);
   if (result != 0) return refused(link.text);
   memcpy(opening.out->wire, base::make_error("tap %s", link.text).text, sizeof opening.out->wire);

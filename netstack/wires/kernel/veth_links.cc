@@ -10,6 +10,7 @@
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
+#include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/rtnetlink.h"
 
 namespace netstack {
@@ -117,6 +118,7 @@ base::Result<VethLinks> make_veth_links(const Opening& opening, uint32_t mtu) no
   memcpy(opening.out->wire, base::make_error("veth %s (af_packet)", pair->name).text, sizeof opening.out->wire);
   const char* what = "give its link an address";
   long result = host.add_address(pair->name, links.host_be, opening.out->prefix);
+  if (result == 0) result = add_host_addresses6(opening, host, pair->name);
   if (result == 0) result = host.set_up(pair->name);
   if (result == 0) {
     what = "switch its link on";

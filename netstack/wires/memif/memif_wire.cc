@@ -305,6 +305,7 @@ void describe(const Opening& opening, const Choice& choice) noexcept {
   out.address_be = opening.config.address_be != 0 ? opening.config.address_be : swap_to_wire(ours);
   out.prefix = opening.config.prefix != 0 ? opening.config.prefix : 24;
   out.gateway_be = opening.config.gateway_be;
+  choose_addresses6(opening, default_network6(255, choice.client ? 2 : 1));
   memcpy(out.wire, base::make_error("memif %s (%s)", choice.path, choice.client ? "client" : "server").text, sizeof out.wire - 1);
 }
 

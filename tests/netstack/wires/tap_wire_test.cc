@@ -80,7 +80,7 @@ TEST_F(OtherWires, PacketSocketOnAGivenDevice) {
 
 TEST_F(OtherWires, NamesWhatIsWrong) {
   expect_refused("carrier-pigeon", "no wire is called");
-  expect_refused("af_packet:nowhere", "needs an address");
+  expect_refused("af_packet:nowhere", "needs an IPv4 address");
   expect_refused("af_xdp:eth1", "not built in");
 }
 

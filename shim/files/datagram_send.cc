@@ -198,6 +198,7 @@ long prepare(DatagramSocket* socket, netstack::Stack* stack, const msghdr& heade
 bool join_to_send(int fd, int domain, const msghdr& header, long* error) noexcept {
   ParsedAddress to;
   *error = ZPS_PASS;
+  if (engine->thread()->vfork_child != 0) return false;  // where no stack may be made
   if (header.msg_name == nullptr || load_destination(domain, header, &to.address) != 0) return false;
   to.ipv4 = true;
   to.wildcard = to.address.address.is_any();

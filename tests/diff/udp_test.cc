@@ -355,13 +355,14 @@ TEST_F(Udp, CopiesAndChildren) {
 
 pid_t start_worker(int fd) {
   const pid_t child = fork();
-  for (char buffer[64]; child == 0;) {
+  if (child != 0) return child;
+  while (true) {
+    char buffer[64];
     sockaddr_in from{};
     socklen_t bytes = sizeof from;
     const ssize_t count = recvfrom(fd, buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &bytes);
     if (count >= 0) (void)sendto(fd, buffer, static_cast<size_t>(count), 0, reinterpret_cast<sockaddr*>(&from), bytes);
   }
-  return child;
 }
 
 TEST_F(Udp, WorkersThatAreKilled) {

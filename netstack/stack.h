@@ -83,6 +83,9 @@ enum class TcpOption {
   window_clamp,      // the receive window is not larger; 0: as large as the buffer
   notsent_low_water, // writable while less than that waits to be sent, as unsigned; 0: whatever waits
   min_ttl,           // IP_MINTTL: segments with a lower TTL are dropped
+  traffic_class,     // of connections over IPv6, in place of tos
+  hop_limit,         // and in place of ttl
+  min_hop_limit,     // IPV6_MINHOPCOUNT, in place of min_ttl
   save_syn,          // TCP_SAVE_SYN, of a listener: 1: its connections keep the headers of their SYN; 2: the frame's as well
   pacing_rate,       // bytes per second at most, as unsigned; -1: any
   path_mtu,          // read only

@@ -135,8 +135,8 @@ tcp_pcb* Handshakes::make_connection(LwipListener& listener, const Request& requ
   pcb->listener = listener.pcb();
   pcb->callback_arg = &listener;
   pcb->ext_args[0] = {&kPcbCallbacks, pcb};
-  pcb->ttl = listener.pcb()->ttl;
-  pcb->tos = listener.pcb()->tos;
+  pcb->ttl = listener.ttl(request.tuple.is_v4());
+  pcb->tos = listener.tos(request.tuple.is_v4());
   pcb->rcv_nxt = request.peer_isn + 1;
   pcb->snd_wl1 = request.peer_isn - 1;  // any window is newer
   pcb->snd_wl2 = pcb->lastack = request.isn;
@@ -189,7 +189,7 @@ void Handshakes::input(LwipListener* listener, const tcp_hdr& header, OptionByte
     return;
   }
   if (listener == nullptr) return send_reset(tuple, header, payload);
-  if (current_ttl() < listener->min_ttl()) return;  // the ACK that completes a handshake is not asked, as on Linux
+  if (current_ttl() < listener->min_ttl(tuple.is_v4())) return;  // the ACK that completes a handshake is not asked, as on Linux
   if ((flags & TCP_ACK) != 0) {
     if ((flags & TCP_SYN) == 0 && awaits(*listener, request, tuple, header, options.bytes)) return;
     return send_reset(tuple, header, payload);
@@ -317,9 +317,10 @@ void Handshakes::add_timestamps(ControlSegment& segment, const Request& request)
 }
 
 void Handshakes::send_syn_ack(const LwipListener& listener, const Request& request) noexcept {
-  ControlSegment segment{request.tuple, request.isn, request.peer_isn + 1, kSynWindow, TCP_SYN | TCP_ACK, listener.ttl(), listener.tos()};
+  const bool v4 = request.tuple.is_v4();
+  ControlSegment segment{request.tuple, request.isn, request.peer_isn + 1, kSynWindow, TCP_SYN | TCP_ACK, listener.ttl(v4), listener.tos(v4)};
   uint8_t* const options = segment.options;
-  const unsigned mss = own_mss(tcp_.core, request.tuple.is_v4());
+  const unsigned mss = own_mss(tcp_.core, v4);
   uint8_t bytes = 0;
   const auto add = [&](std::initializer_list<unsigned> list) {
     for (const unsigned byte : list) options[bytes++] = static_cast<uint8_t>(byte);

@@ -40,8 +40,6 @@ void LwipListener::rebuild() noexcept {
   pcb_.local_port = lwip_ntohs(local_.port_be);
   pcb_.state = LISTEN;
   pcb_.prio = TCP_PRIO_NORMAL;
-  pcb_.ttl = options_.ttl;
-  pcb_.tos = options_.tos;
   pcb_.callback_arg = this;
   pcb_.accept = on_accept;
   pcb_.ext_args[0].callbacks = &kPcbCallbacks;
@@ -94,8 +92,6 @@ long LwipListener::set_option(TcpOption option, int value) noexcept {
   if (result == 0) {
     options_ = carrier.options_;
     deferred_timeouts_ = timeouts_within(options_.defer_accept_s);
-    pcb_.ttl = options_.ttl;
-    pcb_.tos = options_.tos;
   }
   return result;
 }

@@ -32,9 +32,10 @@ class LwipListener final : public TcpListener {
   [[nodiscard]] bool full() const noexcept { return queued_ > backlog_; }
   // TCP_DEFER_ACCEPT: the handshake waits for data until its SYN-ACK has been sent again so often.
   [[nodiscard]] int deferred_timeouts() const noexcept { return deferred_timeouts_; }
-  [[nodiscard]] uint8_t ttl() const noexcept { return pcb_.ttl; }
-  [[nodiscard]] uint8_t tos() const noexcept { return pcb_.tos; }
-  [[nodiscard]] uint8_t min_ttl() const noexcept { return options_.min_ttl; }
+  // For a peer of either family.
+  [[nodiscard]] uint8_t ttl(bool v4) const noexcept { return v4 ? options_.ttl : options_.hop_limit; }
+  [[nodiscard]] uint8_t tos(bool v4) const noexcept { return v4 ? options_.tos : options_.traffic_class; }
+  [[nodiscard]] uint8_t min_ttl(bool v4) const noexcept { return v4 ? options_.min_ttl : options_.min_hop_limit; }
   [[nodiscard]] uint8_t saves_syn() const noexcept { return options_.save_syn; }
   // One handshake more, or less, is in this stage.
   void count_handshake(uint8_t stage, int by) noexcept {

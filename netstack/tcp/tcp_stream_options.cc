@@ -35,10 +35,12 @@ void LwipStream::apply_options() noexcept {
   pcb_->keep_idle = static_cast<u32_t>(options_.keepidle_s) * 1000;
   pcb_->keep_intvl = static_cast<u32_t>(options_.keepintvl_s) * 1000;
   pcb_->keep_cnt = static_cast<u32_t>(options_.keepcnt);
-  pcb_->tos = options_.tos;
-  pcb_->ttl = options_.ttl;
-  TcpDemux::note_min_ttl(pcb_, options_.min_ttl);
-  if (options_.min_ttl != 0) {
+  const bool v6 = IP_IS_V6_VAL(pcb_->local_ip);
+  const uint8_t min_ttl = v6 ? options_.min_hop_limit : options_.min_ttl;
+  pcb_->tos = v6 ? options_.traffic_class : options_.tos;
+  pcb_->ttl = v6 ? options_.hop_limit : options_.ttl;
+  TcpDemux::note_min_ttl(pcb_, min_ttl);
+  if (min_ttl != 0) {
     tcp_set_flags(pcb_, ZPS_TF_MIN_TTL);
   } else {
     tcp_clear_flags(pcb_, ZPS_TF_MIN_TTL);
@@ -125,6 +127,9 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
       if (value != -1 && (value < 1 || value > 255)) return -EINVAL;
       o.ttl = value == -1 ? 64 : static_cast<uint8_t>(value);
       break;
+    case TcpOption::traffic_class: o.traffic_class = static_cast<uint8_t>(value); break;
+    case TcpOption::hop_limit: o.hop_limit = value < 0 ? 64 : static_cast<uint8_t>(value); break;
+    case TcpOption::min_hop_limit: o.min_hop_limit = static_cast<uint8_t>(value); break;
     case TcpOption::defer_accept_s: o.defer_accept_s = static_cast<uint16_t>(clamp(value, 0, UINT16_MAX)); break;
     case TcpOption::syn_count: o.syn_count = static_cast<uint8_t>(value); break;
     case TcpOption::min_ttl: o.min_ttl = static_cast<uint8_t>(value); break;

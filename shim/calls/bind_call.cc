@@ -59,7 +59,7 @@ long take_port(int fd, netstack::Stack* stack, const SocketAddress& local, const
   if (socket->has_name()) return -EINVAL;
   long error = 0;
   const bool chosen_by_kernel = port_chosen && local.port_be != 0;
-  socket->binding = stack->bind({local, socket->sharing, options.range, false, chosen_by_kernel}, &error);
+  socket->binding = stack->bind({local, socket->sharing, options.range, false, chosen_by_kernel, options.v6_only}, &error);
   if (socket->binding == nullptr) return error;
   socket->has_port = true;
   socket->port_chosen = port_chosen;
@@ -82,7 +82,7 @@ long bind_to_stack(int fd, const SocketAddress& local) noexcept {
   return 0;
 }
 
-void note_kernel_name(int fd, const ParsedAddress& name, bool to_all, bool port_chosen) noexcept {
+void note_kernel_name(int fd, const ParsedAddress& name, bool to_all, bool v6_only, bool port_chosen) noexcept {
   Guard guard;
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return;
@@ -92,6 +92,7 @@ void note_kernel_name(int fd, const ParsedAddress& name, bool to_all, bool port_
   socket->bound_to_all = to_all;
   if (!to_all) return;
   socket->bound = name.address;
+  socket->v6_only = v6_only;
   socket->has_port = name.address.port_be != 0;
   socket->port_chosen = port_chosen;
 }
@@ -106,11 +107,13 @@ void drop_binding(int fd) noexcept {
 }
 
 // A port that is free in the stack, for a socket that shall have it in the kernel as well. The name becomes the socket's.
-long choose_by_stack(int fd, netstack::Stack* stack, const zps_call& call, ParsedAddress* name) noexcept {
+long choose_by_stack(int fd, netstack::Stack* stack, const zps_call& call, bool v6_only, ParsedAddress* name) noexcept {
   sockaddr_in6 wanted{};
   const long bytes = call.arg[2] < static_cast<long>(sizeof wanted) ? call.arg[2] : static_cast<long>(sizeof wanted);
   if (long error = copy_in(&wanted, reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes)); error != 0) return error;
-  if (long error = take_port(fd, stack, {0, 0}, read_port_options(fd), true); error != 0) return error;
+  PortOptions options = read_port_options(fd);
+  options.v6_only = v6_only;
+  if (long error = take_port(fd, stack, {name->address.address, 0}, options, true); error != 0) return error;
   {
     Guard guard;
     Socket* socket = socket_at(fd);
@@ -124,16 +127,16 @@ long choose_by_stack(int fd, netstack::Stack* stack, const zps_call& call, Parse
 }
 
 // To all addresses: in the kernel, and in the stack if there is one.
-long bind_to_all(int fd, const zps_call& call, const ParsedAddress& wanted) noexcept {
+long bind_to_all(int fd, const zps_call& call, const ParsedAddress& wanted, bool v6_only) noexcept {
   netstack::Stack* const stack = the_stack();
   const uint16_t port_be = wanted.address.port_be;
   if (stack != nullptr && port_be != 0) {
-    if (const long error = take_port(fd, stack, wanted.address, {}, false); error != 0) return error;
+    if (const long error = take_port(fd, stack, wanted.address, {.v6_only = v6_only}, false); error != 0) return error;
     const long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
     if (error != 0) {
       drop_binding(fd);
     } else {
-      note_kernel_name(fd, wanted, true, false);
+      note_kernel_name(fd, wanted, true, v6_only, false);
     }
     return error;
   }
@@ -142,22 +145,22 @@ long bind_to_all(int fd, const zps_call& call, const ParsedAddress& wanted) noex
   ParsedAddress name;
   if (error = placeholder_name(fd, &name); error != 0) return error;
   if (stack != nullptr && name.address.port_be != 0) {
-    error = take_port(fd, stack, {0, name.address.port_be}, {}, true);
+    error = take_port(fd, stack, name.address, {.v6_only = v6_only}, true);
     if (error == -EADDRINUSE) give_kernel_port_back(fd);  // it might choose this one again
-    for (int i = 0; i < kTries && error == -EADDRINUSE; i++) error = choose_by_stack(fd, stack, call, &name);
+    for (int i = 0; i < kTries && error == -EADDRINUSE; i++) error = choose_by_stack(fd, stack, call, v6_only, &name);
   }
-  if (error == 0) note_kernel_name(fd, name, true, port_be == 0);
+  if (error == 0) note_kernel_name(fd, name, true, v6_only, port_be == 0);
   return error;
 }
 
 // The kernel has given a name before: it says whether there still is one. A port that it chose goes with a refused connect().
-long bind_again(int fd, const zps_call& call, bool to_all, bool port_chosen) noexcept {
+long bind_again(int fd, const zps_call& call, bool to_all, bool v6_only, bool port_chosen) noexcept {
   const long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
   if (error != 0) return error;
   drop_binding(fd);
   ParsedAddress name;
   const bool known = placeholder_name(fd, &name) == 0;
-  note_kernel_name(fd, name, known && to_all, port_chosen);
+  note_kernel_name(fd, name, known && to_all, v6_only, port_chosen);
   Guard guard;
   if (netstack::Stack* stack = guard.stack()) adopt_bound_sockets(stack);
   return 0;
@@ -182,8 +185,9 @@ long shim_bind(const zps_call& call) noexcept {
   }
   ParsedAddress parsed;
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0) return error;
-  const bool serves_v4 = parsed.ipv4 && !(domain == AF_INET6 && placeholder_is_v6_only(fd));
-  const bool to_stack = serves_v4 && !parsed.wildcard && stack_at(parsed.address.address) != nullptr;
+  const bool v6_only = placeholder_is_v6_only(fd, domain);
+  const bool served = parsed.known && !(v6_only && parsed.address.address.is_v4());
+  const bool to_stack = served && !parsed.wildcard && stack_at(parsed.address.address) != nullptr;
   if (to_stack) {
     if (const long error = may_bind(parsed.address); error != 0) return error;
     if (has_name || again) return -EINVAL;
@@ -192,11 +196,11 @@ long shim_bind(const zps_call& call) noexcept {
   }
   if (shares) note_owner(fd);
   if (to_stack) return bind_to_stack(fd, parsed.address);
-  const bool to_all = serves_v4 && parsed.wildcard;
-  if (again) return bind_again(fd, call, to_all, parsed.address.port_be == 0);
-  if (to_all) return bind_to_all(fd, call, parsed);
+  const bool to_all = served && parsed.wildcard;
+  if (again) return bind_again(fd, call, to_all, v6_only, parsed.address.port_be == 0);
+  if (to_all) return bind_to_all(fd, call, parsed, v6_only);
   const long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);
-  if (error == 0) note_kernel_name(fd, {}, false, false);
+  if (error == 0) note_kernel_name(fd, {}, false, false, false);
   return error;
 }
 

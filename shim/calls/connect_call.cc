@@ -144,7 +144,7 @@ bool has_no_way(int domain, const zps_call& call) noexcept {
 // The kernel's connection or attempt, for good; but if there is no way, nothing has happened (tcp_v4_connect()).
 long connect_by_kernel(int fd, int domain, sa_family_t family, const ParsedAddress& peer, const zps_call& call) noexcept {
   long result = kPass;
-  if (peer.ipv4 && !peer.wildcard && !is_loopback(peer.address.address) && has_no_way(domain, call)) {
+  if (peer.known && !peer.wildcard && !is_loopback(peer.address.address) && has_no_way(domain, call)) {
     result = kernel_call(SYS_connect, fd, call.arg[1], call.arg[2]);
     if (result == -ENETUNREACH) return result;
   }
@@ -152,7 +152,7 @@ long connect_by_kernel(int fd, int domain, sa_family_t family, const ParsedAddre
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return result;
   if (socket->stream != nullptr && family == domain) return_to_placeholder(fd, socket);
-  if (peer.ipv4) give_to_kernel(fd, socket);
+  if (peer.known) give_to_kernel(fd, socket);
   return result;
 }
 
@@ -207,8 +207,9 @@ long shim_connect(const zps_call& call) noexcept {
   ParsedAddress parsed;
   const auto bytes = static_cast<socklen_t>(call.arg[2]);
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), bytes, &parsed); error != 0) return error;
-  if (domain == AF_INET6 && parsed.ipv4 && !parsed.wildcard && placeholder_is_v6_only(fd)) return -ENETUNREACH;
-  netstack::Stack* stack = parsed.ipv4 ? stack_towards(parsed.address.address) : nullptr;
+  const bool to_v4 = parsed.known && parsed.address.address.is_v4();
+  if (to_v4 && !parsed.wildcard && placeholder_is_v6_only(fd, domain)) return -ENETUNREACH;
+  netstack::Stack* stack = parsed.known ? stack_towards(parsed.address.address) : nullptr;
   if (stack != nullptr && kernel_bound && !to_all) {  // from an address of the kernel's: its connection, on its way to the stack
     service_ensure();
     stack = nullptr;

@@ -36,7 +36,7 @@ bool serves(int fd, const ParsedAddress& to) noexcept {
   const bool mapped = to.address.address.is_v4() && !to.wildcard;
   const File* const file = peek(fd);
   const bool v6 = is_datagram(file) && static_cast<const DatagramSocket*>(file)->domain == AF_INET6;
-  return is_stacks_kind(to) && !(v6 && mapped && placeholder_is_v6_only(fd));
+  return is_stacks_kind(to) && !(v6 && mapped && placeholder_is_v6_only(fd, AF_INET6));
 }
 
 long or_pass(long result) noexcept { return result == kServedByKernel ? kPass : result; }

@@ -209,7 +209,7 @@ int clamp_backlog(int backlog) noexcept {
 }
 
 // The stack's part of listen(), with its address known. 0 or a negative errno.
-long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local, int backlog, bool dual) noexcept {
+long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local, bool v6_only, int backlog, bool dual) noexcept {
   const PortOptions port_options = read_port_options(fd);
   const OptionSet set = options_set_of(fd);
   say_refused_of(set);
@@ -218,7 +218,7 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   Socket* socket = socket_at(fd);
   if (socket == nullptr || socket->state != SocketState::undecided) return -EINVAL;
   long error = 0;
-  netstack::TcpListener* listener = stack->listen({local, socket->sharing, port_options.range, false}, socket->binding, backlog, &error);
+  netstack::TcpListener* listener = stack->listen({local, socket->sharing, port_options.range, false, false, v6_only}, socket->binding, backlog, &error);
   if (listener == nullptr) return error;
   apply_options(listener, options);
   if (socket->shut != 0) (void)listener->set_option(netstack::TcpOption::shut, socket->shut);
@@ -237,20 +237,22 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
 constexpr int kTries = 64;  // how often the kernel may choose a port that the stack does not want
 
 // What the placeholder's address says: on both sides, or on the kernel's alone. `has_port`: it is not for the kernel to choose one.
-long listen_on_both(int fd, int backlog, int most, bool has_port) noexcept {
+long listen_on_both(int fd, int domain, int backlog, int most, bool has_port) noexcept {
   ParsedAddress name;
+  const bool v6_only = placeholder_is_v6_only(fd, domain);
   long result = -EADDRINUSE;
   for (int i = 0; i < kTries; i++) {
     result = kernel_call(SYS_listen, fd, backlog);
     if (result != 0) return result;
     netstack::Stack* stack = nullptr;
-    if (placeholder_name(fd, &name) == 0 && name.ipv4 && name.wildcard && !placeholder_is_v6_only(fd)) stack = ensure_stack();
+    const bool served = placeholder_name(fd, &name) == 0 && name.known && name.wildcard && !(v6_only && name.address.address.is_v4());
+    if (served) stack = ensure_stack();
     if (stack == nullptr) {
       Guard guard;
       if (Socket* socket = socket_at(fd)) give_to_kernel(fd, socket);
       return 0;
     }
-    result = listen_on_stack(fd, stack, {0, name.address.port_be}, most, true);
+    result = listen_on_stack(fd, stack, name.address, v6_only, most, true);
     if (result == 0) {
       set_placeholder_nonblocking(fd);
       return 0;
@@ -288,11 +290,13 @@ long shim_listen(const zps_call& call) noexcept {
   if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
   const int most = clamp_backlog(backlog);
   bool stack_bound;
+  int domain;
   SocketAddress local;
   {
     Guard guard;
     Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
+    domain = socket->domain;
     if (socket->ss_state != SsState::unconnected) return -EINVAL;
     if (socket->state == SocketState::stream) {  // its attempt was ended: the error stays, and is the listener's
       socket->error = socket->stream->take_error();
@@ -305,7 +309,7 @@ long shim_listen(const zps_call& call) noexcept {
     stack_bound = socket->stack_bound;
     local = socket->place();
   }
-  return stack_bound ? listen_on_stack(fd, ensure_stack(), local, most, false) : listen_on_both(fd, backlog, most, local.port_be != 0);
+  return stack_bound ? listen_on_stack(fd, ensure_stack(), local, false, most, false) : listen_on_both(fd, domain, backlog, most, local.port_be != 0);
 }
 
 long shim_accept4(const zps_call& call) noexcept {

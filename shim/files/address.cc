@@ -13,20 +13,16 @@ namespace shim {
 namespace {
 
 void parse_ipv4(const sockaddr_in& in, ParsedAddress* out) noexcept {
-  out->ipv4 = true;
+  out->known = true;
   out->wildcard = in.sin_addr.s_addr == INADDR_ANY;
   out->address = {in.sin_addr.s_addr, in.sin_port};
 }
 
 void parse_ipv6(const sockaddr_in6& in, ParsedAddress* out) noexcept {
-  if (IN6_IS_ADDR_UNSPECIFIED(&in.sin6_addr)) {
-    out->ipv4 = out->wildcard = true;
-    out->address = {0, in.sin6_port};
-  } else if (IN6_IS_ADDR_V4MAPPED(&in.sin6_addr)) {
-    out->ipv4 = true;
-    out->address = {in.sin6_addr.s6_addr32[3], in.sin6_port};
-    out->wildcard = out->address.address.is_any();
-  }
+  out->known = true;
+  memcpy(out->address.address.words_be, &in.sin6_addr, sizeof in.sin6_addr);
+  out->address.port_be = in.sin6_port;
+  out->wildcard = out->address.address.is_any();
 }
 
 }  // namespace

@@ -9,13 +9,13 @@
 namespace shim {
 
 struct ParsedAddress {
-  bool ipv4 = false;  // also v4-mapped IPv6, and the IPv6 wildcard (address 0)
-  bool wildcard = false;
+  bool known = false;     // an address of IPv4 or IPv6
+  bool wildcard = false;  // of either
   netstack::SocketAddress address;
 };
 
 // Reads what the program passed to bind or connect on a socket of `domain`. 0 or -EFAULT; an address the stack has no use for
-// (another family, real IPv6, too short) is simply not `ipv4`.
+// (another family, too short) is simply not `known`.
 [[nodiscard]] long parse_address(int domain, const void* user, size_t bytes, ParsedAddress* out) noexcept;
 
 // `address` as a socket of `domain` shows it: its size. `out` has room for a sockaddr_in6.

@@ -200,7 +200,7 @@ bool join_to_send(int fd, int domain, const msghdr& header, long* error) noexcep
   *error = ZPS_PASS;
   if (engine->thread()->vfork_child != 0) return false;  // where no stack may be made
   if (header.msg_name == nullptr || load_destination(domain, header, &to.address) != 0) return false;
-  to.ipv4 = true;
+  to.known = true;
   to.wildcard = to.address.address.is_any();
   netstack::Stack* const stack = stack_for_datagram(to);
   if (stack == nullptr) return false;

@@ -57,7 +57,7 @@ SocketAddress all_of(int fd, uint16_t port_be) noexcept {
   return domain_of(fd) == AF_INET6 ? SocketAddress{netstack::IpAddress{}, port_be} : SocketAddress{0, port_be};
 }
 
-bool is_v6_only(int fd) noexcept { return domain_of(fd) == AF_INET6 && placeholder_is_v6_only(fd); }
+bool is_v6_only(int fd) noexcept { return placeholder_is_v6_only(fd, domain_of(fd)); }
 
 long bind_placeholder(int fd, uint16_t port_be) noexcept {
   sockaddr_in6 name;

@@ -79,6 +79,7 @@ class Socket final : public File {
   bool stack_bound = false;   // bind() named an address of the stack; the kernel knows nothing of it
   bool kernel_bound = false;  // bind() has named the placeholder
   bool bound_to_all = false;  // and with all addresses
+  bool v6_only = false;       // of IPv6, as IPV6_V6ONLY said then
   bool has_port = false;      // bound.port_be is its port still (inet_num)
   bool port_chosen = false;   // nobody asked for this port
   bool dual = false;          // the kernel listens too

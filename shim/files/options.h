@@ -130,7 +130,8 @@ void inherit_options(int from_fd, int to_fd, const OptionSet& set) noexcept;
 
 [[nodiscard]] OptionSet options_set_of(int fd) noexcept;
 [[nodiscard]] int placeholder_int(int fd, int level, int name) noexcept;
-[[nodiscard]] bool placeholder_is_v6_only(int fd) noexcept;
+// IPV6_V6ONLY of a socket of `domain`.
+[[nodiscard]] bool placeholder_is_v6_only(int fd, int domain) noexcept;
 void set_placeholder_nonblocking(int fd) noexcept;
 
 }  // namespace shim

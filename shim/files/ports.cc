@@ -41,7 +41,7 @@ void give_kernel_port_back(int fd) noexcept {
 }
 
 PortOptions read_port_options(int fd) noexcept {
-  return {static_cast<uint32_t>(placeholder_int(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE)), placeholder_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT) != 0};
+  return {static_cast<uint32_t>(placeholder_int(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE)), placeholder_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT) != 0, false};
 }
 
 void note_owner(int fd) noexcept {
@@ -81,7 +81,7 @@ void adopt_bound_sockets(netstack::Stack* stack) noexcept {
   files().sockets.for_each([&](Socket* socket) {
     if (socket->binding != nullptr || socket->state != SocketState::undecided || !socket->kernel_bound || !socket->bound_to_all || !socket->has_port) return;
     long error = 0;
-    socket->binding = stack->bind({socket->bound, socket->sharing, 0, true}, &error);
+    socket->binding = stack->bind({socket->bound, socket->sharing, 0, true, false, socket->v6_only}, &error);
   });
 }
 

@@ -27,6 +27,7 @@ void give_kernel_port_back(int fd) noexcept;
 struct PortOptions {
   uint32_t range = 0;     // IP_LOCAL_PORT_RANGE
   bool no_port = false;   // IP_BIND_ADDRESS_NO_PORT
+  bool v6_only = false;   // IPV6_V6ONLY
 };
 [[nodiscard]] PortOptions read_port_options(int fd) noexcept;
 // Notes whose the socket is: sockets of one user share a port by SO_REUSEPORT.

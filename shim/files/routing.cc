@@ -17,6 +17,7 @@
 #include "shim/family/processors.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
+#include "shim/files/address.h"
 #include "shim/files/local_ports.h"
 #include "shim/files/ports.h"
 
@@ -32,30 +33,53 @@ using netstack::IpAddress;
 bool in_network(uint32_t address_be, uint32_t network, int prefix) noexcept {
   return (ntohl(address_be) >> (32 - prefix)) == (network >> (32 - prefix));
 }
-bool is_default_range(uint32_t address_be) noexcept { return in_network(address_be, 0xc612'0000, 15); }
+// 198.18.0.0/15 and fdc6:1200::/48.
+bool is_default_range(const IpAddress& address) noexcept {
+  if (address.is_v4()) return in_network(address.v4_be(), 0xc612'0000, 15);
+  return address.words_be[0] == htonl(0xfdc6'1200) && ntohl(address.words_be[1]) >> 16 == 0;
+}
 
-// True if an interface of the kernel has `address_be` itself or a network of the default range that reaches it.
-bool kernel_reaches(uint32_t address_be) noexcept {
-  const long probe = kernel_call(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+// True if an interface of the kernel has `address` itself or a network of the default range that reaches it.
+bool kernel_reaches(const IpAddress& address) noexcept {
+  const int domain = address.is_v4() ? AF_INET : AF_INET6;
+  const long probe = kernel_call(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (probe < 0) return true;
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(9);
-  address.sin_addr.s_addr = address_be;
-  socklen_t bytes = sizeof address;
-  bool reaches = kernel_call(SYS_connect, probe, as_arg(&address), sizeof address) == 0 &&
-                 kernel_call(SYS_getsockname, probe, as_arg(&address), as_arg(&bytes)) == 0 && is_default_range(address.sin_addr.s_addr);
+  sockaddr_in6 name{};
+  socklen_t bytes = make_address(domain, {address, htons(9)}, &name);
+  ParsedAddress own;
+  bool reaches = kernel_call(SYS_connect, probe, as_arg(&name), bytes) == 0 && kernel_call(SYS_getsockname, probe, as_arg(&name), as_arg(&bytes)) == 0 &&
+                 parse_address(domain, &name, bytes, &own) == 0 && is_default_range(own.address.address);
   (void)kernel_call(SYS_close, probe);
   return reaches;
 }
 
-// Is `address_be` reason enough to make a stack and ask it?
-bool worth_a_stack(uint32_t address_be) noexcept {
-  if (config.address_be != 0) {
-    if (config.gateway_be != 0) return true;
-    return in_network(address_be, ntohl(config.address_be), config.prefix);
+constexpr uint8_t kNoGateway6[16] = {};
+
+// What the settings say of an IPv6 address; `exactly`: is it one of the stack's own, else whether the stack is the way to it.
+bool is_configured6(const IpAddress& address, bool exactly) noexcept {
+  if (!exactly && memcmp(config.gateway6, kNoGateway6, sizeof kNoGateway6) != 0) return true;
+  for (const base::Ip6Setting& each : config.ip6) {
+    netstack::IpNetwork network{{}, each.prefix};
+    memcpy(network.address.words_be, each.address, sizeof each.address);
+    if (each.prefix != 0 && (exactly ? network.address == address : network.holds_v6(address))) return true;
   }
-  return is_default_range(address_be) && !kernel_reaches(address_be);
+  return false;
+}
+
+// Is `address` reason enough to make a stack and ask it?
+bool worth_a_stack(const IpAddress& address) noexcept {
+  if (!address.is_v4() && config.ip6[0].prefix != 0) return is_configured6(address, false);
+  if (address.is_v4() && config.address_be != 0) {
+    if (config.gateway_be != 0) return true;
+    return in_network(address.v4_be(), ntohl(config.address_be), config.prefix);
+  }
+  return is_default_range(address) && !kernel_reaches(address);
+}
+
+// The same for an address that a socket would be bound to.
+bool worth_a_stack_at(const IpAddress& address) noexcept {
+  if (!address.is_v4() && config.ip6[0].prefix != 0) return is_configured6(address, true);
+  return address.is_v4() && config.address_be != 0 ? address.v4_be() == config.address_be : worth_a_stack(address);
 }
 
 int hidden_eventfd(unsigned count) noexcept {
@@ -165,13 +189,16 @@ void root_is_changing() noexcept {
   (void)read_local_ports();
 }
 
-bool is_loopback(const IpAddress& address) noexcept { return address.is_v4() && in_network(address.v4_be(), 0x7f00'0000, 8); }
+bool is_loopback(const IpAddress& address) noexcept {
+  constexpr IpAddress kLoopback6{{0, 0, 0, __builtin_bswap32(1)}};
+  return address.is_v4() ? in_network(address.v4_be(), 0x7f00'0000, 8) : address == kLoopback6;
+}
 
 netstack::Stack* stack_towards(const IpAddress& address) noexcept {
-  if (address.is_any() || is_loopback(address)) return nullptr;
+  if (address.is_any() || is_loopback(address) || address.is_link_local()) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
-    if (!worth_a_stack(address.v4_be())) return nullptr;
+    if (!worth_a_stack(address)) return nullptr;
     stack = ensure_stack();
     if (stack == nullptr) return nullptr;
   }
@@ -180,10 +207,10 @@ netstack::Stack* stack_towards(const IpAddress& address) noexcept {
 }
 
 netstack::Stack* stack_at(const IpAddress& address) noexcept {
-  if (address.is_any() || is_loopback(address)) return nullptr;
+  if (address.is_any() || is_loopback(address) || address.is_link_local()) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
-    if (config.address_be != 0 ? address.v4_be() != config.address_be : !worth_a_stack(address.v4_be())) return nullptr;
+    if (!worth_a_stack_at(address)) return nullptr;
     stack = ensure_stack();
     if (stack == nullptr) return nullptr;
   }

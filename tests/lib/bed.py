@@ -104,6 +104,9 @@ class Bed:
         memif = mode == "zpstack-memif"
         self.sut_address = "198.18.9.1" if memif else "198.18.0.2"
         self.peer_address = "198.18.9.2" if memif else "198.18.0.1"
+        network6 = "fdc6:1200:0:ff" if memif else "fdc6:1200:0:0"  # what the wire chooses: its server is ::1
+        self.sut_address6 = f"{network6}::1" if memif else f"{network6}::2"
+        self.peer_address6 = f"{network6}::2" if memif else f"{network6}::1"
         self.hooked = mode != "kernel"
 
     def __enter__(self):
@@ -126,8 +129,12 @@ class Bed:
     def _join_by_veth(self):
         near, far = self.peer_space, self.sut_space
         near.run("ip", "link", "add", "zps0", "type", "veth", "peer", "name", "zps0p", "netns", str(far.pid))
-        for space, device, address in ((near, "zps0", self.peer_address), (far, "zps0p", self.sut_address)):
+        for space, device, address, address6 in (
+            (near, "zps0", self.peer_address, self.peer_address6),
+            (far, "zps0p", self.sut_address, self.sut_address6),
+        ):
             space.run("ip", "address", "add", f"{address}/24", "dev", device)
+            space.run("ip", "address", "add", f"{address6}/64", "dev", device, "nodad")
             space.run("ip", "link", "set", device, "up")
 
     def sut_environment(self, **extra):
@@ -146,6 +153,9 @@ class Bed:
         environment.update(
             ZPS_TEST_MODE=self.mode, ZPS_TEST_SELF=self.sut_address, ZPS_TEST_PEER=self.peer_address, ZPS_TEST_SCRATCH=str(self.scratch)
         )
+        environment.update(ZPS_TEST_SELF6=self.sut_address6, ZPS_TEST_PEER6=self.peer_address6)
+        if "ZPS_TEST_FAMILY" in os.environ:
+            environment["ZPS_TEST_FAMILY"] = os.environ["ZPS_TEST_FAMILY"]
         if prefixed:
             environment["LD_PRELOAD"] = str(self.library)
             for key, value in os.environ.items():

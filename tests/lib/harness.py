@@ -9,6 +9,7 @@ case passed or was skipped for a documented difference (each is named), 1 otherw
 # SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import fnmatch
+import os
 import pathlib
 import shutil
 import subprocess
@@ -77,6 +78,7 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--mode", choices=beds.MODES, required=True)
     parser.add_argument("--case", default="*")
+    parser.add_argument("--family", choices=("ip4", "ip6", "mapped"), default="ip4", help="of the connections that the library makes (tests/lib/family.h)")
     parser.add_argument("--timeout", type=float, default=60)
     parser.add_argument("--together", action="store_true", help="all cases in one process")
     parser.add_argument("--pcap", action="store_true")
@@ -84,6 +86,7 @@ def main():
     parser.add_argument("--gdb", action="store_true", help="backtraces of a crash, in sut.out")
     options = parser.parse_args()
     options.program = options.program.resolve()
+    os.environ["ZPS_TEST_FAMILY"] = options.family
 
     cases = [case for case in list_cases(options.program) if fnmatch.fnmatch(case, options.case)]
     if not cases:
@@ -93,7 +96,7 @@ def main():
     failed = 0
     for case in cases:
         label = "together" if options.together else case.replace("/", ".")
-        traces = options.build / "test-traces" / f"{options.program.name}-{options.mode}" / label
+        traces = options.build / "test-traces" / f"{options.program.name}-{options.mode}-{options.family}" / label
         start = time.monotonic()
         ok, note = run_case(options, case, traces)
         print(f"{'ok  ' if ok else 'FAIL'} {label} {time.monotonic() - start:.2f} s{'  ' + note if note else ''}", flush=True)
@@ -102,7 +105,7 @@ def main():
             continue
         failed += 1
         report(traces)
-        again = f"{sys.argv[0]} --build {options.build} --mode {options.mode} {options.program} --case '{options.case if options.together else case}'"
+        again = f"{sys.argv[0]} --build {options.build} --mode {options.mode} --family {options.family} {options.program} --case '{options.case if options.together else case}'"
         print(f"  traces: {traces}\n  repeat: {again}{' --together' if options.together else ''} --pcap", flush=True)
     print(f"{len(cases) - failed} of {len(cases)} passed in mode {options.mode}")
     return 1 if failed else 0

@@ -15,6 +15,8 @@
 
 #include <vector>
 
+#include "tests/lib/family.h"
+
 namespace testing_lib {
 namespace {
 
@@ -143,22 +145,23 @@ std::string Peer::recv_all(int fd, size_t count) {
 }
 
 int listen_here(sockaddr_in* at, int backlog, int type_flags) {
-  int fd = socket(AF_INET, SOCK_STREAM | type_flags, 0);
+  int fd = socket(domain(), SOCK_STREAM | type_flags, 0);
   EXPECT_GE(fd, 0);
   sockaddr_in any{};
   any.sin_family = AF_INET;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any), 0) << strerror(errno);
+  Name name = in_family(any);
+  EXPECT_EQ(bind(fd, name.get(), name.bytes), 0) << strerror(errno);
   EXPECT_EQ(::listen(fd, backlog), 0) << strerror(errno);
-  socklen_t size = sizeof any;
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&any), &size), 0) << strerror(errno);
-  EXPECT_NE(any.sin_port, 0);
-  *at = self_address(any.sin_port);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&name.address), &name.bytes), 0) << strerror(errno);
+  EXPECT_NE(name.address.sin6_port, 0);
+  *at = self_address(name.address.sin6_port);
   return fd;
 }
 
 Connection DiffTest::connect_pair(Way way) {
   Connection made;
-  sockaddr_in at{}, who{};
+  sockaddr_in at{};
+  sockaddr_in6 who{};
   socklen_t size = sizeof who;
   if (way == Way::accepted) {
     int listener = listen_here(&at);
@@ -171,8 +174,9 @@ Connection DiffTest::connect_pair(Way way) {
     return made;
   }
   int listener = peer.listen(&at);
-  made.mine = socket(AF_INET, SOCK_STREAM, 0);
-  EXPECT_EQ(connect(made.mine, reinterpret_cast<sockaddr*>(&at), sizeof at), 0) << strerror(errno);
+  made.mine = socket(domain(), SOCK_STREAM, 0);
+  const Name name = in_family(at);
+  EXPECT_EQ(connect(made.mine, name.get(), name.bytes), 0) << strerror(errno);
   Reply accepted = peer.accept(listener);
   made.theirs = static_cast<int>(accepted.result);
   EXPECT_GE(made.theirs, 0);

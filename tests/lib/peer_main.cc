@@ -23,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/lib/family.h"
 #include "tests/lib/pattern.h"
 #include "tests/lib/peer_protocol.h"
 
@@ -67,9 +68,10 @@ int limited(int fd) {
 }
 
 Answer do_accept(const PeerRequest& request) {
-  sockaddr_in who{};
+  sockaddr_in6 who{};
   socklen_t size = sizeof who;
-  return with_name(limited(accept(request.fd, reinterpret_cast<sockaddr*>(&who), &size)), who);
+  const int fd = limited(accept(request.fd, reinterpret_cast<sockaddr*>(&who), &size));
+  return with_name(fd, from_family(who));
 }
 
 Answer do_recv(const PeerRequest& request) {
@@ -158,10 +160,10 @@ Answer do_drain(const PeerRequest& request) {
 }
 
 Answer do_name(const PeerRequest& request, int (*ask)(int, sockaddr*, socklen_t*)) {
-  sockaddr_in name{};
+  sockaddr_in6 name{};
   socklen_t size = sizeof name;
   int result = ask(request.fd, reinterpret_cast<sockaddr*>(&name), &size);
-  return with_name(result, name);
+  return with_name(result, from_family(name));
 }
 
 Answer do_reset(int fd) {
@@ -183,19 +185,19 @@ Answer run(const PeerRequest& request, const std::string& payload) {
   switch (request.op) {
     case PeerOp::socket: {
       const int type = request.b != 0 ? static_cast<int>(request.b) : int{SOCK_STREAM};
-      return answer(limited(socket(AF_INET, type | SOCK_CLOEXEC | static_cast<int>(request.a), 0)));
+      return answer(limited(socket(domain(), type | SOCK_CLOEXEC | static_cast<int>(request.a), 0)));
     }
     case PeerOp::send_to: return do_send_to(request, payload);
     case PeerOp::recv_from: return do_recv_from(request);
     case PeerOp::bind: {
-      sockaddr_in address = address_of(request);
-      return answer(bind(request.fd, reinterpret_cast<sockaddr*>(&address), sizeof address));
+      const Name name = in_family(address_of(request));
+      return answer(bind(request.fd, name.get(), name.bytes));
     }
     case PeerOp::listen: return answer(listen(request.fd, static_cast<int>(request.a)));
     case PeerOp::accept: return do_accept(request);
     case PeerOp::connect: {
-      sockaddr_in address = address_of(request);
-      return answer(connect(request.fd, reinterpret_cast<sockaddr*>(&address), sizeof address));
+      const Name name = request.c == 1 ? mapped(address_of(request)) : in_family(address_of(request));
+      return answer(connect(request.fd, name.get(), name.bytes));
     }
     case PeerOp::send: return answer(send(request.fd, payload.data(), payload.size(), static_cast<int>(request.a) | MSG_NOSIGNAL));
     case PeerOp::recv: return do_recv(request);

@@ -11,7 +11,7 @@ enum class PeerOp : uint32_t {
   bind,           // fd, a: address_be, b: port_be
   listen,         // fd, a: backlog
   accept,         // fd -> fd, address and port of who came
-  connect,        // fd, a: address_be, b: port_be
+  connect,        // fd, a: address_be, b: port_be, c: 1: by IPv4, whatever the run's family
   send,           // fd, a: flags, payload
   recv,           // fd, a: most bytes, b: flags -> payload
   send_pattern,   // fd, a: seed, b: total, c: most bytes per write -> total

@@ -17,6 +17,7 @@ STAGES = (
     ("hook", r"^\S*/libzpstack\.so |bench_mechanism_hook"),
     ("system calls", r"/shim/calls/"),
     ("sockets and epoll", r"/shim/files/"),
+    ("memory", r"/base/(heap|arena)\.cc"),
     ("waiting, locks", r"/shim/family/|/base/"),
     ("lwIP", r"/lwip/src/"),
     ("TCP beside lwIP", r"/netstack/tcp/"),

@@ -15,7 +15,7 @@ from matplotlib import pyplot  # noqa: E402
 COLOURS = {"memif": "#0b6e99", "default": "#e0762f", "loopback": "#7d8590", "veth": "#b9bfc7", "unix": "#5d9c59", "io-threads": "#b59a2d", "peer": "#8759a5", "free": "#2b2f36"}
 NAMES = {"memif": "zpstack, memif", "default": "zpstack, default wire", "loopback": "kernel, loopback", "veth": "kernel, veth", "unix": "kernel, Unix socket",
          "io-threads": "kernel, io-threads", "peer": "peer", "free": "reads and writes that cost nothing"}
-STAGE_COLOURS = {"program": "#3d444d", "libc": "#7d8590", "hook": "#c03a2b", "system calls": "#e0762f", "sockets and epoll": "#efae62", "waiting, locks": "#f6dfa4", "TCP beside lwIP": "#7fc0c9",
+STAGE_COLOURS = {"program": "#3d444d", "libc": "#7d8590", "hook": "#c03a2b", "system calls": "#e0762f", "sockets and epoll": "#efae62", "memory": "#d9a5b3", "waiting, locks": "#f6dfa4", "TCP beside lwIP": "#7fc0c9",
                  "lwIP": "#0b6e99", "stack's turn": "#4f9fbd", "wire": "#8759a5", "copying": "#5d9c59"}
 LESS_IS_BETTER = ("MB", "% of a processor", "ns", "ms", "s", "instructions")
 SETTINGS = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#9aa1ab",

@@ -47,7 +47,7 @@ class StagesTable(tables.Table):
         found, failed = {}, {}
         for side in sides:
             try:
-                found[side.name] = self.calls(side, case) if side.way.attach else self.instructions(side, case)
+                found[side.name] = self.measure_twice(side, case)
             except Failure as failure:
                 failed[side.name] = str(failure)
                 self.fail(case.name, side.name, failed[side.name])
@@ -55,13 +55,18 @@ class StagesTable(tables.Table):
             self.tell(case.name, found)
         return [side for side in sides if side.way.attach or side.name in failed]  # strace tells when it ends
 
+    def measure(self, side, case):
+        return self.calls(side, case) if side.way.attach else self.instructions(side, case)
+
     def load(self, side, case, seconds=0):
         """Asks the side's server and returns how many requests that were."""
         seconds = seconds or self.options.seconds
         client = side.client(case, tables.apart()[1], seconds, max(int(10_000 * seconds), LEAST_REQUESTS))
         try:
-            output = client.wait(60 + 10 * seconds)
-            return requests_of(client.command, output)
+            requests = requests_of(client.command, client.wait(60 + 10 * seconds))
+            if not requests:
+                raise client.explain("made no request")
+            return requests
         finally:
             client.end()
 

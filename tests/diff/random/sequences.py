@@ -26,7 +26,7 @@ WORLDS_AT_ONCE = 50
 ANSWER_SECONDS = 12.0  # for one line of an answer
 LINES_AROUND = 60  # what differed once is shown with so many lines before and after
 POOLS = (r"pools: (\d+ streams, \d+ listeners)", r"family: .* watched, (.*)")
-OWN_LEVELS = ["0 streams, 1 listeners", "1 sockets, 0 sets, 0 registrations"]  # the listener by which it looks after the wire
+OWN_LEVELS = ["0 streams, 1 listeners", "1 sockets, 0 datagram sockets, 0 sets, 0 registrations"]  # the listener by which it looks after the wire
 POOL_SECONDS = 20.0
 NOBODY = "02:00:00:00:00:77"  # the link address of somebody who is not there, so that nothing tells that he is not
 

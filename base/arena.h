@@ -8,8 +8,8 @@
 // block's owner holds a lock around every call.
 //
 // It is for what must outlive the death of a member at any instruction of a call (a wire's objects): then at most the piece that was
-// being handed out or given back is lost. The price is that a freed piece serves its own class only; what takes turns in the same memory, and may
-// be forgotten as a whole, lies in a Heap.
+// being handed out or given back is lost. The price is that a freed piece serves its own class only; what takes turns in the same memory,
+// and may be forgotten as a whole, lies in a Heap.
 //
 // Invariants: 1 results are 16-byte aligned; 2 an exhausted arena returns nullptr, never aborts;
 // 3 a freed piece goes back to its class only, so a class never shrinks (bounded by the peak per class).

@@ -14,7 +14,8 @@
 // favourite it would leave the lock taken; the fair lock would notice.
 //
 // Invariants: 1 whoever changes favourite_, last_, streak_ or allowed_ holds fair_; 2 only the favourite, or a thread that
-// finds itself just deposed, writes inside_; 3 a holder of fair_ goes on only when favourite_ is 0 or itself and inside_ has been false since.
+// finds itself just deposed, writes inside_; 3 a holder of fair_ goes on only when favourite_ is 0 or itself and inside_ has been false
+// since.
 // Sources: membarrier(2); the idea is that of biased locking in Java virtual machines (Kawachiya et al., OOPSLA 2002).
 #pragma once
 

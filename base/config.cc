@@ -146,7 +146,9 @@ bool is_link_local(const uint8_t* address) noexcept { return address[0] == 0xfe 
 bool parse_unicast6(const char* text, uint8_t* out) noexcept {
   in6_addr address;
   if (inet_pton(AF_INET6, text, &address) != 1) return false;
-  if (IN6_IS_ADDR_UNSPECIFIED(&address) || IN6_IS_ADDR_LOOPBACK(&address) || IN6_IS_ADDR_MULTICAST(&address) || IN6_IS_ADDR_V4MAPPED(&address)) return false;
+  if (IN6_IS_ADDR_UNSPECIFIED(&address) || IN6_IS_ADDR_LOOPBACK(&address) || IN6_IS_ADDR_MULTICAST(&address) ||
+      IN6_IS_ADDR_V4MAPPED(&address))
+    return false;
   memcpy(out, &address, sizeof address);
   return true;
 }
@@ -196,7 +198,8 @@ bool parse_ip(Config& config, const char* text) noexcept {
   made.address_be = 0;
   made.prefix = 24;
   for (Ip6Setting& place : made.ip6) place = {};
-  if (!for_each_piece(text, [&](const char* piece) { return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece); })) return false;
+  if (!for_each_piece(text, [&](const char* piece) { return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece); }))
+    return false;
   config = made;
   return true;
 }
@@ -298,7 +301,9 @@ bool parse_udp(Config& config, const char* text) noexcept {
   config.udp = text[0] == 's' ? Side::stack : Side::kernel;
   return true;
 }
-void print_udp(const Config& config, char* out, size_t capacity) noexcept { print(out, capacity, "%s", config.udp == Side::stack ? "stack" : "kernel"); }
+void print_udp(const Config& config, char* out, size_t capacity) noexcept {
+  print(out, capacity, "%s", config.udp == Side::stack ? "stack" : "kernel");
+}
 
 // --- The table. ---
 
@@ -309,7 +314,8 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {{"hook", "ZPS_HOOK", "one of auto, zpoline, nopage0, sud, symbols, off", "how system calls are caught; auto takes the best mode the machine allows"},
+    {{"hook", "ZPS_HOOK", "one of auto, zpoline, nopage0, sud, symbols, off",
+      "how system calls are caught; auto takes the best mode the machine allows"},
      parse_hook,
      print_text<16, &Config::hook>},
     {{"hook_library", "ZPS_HOOK_LIBRARY", "absolute path", "a hook library to run on the engine in place of the stack"},
@@ -322,7 +328,8 @@ constexpr Row kRows[] = {
       "the stack's addresses; of a family without one the wire chooses"},
      parse_ip,
      print_ip},
-    {{"gateway", "ZPS_GATEWAY", "host address, one of each family at most, as 198.18.0.1,fe80::1", "the stack's default routes; without one the wire chooses"},
+    {{"gateway", "ZPS_GATEWAY", "host address, one of each family at most, as 198.18.0.1,fe80::1",
+      "the stack's default routes; without one the wire chooses"},
      parse_gateway,
      print_gateway},
     {{"mtu", "ZPS_MTU", "number from 576 to 65535, or 0", "IP bytes in a frame; 0: the wire's own"},
@@ -367,7 +374,9 @@ constexpr Row kRows[] = {
     {{"inherit", "ZPS_INHERIT", "yes or no", "whether programs that it starts run on the stack even if they are given another environment"},
      parse_inherit,
      print_inherit},
-    {{"jit", "ZPS_JIT", "hook or kernel", "where system calls go that are made by code which the program makes itself"}, parse_jit, print_jit},
+    {{"jit", "ZPS_JIT", "hook or kernel", "where system calls go that are made by code which the program makes itself"},
+     parse_jit,
+     print_jit},
 };
 static_assert(sizeof kRows / sizeof kRows[0] == kConfigKeys);
 
@@ -395,7 +404,8 @@ Error set_from_file(void* context, const char* name, const char* text, bool quot
     if (strcmp(row.key.name, name) != 0) continue;
     char source[80];
     print(source, sizeof source, "%s: ", target.file);
-    if (quoted && starts_with(row.key.type, "number")) return make_error("%s%s=\"%s\" is text: expected %s", source, name, text, row.key.type);
+    if (quoted && starts_with(row.key.type, "number"))
+      return make_error("%s%s=\"%s\" is text: expected %s", source, name, text, row.key.type);
     if (!row.parse(*target.config, text)) return refusal(source, row.key, name, text);
     target.origins[i] = Origin::file;
     return {};
@@ -435,7 +445,8 @@ Error check_gateway6(const Config& config) noexcept {
   (void)inet_ntop(AF_INET6, config.gateway6, gateway, sizeof gateway);
   bool near = is_link_local(config.gateway6);
   for (const Ip6Setting& own : config.ip6) {
-    if (own.prefix != 0 && memcmp(own.address, config.gateway6, sizeof own.address) == 0) return make_error("gateway and ip are the same address, %s", gateway);
+    if (own.prefix != 0 && memcmp(own.address, config.gateway6, sizeof own.address) == 0)
+      return make_error("gateway and ip are the same address, %s", gateway);
     near = near || is_near6(own, config.gateway6);
   }
   return near ? Error{} : make_error("gateway %s is in no network of ip, and no link-local address", gateway);

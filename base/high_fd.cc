@@ -14,9 +14,9 @@
 namespace base {
 namespace {
 
-// Each fork copies the table of descriptors up to the highest, 8 bytes a number, and looks at each: with one at 32767 that takes as long as an
-// eighth of the fork of a server of some megabytes. So the range begins where the program may not come unless it raises its limit, and for who may have so many
-// numbers that some hundred are not missed, low among them.
+// Each fork copies the table of descriptors up to the highest, 8 bytes a number, and looks at each: with one at 32767 that takes as long as
+// an eighth of the fork of a server of some megabytes. So the range begins where the program may not come unless it raises its limit, and
+// for who may have so many numbers that some hundred are not missed, low among them.
 constexpr unsigned long kCeiling = 32768;
 constexpr unsigned long kLeastFloor = 1024;   // whoever has less often asks for so many
 constexpr unsigned long kRoomyLimit = 16384;

@@ -3,23 +3,25 @@
 //
 // The kernel gives the lowest free number and the program counts on that, so what we open is moved to
 // high numbers at once, with O_CLOEXEC. The kernel looks at RLIMIT_NOFILE when it hands a number out, not later: both limits are
-// raised for the moment of the move, the hard one where that is permitted (CAP_SYS_RESOURCE), and the range begins where the program's limit ends.
-// Whoever raises that later, or may have very many, is given the numbers around it. Where there is nothing beyond the limit the range is the upper end of
-// what it allows, and small if that is little.
+// raised for the moment of the move, the hard one where that is permitted (CAP_SYS_RESOURCE), and the range begins where the program's
+// limit ends.
+// Whoever raises that later, or may have very many, is given the numbers around it. Where there is nothing beyond the limit the range is
+// the upper end of what it allows, and small if that is little.
 #pragma once
 
 namespace base {
 
 // Whether `fd` is one of ours: exactly, because a program with a low limit comes to numbers between ours. Async-signal-safe.
 [[nodiscard]] bool is_high_fd(long fd) noexcept;
-// The hidden range: where it begins, and how many there may be. Fixed by the first move in a process and inherited by fork; taken anew when the
-// limit has been lowered below it.
+// The hidden range: where it begins, and how many there may be. Fixed by the first move in a process and inherited by fork; taken anew when
+// the limit has been lowered below it.
 [[nodiscard]] int fd_floor() noexcept;
 [[nodiscard]] int high_fd_count() noexcept;
 // The first of ours that is not below `fd`, or UINT_MAX.
 [[nodiscard]] unsigned next_high_fd(unsigned fd) noexcept;
 
-// Moves `fd` into the hidden range (the old number is closed) and returns the new one, or a negative errno (fd stays open, or was one itself).
+// Moves `fd` into the hidden range (the old number is closed) and returns the new one, or a negative errno (fd stays open, or was one
+// itself).
 [[nodiscard]] int move_fd_high(int fd) noexcept;
 // Moves `fd` to exactly `number` of the hidden range (closing what was there): to give another member's descriptor the number it has there.
 [[nodiscard]] int move_fd_to(int fd, int number) noexcept;

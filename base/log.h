@@ -20,7 +20,8 @@ void set_log_level(LogLevel level) noexcept;
 // field width and zero padding for numbers. Always terminates; returns the length without the terminator.
 size_t format_line(char* out, size_t capacity, const char* format, va_list arguments) noexcept;
 
-// Writes "zpstack: <text>\n" to stderr if `level` is enabled; errors also to the system's log where nobody sees that. Lines over 500 bytes are cut.
+// Writes "zpstack: <text>\n" to stderr if `level` is enabled; errors also to the system's log where nobody sees that. Lines over 500 bytes
+// are cut.
 [[gnu::format(printf, 2, 3)]] void log(LogLevel level, const char* format, ...) noexcept;
 
 }  // namespace base

@@ -1,8 +1,9 @@
 // Calls that a filter of the program's would answer with death, and that are therefore left undone.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A program that shuts itself in (seccomp) names the calls that it makes itself. Those that ours adds for convenience, such as a look at who holds a
-// lock for long, may be a kill: better they are not made. Whoever watches the program install its filters (the engine) says which.
+// A program that shuts itself in (seccomp) names the calls that it makes itself. Those that ours adds for convenience, such as a look at
+// who holds a lock for long, may be a kill: better they are not made. Whoever watches the program install its filters (the engine) says
+// which.
 #pragma once
 
 #include <cstdint>

@@ -5,9 +5,10 @@
 // left within microseconds, so the stop is put off for so long:
 //
 //   1 A tracer lets the owner run while its process stays stopped for everybody else (PTRACE_SEIZE, PTRACE_CONT). A mark in the lock has
-//     the owner wait as it leaves, for the tracer to stop it there and go (PTRACE_INTERRUPT, PTRACE_DETACH); the kernel then keeps it stopped: it has done
-//     nothing for the program. A SIGCONT that came meanwhile ends the stop as ever. (It does not send itself SIGSTOP: if that came after such a SIGCONT, it would
-//     be for good.) The tracer is a process of its own, made for this: what a tracer is told of its tracees would otherwise turn up in the program's own wait().
+//     the owner wait as it leaves, for the tracer to stop it there and go (PTRACE_INTERRUPT, PTRACE_DETACH); the kernel then keeps it
+//     stopped: it has done nothing for the program. A SIGCONT that came meanwhile ends the stop as ever. (It does not send itself SIGSTOP:
+//     if that came after such a SIGCONT, it would be for good.) The tracer is a process of its own, made for this: what a tracer is told of
+//     its tracees would otherwise turn up in the program's own wait().
 //   2 Where that is not permitted (another user's, Yama, no capability), SIGCONT, and at the mark the owner stops itself again. It is
 //     seen by the process's parent, and its handler runs; a SIGCONT from elsewhere within that moment has no effect.
 //   3 A thread that a debugger holds, or a frozen control group, obeys neither. It is waited for; when the others' patience is at its end
@@ -25,8 +26,8 @@
 
 namespace base {
 
-// `owner` is a RobustLock's, inside as long as the low 29 bits of `word` are its thread's. Whoever leaves with `mark` waits until `held_back`
-// does not name it.
+// `owner` is a RobustLock's, inside as long as the low 29 bits of `word` are its thread's. Whoever leaves with `mark` waits until
+// `held_back` does not name it.
 struct LeavingOwner {
   uint64_t owner;
   std::atomic<uint64_t>* word;

@@ -1,9 +1,9 @@
 // Thread-local variables that every call reads, without a call of __tls_get_addr().
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A library that is loaded late has no fixed place for its thread-local variables (shim/thread_storage.h has the essay): in it, they all lie
-// at one distance from fs:0 that is known when it has been loaded. In a program, that distance is none, and the linker puts the variable's
-// own distance from fs:0 where in a library it puts the one from the first of them (x86-64 psABI, TLS: x@dtpoff).
+// A library that is loaded late has no fixed place for its thread-local variables (shim/thread_storage.h has the essay): in it, they all
+// lie at one distance from fs:0 that is known when it has been loaded. In a program, that distance is none, and the linker puts the
+// variable's own distance from fs:0 where in a library it puts the one from the first of them (x86-64 psABI, TLS: x@dtpoff).
 #pragma once
 
 #include <cstddef>

@@ -20,7 +20,8 @@ struct zps_word_pair {
 // Copies `bytes` from `from` to `to` (they do not overlap). 0, or -EFAULT. Legacy SSE only: uses xmm0-3, no other vector register.
 [[nodiscard]] long zps_user_copy(void* to, const void* from, size_t bytes) noexcept;
 
-// The same for 12 bytes in registers, and for one byte: to see that it can be read, or written (it is written back as it was). No vector register.
+// The same for 12 bytes in registers, and for one byte: to see that it can be read, or written (it is written back as it was). No vector
+// register.
 [[nodiscard]] zps_word_pair zps_user_load_pair(const void* from) noexcept;
 [[nodiscard]] long zps_user_store_pair(void* to, uint32_t word, uint64_t value) noexcept;
 [[nodiscard]] long zps_user_read_byte(const void* from) noexcept;

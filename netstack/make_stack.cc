@@ -57,10 +57,12 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   if (const uint32_t gateway_be = address.gateway_be; gateway_be != 0 && !in_network(gateway_be, address)) {
     return base::make_error("the gateway is not in the stack's network: give ZPS_IP an address of the gateway's network");
   }
-  if (!reaches_gateway6(address)) return base::make_error("the gateway is in none of the stack's IPv6 networks: give ZPS_IP an address of the gateway's network");
+  if (!reaches_gateway6(address))
+    return base::make_error("the gateway is in none of the stack's IPv6 networks: give ZPS_IP an address of the gateway's network");
   const uint16_t mtu = config.mtu != 0 && config.mtu < (*wire)->facts().mtu ? config.mtu : (*wire)->facts().mtu;
   if (mtu < kLeastMtu6) {
-    if (config.ip6[0].prefix != 0) return base::make_error("IPv6 needs an MTU of %u at least (RFC 8200), this wire has %u", kLeastMtu6, mtu);
+    if (config.ip6[0].prefix != 0)
+      return base::make_error("IPv6 needs an MTU of %u at least (RFC 8200), this wire has %u", kLeastMtu6, mtu);
     address.ip6[0].prefix = 0;
   }
 

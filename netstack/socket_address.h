@@ -6,7 +6,8 @@
 
 namespace netstack {
 
-// An IPv6 address in wire order. IPv4's are v4-mapped (RFC 4291, 2.5.5.2), so that 16 bytes say which of both it is and are compared as one.
+// An IPv6 address in wire order. IPv4's are v4-mapped (RFC 4291, 2.5.5.2), so that 16 bytes say which of both it is and are compared as
+// one.
 // Zeros are IPv6's unspecified address, and what stands where there is none.
 struct IpAddress {
   uint32_t words_be[4] = {};
@@ -17,7 +18,9 @@ struct IpAddress {
   // Its IPv4 address; 0 if it has none.
   [[nodiscard]] constexpr uint32_t v4_be() const noexcept { return is_v4() ? words_be[3] : 0; }
   // The unspecified address of either family: all of the stack's.
-  [[nodiscard]] constexpr bool is_any() const noexcept { return (words_be[0] | words_be[1] | words_be[3]) == 0 && (words_be[2] == 0 || words_be[2] == kMapped); }
+  [[nodiscard]] constexpr bool is_any() const noexcept {
+    return (words_be[0] | words_be[1] | words_be[3]) == 0 && (words_be[2] == 0 || words_be[2] == kMapped);
+  }
   // fe80::/10, whose meaning depends on the link.
   [[nodiscard]] constexpr bool is_link_local() const noexcept { return (words_be[0] & kLinkLocalMask) == kLinkLocal; }
 
@@ -50,7 +53,8 @@ struct SocketAddress {
   constexpr SocketAddress() noexcept = default;
   constexpr SocketAddress(const IpAddress& at, uint16_t port_in_wire_order) noexcept : address(at), port_be(port_in_wire_order) {}
   // An IPv4 endpoint.
-  constexpr SocketAddress(uint32_t address_be, uint16_t port_in_wire_order) noexcept : SocketAddress(IpAddress::v4(address_be), port_in_wire_order) {}
+  constexpr SocketAddress(uint32_t address_be, uint16_t port_in_wire_order) noexcept
+      : SocketAddress(IpAddress::v4(address_be), port_in_wire_order) {}
   [[nodiscard]] constexpr bool operator==(const SocketAddress&) const noexcept = default;
 };
 

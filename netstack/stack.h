@@ -44,8 +44,8 @@ class Observer : public base::ListNode {
   ~Observer() = default;
 };
 
-// Anything with readiness. Bits are those of epoll(7), always the full current level. A stream's ready() uses no vector register: it is asked
-// where none is kept.
+// Anything with readiness. Bits are those of epoll(7), always the full current level. A stream's ready() uses no vector register: it is
+// asked where none is kept.
 class Pollable {
  public:
   [[nodiscard]] virtual uint32_t ready() const noexcept = 0;
@@ -173,8 +173,8 @@ class TcpStream : public Pollable {
   // (raising SIGPIPE is the caller's), the pending error once. `more`: hold a partial segment back (MSG_MORE).
   // What was written leaves at the next Stack::flush() (the wait does it), or when a few segments are ready.
   [[nodiscard]] virtual long write(const iovec* parts, int count, bool more) noexcept = 0;
-  // The same of up to `wanted` bytes of a source, which writes them where they stay until they are acknowledged: what it was asked for and gave is
-  // queued. 0 if there is room and it has none.
+  // The same of up to `wanted` bytes of a source, which writes them where they stay until they are acknowledged: what it was asked for and
+  // gave is queued. 0 if there is room and it has none.
   [[nodiscard]] virtual long write_from(ByteSource& source, size_t wanted, bool more) noexcept = 0;
   // Urgent data (RFC 6093), with Linux's meaning: the urgent byte is the one before where the pointer points, and a read ends before it.
   // One that begins there leaves it out, unless it is to stay inline.
@@ -198,7 +198,8 @@ class TcpStream : public Pollable {
   // SHUT_RD, SHUT_WR or SHUT_RDWR of shutdown(2). 0, or -ENOTCONN: noted all the same, and a connection made later begins so. An attempt
   // under way ends as by disconnect().
   [[nodiscard]] virtual long shutdown(int how) noexcept = 0;
-  // What connect(2) to no address does: ends whatever there is, an established connection by a reset. ECONNRESET is pending if there was any.
+  // What connect(2) to no address does: ends whatever there is, an established connection by a reset. ECONNRESET is pending if there was
+  // any.
   virtual void disconnect() noexcept = 0;
   virtual void set_error(int error) noexcept = 0;
   // The pending error as a positive errno, cleared by the call (SO_ERROR); 0 if none.
@@ -208,8 +209,8 @@ class TcpStream : public Pollable {
   [[nodiscard]] virtual long get_option(TcpOption option, int* value) const noexcept = 0;
   virtual void info(tcp_info* out) const noexcept = 0;
   [[nodiscard]] virtual TcpInfoTail info_tail() const noexcept = 0;
-  // The length of what is kept of the SYN that began it (TcpOption::save_syn), 0 if nothing is. If there is room for it, it is copied and kept no
-  // longer.
+  // The length of what is kept of the SYN that began it (TcpOption::save_syn), 0 if nothing is. If there is room for it, it is copied and
+  // kept no longer.
   [[nodiscard]] virtual size_t take_saved_syn(uint8_t* to, size_t room) noexcept = 0;
   [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
   [[nodiscard]] virtual SocketAddress peer() const noexcept = 0;

@@ -58,7 +58,8 @@ class UdpEndpoint : public Pollable {
  public:
   // Takes a port, and an address or all of them. 0, -EINVAL if there is a port already, -EADDRINUSE or -EADDRNOTAVAIL.
   [[nodiscard]] virtual long bind(const PortRequest& request) noexcept = 0;
-  // Datagrams go to this peer, and come from nobody else; an endpoint without a port gets one. 0, -EAGAIN if there is none, -ENETUNREACH, -EACCES.
+  // Datagrams go to this peer, and come from nobody else; an endpoint without a port gets one. 0, -EAGAIN if there is none, -ENETUNREACH,
+  // -EACCES.
   [[nodiscard]] virtual long connect(const SocketAddress& peer) noexcept = 0;
   // Ends that. What bind() was not asked for by name goes as well: the address, the port.
   virtual void disconnect() noexcept = 0;
@@ -66,13 +67,14 @@ class UdpEndpoint : public Pollable {
   [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
   [[nodiscard]] virtual SocketAddress peer() const noexcept = 0;
 
-  // Sends one datagram: its length, -EAGAIN while the wire has no room, the pending error once, -EPIPE after shutdown, -EMSGSIZE, -EDESTADDRREQ,
-  // -EACCES, -ENETUNREACH, -EINVAL. Who the
+  // Sends one datagram: its length, -EAGAIN while the wire has no room, the pending error once, -EPIPE after shutdown, -EMSGSIZE,
+  // -EDESTADDRREQ, -EACCES, -ENETUNREACH, -EINVAL. Who the
   // datagram is for that others continue is said by the first. It leaves at once, unless it is an answer and others are due (Udp::sent()).
   [[nodiscard]] virtual long send(const SendRequest& request, const iovec* parts, int count) noexcept = 0;
   // A datagram has been begun and is not complete: the next send() continues it.
   [[nodiscard]] virtual bool continues() const noexcept = 0;
-  // Takes the oldest datagram and copies what there is room for: so many bytes, or the pending error once, or -EAGAIN. `peek` leaves it where it is.
+  // Takes the oldest datagram and copies what there is room for: so many bytes, or the pending error once, or -EAGAIN. `peek` leaves it
+  // where it is.
   [[nodiscard]] virtual long receive(const iovec* parts, int count, bool peek, Datagram* about) noexcept = 0;
   // The same for the error queue.
   [[nodiscard]] virtual long receive_error(const iovec* parts, int count, UdpError* about) noexcept = 0;

@@ -54,8 +54,8 @@ void copy(uint8_t* to, const uint8_t* from, size_t bytes) noexcept {
 bool take_thread_storage(const zps_engine& engine) noexcept {
   const Segment segment = segment_of_variables();
   if (segment.bytes >= engine.thread_storage_bytes || segment.bytes > sizeof early || segment.align > kAlign) {
-    base::log(base::LogLevel::error, "%zu bytes of thread-local variables of libzpstack-core.so do not fit into the engine's %u", segment.bytes,
-              engine.thread_storage_bytes);
+    base::log(base::LogLevel::error, "%zu bytes of thread-local variables of libzpstack-core.so do not fit into the engine's %u",
+              segment.bytes, engine.thread_storage_bytes);
     return false;
   }
   auto* const storage = static_cast<uint8_t*>(engine.thread_storage());

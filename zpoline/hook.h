@@ -42,7 +42,7 @@ struct zps_call {
 /* Per-thread words of the engine that a hook may look at. */
 struct zps_thread {
   volatile uint8_t inside;           /* 1 during a hooked call: handlers are deferred */
-  volatile uint8_t selector;         /* read by the kernel under Syscall User Dispatch: 1 while the program's own code runs, 0 inside the hook */
+  volatile uint8_t selector; /* read by the kernel under Syscall User Dispatch: 1 while the program's own code runs, 0 inside the hook */
   uint16_t unused;
   volatile uint32_t signals_pending; /* a handler waits to run: a wait should end soon */
   volatile uint32_t handlers_run;    /* how many of the program's handlers this thread has begun: compare around a sleep */
@@ -65,7 +65,8 @@ struct zps_engine {
   int64_t (*sleep)(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f);
   /* Prints the engine's part of the ledger (sites, calls passed) to fd. */
   void (*print_ledger)(int fd);
-  /* A bit per number: calls that a filter the program has installed would answer with death (seccomp_filter.h); only of those that hooks add. */
+  /* A bit per number: calls that a filter the program has installed would answer with death (seccomp_filter.h); only of those that hooks
+   * add. */
   const volatile uint64_t *deadly_calls;
   /* Where libzpstack.so and its variables lie. */
   const void *image_begin, *image_end;
@@ -79,9 +80,9 @@ struct zps_hook {
   uint32_t size; /* set by the engine: of this structure */
   uint8_t claim[ZPS_NR_COUNT]; /* enum zps_claim per number; zeroed by the engine */
   int64_t (*on_syscall)(struct zps_call *call);
-  /* Around fork, vfork and clone without CLONE_THREAD (all may be null). `flags` are clone's (fork: SIGCHLD, vfork: CLONE_VM|CLONE_VFORK|SIGCHLD).
-   * before_fork runs in the parent; after_fork_parent with the child's pid or a negative errno; after_fork_child in the
-   * child, unless it shares its parent's memory (CLONE_VM). */
+  /* Around fork, vfork and clone without CLONE_THREAD (all may be null). `flags` are clone's (fork: SIGCHLD, vfork:
+   * CLONE_VM|CLONE_VFORK|SIGCHLD). before_fork runs in the parent; after_fork_parent with the child's pid or a negative errno;
+   * after_fork_child in the child, unless it shares its parent's memory (CLONE_VM). */
   void (*before_fork)(uint64_t flags);
   void (*after_fork_parent)(uint64_t flags, int64_t pid);
   void (*after_fork_child)(uint64_t flags);

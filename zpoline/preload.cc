@@ -235,8 +235,8 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   if (started) {
     if (*why_not_better.text != '\0') base::log(base::LogLevel::debug, "no better mode: %s", why_not_better.text);
     base::log(base::LogLevel::debug,
-              "mode %s: %zu objects, %zu sites: %zu near jumps, %zu calls, %zu traps, %zu known to be unclaimed, %zu odd, in %llu us", engine.mode,
-              counts.objects, counts.sites, counts.jumped, counts.called, counts.trapped, counts.native, counts.other,
+              "mode %s: %zu objects, %zu sites: %zu near jumps, %zu calls, %zu traps, %zu known to be unclaimed, %zu odd, in %llu us",
+              engine.mode, counts.objects, counts.sites, counts.jumped, counts.called, counts.trapped, counts.native, counts.other,
               static_cast<unsigned long long>(counts.startup_ns / 1000));
     return;
   }

@@ -54,7 +54,8 @@ void print_markdown() {
   fmt::print(
       "\nThe file is TOML without sections:\n\n"
       "```toml\nwire = \"memif:/run/zpstack.sock,role=server\"\nip = \"198.18.7.1/24\"\nmemory_mb = 64\nhugepages = false\n```\n\n"
-      "`hook`, `hook_library`, `fallback`, `log`, `inherit` and `jit` are needed before the file is read. `zpstack run` takes them from the file "
+      "`hook`, `hook_library`, `fallback`, `log`, `inherit` and `jit` are needed before the file is read. `zpstack run` takes them from "
+      "the file "
       "and\n"
       "passes them on in the environment; a bare `LD_PRELOAD=libzpstack.so` sees them only as variables.\n");
 }

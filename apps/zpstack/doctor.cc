@@ -20,10 +20,11 @@ const char* name_of(State state) {
 std::vector<Finding> examine(const base::Config& config) {
   const Needs needs = Needs::of(config);
   return {
-      probe_libraries(), probe_versions(),     probe_processor(),      probe_page_zero(needs), probe_selinux(needs),   probe_dispatch(needs),
-      probe_memfd(),     probe_memory(config), probe_hugepages(),      probe_memlock(),        probe_descriptors(),    probe_group_memory(config), probe_seccomp(),
-      probe_net_admin(needs), probe_net_raw(needs),
-      probe_namespace(), probe_veth(needs),    probe_af_packet(needs), probe_af_xdp(),         probe_tap(needs),
+      probe_libraries(),    probe_versions(),       probe_processor(),    probe_page_zero(needs),
+      probe_selinux(needs), probe_dispatch(needs),  probe_memfd(),        probe_memory(config),
+      probe_hugepages(),    probe_memlock(),        probe_descriptors(),  probe_group_memory(config),
+      probe_seccomp(),      probe_net_admin(needs), probe_net_raw(needs), probe_namespace(),
+      probe_veth(needs),    probe_af_packet(needs), probe_af_xdp(),       probe_tap(needs),
       probe_cpu_sleep(),
   };
 }

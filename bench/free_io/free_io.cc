@@ -1,9 +1,11 @@
-// Preloaded into a server with one thread and one epoll set: from the last of FREE_IO_CONNECTIONS connections on, reads, writes and epoll_wait cost nothing.
+// Preloaded into a server with one thread and one epoll set: from the last of FREE_IO_CONNECTIONS connections on, reads, writes and
+// epoll_wait cost nothing.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What a network stack that takes no time would make of the program: every epoll_wait reports all connections, the first read of each then brings
-// FREE_IO_PIPELINE requests (the text FREE_IO_REQUEST), which lie in the cache, a second one nothing (EAGAIN); every write and sendfile is taken at once. After
-// FREE_IO_COUNT requests the program prints {"requests_per_second": ...} on stderr and ends. Redis and nginx (master_process off) are served so.
+// What a network stack that takes no time would make of the program: every epoll_wait reports all connections, the first read of each then
+// brings FREE_IO_PIPELINE requests (the text FREE_IO_REQUEST), which lie in the cache, a second one nothing (EAGAIN); every write and
+// sendfile is taken at once. After FREE_IO_COUNT requests the program prints {"requests_per_second": ...} on stderr and ends. Redis and
+// nginx (master_process off) are served so.
 #include <dlfcn.h>
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
@@ -153,7 +155,9 @@ extern "C" {
   return static_cast<ssize_t>(bytes);
 }
 
-[[gnu::visibility("default")]] ssize_t sendfile64(int out, int in, off64_t* offset, size_t bytes) { return sendfile(out, in, offset, bytes); }
+[[gnu::visibility("default")]] ssize_t sendfile64(int out, int in, off64_t* offset, size_t bytes) {
+  return sendfile(out, in, offset, bytes);
+}
 
 [[gnu::visibility("default")]] int epoll_wait(int set, epoll_event* events, int room, int timeout) {
   static auto* const real = next<decltype(epoll_wait)>("epoll_wait");

@@ -114,7 +114,9 @@ bool run_case(const char* name) {
 
 int main(int argc, char** argv) {
   if (argc != 2 || !run_case(argv[1])) {
-    fprintf(stderr, "usage: bench_hook_calls getpid|[near-]null-read|[near-]socket-read|sud-armed|sud-signal|int3|ptrace (or the machine refuses it)\n");
+    fprintf(stderr,
+            "usage: bench_hook_calls getpid|[near-]null-read|[near-]socket-read|sud-armed|sud-signal|int3|ptrace (or the machine refuses "
+            "it)\n");
     return 1;
   }
   return 0;

@@ -1,10 +1,11 @@
 // A hook library for measurements: the stack, but each call reaches it by a mechanism of the kernel's that costs what it costs elsewhere.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// BENCH_MECHANISM says which: `int3` (a breakpoint, whose SIGTRAP handler makes the call), `ptrace` (a tracer, bench_tracer, is told of the call before
-// it is made, at its entry and at its exit: a call of the kernel's that does nothing stands for it) or `plain` (none; for callgrind, which does not know
-// xsavec: the claims ask for no more than SSE). It is loaded in mode `symbols`, whose own way costs a few nanoseconds; calls that the stack does not claim
-// go by themselves, so the price is that of the stack's calls. Vector registers: the caller of a libc function expects none to be kept.
+// BENCH_MECHANISM says which: `int3` (a breakpoint, whose SIGTRAP handler makes the call), `ptrace` (a tracer, bench_tracer, is told of the
+// call before it is made, at its entry and at its exit: a call of the kernel's that does nothing stands for it) or `plain` (none; for
+// callgrind, which does not know xsavec: the claims ask for no more than SSE). It is loaded in mode `symbols`, whose own way costs a few
+// nanoseconds; calls that the stack does not claim go by themselves, so the price is that of the stack's calls. Vector registers: the
+// caller of a libc function expects none to be kept.
 #include <dlfcn.h>
 #include <signal.h>
 #include <sys/syscall.h>

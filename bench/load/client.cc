@@ -1,4 +1,5 @@
-// The client of the measurements that no known program does alone; prints one line of JSON. One thread, epoll, as many connections as asked for.
+// The client of the measurements that no known program does alone; prints one line of JSON. One thread, epoll, as many connections as asked
+// for.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: bench_load_client echo|up|down|once|hold ADDRESS PORT CONNECTIONS BYTES SECONDS
@@ -59,7 +60,11 @@ struct Connection {
 class Client {
  public:
   Client(Mode mode, const Options& options)
-      : mode_(mode), options_(options), set_(epoll_create1(0)), connections_(options.connections), data_(std::max<size_t>(kChunk, options.bytes)) {}
+      : mode_(mode),
+        options_(options),
+        set_(epoll_create1(0)),
+        connections_(options.connections),
+        data_(std::max<size_t>(kChunk, options.bytes)) {}
 
   void run() {
     if (mode_ == Mode::once) wait_for_the_way();
@@ -124,7 +129,8 @@ class Client {
     connection = {.fd = socket(AF_INET, SOCK_STREAM | flags, 0), .begun_ns = now_ns()};
     if (connection.fd < 0) fail("socket");
     setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(connection.fd, reinterpret_cast<const sockaddr*>(&options_.server), sizeof options_.server) != 0 && errno != EINPROGRESS) fail("connect");
+    if (connect(connection.fd, reinterpret_cast<const sockaddr*>(&options_.server), sizeof options_.server) != 0 && errno != EINPROGRESS)
+      fail("connect");
     watch(EPOLL_CTL_ADD, connection, mode_ == Mode::once || mode_ == Mode::up ? EPOLLOUT : EPOLLIN);
     if (mode_ == Mode::once) return;
     const Wish wish{.mode = mode_, .bytes = options_.bytes};
@@ -143,7 +149,8 @@ class Client {
   void turn(int timeout_ms) {
     const int count = epoll_wait(set_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
     if (count < 0 && errno != EINTR) fail("epoll_wait");
-    for (int i = 0; i < count; i++) step(*static_cast<Connection*>(events_[static_cast<size_t>(i)].data.ptr), events_[static_cast<size_t>(i)].events);
+    for (int i = 0; i < count; i++)
+      step(*static_cast<Connection*>(events_[static_cast<size_t>(i)].data.ptr), events_[static_cast<size_t>(i)].events);
   }
 
   void step(Connection& connection, uint32_t events) {
@@ -216,7 +223,8 @@ class Client {
   double seconds_ = 0;
 };
 
-constexpr std::array<std::pair<const char*, Mode>, 5> kModes{{{"echo", Mode::echo}, {"up", Mode::up}, {"down", Mode::down}, {"once", Mode::once}, {"hold", Mode::echo}}};
+constexpr std::array<std::pair<const char*, Mode>, 5> kModes{
+    {{"echo", Mode::echo}, {"up", Mode::up}, {"down", Mode::down}, {"once", Mode::once}, {"hold", Mode::echo}}};
 
 }  // namespace
 

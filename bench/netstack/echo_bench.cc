@@ -126,6 +126,6 @@ int main(int argc, char** argv) {
   }
   const double cpu = cpu_ns() - start_cpu;
   const double share = static_cast<double>(server_cycles) / static_cast<double>(base::cycles() - start_cycles);
-  printf("%d connections, %.2f M requests: %.0f ns of the server's CPU time per request (%.0f with the client's)\n", connections, static_cast<double>(requests) / 1e6,
-         cpu * share / static_cast<double>(requests), cpu / static_cast<double>(requests));
+  printf("%d connections, %.2f M requests: %.0f ns of the server's CPU time per request (%.0f with the client's)\n", connections,
+         static_cast<double>(requests) / 1e6, cpu * share / static_cast<double>(requests), cpu / static_cast<double>(requests));
 }

@@ -21,7 +21,8 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
   const long region = base::kernel_call(SYS_mmap, 0, static_cast<long>(setup.region_bytes), PROT_READ | PROT_WRITE,
                                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   setup.arena = base::Heap::map_shared(plan.arena_bytes);
-  if ((region < 0 && region > -4096) || setup.arena == nullptr) return base::make_error("no memory for a stack of %zu bytes", plan.arena_bytes);
+  if ((region < 0 && region > -4096) || setup.arena == nullptr)
+    return base::make_error("no memory for a stack of %zu bytes", plan.arena_bytes);
   setup.region = reinterpret_cast<void*>(region);
   setup.wire = plan.wire;
   setup.address_be = plan.address_be;

@@ -60,7 +60,8 @@ void put(uint8_t* at, T value) noexcept {
 }
 
 [[nodiscard]] inline bool is_tcp6(const uint8_t* frame, uint32_t length) noexcept {
-  return length >= kPlainHeaders6 && field<uint16_t>(frame + kEtherTypeAt) == PP_HTONS(ETHTYPE_IPV6) && frame[kNextHeaderAt] == IP_PROTO_TCP;
+  return length >= kPlainHeaders6 && field<uint16_t>(frame + kEtherTypeAt) == PP_HTONS(ETHTYPE_IPV6) &&
+         frame[kNextHeaderAt] == IP_PROTO_TCP;
 }
 
 }  // namespace netstack

@@ -150,7 +150,8 @@ void FrameInput::look_at_v6(const RxFrame& frame, FrameView& view) const noexcep
   view.v6 = true;
   view.other_ip = d[kNextHeaderAt] != IP_PROTO_TCP;
   view.plain_ip = memcmp(d, core_.interface().hwaddr, 6) == 0;
-  view.fragment = view.other_ip && d[kNextHeaderAt] != IP6_NEXTH_ICMP6 && d[kNextHeaderAt] != IP6_NEXTH_UDP;  // it may be, behind other headers
+  view.fragment =
+      view.other_ip && d[kNextHeaderAt] != IP6_NEXTH_ICMP6 && d[kNextHeaderAt] != IP6_NEXTH_UDP;  // it may be, behind other headers
   if (view.fragment || frame.length < kEthernetHeader + kIp6Header + 4) return;
   view.protocol = d[kNextHeaderAt];
   if (view.protocol != IP_PROTO_TCP || frame.length < kPlainHeaders6) return;

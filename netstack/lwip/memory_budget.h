@@ -1,15 +1,17 @@
 // Who may have memory when it gets short: the stack's heap and the wire's frames, shared by all connections.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Linux bounds what all of TCP holds (tcp_mem), lets each connection have a little whatever the state (sk_forced_mem_schedule(), tcp_rmem[0] and
-// tcp_wmem[0]), and shrinks buffers and windows under pressure. The same here, without a list of connections to go through:
+// Linux bounds what all of TCP holds (tcp_mem), lets each connection have a little whatever the state (sk_forced_mem_schedule(),
+// tcp_rmem[0] and tcp_wmem[0]), and shrinks buffers and windows under pressure. The same here, without a list of connections to go through:
 //  - Bulk, which is what a program has written or not read yet, may use seven eighths of the heap. Of what is free of that each connection
 //    may hold a quarter (the dynamic thresholds of shared-memory switches, Choudhury and Hahne 1998). So n greedy connections
 //    leave 4/(n+4) of it free, the next one finds room at once, one alone may have a fifth of all, and what one gives back is everybody's.
-//  - Each may hold kLeastShare in any case, out of the next sixteenth: a program that must send before it reads on can, and the other way round.
+//  - Each may hold kLeastShare in any case, out of the next sixteenth: a program that must send before it reads on can, and the other way
+//    round.
 //  - A connection may be made until a thirty-second is left, and that is for segments and acknowledgements alone: what is queued can
 //    always be sent and acknowledged, and so gives its memory back.
-//  - A quarter of the frames is never held by received data, which is copied into the heap then: so acknowledgements can always be received.
+//  - A quarter of the frames is never held by received data, which is copied into the heap then: so acknowledgements can always be
+//    received.
 //
 // All figures are in bytes of the heap, as they are now: nobody has to be told when memory comes back.
 #pragma once

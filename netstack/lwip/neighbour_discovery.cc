@@ -67,7 +67,8 @@ bool is_for_lwip(const pbuf& p, netif& interface) noexcept {
   if (!owned || ip6_addr_isany(&source)) return owned;
   nd6_neighbor_cache_entry* const known = find(source);
   const auto* const option = reinterpret_cast<const uint8_t*>(&header + 1);
-  const bool names_itself = p.len >= kSolicitationBytes + kAddressOptionBytes && option[0] == ND6_OPTION_TYPE_SOURCE_LLADDR && option[1] == 1;
+  const bool names_itself =
+      p.len >= kSolicitationBytes + kAddressOptionBytes && option[0] == ND6_OPTION_TYPE_SOURCE_LLADDR && option[1] == 1;
   if (known == nullptr && names_itself && has_room_to_learn()) return true;
   if (known != nullptr && names_itself && known->state != ND6_INCOMPLETE && memcmp(known->lladdr, option + 2, ETH_HWADDR_LEN) != 0) {
     memcpy(known->lladdr, option + 2, ETH_HWADDR_LEN);
@@ -137,7 +138,8 @@ err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept {
     bound_queue(*to);
     return ERR_OK;
   }
-  return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), reinterpret_cast<const eth_addr*>(known), ETHTYPE_IPV6);
+  return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), reinterpret_cast<const eth_addr*>(known),
+                         ETHTYPE_IPV6);
 }
 
 }  // namespace netstack

@@ -7,8 +7,8 @@
 //  3 A solicitation is answered to where it came from. lwIP takes every source of one into its table, so a flood of forged ones would push
 //    the neighbours of connections out; here a source is learnt only while half of the table is free.
 //  4 Messages that came in fragments are dropped (RFC 6980).
-//  5 Of packets that wait for a neighbour's answer the oldest go when there are more than IPv4's table would hold (ARP_QUEUE_LEN). lwIP holds as many
-//    as there is memory for.
+//  5 Of packets that wait for a neighbour's answer the oldest go when there are more than IPv4's table would hold (ARP_QUEUE_LEN). lwIP
+//    holds as many as there is memory for.
 //  6 Errors are few, whoever asks for them (RFC 4443, 2.4 f).
 #pragma once
 

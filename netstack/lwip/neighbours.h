@@ -35,7 +35,9 @@ class Neighbours {
   [[nodiscard]] bool owns(const IpAddress& address) const noexcept { return address.is_v4() ? owns(address.v4_be()) : owns_v6(address); }
   // Whether there is a way to this address (its networks, its default route).
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept;
-  [[nodiscard]] bool routes(const IpAddress& address) const noexcept { return address.is_v4() ? routes(address.v4_be()) : routes_v6(address); }
+  [[nodiscard]] bool routes(const IpAddress& address) const noexcept {
+    return address.is_v4() ? routes(address.v4_be()) : routes_v6(address);
+  }
   // The stack's own address that packets to this one come from (RFC 6724, 5); zeros if there is none.
   [[nodiscard]] IpAddress source_for(const IpAddress& to) const noexcept;
   // Whether the address is on the link: in one of its networks.

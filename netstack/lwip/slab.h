@@ -48,7 +48,9 @@ class Slab {
 
   [[nodiscard]] int used() const noexcept { return used_; }
   [[nodiscard]] bool full() const noexcept { return used_ == kCapacity; }
-  [[nodiscard]] uint32_t generation(const T* object) const noexcept { return const_cast<Slab*>(this)->slot_of(const_cast<T*>(object))->generation; }
+  [[nodiscard]] uint32_t generation(const T* object) const noexcept {
+    return const_cast<Slab*>(this)->slot_of(const_cast<T*>(object))->generation;
+  }
 
   // Whether `object`, any pointer, is one of the objects in use.
   [[nodiscard]] bool owns(const T* object) const noexcept {

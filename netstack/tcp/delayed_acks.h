@@ -8,8 +8,8 @@
 //  - up to two full segments' worth of bytes the acknowledgement waits for lwIP's timer, or for data that goes the other way;
 //  - beyond that it is due before the next poll: the program may answer before that, and the answer says it too. Where a frame costs little
 //    it leaves at once: a sender that is lwIP opens its window by two segments for each at most;
-//  - where a connection begins, or goes on after a pause, the first acknowledgements are due as well, as long as the program has not been seen
-//    to answer (Linux: quick-ack mode, which ends in pingpong mode). The peer may hold back a short segment until then (Nagle).
+//  - where a connection begins, or goes on after a pause, the first acknowledgements are due as well, as long as the program has not been
+//    seen to answer (Linux: quick-ack mode, which ends in pingpong mode). The peer may hold back a short segment until then (Nagle).
 //
 // Bytes are counted, not segments, since a segment may hold 64 KB (GRO).
 #pragma once

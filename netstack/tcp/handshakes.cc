@@ -318,7 +318,8 @@ void Handshakes::add_timestamps(ControlSegment& segment, const Request& request)
 
 void Handshakes::send_syn_ack(const LwipListener& listener, const Request& request) noexcept {
   const bool v4 = request.tuple.is_v4();
-  ControlSegment segment{request.tuple, request.isn, request.peer_isn + 1, kSynWindow, TCP_SYN | TCP_ACK, listener.ttl(v4), listener.tos(v4)};
+  ControlSegment segment{request.tuple,     request.isn,      request.peer_isn + 1, kSynWindow,
+                         TCP_SYN | TCP_ACK, listener.ttl(v4), listener.tos(v4)};
   uint8_t* const options = segment.options;
   const unsigned mss = own_mss(tcp_.core, v4);
   uint8_t bytes = 0;

@@ -51,8 +51,8 @@ class Handshakes {
   // The connection that this segment completes the handshake of, as SYN-RECEIVED: lwIP then takes the segment for it. nullptr: none.
   // `length`: of the segment in sequence numbers.
   [[nodiscard]] tcp_pcb* complete(const tcp_hdr& header, uint32_t option_bytes, uint32_t length) noexcept;
-  // Its segment was taken: it is about to be in the accept queue, and gets what was kept of its SYN. When that was answered, or 0: it is not
-  // known, or was more than once.
+  // Its segment was taken: it is about to be in the accept queue, and gets what was kept of its SYN. When that was answered, or 0: it is
+  // not known, or was more than once.
   uint64_t completed(const tcp_pcb& pcb, SavedSyn** saved_syn) noexcept;
   // Any other segment for `listener`, or for nobody (nullptr), with `payload` bytes; lwIP does not get it.
   void input(LwipListener* listener, const tcp_hdr& header, OptionBytes options, uint32_t payload) noexcept;

@@ -1,9 +1,9 @@
 // Connections that nobody holds any more: how long they may still take.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A program has closed, and TCP finishes alone. What the peer does about it may be nothing, or hostile: lwIP would probe a shut window for as
-// long as each probe is answered, and every one of its retransmission limits grows with the round trip. Linux gives an orphan up whatever its
-// peer says, and so it is here:
+// A program has closed, and TCP finishes alone. What the peer does about it may be nothing, or hostile: lwIP would probe a shut window for
+// as long as each probe is answered, and every one of its retransmission limits grows with the round trip. Linux gives an orphan up
+// whatever its peer says, and so it is here:
 //
 //  - FIN-WAIT-2 lasts a minute from the acknowledgement of the FIN, or what TCP_LINGER2 says, whatever comes meanwhile (tcp_fin_time();
 //    tcp_time_wait() with that state). lwIP counts from when the program closed, and less. A time below zero is none: the peer is reset.
@@ -12,9 +12,9 @@
 //  - While memory is short there is less patience: whoever has been asked kAskedInVain times for nothing makes room for the living
 //    (tcp_out_of_resources()). The longest armed are looked at first, and only until there is room.
 //
-// At first an orphan still has its stream, which holds what is unsent: LwipStream::before_tick(). Later the PCB is alone. lwIP then does not
-// touch its `tmr` (TF_RXCLOSED), which here is when its peer last acknowledged something; up to where, and how long FIN-WAIT-2 may last, is
-// in the argument that nobody's callbacks get.
+// At first an orphan still has its stream, which holds what is unsent: LwipStream::before_tick(). Later the PCB is alone. lwIP then does
+// not touch its `tmr` (TF_RXCLOSED), which here is when its peer last acknowledged something; up to where, and how long FIN-WAIT-2 may
+// last, is in the argument that nobody's callbacks get.
 #pragma once
 
 #include "lwip/priv/tcp_priv.h"

@@ -37,7 +37,9 @@ void LwipBinding::release() noexcept { tcp_.free_binding(*this); }
 bool PortOwners::conflict(uint16_t port, const BoundTo& to, const PortSharing& sharing, const PortBinding* own) const noexcept {
   const uint16_t port_be = lwip_htons(port);
   for (const LwipBinding* other = buckets_[port % kBuckets]; other != nullptr; other = other->next_in_bucket) {
-    if (other != own && other->local().port_be == port_be && to.meets(other->bound_to()) && !may_share(sharing, other->sharing, User::socket)) return true;
+    if (other != own && other->local().port_be == port_be && to.meets(other->bound_to()) &&
+        !may_share(sharing, other->sharing, User::socket))
+      return true;
   }
   bool found = false;
   tcp_.listeners.for_each_at(port_be, [&](const LwipListener& other) {

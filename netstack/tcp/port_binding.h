@@ -5,7 +5,8 @@
 // Another socket gets the port if it may share it with each of them (Linux: inet_csk_get_port(), inet_bind_conflict()):
 //   - both say SO_REUSEADDR, and the user is not a listener; or
 //   - both say SO_REUSEPORT, and belong to one user id (a connection that no socket has any more, to none).
-// listen() asks again, as a listener, of all but its own socket. A socket that leaves the choice to us, or to the kernel, gets a port without users.
+// listen() asks again, as a listener, of all but its own socket. A socket that leaves the choice to us, or to the kernel, gets a port
+// without users.
 // Those whose addresses have none in common do not meet at all (BoundTo).
 //
 // What counts is what the users say now. One memory of what they said there is: PortTable::note_bound().

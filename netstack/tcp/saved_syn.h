@@ -19,8 +19,8 @@ struct SavedSyn {
   uint8_t headers[];
 };
 
-// Of the segment under input, whose TCP header lwIP has brought to host order, with the frame's header if `with_frame`. nullptr if memory is
-// short.
+// Of the segment under input, whose TCP header lwIP has brought to host order, with the frame's header if `with_frame`. nullptr if memory
+// is short.
 [[nodiscard]] SavedSyn* save_syn(LwipCore& core, const tcp_hdr& header, bool with_frame) noexcept;
 // The pointer is nullptr afterwards; it may have been before.
 void free_saved_syn(LwipCore& core, SavedSyn** saved) noexcept;

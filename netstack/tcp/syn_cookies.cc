@@ -31,7 +31,8 @@ uint32_t code_of_scale(uint8_t scale) noexcept {
 }
 
 uint32_t sealed(const uint64_t key[2], const FourTuple& tuple, uint32_t peer_isn, uint32_t minute, uint32_t facts) noexcept {
-  uint64_t words[7] = {0, 0, 0, 0, uint64_t{facts} << 32 | uint64_t{tuple.local_port} << 16 | tuple.peer_port, uint64_t{peer_isn} << 32 | minute, kPurpose};
+  uint64_t words[7] = {
+      0, 0, 0, 0, uint64_t{facts} << 32 | uint64_t{tuple.local_port} << 16 | tuple.peer_port, uint64_t{peer_isn} << 32 | minute, kPurpose};
   memcpy(words, tuple.local.words_be, sizeof tuple.local.words_be);
   memcpy(words + 2, tuple.peer.words_be, sizeof tuple.peer.words_be);
   return facts << kHashBits | (static_cast<uint32_t>(siphash(key, words, 7)) & kHashMask);

@@ -87,9 +87,10 @@ void Tcp::begin_burst(FrameView* frames, int count) noexcept {
 
 bool Tcp::defer(const uint8_t* frame) noexcept {
   const bool v6 = field<uint16_t>(frame + kEtherTypeAt) == PP_HTONS(ETHTYPE_IPV6);
-  tcp_pcb* const pcb = v6 ? demux().find(tuple_at(frame, kSource6At, kDestination6At, kSourcePort6At, kDestinationPort6At))
-                          : demux().find(field<uint32_t>(frame + kSourceAt), field<uint32_t>(frame + kDestinationAt),
-                                         lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)), lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
+  tcp_pcb* const pcb =
+      v6 ? demux().find(tuple_at(frame, kSource6At, kDestination6At, kSourcePort6At, kDestinationPort6At))
+         : demux().find(field<uint32_t>(frame + kSourceAt), field<uint32_t>(frame + kDestinationAt),
+                        lwip_ntohs(field<uint16_t>(frame + kSourcePortAt)), lwip_ntohs(field<uint16_t>(frame + kDestinationPortAt)));
   if (pcb == nullptr) return false;
   if (pcb->state == TIME_WAIT) {
     output.owe_last_ack();
@@ -193,8 +194,8 @@ void Tcp::note_what_is_lost() noexcept {
   recovery.note_connections();
 }
 
-// What survives is what lies in the region and was only read: which slots are in use, the listeners' and bindings' addresses and options, the
-// streams' options and observers. An endpoint that is in use and that nobody holds was being made or released.
+// What survives is what lies in the region and was only read: which slots are in use, the listeners' and bindings' addresses and options,
+// the streams' options and observers. An endpoint that is in use and that nobody holds was being made or released.
 void Tcp::reset() noexcept {
   memory_awaited_ = false;
   output.reset();

@@ -53,8 +53,8 @@ class Tcp final : public Protocol {
   [[nodiscard]] LwipStream* make_stream() noexcept { return tables.streams.make(*this); }
   [[nodiscard]] bool streams_exhausted() const noexcept { return tables.streams.full(); }
   void free_stream(LwipStream& stream) noexcept;
-  // A stream cannot take a write because memory is short. It may have nothing to send that an acknowledgement or a tick would be about, so it
-  // is told from here when there is some again.
+  // A stream cannot take a write because memory is short. It may have nothing to send that an acknowledgement or a tick would be about, so
+  // it is told from here when there is some again.
   void await_memory() noexcept { memory_awaited_ = true; }
   [[nodiscard]] PortBinding* bind(const PortRequest& request, long* error) noexcept;
   void free_binding(LwipBinding& binding) noexcept;

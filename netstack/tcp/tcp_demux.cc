@@ -77,7 +77,8 @@ uint32_t TcpDemux::bucket_of(const FourTuple& tuple) const noexcept {
   const auto high = [](const IpAddress& a) { return uint64_t{a.words_be[1]} << 32 | a.words_be[0]; };
   const auto low = [](const IpAddress& a) { return uint64_t{a.words_be[3]} << 32 | a.words_be[2]; };
   uint64_t h = secret_[0];
-  for (const uint64_t word : {low(tuple.peer), high(tuple.peer), low(tuple.local), high(tuple.local), uint64_t{tuple.peer_port} << 16 | tuple.local_port}) {
+  for (const uint64_t word :
+       {low(tuple.peer), high(tuple.peer), low(tuple.local), high(tuple.local), uint64_t{tuple.peer_port} << 16 | tuple.local_port}) {
     h = (h ^ word) * secret_[1];
     h ^= h >> 29;
   }
@@ -135,8 +136,8 @@ bool TcpDemux::remove(tcp_pcb* pcb) noexcept {
 
 tcp_pcb* TcpDemux::find(uint32_t local_be, uint32_t remote_be, uint16_t local_port, uint16_t remote_port) const noexcept {
   tcp_pcb* pcb = buckets_[bucket_of(local_be, remote_be, local_port, remote_port)];
-  while (pcb != nullptr && (pcb->remote_port != remote_port || pcb->local_port != local_port || ip_2_ip4(&pcb->remote_ip)->addr != remote_be ||
-                            ip_2_ip4(&pcb->local_ip)->addr != local_be || !is_v4(*pcb))) {
+  while (pcb != nullptr && (pcb->remote_port != remote_port || pcb->local_port != local_port ||
+                            ip_2_ip4(&pcb->remote_ip)->addr != remote_be || ip_2_ip4(&pcb->local_ip)->addr != local_be || !is_v4(*pcb))) {
     pcb = hash_next(pcb);
   }
   return pcb;
@@ -145,8 +146,8 @@ tcp_pcb* TcpDemux::find(uint32_t local_be, uint32_t remote_be, uint16_t local_po
 tcp_pcb* TcpDemux::find(const FourTuple& tuple) const noexcept {
   if (tuple.is_v4()) return find(tuple.local.v4_be(), tuple.peer.v4_be(), tuple.local_port, tuple.peer_port);
   tcp_pcb* pcb = buckets_[bucket_of(tuple)];
-  while (pcb != nullptr && (pcb->remote_port != tuple.peer_port || pcb->local_port != tuple.local_port || !is_v6_at(pcb->remote_ip, tuple.peer) ||
-                            !is_v6_at(pcb->local_ip, tuple.local))) {
+  while (pcb != nullptr && (pcb->remote_port != tuple.peer_port || pcb->local_port != tuple.local_port ||
+                            !is_v6_at(pcb->remote_ip, tuple.peer) || !is_v6_at(pcb->local_ip, tuple.local))) {
     pcb = hash_next(pcb);
   }
   return pcb;

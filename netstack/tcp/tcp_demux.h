@@ -55,7 +55,9 @@ class TcpDemux {
   template <class Visit>
   void for_each_left(const base::Heap& arena, Visit visit) const noexcept {
     for (const tcp_pcb* pcb : buckets_) {
-      for (int hops = 0; hops < kBuckets && arena.contains(pcb, sizeof *pcb); hops++, pcb = static_cast<const tcp_pcb*>(pcb->ext_args[1].data)) visit(*pcb);
+      for (int hops = 0; hops < kBuckets && arena.contains(pcb, sizeof *pcb);
+           hops++, pcb = static_cast<const tcp_pcb*>(pcb->ext_args[1].data))
+        visit(*pcb);
     }
   }
 
@@ -119,7 +121,16 @@ class TcpDemux {
   [[nodiscard]] int waiting_count() const noexcept { return waiting_count_; }
 
  private:
-  enum Mark : uint32_t { kHashed = 1, kArmed = 2, kWaiting = 4, kParked = 8, kListMarks = 15, kByConnect = 16, kReuseAddress = 32, kReusePort = 64 };
+  enum Mark : uint32_t {
+    kHashed = 1,
+    kArmed = 2,
+    kWaiting = 4,
+    kParked = 8,
+    kListMarks = 15,
+    kByConnect = 16,
+    kReuseAddress = 32,
+    kReusePort = 64
+  };
   static constexpr int kMinTtlShift = 8;
   static constexpr uint64_t kMinTtl = uint64_t{0xff} << kMinTtlShift;
   static constexpr int kBuckets = 1 << 16;

@@ -37,8 +37,8 @@ bool is_new_incarnation(const tcp_pcb& pcb, const tcp_hdr& header, uint32_t opti
   return later > 0 || (later == 0 && TCP_SEQ_GT(header.seqno, pcb.rcv_nxt));
 }
 
-// RFC 5082: who is farther away than the program allows cannot have sent a segment with so high a TTL (Linux: tcp_v4_rcv(), before anything else;
-// TIME-WAIT has no such bound).
+// RFC 5082: who is farther away than the program allows cannot have sent a segment with so high a TTL (Linux: tcp_v4_rcv(), before anything
+// else; TIME-WAIT has no such bound).
 bool is_from_too_far(const tcp_pcb& pcb) noexcept { return pcb.state != TIME_WAIT && current_ttl() < TcpDemux::min_ttl(pcb); }
 
 }  // namespace
@@ -70,8 +70,9 @@ tcp_pcb** zps_demux_connection(const tcp_hdr* header, u16_t option_bytes, u16_t 
   using namespace netstack;
   connection_hit = time_wait_hit = nullptr;
   const TcpDemux& demux = the_tcp->demux();
-  tcp_pcb* const pcb = ip_current_is_v6() ? demux.find(tuple_of(*header))
-                                          : demux.find(ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src);
+  tcp_pcb* const pcb = ip_current_is_v6()
+                           ? demux.find(tuple_of(*header))
+                           : demux.find(ip4_current_dest_addr()->addr, ip4_current_src_addr()->addr, header->dest, header->src);
   if (pcb == nullptr) {
     connection_hit = the_tcp->handshakes.complete(*header, option_bytes, length);
     return &connection_hit;

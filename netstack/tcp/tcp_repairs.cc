@@ -72,8 +72,8 @@ void TcpRepairs::prepare_recovery(tcp_pcb* pcb, const tcp_hdr& header, unsigned 
   tcp_.core.input.finish_for(tcp_);
 }
 
-// 17. What lies behind a gap, and what comes where nothing is unread, so that no read() would open the window again, meets a window that is shut for
-// this segment only.
+// 17. What lies behind a gap, and what comes where nothing is unread, so that no read() would open the window again, meets a window that is
+// shut for this segment only.
 void TcpRepairs::hold_to_budget(tcp_pcb* pcb, uint32_t sequence, uint32_t bytes) noexcept {
   auto& stream = *static_cast<LwipStream*>(pcb->callback_arg);
   const uint32_t gap = TCP_SEQ_GT(sequence, pcb->rcv_nxt) ? sequence - pcb->rcv_nxt : 0;

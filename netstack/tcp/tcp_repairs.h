@@ -15,8 +15,8 @@
 //     that disagree would go on for ever. (tcp_ack().)
 //  7. Answers to all of these are few, whatever a flood asks for: to what has no data, and in TIME-WAIT, one in half a second (RFC 5961, 7;
 //     net.ipv4.tcp_invalid_ratelimit, tcp_oow_rate_limited()); to data one in a turn.
-//  8. The last ACK of a handshake with data for which there is no memory: the peer sends it again. (What is for a listener, or for nobody, does
-//     not get here: handshakes.h.)
+//  8. The last ACK of a handshake with data for which there is no memory: the peer sends it again. (What is for a listener, or for nobody,
+//     does not get here: handshakes.h.)
 // Put right before lwIP looks:
 //  9. An ACK that is due leaves before out-of-order data is answered: RFC 5681, 4.2 wants an immediate duplicate there, and together with
 //     the other it would not be one.
@@ -32,7 +32,8 @@
 //     two-way traffic would never retransmit fast.
 // 15. A partial acknowledgement retransmits the next hole at once and fast recovery goes on, RFC 6582, 3.2: lwIP leaves it, so each further
 //     loss in a window costs a timeout. (tcp_fastretrans_alert(), tcp_try_undo_partial().)
-// 16. A pure ACK at the edge of a shut window is acceptable, RFC 9293, 3.10.7.4, first, and one from beyond a window that has shrunk counts;
+// 16. A pure ACK at the edge of a shut window is acceptable, RFC 9293, 3.10.7.4, first, and one from beyond a window that has shrunk
+// counts;
 //     neither is answered: lwIP answers each, so two stacks that both have no window would answer each other for ever.
 //     (tcp_oow_rate_limited().)
 // 17. Data for which there is no memory is not taken, but what it acknowledges counts: that may be what makes room. The window is shut
@@ -42,8 +43,8 @@
 // Repairs that are not about a segment that comes in lie where they act: the acknowledgement that Nagle would hold back
 // (LwipStream::output()), a SYN's back-off (RFC 6298, 5.5) and keepalive in FIN-WAIT-2 (LwipStream::before_tick()), the initial window (RFC
 // 6928, LwipStream::raise_window()), a FIN that would be split (LwipStream::finish_sending()), a delayed ACK that found no frame
-// and a timeout during a fast retransmission (TcpTimers), initial sequence numbers (RFC 6528), TIME-WAIT (RFC 6191) and lists without end (tcp_hooks.cc, tcp_demux.h), two segments
-// per ACK (DelayedAcks).
+// and a timeout during a fast retransmission (TcpTimers), initial sequence numbers (RFC 6528), TIME-WAIT (RFC 6191) and lists without end
+// (tcp_hooks.cc, tcp_demux.h), two segments per ACK (DelayedAcks).
 #pragma once
 
 #include <cstdint>

@@ -312,7 +312,8 @@ void LwipStream::release() noexcept {
   (void)output();
 }
 
-// Linux hands to the device what windows, Nagle and cork let out in write() itself; here it may be waiting for a flush still, and goes first.
+// Linux hands to the device what windows, Nagle and cork let out in write() itself; here it may be waiting for a flush still, and goes
+// first.
 // What they hold is lost, as it is there. Not within a flush, whose frames refer to memory that is freed here.
 bool LwipStream::finish_reset() noexcept {
   if (!output() || !tcp_.output.send_reset(*pcb_)) return false;

@@ -1,8 +1,8 @@
 // A TCP connection as the shim sees it: receive queue, send queue and Linux's rules around an lwIP PCB.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The stream outlives its PCB in both directions. A PCB that dies (reset, timeout, both sides closed) leaves the stream with its unread data
-// and its error; a stream that its user releases stays until TCP has sent and got acknowledged what it holds, then frees
+// The stream outlives its PCB in both directions. A PCB that dies (reset, timeout, both sides closed) leaves the stream with its unread
+// data and its error; a stream that its user releases stays until TCP has sent and got acknowledged what it holds, then frees
 // itself. Once nothing in it is needed any more the PCB goes through its last states alone.
 //
 // Receiving: what lwIP delivers are pbufs that point into frames of the wire (zero copy); they are queued and read() copies out.
@@ -44,7 +44,9 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] uint32_t ready() const noexcept override;
   [[nodiscard]] long connect(const SocketAddress& peer) noexcept override;
   // TIME-WAIT is over for who holds the socket: what Linux keeps of it there is no socket (tcp_time_wait()).
-  [[nodiscard]] bool connected() const noexcept override { return phase_ == Phase::connected && (pcb_ == nullptr || pcb_->state != TIME_WAIT); }
+  [[nodiscard]] bool connected() const noexcept override {
+    return phase_ == Phase::connected && (pcb_ == nullptr || pcb_->state != TIME_WAIT);
+  }
   [[nodiscard]] bool connecting() const noexcept override { return phase_ == Phase::connecting; }
   [[nodiscard]] long read(const iovec* parts, int count, bool peek) noexcept override;
   [[nodiscard]] long peek_at(const iovec* parts, int count, size_t offset) noexcept override;
@@ -343,7 +345,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
 
  public:
   // So much at the end is not worth being asked for ahead.
-  static constexpr size_t kRareBytes = 2 * sizeof(SocketAddress) + sizeof(RareFigures) + sizeof(Options) - offsetof(Options, user_timeout_ms);
+  static constexpr size_t kRareBytes =
+      2 * sizeof(SocketAddress) + sizeof(RareFigures) + sizeof(Options) - offsetof(Options, user_timeout_ms);
 };
 
 }  // namespace netstack

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // On the way are plain sums only, of what nothing else would tell afterwards: segments of each kind, what was sent again, how long
-// something was outstanding. The rest is arithmetic over the PCB and the stream's offsets when somebody asks (tcp_get_info()). Segments are those
-// on the wire, and one that left or came as a long one counts as many.
+// something was outstanding. The rest is arithmetic over the PCB and the stream's offsets when somebody asks (tcp_get_info()). Segments are
+// those on the wire, and one that left or came as a long one counts as many.
 #include <linux/tcp.h>
 
 #include <cstring>

@@ -52,8 +52,8 @@ void LwipStream::bound_receiving() noexcept {
   options_.receive_bound = clamped ? options_.window_clamp : options_.receive_buffer;
 }
 
-// TCP_MAXSEG, at the start of a connection; what is set later is without effect on it, as on Linux (tcp_parse_options()). A long segment is a
-// multiple of what a frame holds, as Linux's are (tcp_xmit_size_goal()): the wire cuts it into full ones, and none but the last is short.
+// TCP_MAXSEG, at the start of a connection; what is set later is without effect on it, as on Linux (tcp_parse_options()). A long segment is
+// a multiple of what a frame holds, as Linux's are (tcp_xmit_size_goal()): the wire cuts it into full ones, and none but the last is short.
 void LwipStream::limit_segments() noexcept {
   if (pcb_->unsent != nullptr || pcb_->unacked != nullptr) return;  // lwIP trusts that none of these is longer
   if (options_.max_segment != 0 && pcb_->mss > options_.max_segment) pcb_->mss = static_cast<u16_t>(options_.max_segment);

@@ -53,9 +53,9 @@ size_t LwipStream::buffer_room() const noexcept {
   return held < share ? share - held : 0;
 }
 
-// Linux: free space of at least half of what is queued, that is a third of the buffer. A share of short memory is taken in pieces as large as it
-// allows, when nearly all of the last one has left: a program that copies what it has still to write at each call (hiredis does) pays for each
-// piece. Of a small share a third is enough, and some segments may be left, so that no piece waits for a delayed acknowledgement.
+// Linux: free space of at least half of what is queued, that is a third of the buffer. A share of short memory is taken in pieces as large
+// as it allows, when nearly all of the last one has left: a program that copies what it has still to write at each call (hiredis does) pays
+// for each piece. Of a small share a third is enough, and some segments may be left, so that no piece waits for a delayed acknowledgement.
 bool LwipStream::has_space() const noexcept {
   const auto limit = static_cast<size_t>(options_.send_buffer);
   if (tcp_.core.memory.send_share_is(limit)) [[likely]] return unsent_bytes() < limit && (limit - unsent_bytes()) * 3 >= limit;

@@ -106,8 +106,8 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
   return static_cast<long>(copied);
 }
 
-// Linux's tcp_cleanup_rbuf(): who has read all that the peer has pushed, and is not one to answer, acknowledges it now. The peer may have no
-// more to send before that: a small send buffer, a short segment that waits for the one before it.
+// Linux's tcp_cleanup_rbuf(): who has read all that the peer has pushed, and is not one to answer, acknowledges it now. The peer may have
+// no more to send before that: a small send buffer, a short segment that waits for the one before it.
 void LwipStream::acknowledge_read() noexcept {
   push_came_ = false;
   if (interactive_ || pcb_ == nullptr || !tcp_is_flag_set(pcb_, TF_ACK_DELAY)) return;
@@ -115,8 +115,8 @@ void LwipStream::acknowledge_read() noexcept {
   mark_dirty();
 }
 
-// As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for room
-// for a whole one, and sends less only when its timer says so.
+// As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for
+// room for a whole one, and sends less only when its timer says so.
 uint32_t LwipStream::receive_window() const noexcept {
   const uint32_t frame = tcp_.facts().gro_max_size != 0 ? tcp_.facts().gro_max_size : tcp_.facts().mtu;
   const auto asked = static_cast<uint32_t>(options_.receive_bound);
@@ -152,8 +152,9 @@ void LwipStream::set_low_water() noexcept {
   low_water_ = asked < receive_window() / 2 ? asked : receive_window() / 2;
 }
 
-// The window is what the buffer has room for, but what was offered is not taken back. An update of its own is sent when the peer may be waiting for it: after 64 KB, or
-// after two segments or half the buffer if it saw less than that; otherwise the next segment that leaves carries it.
+// The window is what the buffer has room for, but what was offered is not taken back. An update of its own is sent when the peer may be
+// waiting for it: after 64 KB, or after two segments or half the buffer if it saw less than that; otherwise the next segment that leaves
+// carries it.
 void LwipStream::open_window() noexcept {
   if (pcb_ == nullptr || pcb_->state < ESTABLISHED || pcb_->state > FIN_WAIT_2) return;
   const uint32_t buffer = least(receive_limit(), TCP_WND_MAX(pcb_));

@@ -1,14 +1,15 @@
 // Send side of a stream: from write() over lwIP's short queue and our chunks to tcp_output.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The problem. lwIP keeps what is unsent and what is unacknowledged in two lists of segments: every tcp_write() walks the first to its end, every
-// tcp_output() walks the second, and all of it is in memory twice, as the program's bytes and as lwIP's. With the send buffer that Linux gives a
-// socket (tcp_wmem, megabytes) each write would cost as much as all before it.
+// The problem. lwIP keeps what is unsent and what is unacknowledged in two lists of segments: every tcp_write() walks the first to its end,
+// every tcp_output() walks the second, and all of it is in memory twice, as the program's bytes and as lwIP's. With the send buffer that
+// Linux gives a socket (tcp_wmem, megabytes) each write would cost as much as all before it.
 //
 // Our choice. The buffer is ours, and lwIP holds no more than the window lets out:
 //
 //     write()  --copy-->  lwIP's unsent            while nothing waits here: a request or a reply is copied once
-//              --copy-->  chunks  --reference-->   lwIP's unsent, as acknowledgements come (on_sent() -> mark_dirty() -> output() -> feed())
+//              --copy-->  chunks  --reference-->   lwIP's unsent, as acknowledgements come
+//                                                  (on_sent() -> mark_dirty() -> output() -> feed())
 //     write_from()  -->   chunks                   written there by the source: a file's bytes are copied once
 //
 //     acknowledged_ ........ fed_ ........ written_     offsets in the stream; sk_wmem_queued is written_ - acknowledged_
@@ -16,7 +17,8 @@
 //  - feed_budget() says how much: whole segments within min(cwnd, snd_wnd) (RFC 5681, 2), cut for the peer's largest window (Linux:
 //    tcp_bound_to_half_wnd()), and something to probe with when the window is shut (RFC 9293, 3.8.6.1).
 //  - A chunk is freed when all that was fed from it is acknowledged, because lwIP refers to it until then (and retransmits from it).
-//  - What is held back (TCP_CORK, MSG_MORE; Linux: 200 ms at most) stays here as well: lwIP has Nagle's algorithm (RFC 9293, 3.7.4), but no cork.
+//  - What is held back (TCP_CORK, MSG_MORE; Linux: 200 ms at most) stays here as well: lwIP has Nagle's algorithm (RFC 9293, 3.7.4), but no
+//    cork.
 //  - The FIN goes to lwIP when everything is with lwIP, and not before: finish_sending().
 // Rejected: lwIP's own queue up to the send buffer (above); one buffer per stream (65536 streams share one arena).
 #include <algorithm>
@@ -157,8 +159,9 @@ uint32_t LwipStream::longest_segment() const noexcept {
 }
 
 // What lwIP may be given now of `wanted` bytes, or more than these: whole segments that the window lets out at once, because every
-// tcp_output with something unsent walks to the end of the unacknowledged queue. lwIP cuts them so that two fit the largest window there was:
-// Linux acknowledges two at once, one may wait for its timer. A window that became smaller than a long segment has short ones from then on.
+// tcp_output with something unsent walks to the end of the unacknowledged queue. lwIP cuts them so that two fit the largest window there
+// was: Linux acknowledges two at once, one may wait for its timer. A window that became smaller than a long segment has short ones from
+// then on.
 // With nothing in flight something goes in whatever the window, so that lwIP's persist timer has something to probe with.
 uint32_t LwipStream::feed_budget(size_t wanted) noexcept {
   const uint32_t budget = window_budget(wanted);
@@ -201,7 +204,8 @@ void LwipStream::shorten_segments() noexcept {
   if (segment < pcb_->mss && !queues) pcb_->mss = static_cast<u16_t>(segment);
 }
 
-// A peer with a small window gets short segments: in long ones each would be half of it, and wait for the acknowledgement of the one before.
+// A peer with a small window gets short segments: in long ones each would be half of it, and wait for the acknowledgement of the one
+// before.
 // RFC 6928: ten segments at the start. On a link that brings larger frames than we send the peer starts with ten of those, and so do we.
 void LwipStream::raise_window() noexcept {
   window_raised_ = true;
@@ -239,7 +243,8 @@ LwipStream::Chunk* LwipStream::make_chunk(size_t bytes) noexcept {
   for (const uint32_t capacity : kChunks) {
     const bool last = capacity == kChunks[2];
     if (!last && bytes <= (capacity == kChunks[0] || is_short ? capacity / 4 : 0)) continue;
-    if (void* const memory = tcp_.arena().allocate(sizeof(Chunk) + capacity); memory != nullptr) return new (memory) Chunk{nullptr, 0, capacity, 0, 0};
+    if (void* const memory = tcp_.arena().allocate(sizeof(Chunk) + capacity); memory != nullptr)
+      return new (memory) Chunk{nullptr, 0, capacity, 0, 0};
   }
   return nullptr;
 }
@@ -331,7 +336,8 @@ void LwipStream::feed() noexcept {
   held_since_ns_ = 0;
 }
 
-// FIN, once everything is with lwIP, and fits the peer's window: of a segment that has to be split for a window lwIP lets both parts carry it. A released stream that holds no memory of lwIP's any more ends here: false, and it is gone.
+// FIN, once everything is with lwIP, and fits the peer's window: of a segment that has to be split for a window lwIP lets both parts carry
+// it. A released stream that holds no memory of lwIP's any more ends here: false, and it is gone.
 bool LwipStream::finish_sending() noexcept {
   if (fin_queued_ && !fin_sent_ && fed_ == written_ && pcb_->snd_lbb - pcb_->lastack <= pcb_->snd_wnd &&
       (pcb_->state == ESTABLISHED || pcb_->state == CLOSE_WAIT || pcb_->state == SYN_RCVD)) {
@@ -422,7 +428,8 @@ void LwipStream::give_up(int error) noexcept {
   if (released_) tcp_.free_stream(*this);
 }
 
-// lwIP's keepalive stops when this side has said its FIN, but the peer may have much to say still. False: it did not answer, and is given up.
+// lwIP's keepalive stops when this side has said its FIN, but the peer may have much to say still. False: it did not answer, and is given
+// up.
 bool LwipStream::keep_alive() noexcept {
   const uint32_t idle_ms = (tcp_ticks - pcb_->tmr) * TCP_SLOW_INTERVAL;
   if (idle_ms > pcb_->keep_idle + pcb_->keep_cnt * pcb_->keep_intvl) {
@@ -448,7 +455,8 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
   if (tcp_is_flag_set(pcb_, TF_ACK_DELAY)) interactive_ = false;  // no answer has carried it
   end_timeouts(progress_ns_);
   const bool outstanding = written_ != acknowledged_;
-  // Asked when something was sent again or the window is probed, as on Linux: a time shorter than a delayed ACK must not end a healthy connection.
+  // Asked when something was sent again or the window is probed, as on Linux: a time shorter than a delayed ACK must not end a healthy
+  // connection.
   const bool in_doubt = outstanding && (pcb_->nrtx > 0 || pcb_->persist_backoff > 0);
   if (in_doubt && options_.user_timeout_ms > 0 && now_ns - progress_ns_ > static_cast<uint64_t>(options_.user_timeout_ms) * 1'000'000) {
     give_up(ETIMEDOUT);

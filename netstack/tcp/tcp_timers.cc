@@ -16,9 +16,9 @@ void take_probe_back(tcp_pcb& pcb) noexcept {
 
 uint32_t sequence_of(const tcp_seg& segment) noexcept { return lwip_ntohl(segment.tcphdr->seqno); }
 
-// A fast retransmission that the window or the wire has not let out yet waits in front of what is unsent. At a timeout lwIP puts all that is
-// unacknowledged in front of that, the earliest segment behind later ones, and with a congestion window of one segment (RFC 5681, 3.1) nothing would be sent
-// any more. So it goes back to its place among the unacknowledged ones first.
+// A fast retransmission that the window or the wire has not let out yet waits in front of what is unsent. At a timeout lwIP puts all that
+// is unacknowledged in front of that, the earliest segment behind later ones, and with a congestion window of one segment (RFC 5681, 3.1)
+// nothing would be sent any more. So it goes back to its place among the unacknowledged ones first.
 void put_retransmission_back(tcp_pcb& pcb) noexcept {
   while (pcb.unsent != nullptr) {
     tcp_seg** at = &pcb.unacked;

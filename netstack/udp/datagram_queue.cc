@@ -48,8 +48,8 @@ bool ends_datagram(const pbuf& p) noexcept { return p.len == p.tot_len; }
 
 }  // namespace
 
-// sizeof(struct sk_buff) rounded, and the data area: headers, headroom and skb_shared_info, as kmalloc() rounds it. On Linux 6 for a datagram from
-// the machine itself; what a device's driver allocates differs by driver.
+// sizeof(struct sk_buff) rounded, and the data area: headers, headroom and skb_shared_info, as kmalloc() rounds it. On Linux 6 for a
+// datagram from the machine itself; what a device's driver allocates differs by driver.
 uint32_t DatagramQueue::cost_of(uint32_t bytes) noexcept {
   constexpr uint32_t kBuffer = 256, kAround = 160, kShared = 320, kLeast = 512;
   const uint32_t data = bytes + kAround + kShared;

@@ -1,19 +1,19 @@
 // Datagrams that wait to be read: frames of the wire, chained as they came.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Nothing is allocated and nothing is copied when a datagram comes: its pbuf, which lies in its frame, is linked to the last one. What is told of
-// it besides its bytes is read from its own headers, which lie in front of the payload as they came; what is not in them is written over what
-// nobody reads any more:
+// Nothing is allocated and nothing is copied when a datagram comes: its pbuf, which lies in its frame, is linked to the last one. What is
+// told of it besides its bytes is read from its own headers, which lie in front of the payload as they came; what is not in them is written
+// over what nobody reads any more:
 //
 //   link header (14)                    IP header                  UDP header (8)                       payload
 //   ...... | when it came (8) |         as it came       | source port | length of the IP header | 4 free |
 //
-// A chain of several pbufs (fragments, pieces) is one datagram: it ends where a pbuf is as long as what is left of the whole (tot_len), lwIP's
-// convention of packet queues.
+// A chain of several pbufs (fragments, pieces) is one datagram: it ends where a pbuf is as long as what is left of the whole (tot_len),
+// lwIP's convention of packet queues.
 //
-// The bound is the kernel's: what a datagram costs there, struct sk_buff, skb_shared_info and the rounding of its allocator included, counts
-// against SO_RCVBUF (skb->truesize), and one datagram is always taken (__udp_enqueue_schedule_skb()). So a program's setting buys as many
-// datagrams as it does there.
+// The bound is the kernel's: what a datagram costs there, struct sk_buff, skb_shared_info and the rounding of its allocator included,
+// counts against SO_RCVBUF (skb->truesize), and one datagram is always taken (__udp_enqueue_schedule_skb()). So a program's setting buys as
+// many datagrams as it does there.
 #pragma once
 
 #include "lwip/pbuf.h"

@@ -1,10 +1,11 @@
 // A UDP endpoint on lwIP's IP layer: its name, its peer, what waits to be read, and what went wrong.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// lwIP's own UDP is not built: its endpoints are found by walking a list. What is above IP is here, in udp.h (input, ports) and in udp_output.h.
+// lwIP's own UDP is not built: its endpoints are found by walking a list. What is above IP is here, in udp.h (input, ports) and in
+// udp_output.h.
 //
-// Invariants: 1 an endpoint with a port is in the demultiplexer under its present name and peer; 2 what recovery needs are scalars: name, peer,
-// connected_, options; the queues are lost with the memory they lie in, as datagrams may be; 3 after release() there is no endpoint.
+// Invariants: 1 an endpoint with a port is in the demultiplexer under its present name and peer; 2 what recovery needs are scalars: name,
+// peer, connected_, options; the queues are lost with the memory they lie in, as datagrams may be; 3 after release() there is no endpoint.
 #pragma once
 
 #include "lwip/netif.h"
@@ -43,8 +44,8 @@ class LwipUdpEndpoint final : public UdpEndpoint {
 
   // For the stack. A datagram for this endpoint, which takes it: its payload pointer stands behind the UDP header.
   void deliver(pbuf* p, uint32_t ip_header_bytes) noexcept;
-  // An ICMP message about something that was sent, which the endpoint takes. `fatal`: it ends a connection attempt, in the kernel's words a hard
-  // error; `packet_at`: where in the chain the packet lies that it is about, `payload_at`: and that one's payload.
+  // An ICMP message about something that was sent, which the endpoint takes. `fatal`: it ends a connection attempt, in the kernel's words a
+  // hard error; `packet_at`: where in the chain the packet lies that it is about, `payload_at`: and that one's payload.
   struct IcmpReport {
     int error;
     bool fatal;

@@ -27,7 +27,9 @@ bool may_share(const PortSharing& one, const PortSharing& other) noexcept {
 
 Udp* the_udp = nullptr;
 
-Udp::Udp(LwipCore& core, UdpTables& tables) noexcept : core_(core), tables_(tables), output_(*this) { tables_.demux.start(core.setup().seed); }
+Udp::Udp(LwipCore& core, UdpTables& tables) noexcept : core_(core), tables_(tables), output_(*this) {
+  tables_.demux.start(core.setup().seed);
+}
 
 uint64_t Udp::next_timer_ns() const noexcept { return room_awaited_ ? core_.clock.now_ns() + kRetryNs : Clock::kNever; }
 
@@ -59,7 +61,8 @@ void Udp::input(pbuf* p, const netif& interface) noexcept {
   if (bytes < p->tot_len) pbuf_realloc(p, bytes);
   const bool has_sum = header->chksum != 0 || ip_current_is_v6();  // RFC 8200, 8.1: IPv6 has nothing else
   const bool checks = (interface.chksum_flags & NETIF_CHECKSUM_CHECK_UDP) != 0 && has_sum;
-  if (checks && ip_chksum_pseudo(p, IP_PROTO_UDP, p->tot_len, ip_current_src_addr(), ip_current_dest_addr()) != 0) return (void)pbuf_free(p);
+  if (checks && ip_chksum_pseudo(p, IP_PROTO_UDP, p->tot_len, ip_current_src_addr(), ip_current_dest_addr()) != 0)
+    return (void)pbuf_free(p);
   const SocketAddress local = from_lwip(*ip_current_dest_addr(), header->dest), peer = from_lwip(*ip_current_src_addr(), header->src);
   (void)pbuf_remove_header(p, UDP_HLEN);
   if (ip_addr_ismulticast(ip_current_dest_addr()) || ip_addr_isbroadcast(ip_current_dest_addr(), &interface)) {

@@ -1,10 +1,11 @@
 // UDP on a stack: what comes in, whom it is for, who may have which port.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// lwIP calls udp_input() for each datagram; its own file of that name is not built, and udp_hooks.cc leads here. So does what it would do with
-// ICMP's reports about datagrams, which is nothing.
+// lwIP calls udp_input() for each datagram; its own file of that name is not built, and udp_hooks.cc leads here. So does what it would do
+// with ICMP's reports about datagrams, which is nothing.
 //
-// The parts: UdpDemux (whose is it), DatagramQueue (what waits to be read), UdpOutput (how one is sent), LwipUdpEndpoint (what a user sees).
+// The parts: UdpDemux (whose is it), DatagramQueue (what waits to be read), UdpOutput (how one is sent), LwipUdpEndpoint (what a user
+// sees).
 #pragma once
 
 #include <cstdint>

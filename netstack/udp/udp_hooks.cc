@@ -1,8 +1,8 @@
 // What lwIP calls in place of its own UDP, and what becomes of ICMP's reports about datagrams.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A report is believed if it is about a datagram that an endpoint of ours can have sent: its own address and port, and for a connected one the peer's
-// (RFC 5927, 4.1 knows no more for UDP). What is for nobody goes on to lwIP, which answers echo requests and drops the rest.
+// A report is believed if it is about a datagram that an endpoint of ours can have sent: its own address and port, and for a connected one
+// the peer's (RFC 5927, 4.1 knows no more for UDP). What is for nobody goes on to lwIP, which answers echo requests and drops the rest.
 #include <cerrno>
 
 #include "lwip/icmp.h"
@@ -56,7 +56,8 @@ bool judge_v6(uint8_t type, uint8_t code, LwipUdpEndpoint::IcmpReport* report) n
   static constexpr struct {
     int error;
     bool fatal;
-  } kUnreachable6[] = {{ENETUNREACH, false}, {EACCES, true}, {EHOSTUNREACH, false}, {EHOSTUNREACH, false}, {ECONNREFUSED, true}, {EACCES, true}, {EACCES, true}};
+  } kUnreachable6[] = {{ENETUNREACH, false}, {EACCES, true}, {EHOSTUNREACH, false}, {EHOSTUNREACH, false},
+                       {ECONNREFUSED, true}, {EACCES, true}, {EACCES, true}};
   report->type = type;
   report->code = code;
   switch (type) {
@@ -80,7 +81,9 @@ bool Udp::icmp_input(pbuf* p, const netif& interface) noexcept {
   const auto* const packet = reinterpret_cast<const ip_hdr*>(icmp + kIcmpHeader);
   const uint32_t header_bytes = IPH_HL_BYTES(packet);
   const size_t payload_at = kIcmpHeader + header_bytes + UDP_HLEN;
-  if (!judge(icmp[0], icmp[1], &report) || IPH_V(packet) != 4 || header_bytes < IP_HLEN || IPH_PROTO(packet) != IP_PROTO_UDP || p->len < payload_at) return false;
+  if (!judge(icmp[0], icmp[1], &report) || IPH_V(packet) != 4 || header_bytes < IP_HLEN || IPH_PROTO(packet) != IP_PROTO_UDP ||
+      p->len < payload_at)
+    return false;
   if ((IPH_OFFSET(packet) & PP_HTONS(IP_OFFMASK)) != 0) return false;
   if ((interface.chksum_flags & NETIF_CHECKSUM_CHECK_ICMP) != 0 && inet_chksum_pbuf(p) != 0) return false;
   const auto* const udp = reinterpret_cast<const udp_hdr*>(icmp + kIcmpHeader + header_bytes);

@@ -122,7 +122,8 @@ void LwipUdpEndpoint::drop_pending() noexcept {
   pending_ = nullptr;
 }
 
-long UdpOutput::send(LwipUdpEndpoint& from, const SocketAddress& to, const SendRequest& how, const iovec* parts, int count, size_t bytes) noexcept {
+long UdpOutput::send(LwipUdpEndpoint& from, const SocketAddress& to, const SendRequest& how, const iovec* parts, int count,
+                     size_t bytes) noexcept {
   udp_.core().link_timers.catch_up();
   const ip_addr_t destination = to_lwip(to);
   const uint8_t own_ttl = ip_addr_ismulticast(&destination) ? from.options_.multicast_ttl : from.options_.ttl;
@@ -210,7 +211,8 @@ long UdpOutput::send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noe
   const bool has_source = !is_any(from.name_) && from.name_.address.is_v4() == datagram.to.address.is_v4();
   const IpAddress own = has_source ? from.name_.address : core.neighbours.source_for(datagram.to.address);
   const ip_addr_t source = to_lwip(own), destination = to_lwip(datagram.to);
-  const bool waits = !udp_.is_broadcast(datagram.to) && !ip_addr_ismulticast(&destination) && !core.neighbours.knows_way_to(datagram.to.address);
+  const bool waits =
+      !udp_.is_broadcast(datagram.to) && !ip_addr_ismulticast(&destination) && !core.neighbours.knows_way_to(datagram.to.address);
   if (waits && ++unresolved_ > kMostUnresolved) return -EAGAIN;
   pbuf* const p = pbuf_alloc(PBUF_TRANSPORT, static_cast<u16_t>(datagram.bytes), PBUF_RAM);
   if (p == nullptr) return -EAGAIN;

@@ -1,16 +1,17 @@
 // How a datagram is sent, and when it leaves.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A datagram leaves at once, as on Linux, with one exception: while a program answers what the last turn brought, its answers leave together
-// when the last of them is there, or some dozens are (Linux: sk_buff xmit_more). One that does not answer all has the rest sent in its next wait, as
-// everything that lies with the wire.
+// A datagram leaves at once, as on Linux, with one exception: while a program answers what the last turn brought, its answers leave
+// together when the last of them is there, or some dozens are (Linux: sk_buff xmit_more). One that does not answer all has the rest sent in
+// its next wait, as everything that lies with the wire.
 //
-// What fits a frame and goes to a neighbour whose hardware address is known is written into the wire's frame at once: one copy, as POSIX wants it.
+// What fits a frame and goes to a neighbour whose hardware address is known is written into the wire's frame at once: one copy, as POSIX
+// wants it.
 // The rest (fragments, broadcast, ourselves, neighbours to be asked for) goes by lwIP's IP layer.
 //
-// A wire without room refuses, and so does the endpoint: nothing is queued here, and nothing is lost before it has left. What lwIP keeps for a
-// neighbour whose hardware address it has asked for is bounded there: who goes on sending meanwhile is refused every so often, so that the
-// wire has a turn and the answer comes in.
+// A wire without room refuses, and so does the endpoint: nothing is queued here, and nothing is lost before it has left. What lwIP keeps
+// for a neighbour whose hardware address it has asked for is bounded there: who goes on sending meanwhile is refused every so often, so
+// that the wire has a turn and the answer comes in.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +29,8 @@ class UdpOutput {
   explicit UdpOutput(Udp& udp) noexcept : udp_(udp) {}
 
   // As UdpEndpoint::send(), to a destination that has been looked at.
-  [[nodiscard]] long send(LwipUdpEndpoint& from, const SocketAddress& to, const SendRequest& how, const iovec* parts, int count, size_t bytes) noexcept;
+  [[nodiscard]] long send(LwipUdpEndpoint& from, const SocketAddress& to, const SendRequest& how, const iovec* parts, int count,
+                          size_t bytes) noexcept;
   void begin_turn() noexcept { answers_due_ = unflushed_ = unresolved_ = 0; }
   void answer_is_due() noexcept { answers_due_++; }
   void reset() noexcept { begin_turn(); }

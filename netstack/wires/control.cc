@@ -61,7 +61,8 @@ base::Result<Control*> Control::create(base::Arena* arena) noexcept {
   void* memory = arena->allocate(sizeof(Control));
   if (memory == nullptr) return base::make_error("the stack's memory is too small for its wire");
   Control* control = new (memory) Control(arena);
-  if (!control->reserve()) return base::make_error("cannot reserve descriptors and addresses for the wire: is the limit of open files over 100?");
+  if (!control->reserve())
+    return base::make_error("cannot reserve descriptors and addresses for the wire: is the limit of open files over 100?");
   return control;
 }
 

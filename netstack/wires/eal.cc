@@ -62,7 +62,8 @@ base::Result<uint16_t> start_port(const char* name, const char* arguments, Frame
     return base::make_error("DPDK cannot make the device %s,%s: error %d (ZPS_LOG=debug tells more)", name, arguments, error);
   }
   rte_eth_conf config{};
-  if (error = rte_eth_dev_configure(port, 1, 1, &config); error == 0) error = rte_eth_rx_queue_setup(port, 0, depth, 0, nullptr, pool->mempool());
+  if (error = rte_eth_dev_configure(port, 1, 1, &config); error == 0)
+    error = rte_eth_rx_queue_setup(port, 0, depth, 0, nullptr, pool->mempool());
   if (error == 0) error = rte_eth_tx_queue_setup(port, 0, depth, 0, nullptr);
   if (error == 0) error = rte_eth_dev_start(port);
   if (error != 0) return base::make_error("DPDK cannot start the device %s: error %d (ZPS_LOG=debug tells more)", name, error);

@@ -1,4 +1,5 @@
-// What DPDK calls of libnuma, libbsd and libm, so that none of these libraries is loaded (0.9 MB of address space with libm alone), and EAL's errno.
+// What DPDK calls of libnuma, libbsd and libm, so that none of these libraries is loaded (0.9 MB of address space with libm alone), and
+// EAL's errno.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // No NUMA placement here, two string functions, and what DPDK's telemetry would tell of the light in a transceiver, which nobody asks.

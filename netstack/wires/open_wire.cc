@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The thread. Making a veth needs changes of the network namespace, and rights that are out of effect are put into effect: both are per
-// thread. So all of it happens on a thread that ends before open_wire() returns, and is ours alone: EAL allocates, and its per-thread numbers
-// are nothing for a thread of the program.
+// thread. So all of it happens on a thread that ends before open_wire() returns, and is ours alone: EAL allocates, and its per-thread
+// numbers are nothing for a thread of the program.
 #include "netstack/wires/open_wire.h"
 
 #include <cstring>

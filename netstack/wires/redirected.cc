@@ -57,7 +57,9 @@ int moved_high(long fd) noexcept {
 
 extern "C" {
 
-int zps_dpdk_socket(int domain, int type, int protocol) { return moved_high(kernel_call(SYS_socket, domain, type | SOCK_CLOEXEC, protocol)); }
+int zps_dpdk_socket(int domain, int type, int protocol) {
+  return moved_high(kernel_call(SYS_socket, domain, type | SOCK_CLOEXEC, protocol));
+}
 int zps_dpdk_accept(int fd, sockaddr* address, socklen_t* length) {
   return moved_high(kernel_call(SYS_accept4, fd, as_arg(address), as_arg(length), SOCK_CLOEXEC));
 }
@@ -86,8 +88,8 @@ int zps_dpdk_nanosleep(const timespec* time, timespec* left) {
 }
 
 // EAL raises the program's limit of open files, and wants a run-time folder though there is nothing to put into it.
-// EAL looks for a thousand processors, and for each of them in 32 NUMA nodes. It may use those that the thread may use, be there a /sys or not (after
-// chroot() there is none); without an answer about nodes it takes node 0, as we do.
+// EAL looks for a thousand processors, and for each of them in 32 NUMA nodes. It may use those that the thread may use, be there a /sys or
+// not (after chroot() there is none); without an answer about nodes it takes node 0, as we do.
 int zps_dpdk_access(const char* path, int mode) {
   constexpr char kNodes[] = "/sys/devices/system/node/";
   constexpr char kProcessors[] = "/sys/devices/system/cpu/cpu";

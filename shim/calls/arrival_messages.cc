@@ -46,7 +46,8 @@ long tell_arrival(int fd, long received, msghdr* header) noexcept {
   }
   ControlWriter writer(header);
   if (received > 0 && arrival.came_ns != 0) {
-    if (long error = writer.put_times(arrival.came_ns, arrival.wanted.timestamp_type, arrival.wanted.timestamping); error != 0) return error;
+    if (long error = writer.put_times(arrival.came_ns, arrival.wanted.timestamp_type, arrival.wanted.timestamping); error != 0)
+      return error;
   }
   if (arrival.wanted.inq) {
     if (long error = writer.put(IPPROTO_TCP, TCP_CM_INQ, &arrival.inq, sizeof arrival.inq); error != 0) return error;

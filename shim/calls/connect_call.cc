@@ -60,7 +60,8 @@ class ConnectCondition final : public Condition {
 };
 
 // Starts the handshake, with the lock held. 0 or a negative errno.
-long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, const SocketAddress& peer, const StreamOptions& options) noexcept {
+long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, const SocketAddress& peer,
+           const StreamOptions& options) noexcept {
   netstack::TcpStream* stream = stack->make_stream();
   if (stream == nullptr) return -ENOBUFS;
   apply_options(stream, options);

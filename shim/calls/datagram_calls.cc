@@ -90,9 +90,11 @@ long datagram_connect(const zps_call& call) noexcept {
   if (long error = copy_in(&address_family, reinterpret_cast<void*>(call.arg[1]), sizeof address_family); error != 0) return error;
   if (address_family == AF_UNSPEC) return or_pass(disconnect_datagram(fd));
   ParsedAddress to;
-  if (long error = parse_address(domain_of(call), reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes), &to); error != 0) return error;
+  if (long error = parse_address(domain_of(call), reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes), &to); error != 0)
+    return error;
   // Another address of the socket's own family is the kernel's, and so is the socket then.
-  const bool elsewhere = address_family == AF_INET6 && domain_of(call) == AF_INET6 && bytes >= static_cast<int>(sizeof(sockaddr_in6)) && !is_stacks_kind(to);
+  const bool elsewhere =
+      address_family == AF_INET6 && domain_of(call) == AF_INET6 && bytes >= static_cast<int>(sizeof(sockaddr_in6)) && !is_stacks_kind(to);
   return or_pass(serves(fd, to) || elsewhere ? connect_datagram(fd, to) : kServedByKernel);
 }
 

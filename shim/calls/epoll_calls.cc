@@ -175,7 +175,8 @@ long wait_in_set(int fd, epoll_event* events, long capacity, uint64_t deadline_n
     if (set == nullptr) return kPass;
     (void)guard.stack()->poll(now);
     const bool ready = set->ready() != 0;
-    look_at_kernel = set->kernel_items != 0 && (!ready || ++set->turns >= kKernelEveryTurns || now - set->kernel_looked_ns > kKernelEveryNs);
+    look_at_kernel =
+        set->kernel_items != 0 && (!ready || ++set->turns >= kKernelEveryTurns || now - set->kernel_looked_ns > kKernelEveryNs);
     if (look_at_kernel) {
       set->turns = 0;
       set->kernel_looked_ns = now;
@@ -316,7 +317,8 @@ long shim_epoll_pwait2(const zps_call& call) noexcept {
     timespec time;
     if (copy_in(&time, reinterpret_cast<void*>(call.arg[3]), sizeof time) != 0) return kPass;
     if (time.tv_sec < 0 || time.tv_nsec < 0 || time.tv_nsec >= 1'000'000'000) return kPass;
-    if (time.tv_sec <= INT32_MAX) deadline_ns = deadline_after(static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(time.tv_nsec));
+    if (time.tv_sec <= INT32_MAX)
+      deadline_ns = deadline_after(static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(time.tv_nsec));
   }
   return wait_somewhere(call, deadline_ns, reinterpret_cast<void*>(call.arg[4]), call.arg[5]);
 }

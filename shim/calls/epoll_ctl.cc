@@ -1,9 +1,9 @@
 // epoll_ctl as event loops call it all the time: a connection's registration changed, parked, or taken up again.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Such a call is so short that keeping sixteen vector registers around it is a seventh of its price. So the entry keeps none for this number, this
-// file is compiled without vector instructions, and so is all it reaches: Pollable::ready() of a stream, by contract. Whatever else
-// there is to do, and every case that is not the usual one, is left to control_anyhow(), around which the registers are kept here.
+// Such a call is so short that keeping sixteen vector registers around it is a seventh of its price. So the entry keeps none for this
+// number, this file is compiled without vector instructions, and so is all it reaches: Pollable::ready() of a stream, by contract. Whatever
+// else there is to do, and every case that is not the usual one, is left to control_anyhow(), around which the registers are kept here.
 // A test follows all calls from the dispatch on and looks for vector registers (tests/shim/vectors_test.py).
 #include "shim/calls/calls.h"
 #include "shim/calls/epoll_ctl.h"
@@ -56,7 +56,8 @@ long control_as_favourite(const zps_call& call, EpollFile* set) noexcept {
   if (stack == nullptr || exiting.load(std::memory_order_relaxed) || !stack->lock.enter_as_favourite()) return kUnusual;
   File* file = peek(call.arg[2]);
   const bool usual = peek(call.arg[0]) == set && file != nullptr && file->kind == FileKind::socket;
-  const long result = usual ? control_connection(set, static_cast<Socket*>(file), operation, static_cast<int>(call.arg[2]), event) : kUnusual;
+  const long result =
+      usual ? control_connection(set, static_cast<Socket*>(file), operation, static_cast<int>(call.arg[2]), event) : kUnusual;
   stack->lock.leave_as_favourite();
   return result;
 }

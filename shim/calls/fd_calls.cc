@@ -154,8 +154,8 @@ class Delivered final : public Condition {
   netstack::TcpStream* stream_;
 };
 
-// SO_LINGER: the last close() of a connection that still has something to deliver waits for that, blocking or not. Begins the wait with the lock
-// held; nullptr if there is none.
+// SO_LINGER: the last close() of a connection that still has something to deliver waits for that, blocking or not. Begins the wait with the
+// lock held; nullptr if there is none.
 Socket* begin_lingering(File* file, uint64_t* linger_ns) noexcept {
   if (file == nullptr || file->kind != FileKind::socket || file->refs != 1) return nullptr;
   auto* socket = static_cast<Socket*>(file);
@@ -208,7 +208,8 @@ long shim_close_range(const zps_call& call) noexcept {
   const unsigned first = static_cast<unsigned>(call.arg[0]);
   const unsigned last = static_cast<unsigned>(call.arg[1]);
   const unsigned flags = static_cast<unsigned>(call.arg[2]);
-  if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0 || numbers_are_the_kernels() || base::next_high_fd(first) > last) {
+  if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0 || numbers_are_the_kernels() ||
+      base::next_high_fd(first) > last) {
     if (first <= last && (flags & CLOSE_RANGE_CLOEXEC) == 0 && !numbers_are_the_kernels()) clear_range(first, last);
     return kPass;
   }

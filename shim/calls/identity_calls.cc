@@ -1,10 +1,10 @@
-// Calls by which a process gives up rights, or the sight of files: what the stack needs them for is seen to before, or the first listen() would
-// come too late; and when the call returns no thread of ours has them either.
+// Calls by which a process gives up rights, or the sight of files: what the stack needs them for is seen to before, or the first listen()
+// would come too late; and when the call returns no thread of ours has them either.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// All of them are the kernel's, and each thread's own (libc makes them in every thread). A call that gives up nothing, or that is refused, may be
-// taken for one that does: that costs a fork. Rights that the process may take back (an effective user id alone, an effective set) are not lost, and
-// whoever opens the wire takes them back for itself.
+// All of them are the kernel's, and each thread's own (libc makes them in every thread). A call that gives up nothing, or that is refused,
+// may be taken for one that does: that costs a fork. Rights that the process may take back (an effective user id alone, an effective set)
+// are not lost, and whoever opens the wire takes them back for itself.
 #include <linux/capability.h>
 
 #include "base/syscall.h"

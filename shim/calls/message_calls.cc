@@ -109,7 +109,8 @@ long error_first(int fd) noexcept {
 bool only_error_is_left(int fd) noexcept {
   Guard guard;
   const Socket* socket = socket_at(fd);
-  return socket != nullptr && socket->state == SocketState::stream && socket->stream->readable_bytes() == 0 && (socket->stream->ready() & EPOLLERR) != 0;
+  return socket != nullptr && socket->state == SocketState::stream && socket->stream->readable_bytes() == 0 &&
+         (socket->stream->ready() & EPOLLERR) != 0;
 }
 
 }  // namespace

@@ -208,8 +208,8 @@ void ask_placeholder(int fd, const OptionRow& row, Answer* answer) noexcept {
   if (kernel_call(SYS_getsockopt, fd, row.level, row.name, as_arg(answer->bytes), as_arg(&answer->size)) != 0) answer->size = 0;
 }
 
-// As much as the running kernel tells, but the figures are the stack's: the first part as long as the headers' tcp_info, the tail behind it where
-// the kernel has one.
+// As much as the running kernel tells, but the figures are the stack's: the first part as long as the headers' tcp_info, the tail behind it
+// where the kernel has one.
 void put_info(int fd, const OptionRow& row, const Socket& socket, Answer* answer) noexcept {
   tcp_info info{};
   ask_placeholder(fd, row, answer);
@@ -337,7 +337,8 @@ long shim_setsockopt(const zps_call& call) noexcept {
     const Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
     // ipv6_setsockopt(): not with a port, which the placeholder may be without.
-    if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->domain == AF_INET6 && socket->stack_bound && socket->has_port) {
+    if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->domain == AF_INET6 && socket->stack_bound &&
+        socket->has_port) {
       return -EINVAL;
     }
     standing = standing_of(*socket, row != nullptr && row->states != OptionStates::any);

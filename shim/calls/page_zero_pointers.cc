@@ -24,7 +24,9 @@ bool has_part_in_page_zero(int64_t parts, int64_t count) noexcept {
   const auto* user = reinterpret_cast<const iovec*>(parts);
   for (int64_t done = 0; done < count && done < 1024; done += kAtOnce) {
     const int64_t left = count - done < kAtOnce ? count - done : kAtOnce;
-    if (!plausible(user + done, static_cast<size_t>(left) * sizeof *user) || copy_in(some, user + done, static_cast<size_t>(left) * sizeof *user) != 0) return false;
+    if (!plausible(user + done, static_cast<size_t>(left) * sizeof *user) ||
+        copy_in(some, user + done, static_cast<size_t>(left) * sizeof *user) != 0)
+      return false;
     for (int64_t i = 0; i < left; i++) {
       if (some[i].iov_len != 0 && reinterpret_cast<uint64_t>(some[i].iov_base) < kPageZeroEnd) return true;
     }

@@ -1,12 +1,13 @@
-// Pointers into page 0, which is mapped while the hook's trampoline lies there: for the kernel they must stay what they are for the program, bad.
+// Pointers into page 0, which is mapped while the hook's trampoline lies there: for the kernel they must stay what they are for the
+// program, bad.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The kernel would read the sled where natively it finds nothing: write(fd, NULL, 16) would write sixteen bytes of it. So before anything else
-// such pointers are moved up by a page, to memory that nobody has mapped either: whoever follows them, here or in the kernel, finds the same fault
-// at the same point, after the checks that come before it. NULL itself means "none" for some arguments and stays.
+// The kernel would read the sled where natively it finds nothing: write(fd, NULL, 16) would write sixteen bytes of it. So before anything
+// else such pointers are moved up by a page, to memory that nobody has mapped either: whoever follows them, here or in the kernel, finds
+// the same fault at the same point, after the checks that come before it. NULL itself means "none" for some arguments and stays.
 //
-// Known limits: calls that the hook does not claim (open, stat, pread64 ...) go to the kernel as they are; so do fcntl and ioctl, and pointers inside
-// structures, but for the parts of an iovec array.
+// Known limits: calls that the hook does not claim (open, stat, pread64 ...) go to the kernel as they are; so do fcntl and ioctl, and
+// pointers inside structures, but for the parts of an iovec array.
 #pragma once
 
 #include <sys/syscall.h>
@@ -43,7 +44,8 @@ template <long (*handler)(const zps_call& call) noexcept, PointerArguments point
   return handler(call);
 }
 
-// For the calls with an array of parts: true if one of `count` parts is in page 0 and not empty. An array that cannot be read is the kernel's to refuse.
+// For the calls with an array of parts: true if one of `count` parts is in page 0 and not empty. An array that cannot be read is the
+// kernel's to refuse.
 [[nodiscard]] bool has_part_in_page_zero(int64_t parts, int64_t count) noexcept;
 
 // ---- which arguments

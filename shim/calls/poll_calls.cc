@@ -174,7 +174,9 @@ long shim_select(const zps_call& call) noexcept {
     timeval time;
     if (long error = copy_in(&time, reinterpret_cast<void*>(call.arg[4]), sizeof time); error != 0) return error;
     if (time.tv_sec < 0 || time.tv_usec < 0) return -EINVAL;
-    deadline_ns = deadline_after(time.tv_sec > INT32_MAX ? kForever : static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(time.tv_usec) * 1000u);
+    deadline_ns = deadline_after(time.tv_sec > INT32_MAX
+                                     ? kForever
+                                     : static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(time.tv_usec) * 1000u);
   }
   const long result = do_select(sets, deadline_ns, nullptr, 8);
   write_remaining(reinterpret_cast<void*>(call.arg[4]), deadline_ns, true);

@@ -1,9 +1,10 @@
 // sendfile from a file to a stack socket.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// What the page cache has is read to where the stream keeps it until it is acknowledged: copied once, with the lock held, by reads that do not
-// wait (RWF_NOWAIT). What has to be waited for, and what such a read refuses (files that have none, O_DIRECT), is read into the thread's bounded buffer without the
-// lock, and written to the stream. Either way only what the stream took counts, so offset and file position are exact after a short write.
+// What the page cache has is read to where the stream keeps it until it is acknowledged: copied once, with the lock held, by reads that do
+// not wait (RWF_NOWAIT). What has to be waited for, and what such a read refuses (files that have none, O_DIRECT), is read into the
+// thread's bounded buffer without the lock, and written to the stream. Either way only what the stream took counts, so offset and file
+// position are exact after a short write.
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -51,7 +52,8 @@ class CachedFile final : public netstack::ByteSource {
 long pump_piece(int out, int in, off_t* position, size_t wanted, bool* more) noexcept {
   void* buffer = thread_scratch();
   if (buffer == nullptr) return -ENOMEM;
-  const long got = kernel_call(SYS_pread64, in, as_arg(buffer), static_cast<long>(wanted < kScratchBytes ? wanted : kScratchBytes), *position);
+  const long got =
+      kernel_call(SYS_pread64, in, as_arg(buffer), static_cast<long>(wanted < kScratchBytes ? wanted : kScratchBytes), *position);
   *more = false;
   if (got <= 0) return got;
   const iovec part{buffer, static_cast<size_t>(got)};

@@ -218,7 +218,8 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   Socket* socket = socket_at(fd);
   if (socket == nullptr || socket->state != SocketState::undecided) return -EINVAL;
   long error = 0;
-  netstack::TcpListener* listener = stack->listen({local, socket->sharing, port_options.range, false, false, v6_only}, socket->binding, backlog, &error);
+  netstack::TcpListener* listener =
+      stack->listen({local, socket->sharing, port_options.range, false, false, v6_only}, socket->binding, backlog, &error);
   if (listener == nullptr) return error;
   apply_options(listener, options);
   if (socket->shut != 0) (void)listener->set_option(netstack::TcpOption::shut, socket->shut);
@@ -270,9 +271,11 @@ long shim_socket(const zps_call& call) noexcept {
   const int type = static_cast<int>(call.arg[1]);
   const int protocol = static_cast<int>(call.arg[2]);
   const int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
-  const bool is_udp = (domain == AF_INET || domain == AF_INET6) && (type & ~flags) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP) && config.udp == base::Side::stack;
+  const bool is_udp = (domain == AF_INET || domain == AF_INET6) && (type & ~flags) == SOCK_DGRAM &&
+                      (protocol == 0 || protocol == IPPROTO_UDP) && config.udp == base::Side::stack;
   if (is_udp && !kernel_only() && engine->thread()->vfork_child == 0) return make_datagram_socket(call);
-  if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) return kPass;
+  if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP))
+    return kPass;
   if (kernel_only() || engine->thread()->vfork_child != 0) return kPass;
   const long fd = kernel_call(SYS_socket, domain, type, protocol);
   if (fd < 0) return fd;
@@ -309,7 +312,8 @@ long shim_listen(const zps_call& call) noexcept {
     stack_bound = socket->stack_bound;
     local = socket->place();
   }
-  return stack_bound ? listen_on_stack(fd, ensure_stack(), local, false, most, false) : listen_on_both(fd, domain, backlog, most, local.port_be != 0);
+  return stack_bound ? listen_on_stack(fd, ensure_stack(), local, false, most, false)
+                     : listen_on_both(fd, domain, backlog, most, local.port_be != 0);
 }
 
 long shim_accept4(const zps_call& call) noexcept {

@@ -14,7 +14,8 @@
 // stream's readable bytes belong to this thread (Socket::mover): other readers find nothing, and are woken after it. The pages are fresh
 // ones, given to the pipe as they are.
 //
-// vmsplice(SPLICE_F_NONBLOCK) does both pipe calls: it waits neither for data nor for room, whatever the descriptor's mode, on every kernel.
+// vmsplice(SPLICE_F_NONBLOCK) does both pipe calls: it waits neither for data nor for room, whatever the descriptor's mode, on every
+// kernel.
 //
 // Known limits: a process killed between the halves loses what it took out of a pipe, or leaves in the stream what the pipe has already.
 // Sources: Linux fs/splice.c (do_splice, splice_to_socket, splice_file_to_pipe), net/ipv4/tcp.c (tcp_splice_read).

@@ -1,8 +1,8 @@
 // The rows of the syscall table, in the order of docs/syscalls.md.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A call that may make a stack, start a thread or log runs with the whole vector state kept (FULL); the data path with xmm0-15 (SSE); epoll_ctl keeps
-// what it needs itself.
+// A call that may make a stack, start a thread or log runs with the whole vector state kept (FULL); the data path with xmm0-15 (SSE);
+// epoll_ctl keeps what it needs itself.
 #include "shim/calls/syscall_table.h"
 
 #include <sys/syscall.h>
@@ -21,7 +21,9 @@ constexpr zps_claim kBare = ZPS_CLAIM_GENERAL;
   {SYS_##name, #name, arguments, shim_##name, handle_out_of_page_zero<shim_##name, pointer_arguments(SYS_##name, arguments)>, claim, note}
 
 constexpr SyscallRow kRows[] = {
-    ROW(socket, "iii", kData, "AF_INET and AF_INET6 SOCK_STREAM are candidates for the stack, with ZPS_UDP=stack SOCK_DGRAM as well; every other socket is the kernel's"),
+    ROW(socket, "iii", kData,
+        "AF_INET and AF_INET6 SOCK_STREAM are candidates for the stack, with ZPS_UDP=stack SOCK_DGRAM as well; every other socket is the "
+        "kernel's"),
     ROW(bind, "dai", kSetup, "wildcard: both sides; an address of the stack: the stack; any other: the kernel"),
     ROW(listen, "di", kSetup, "makes the stack at first use; a wildcard listener listens on both sides"),
     ROW(accept, "dap", kSetup, "from the stack first, then from the kernel"),
@@ -52,7 +54,8 @@ constexpr SyscallRow kRows[] = {
     ROW(dup2, "dd", kData, "all; onto a hidden descriptor EBADF"),
     ROW(dup3, "ddx", kData, "all; onto a hidden descriptor EBADF"),
     ROW(fcntl, "dip", kData, "F_DUPFD, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, F_SETOWN, F_SETOWN_EX, F_SETSIG; the rest by the placeholder"),
-    ROW(ioctl, "dip", kData, "FIONBIO, FIONREAD, FIOASYNC, FIOSETOWN, SIOCSPGRP, SIOCOUTQ, SIOCOUTQNSD, SIOCATMARK; the rest by the placeholder"),
+    ROW(ioctl, "dip", kData,
+        "FIONBIO, FIONREAD, FIOASYNC, FIOSETOWN, SIOCSPGRP, SIOCOUTQ, SIOCOUTQNSD, SIOCATMARK; the rest by the placeholder"),
     ROW(poll, "pzi", kSetup, "stack sockets and kernel descriptors in one call"),
     ROW(ppoll, "pztpz", kSetup, "as poll; the mask is atomic with the sleep"),
     ROW(select, "ipppt", kSetup, "as poll"),
@@ -64,7 +67,8 @@ constexpr SyscallRow kRows[] = {
     ROW(epoll_pwait, "dpiipz", kData, "as epoll_wait; the mask is atomic with the sleep"),
     ROW(epoll_pwait2, "dpitpz", kData, "as epoll_pwait, in nanoseconds"),
     ROW(io_uring_setup, "ip", kSetup, "ENOSYS unless ZPS_IO_URING=kernel, so that runtimes use epoll"),
-    ROW(setuid, "i", kSetup, "the kernel's; before rights go that a stack would need, they are kept apart (docs/decisions/kept-rights.md); our thread follows"),
+    ROW(setuid, "i", kSetup,
+        "the kernel's; before rights go that a stack would need, they are kept apart (docs/decisions/kept-rights.md); our thread follows"),
     ROW(setreuid, "ii", kSetup, "as setuid"),
     ROW(setresuid, "iii", kSetup, "as setuid"),
     ROW(setgid, "i", kSetup, "the kernel's; our thread follows what cannot be taken back"),

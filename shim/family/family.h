@@ -1,8 +1,8 @@
 // What a family of forked processes shares: the stack, the lock, the pools, a slot per process, wake-up descriptors.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Before a stack exists a family is one process, and its memory private: a child forked then gets a family of its own. From the moment a stack
-// exists its processes are one family for as long as any of them lives.
+// Before a stack exists a family is one process, and its memory private: a child forked then gets a family of its own. From the moment a
+// stack exists its processes are one family for as long as any of them lives.
 //
 // There is one lock: the stack's, or, before there is a stack, the family's own. Guard takes the right one, and makes the
 // state whole again when the last owner died with it.

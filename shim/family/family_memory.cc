@@ -37,7 +37,9 @@ bool map(Piece piece, int flags) noexcept {
   return at == begin;
 }
 
-void unmap(Piece piece) noexcept { (void)kernel_call(SYS_munmap, static_cast<long>(piece.begin), static_cast<long>(piece.end - piece.begin)); }
+void unmap(Piece piece) noexcept {
+  (void)kernel_call(SYS_munmap, static_cast<long>(piece.begin), static_cast<long>(piece.end - piece.begin));
+}
 
 // In ascending order. `used` is read only if the memory is there.
 void list_extents(Family* of, bool mapped, Extent (&out)[kExtents]) noexcept {
@@ -91,7 +93,8 @@ Family* map_early() noexcept {
 }
 
 Family* map_anywhere() noexcept {
-  const long at = kernel_call(SYS_mmap, 0, static_cast<long>(shared_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const long at =
+      kernel_call(SYS_mmap, 0, static_cast<long>(shared_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (is_error(at)) return nullptr;
   auto* fresh = reinterpret_cast<Family*>(at);
   fresh->whole = true;
@@ -148,7 +151,8 @@ bool share_family() noexcept {
   uintptr_t fresh[kExtents];
   for (int i = 0; i < count; i++) {
     const size_t bytes = pieces[i].end - pieces[i].begin;
-    const long at = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const long at =
+        kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (is_error(at)) {
       while (i-- > 0) unmap({fresh[i], fresh[i] + (pieces[i].end - pieces[i].begin)});
       return false;
@@ -158,7 +162,8 @@ bool share_family() noexcept {
   for (int i = 0; i < count; i++) {
     const long bytes = static_cast<long>(pieces[i].end - pieces[i].begin);
     copy_used(pieces[i], fresh[i], extents);
-    const long moved = kernel_call(SYS_mremap, static_cast<long>(fresh[i]), bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<long>(pieces[i].begin));
+    const long moved = kernel_call(SYS_mremap, static_cast<long>(fresh[i]), bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
+                                   static_cast<long>(pieces[i].begin));
     CHECK(moved == static_cast<long>(pieces[i].begin));
   }
   family->slots[0].pid = static_cast<int32_t>(kernel_call(SYS_getpid));

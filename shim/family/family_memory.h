@@ -1,20 +1,20 @@
 // Where a family lies: at one place of the address space, private until it has a stack, and no more of it than is used.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The problem. What processes share has to have its address before the first fork, and room for a hundred thousand sockets. But most programs
-// never have a stack: in them it is 90 MB that count against RLIMIT_AS, and that mlockall() fills and pins. And they fork: a shell forks
-// all day, perhaps under a filter (seccomp) that allows nothing more.
+// The problem. What processes share has to have its address before the first fork, and room for a hundred thousand sockets. But most
+// programs never have a stack: in them it is 90 MB that count against RLIMIT_AS, and that mlockall() fills and pins. And they fork: a shell
+// forks all day, perhaps under a filter (seccomp) that allows nothing more.
 //
-// How. The family's place is chosen once, in a part of the address space where the kernel puts nothing by itself (below all that it hands out
-// downwards from the stack). At first only the beginning of each pool is mapped there, and the first slot: 1 MB. The rest comes when a pool
-// reaches its end, at the latest before the first fork of a process with a stack: nothing that two members use may be mapped later. Until there
-// is a stack the memory is private, so that a fork copies it as it copies everything and needs no call; then it is exchanged for shared memory with the same
-// contents, under the lock that is around every change.
+// How. The family's place is chosen once, in a part of the address space where the kernel puts nothing by itself (below all that it hands
+// out downwards from the stack). At first only the beginning of each pool is mapped there, and the first slot: 1 MB. The rest comes when a
+// pool reaches its end, at the latest before the first fork of a process with a stack: nothing that two members use may be mapped later.
+// Until there is a stack the memory is private, so that a fork copies it as it copies everything and needs no call; then it is exchanged
+// for shared memory with the same contents, under the lock that is around every change.
 //
 // If something lies at the chosen place, all of it is mapped wherever there is room.
 //
-// Invariants: 1 a family of several processes is whole; 2 whoever changes anything in it holds the lock, but for the lock's own word: a mark that
-// a waiter sets there while the memory is exchanged may be lost, and its sleep is a bounded one.
+// Invariants: 1 a family of several processes is whole; 2 whoever changes anything in it holds the lock, but for the lock's own word: a
+// mark that a waiter sets there while the memory is exchanged may be lost, and its sleep is a bounded one.
 #pragma once
 
 #include <cstddef>
@@ -44,7 +44,8 @@ void extents_of_files(Family* of, bool mapped, Extent* out) noexcept;
 [[nodiscard]] bool map_family() noexcept;
 // In the child of a fork before there was a stack: a family of its own, with what its parent's had. Makes no system call.
 void become_first_member() noexcept;
-// Makes the memory one that forked processes share, with the lock held, before there is a stack. False if the kernel refuses: nothing has changed.
+// Makes the memory one that forked processes share, with the lock held, before there is a stack. False if the kernel refuses: nothing has
+// changed.
 [[nodiscard]] bool share_family() noexcept;
 
 }  // namespace shim

@@ -1,13 +1,13 @@
 // Keeps the machine's idle processors within reach while somebody on this machine answers us at once.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The problem. Over a wire that ends in this machine's kernel the peer's program sleeps between two requests, and its processor is halted. To
-// wake it takes longer than all the rest: 19 of 34 us for one redis-benchmark client in a virtual machine, where a halt is an exit.
+// The problem. Over a wire that ends in this machine's kernel the peer's program sleeps between two requests, and its processor is halted.
+// To wake it takes longer than all the rest: 19 of 34 us for one redis-benchmark client in a virtual machine, where a halt is an exit.
 //
 // How. The family has a request at /dev/cpu_dma_latency (PM QoS). While waits are answered within their spin, the service writes there that
-// idle processors shall be awake again within kWakeUs; else that they may take their time. Where the only choice is between polling and a halt that
-// leaves the virtual machine (the haltpoll driver) it asks for 0: idle processors poll. The request ends with the last process that has it,
-// however it ends. A kernel without it, or a process that may not open it, changes nothing.
+// idle processors shall be awake again within kWakeUs; else that they may take their time. Where the only choice is between polling and a
+// halt that leaves the virtual machine (the haltpoll driver) it asks for 0: idle processors poll. The request ends with the last process
+// that has it, however it ends. A kernel without it, or a process that may not open it, changes nothing.
 //
 // Known limit: a process that is stopped by SIGSTOP leaves the request as it is.
 // Sources: Documentation/power/pm_qos_interface.rst, Documentation/virt/guest-halt-polling.rst.

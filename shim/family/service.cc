@@ -119,7 +119,8 @@ long look_after_stack(uint64_t now, uint64_t* own_poll_ns, uint64_t* others_poll
 
 // A process that is alone, from the start or again, may have a favourite of the lock.
 void allow_favour_if_alone() noexcept {
-  if (family->processes.load(std::memory_order_relaxed) != 1 || the_stack()->lock.favour_allowed() || !base::BiasedLock::prepare_favour()) return;
+  if (family->processes.load(std::memory_order_relaxed) != 1 || the_stack()->lock.favour_allowed() || !base::BiasedLock::prepare_favour())
+    return;
   Guard guard;
   if (family->processes.load(std::memory_order_relaxed) == 1) guard.stack()->lock.allow_favour();
 }
@@ -137,13 +138,14 @@ void tell_levels(uint64_t now) noexcept {
   }
   if (own != family->told_family) {
     family->told_family = own;
-    base::log(base::LogLevel::debug, "family: %u processes, %u chunks, %u sleepers, %u watched, %u sockets, %u datagram sockets, %u sets, %u registrations",
+    base::log(base::LogLevel::debug,
+              "family: %u processes, %u chunks, %u sleepers, %u watched, %u sockets, %u datagram sockets, %u sets, %u registrations",
               own.processes, own.chunks, own.waiters, own.nodes, own.sockets, own.datagrams, own.epolls, own.items);
   }
   if (levels == family->told) return;
   family->told = levels;
-  base::log(base::LogLevel::debug, "pools: %d streams, %d listeners, %d endpoints, %d connections, %zu bytes, %d free frames", levels.streams, levels.listeners,
-            levels.endpoints, levels.pcbs, levels.arena_bytes, levels.free_frames);
+  base::log(base::LogLevel::debug, "pools: %d streams, %d listeners, %d endpoints, %d connections, %zu bytes, %d free frames",
+            levels.streams, levels.listeners, levels.endpoints, levels.pcbs, levels.arena_bytes, levels.free_frames);
 }
 
 int ask_for_control_fd() noexcept {

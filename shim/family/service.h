@@ -14,8 +14,9 @@
 // Nothing that a member was about to do outside of the lock may be lost with it: whoever is on duty repeats wake-ups that a sleeper has not
 // followed, and has others watch the wire when those who should have let frames lie.
 //
-// The thread is made lazily: with the stack, and in a forked child when it waits and has lived for kYouthNs, or finds nobody on duty. Most children of a server that
-// forks for each connection do not live so long, and the thread took a tenth of the time of those that fork, answer one request and exit.
+// The thread is made lazily: with the stack, and in a forked child when it waits and has lived for kYouthNs, or finds nobody on duty. Most
+// children of a server that forks for each connection do not live so long, and the thread took a tenth of the time of those that fork,
+// answer one request and exit.
 //
 // libc does not know the thread, so its setuid() does not reach it (base/own_thread.h), and credentials are each thread's own. When the
 // program gives up what it cannot take back, the thread ends before the call returns, and whoever made the call makes the next: nothing in

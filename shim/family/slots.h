@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A slot is a process: a directory of chunks of 512 entries, each a reference to something that is counted (an open file description, whose
-// kinds are known to files/ alone). It lies in shared memory so that what a killed member held can be given back by the others, and so that fork copies
-// and counts it as the kernel does with its own table.
+// kinds are known to files/ alone). It lies in shared memory so that what a killed member held can be given back by the others, and so that
+// fork copies and counts it as the kernel does with its own table.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,8 @@ inline constexpr uint32_t kChunkEntries = 512;
 inline constexpr uint32_t kDirectoryEntries = 2048;
 inline constexpr uint32_t kMaxFd = kChunkEntries * kDirectoryEntries;
 
-// What table entries and sleeping threads refer to. `refs` counts the entries of all members and the waits; the last drop ends it. With the lock held.
+// What table entries and sleeping threads refer to. `refs` counts the entries of all members and the waits; the last drop ends it. With the
+// lock held.
 class Counted {
  public:
   uint32_t refs = 0;
@@ -52,7 +53,9 @@ struct ProcessSlot {
 // This process's own slot.
 extern ProcessSlot* my_slot;
 
-[[nodiscard]] inline bool is_free(const ProcessSlot& slot) noexcept { return slot.state.load(std::memory_order_relaxed) == SlotState::free; }
+[[nodiscard]] inline bool is_free(const ProcessSlot& slot) noexcept {
+  return slot.state.load(std::memory_order_relaxed) == SlotState::free;
+}
 
 // The chunk `index` of `slot`, made if need be; nullptr if memory ran out. With the lock held, as everything from here on.
 [[nodiscard]] FdChunk* chunk_for(ProcessSlot* slot, uint32_t index) noexcept;

@@ -1,31 +1,36 @@
-// Whether a thread's waits should spin, or give the processor away: what spinning has brought it lately, and whether others want the processor.
+// Whether a thread's waits should spin, or give the processor away: what spinning has brought it lately, and whether others want the
+// processor.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A spin saves a wake-up of some microseconds if the answer comes while it lasts. It costs all of its time if nothing comes, and more if
-// somebody else wanted the processor meanwhile: the client that has the answer, or another member of the family whose frame it was that came.
+// somebody else wanted the processor meanwhile: the client that has the answer, or another member of the family whose frame it was that
+// came.
 // So a spin counts as answered only if what it waited for came during it; what was there at the first look says nothing about spinning. It
 // was in vain if its time is over, and also if it took in what others sleep for: from then on they have work, and this thread has none.
 //
-// While at least half of the spins, by a moving average, are answered, every wait spins. Else a wait looks once and sleeps; now and then one
-// tries again, more and more seldom, and as long as tries are answered the next is one, too.
+// While at least half of the spins, by a moving average, are answered, every wait spins. Else a wait looks once and sleeps; now and then
+// one tries again, more and more seldom, and as long as tries are answered the next is one, too.
 //
 // Answers alone do not tell of members that are ready to run and do not: one of eight processes on a processor that is always answered at
 // once keeps it until its slice is over. The clock tells: a spin in which time is missing has lost the processor, and if another member has
-// waited there meanwhile, it was to that. Then nobody of the family spins on this processor for a multiple of the time that was missing, and
-// sleeps make room. (A mere try says nothing: who is answered all the time takes the processor from it, and rightly. Nor does time that was
-// taken by strangers: to them a sleep gives nothing that they have not had.)
+// waited there meanwhile, it was to that. Then nobody of the family spins on this processor for a multiple of the time that was missing,
+// and sleeps make room. (A mere try says nothing: who is answered all the time takes the processor from it, and rightly. Nor does time that
+// was taken by strangers: to them a sleep gives nothing that they have not had.)
 //
-// Where other threads of the family wait as often, there is more to run than processors, and a spin takes one from the client or from a member.
-// Nobody spins there. But a sleep has its price as well: the way into the kernel and out of it, and the wake-up by somebody who takes the frame in.
+// Where other threads of the family wait as often, there is more to run than processors, and a spin takes one from the client or from a
+// member.
+// Nobody spins there. But a sleep has its price as well: the way into the kernel and out of it, and the wake-up by somebody who takes the
+// frame in.
 // So before it sleeps a wait gives its processor away a few times, to whoever is ready to run, and looks what has come of it. That costs a
 // switch, and where the client has run meanwhile, there are requests, several at once. A single-threaded server does the same after a
-// spin in vain. (mariadbd with 8 clients, both on both processors: 0.73 times native with spins, 1.07 with this; on one processor 0.87 and 1.2.)
+// spin in vain. (mariadbd with 8 clients, both on both processors: 0.73 times native with spins, 1.07 with this; on one processor 0.87 and
+// 1.2.)
 //
-// To a stranger that computes a turn is a slice, some milliseconds, in which a sleeper would have been woken: after a long turn a thread that is alone
-// sleeps, and gives nothing away for a multiple of what it took.
+// To a stranger that computes a turn is a slice, some milliseconds, in which a sleeper would have been woken: after a long turn a thread
+// that is alone sleeps, and gives nothing away for a multiple of what it took.
 //
-// Known limit: Linux 6.18 takes a slice's worth of its share from whoever yields. A client on the same processor as some fifty members is then run
-// after each of their answers, and looks at all of its connections for one.
+// Known limit: Linux 6.18 takes a slice's worth of its share from whoever yields. A client on the same processor as some fifty members is
+// then run after each of their answers, and looks at all of its connections for one.
 #pragma once
 
 #include <atomic>

@@ -2,14 +2,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Everyone who waits drives the wire: there is no thread between a request and its reply. A wait
-//   1 polls the wire and checks its condition, for spin_us at most, and gives its processor away a few times (spin_judge.h: not where that did
-//     not pay lately, and not on one CPU);
+//   1 polls the wire and checks its condition, for spin_us at most, and gives its processor away a few times (spin_judge.h: not where that
+//     did not pay lately, and not on one CPU);
 //   2 arms the wire, polls and checks once more, marks its waiter as sleeping, leaves the lock;
 //   3 sleeps in one ppoll on the wire, its own wake-up eventfd and the program's kernel descriptors, until the deadline or the next timer;
 //   4 takes the lock, cleans up, and starts again.
 // Another thread or process that drives the wire and makes something ready tells the observers of step 2; a sleeping waiter's eventfd is
-// written after the lock is free. At most kWireWatchers sleepers watch the wire itself, so that a frame does not wake a thousand processes: one,
-// and one more, since the first may be stopped; when the last of them leaves, another sleeper is woken to take the place.
+// written after the lock is free. At most kWireWatchers sleepers watch the wire itself, so that a frame does not wake a thousand processes:
+// one, and one more, since the first may be stopped; when the last of them leaves, another sleeper is woken to take the place.
 //
 // Signals: the program's handlers run in step 3 only (engine->sleep), before, during or after the kernel call. Whatever that returned, a
 // handler that ran ends the wait, as the kernel's own waits end at signal_pending(): with the condition's result if it was woken for that,

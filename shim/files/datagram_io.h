@@ -1,8 +1,9 @@
 // Moving datagrams between the program and its socket's sides.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Every call that moves datagrams comes here as a message: `header` lies in our memory and so do its parts, checked (Parts); name and control messages
-// are the program's. Flags are those of recv(2) and send(2). ZPS_PASS: the call is the kernel's, as it was made; kRestart: it is to be made again.
+// Every call that moves datagrams comes here as a message: `header` lies in our memory and so do its parts, checked (Parts); name and
+// control messages are the program's. Flags are those of recv(2) and send(2). ZPS_PASS: the call is the kernel's, as it was made; kRestart:
+// it is to be made again.
 #pragma once
 
 #include <sys/socket.h>

@@ -39,7 +39,8 @@ static_assert(kCount <= DatagramOptions::kMost);
 
 // SO_RCVBUFFORCE sets what SO_RCVBUF tells.
 bool is_for(int row, int level, int name) noexcept {
-  return kRows[row].level == level && (kRows[row].name == name || (level == SOL_SOCKET && name == SO_RCVBUFFORCE && kRows[row].name == SO_RCVBUF));
+  return kRows[row].level == level &&
+         (kRows[row].name == name || (level == SOL_SOCKET && name == SO_RCVBUFFORCE && kRows[row].name == SO_RCVBUF));
 }
 
 DatagramControl read_control(int fd) noexcept {

@@ -1,7 +1,8 @@
 // Options of datagram sockets: kept by the placeholder, brought to the stack's endpoint.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// As for streams (options.h) the kernel judges and keeps every value. The rows here are what an endpoint has to know, and what recvmsg() tells.
+// As for streams (options.h) the kernel judges and keeps every value. The rows here are what an endpoint has to know, and what recvmsg()
+// tells.
 #pragma once
 
 #include "shim/files/datagram_socket.h"

@@ -49,7 +49,8 @@ struct Outgoing {
 long load_control_message(const cmsghdr& message, const char* data, Outgoing* out) noexcept {
   int value = 0;
   if (message.cmsg_level == SOL_SOCKET) {
-    const bool known = message.cmsg_type == SCM_RIGHTS || message.cmsg_type == SCM_CREDENTIALS || message.cmsg_type == SO_MARK || message.cmsg_type == SO_PRIORITY;
+    const bool known = message.cmsg_type == SCM_RIGHTS || message.cmsg_type == SCM_CREDENTIALS || message.cmsg_type == SO_MARK ||
+                       message.cmsg_type == SO_PRIORITY;
     return known ? 0 : -EINVAL;
   }
   if (message.cmsg_level == IPPROTO_UDP) {  // udp_cmsg_send()

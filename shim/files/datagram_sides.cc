@@ -102,7 +102,8 @@ void follow_sides(DatagramSocket* socket) noexcept {
     return;
   }
   netstack::UdpEndpoint* const endpoint = socket->endpoint;  // who sleeps on other sides looks again
-  for (netstack::Observer* o = endpoint->observers.front(); o != nullptr; o = endpoint->observers.after(o)) o->on_ready(*endpoint, EPOLLIN | EPOLLOUT);
+  for (netstack::Observer* o = endpoint->observers.front(); o != nullptr; o = endpoint->observers.after(o))
+    o->on_ready(*endpoint, EPOLLIN | EPOLLOUT);
   if (socket->both) (void)registrations_return(socket);
   registrations_follow(socket, socket->both);
   if (!socket->both) return;
@@ -223,7 +224,8 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
     Guard guard;
     const DatagramSocket* const socket = datagram_at(fd);
     if (socket == nullptr || socket->kernel_only) return kServedByKernel;
-    if (socket->endpoint != nullptr) return socket->bound_here ? -EINVAL : kServedByKernel;  // which has the port as well, and says what is wrong first
+    if (socket->endpoint != nullptr)
+      return socket->bound_here ? -EINVAL : kServedByKernel;  // which has the port as well, and says what is wrong first
   }
   if (is_stacks_kind(to) && to.wildcard) return bind_to_all(fd, to.address.port_be);
   if (!is_stacks_kind(to) || stack_at(to.address.address) == nullptr) {
@@ -318,7 +320,9 @@ netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept {
   if (!is_stacks_kind(to) || is_for_many(address)) return nullptr;
   if (the_stack() != nullptr) return stack_towards(address);
   // The first datagram makes the stack, in a call around which not all is kept.
-  const auto make = [](long at) noexcept { return reinterpret_cast<long>(stack_towards(*reinterpret_cast<const netstack::IpAddress*>(at))); };
+  const auto make = [](long at) noexcept {
+    return reinterpret_cast<long>(stack_towards(*reinterpret_cast<const netstack::IpAddress*>(at)));
+  };
   const long made = zps_keep_everything(reinterpret_cast<long>(&address), make);
   return reinterpret_cast<netstack::Stack*>(made);
 }

@@ -1,7 +1,8 @@
 // How a datagram socket comes to be on one side or both.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Without the lock, as all that asks the kernel. Results are 0 or a negative errno, or kServedByKernel: the call is the kernel's, as it was made.
+// Without the lock, as all that asks the kernel. Results are 0 or a negative errno, or kServedByKernel: the call is the kernel's, as it was
+// made.
 #pragma once
 
 #include "shim/files/address.h"

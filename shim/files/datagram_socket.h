@@ -1,21 +1,22 @@
 // A datagram socket that the stack, the kernel or both serve.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Like every socket it has a placeholder under its number, and while it has no endpoint in the stack the placeholder is the socket: the kernel
-// answers everything. It gets an endpoint when it is bound to all addresses or to the stack's, or when it first sends or connects to where the stack
-// is the way. What then is where:
+// Like every socket it has a placeholder under its number, and while it has no endpoint in the stack the placeholder is the socket: the
+// kernel answers everything. It gets an endpoint when it is bound to all addresses or to the stack's, or when it first sends or connects to
+// where the stack is the way. What then is where:
 //
-//   bound to all addresses, or to none and has sent    both sides have the port, both receive (`both`); where a datagram goes says who sends it
+//   bound to all addresses, or to none and has sent    both sides have the port, both receive (`both`); where a datagram goes says
+//                                                      who sends it
 //   bound to the stack's address                       the stack alone; the placeholder has no name
-//   connected to where the stack is the way            the stack alone; the placeholder keeps the port and is deaf (mute()), and what it had
-//                                                      received before is read first
+//   connected to where the stack is the way            the stack alone; the placeholder keeps the port and is deaf (mute()), and what
+//                                                      it had received before is read first
 //   bound to another address, or connected elsewhere   the kernel alone
 //
-// A peer is behind one side, so the order of its datagrams is that side's. Of two sides that both have something the stack is asked first, and the
-// kernel every so often, so that neither starves.
+// A peer is behind one side, so the order of its datagrams is that side's. Of two sides that both have something the stack is asked first,
+// and the kernel every so often, so that neither starves.
 //
-// Known limits: O_ASYNC tells of the kernel's side only; a program's own filter (SO_ATTACH_FILTER) sees the kernel's side only, and is gone after a
-// connection to the stack's side; what is queued in the stack is lost when a socket connects to the kernel's side.
+// Known limits: O_ASYNC tells of the kernel's side only; a program's own filter (SO_ATTACH_FILTER) sees the kernel's side only, and is gone
+// after a connection to the stack's side; what is queued in the stack is lost when a socket connects to the kernel's side.
 #pragma once
 
 #include "netstack/udp_endpoint.h"
@@ -59,6 +60,8 @@ class DatagramSocket final : public File {
 // Gives everything back: the last reference has gone.
 void close_datagram(DatagramSocket* socket) noexcept;
 // The level that wait and epoll look at in the kernel's half of a socket with two sides: the stack alone says whether it can be written to.
-[[nodiscard]] inline uint32_t kernel_side_events(uint32_t events) noexcept { return events & ~uint32_t{EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND}; }
+[[nodiscard]] inline uint32_t kernel_side_events(uint32_t events) noexcept {
+  return events & ~uint32_t{EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND};
+}
 
 }  // namespace shim

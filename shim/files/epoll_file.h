@@ -106,7 +106,8 @@ inline constexpr uint64_t kKernelEveryNs = 100'000;
 
 // Whether the placeholder is registered in the kernel's half beside an endpoint of the stack's: both sides have the socket.
 [[nodiscard]] inline bool has_two_sides(const File* file) noexcept {
-  return file->kind == FileKind::socket ? static_cast<const Socket*>(file)->dual : file->kind == FileKind::datagram && static_cast<const DatagramSocket*>(file)->both;
+  return file->kind == FileKind::socket ? static_cast<const Socket*>(file)->dual
+                                        : file->kind == FileKind::datagram && static_cast<const DatagramSocket*>(file)->both;
 }
 
 // Puts an item on its set's ready list, and tells whoever waits for the set. With the lock held.

@@ -8,8 +8,8 @@
 // What Linux does. A table per process (or per CLONE_FILES group) maps numbers to counted open file descriptions; fork copies it
 // and counts; exec closes what is marked; exit closes all.
 //
-// Our choice. Each process has a slot in the family's shared memory with a directory of chunks of 512 entries (family/slots.h); an entry is a pointer to
-// a File, also in shared memory. A look without the lock (peek) is two loads and only tells "not ours" for certain; who finds
+// Our choice. Each process has a slot in the family's shared memory with a directory of chunks of 512 entries (family/slots.h); an entry is
+// a pointer to a File, also in shared memory. A look without the lock (peek) is two loads and only tells "not ours" for certain; who finds
 // something takes the lock and looks again. Every number in the table also is a real kernel descriptor, a placeholder, so numbers
 // are handed out by the kernel, in its order, and O_CLOEXEC, fstat and /proc are true by themselves.
 // Rejected: an index kept by number in process-private memory (nobody could clean up after kill -9); asking the kernel (a call per call).

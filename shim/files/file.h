@@ -60,8 +60,8 @@ enum class SocketState : uint8_t {
   listening   // a listener of the stack, and (dual) one of the kernel under the same number
 };
 
-// sock->state of Linux (SS_UNCONNECTED ...): by it connect(), listen() and shutdown() judge. The other state, sk_state, is the stream's or the
-// listener's, and TCP_CLOSE while only the placeholder exists.
+// sock->state of Linux (SS_UNCONNECTED ...): by it connect(), listen() and shutdown() judge. The other state, sk_state, is the stream's or
+// the listener's, and TCP_CLOSE while only the placeholder exists.
 enum class SsState : uint8_t {
   unconnected,
   connecting,    // until a connect() has told what became of the attempt
@@ -111,7 +111,9 @@ class Socket final : public File {
   // Whether bind() has nothing more to give. Of a name that the kernel gave it alone knows whether it is there still.
   [[nodiscard]] bool has_name() const noexcept { return state == SocketState::listening || has_connection() || (stack_bound && has_port); }
   // Where it connects from or listens, as far as that is settled.
-  [[nodiscard]] netstack::SocketAddress place() const noexcept { return {bound.address, has_port ? bound.port_be : static_cast<uint16_t>(0)}; }
+  [[nodiscard]] netstack::SocketAddress place() const noexcept {
+    return {bound.address, has_port ? bound.port_be : static_cast<uint16_t>(0)};
+  }
   // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.
   void claim(ProcessSlot* by) noexcept;
   // True while one does; whoever asks is woken after it. A claim dies with its process.

@@ -107,7 +107,9 @@ int placeholder_int(int fd, int level, int name) noexcept {
   return kernel_call(SYS_getsockopt, fd, level, name, as_arg(&value), as_arg(&bytes)) == 0 ? value : 0;
 }
 
-bool placeholder_is_v6_only(int fd, int domain) noexcept { return domain == AF_INET6 && placeholder_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) != 0; }
+bool placeholder_is_v6_only(int fd, int domain) noexcept {
+  return domain == AF_INET6 && placeholder_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) != 0;
+}
 
 void set_placeholder_nonblocking(int fd) noexcept {
   const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);

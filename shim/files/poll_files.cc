@@ -97,7 +97,8 @@ class PollCondition final : public Condition {
   }
 
  private:
-  // A listener that was shut down, or a connection that failed or went to the kernel's side, while this poll() sleeps: its placeholder answers from now on.
+  // A listener that was shut down, or a connection that failed or went to the kernel's side, while this poll() sleeps: its placeholder
+  // answers from now on.
   bool goes_to_kernel(int i) noexcept {
     const int fd = request_.fds[i].fd;
     if (fd < 0 || request_.copies[i].fd >= 0 || peek(fd) == nullptr) return false;

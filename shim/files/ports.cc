@@ -41,7 +41,8 @@ void give_kernel_port_back(int fd) noexcept {
 }
 
 PortOptions read_port_options(int fd) noexcept {
-  return {static_cast<uint32_t>(placeholder_int(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE)), placeholder_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT) != 0, false};
+  return {static_cast<uint32_t>(placeholder_int(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE)),
+          placeholder_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT) != 0, false};
 }
 
 void note_owner(int fd) noexcept {
@@ -79,7 +80,9 @@ void forget_chosen_port(Socket* socket) noexcept {
 
 void adopt_bound_sockets(netstack::Stack* stack) noexcept {
   files().sockets.for_each([&](Socket* socket) {
-    if (socket->binding != nullptr || socket->state != SocketState::undecided || !socket->kernel_bound || !socket->bound_to_all || !socket->has_port) return;
+    if (socket->binding != nullptr || socket->state != SocketState::undecided || !socket->kernel_bound || !socket->bound_to_all ||
+        !socket->has_port)
+      return;
     long error = 0;
     socket->binding = stack->bind({socket->bound, socket->sharing, 0, true, false, socket->v6_only}, &error);
   });

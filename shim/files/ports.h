@@ -2,13 +2,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // There are two places where a port is taken. The stack knows what its own address has: sockets bound to it or to all addresses, listeners,
-// connections (netstack/tcp/port_binding.h). The kernel knows the placeholders that are bound to all addresses or to one of its own. A socket
-// bound to all addresses must have its port in both; one bound to the stack's address has it in the stack alone, and its placeholder is not
-// bound: other programs' sockets are no concern of an address that is the stack's own.
+// connections (netstack/tcp/port_binding.h). The kernel knows the placeholders that are bound to all addresses or to one of its own. A
+// socket bound to all addresses must have its port in both; one bound to the stack's address has it in the stack alone, and its placeholder
+// is not bound: other programs' sockets are no concern of an address that is the stack's own.
 //
 // A port that bind() chose is given back when the connection or the listener ends, one that the program asked for only with the socket
-// (Linux: SOCK_BINDPORT_LOCK). So the former passes to the connection or listener in the stack, and the socket has a binding only beside the
-// latter; the placeholder's is given back at connect().
+// (Linux: SOCK_BINDPORT_LOCK). So the former passes to the connection or listener in the stack, and the socket has a binding only beside
+// the latter; the placeholder's is given back at connect().
 #pragma once
 
 #include "shim/files/address.h"

@@ -47,7 +47,8 @@ bool kernel_reaches(const IpAddress& address) noexcept {
   sockaddr_in6 name{};
   socklen_t bytes = make_address(domain, {address, htons(9)}, &name);
   ParsedAddress own;
-  bool reaches = kernel_call(SYS_connect, probe, as_arg(&name), bytes) == 0 && kernel_call(SYS_getsockname, probe, as_arg(&name), as_arg(&bytes)) == 0 &&
+  bool reaches = kernel_call(SYS_connect, probe, as_arg(&name), bytes) == 0 &&
+                 kernel_call(SYS_getsockname, probe, as_arg(&name), as_arg(&bytes)) == 0 &&
                  parse_address(domain, &name, bytes, &own) == 0 && is_default_range(own.address.address);
   (void)kernel_call(SYS_close, probe);
   return reaches;

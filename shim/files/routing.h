@@ -1,10 +1,12 @@
 // Which side serves a socket, and the making of a stack when the first socket needs one.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Rules, first match wins: loopback, link-local addresses and the wildcard as a destination are the kernel's; an address of the stack, and whatever the
-// stack's networks and default route reach, is the stack's; everything else is the kernel's. A wildcard listener is on both sides.
+// Rules, first match wins: loopback, link-local addresses and the wildcard as a destination are the kernel's; an address of the stack, and
+// whatever the stack's networks and default route reach, is the stack's; everything else is the kernel's. A wildcard listener is on both
+// sides.
 // Before there is a stack its addresses may not be known (the default wire chooses them): then an address that
-// was configured, or lies in 198.18.0.0/15 or fdc6:1200::/48 and is not reached by an interface of the kernel, is reason enough to make the stack and ask it.
+// was configured, or lies in 198.18.0.0/15 or fdc6:1200::/48 and is not reached by an interface of the kernel, is reason enough to make the
+// stack and ask it.
 #pragma once
 
 #include "netstack/stack.h"

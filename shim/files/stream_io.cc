@@ -110,7 +110,8 @@ class ReadCondition final : public Condition {
       if (done_ == 0) {
         result = take(socket_, parts_, count_);
       } else {
-        if (socket_->stream->readable_bytes() == 0) return (socket_->stream->ready() & kNoMoreWillCome) != 0 ? static_cast<long>(done_) : -EAGAIN;
+        if (socket_->stream->readable_bytes() == 0)
+          return (socket_->stream->ready() & kNoMoreWillCome) != 0 ? static_cast<long>(done_) : -EAGAIN;
         const Remainder rest(parts_, count_, done_);
         result = take(socket_, rest.parts(), rest.count());
       }
@@ -130,7 +131,12 @@ class ReadCondition final : public Condition {
 class PeekCondition final : public Condition {
  public:
   PeekCondition(Socket* socket, const iovec* parts, int count, Look look, size_t wanted, bool all) noexcept
-      : socket_(socket), parts_(parts), count_(count), look_(look), wanted_(wanted), enough_(all ? kNoMoreWillCome : kNoMoreWillCome | EPOLLIN) {}
+      : socket_(socket),
+        parts_(parts),
+        count_(count),
+        look_(look),
+        wanted_(wanted),
+        enough_(all ? kNoMoreWillCome : kNoMoreWillCome | EPOLLIN) {}
 
   long check() noexcept override {
     if (socket_->stream == nullptr) return -ENOTCONN;
@@ -151,7 +157,8 @@ class PeekCondition final : public Condition {
   uint32_t enough_;
 };
 
-// What is to be sent: the program's memory, or what a source has. write() queues bytes behind the first `done`: their number, or a negative errno.
+// What is to be sent: the program's memory, or what a source has. write() queues bytes behind the first `done`: their number, or a negative
+// errno.
 struct PartsToSend {
   const iovec* parts;
   int count;
@@ -170,7 +177,9 @@ struct SourceToSend {
   size_t wanted;
   [[nodiscard]] size_t bytes() const noexcept { return wanted; }
   [[nodiscard]] long begin(netstack::TcpStream* stream) const noexcept { return stream->write_from(*source, wanted, false); }
-  [[nodiscard]] long go_on(netstack::TcpStream* stream, size_t done) const noexcept { return stream->write_from(*source, wanted - done, false); }
+  [[nodiscard]] long go_on(netstack::TcpStream* stream, size_t done) const noexcept {
+    return stream->write_from(*source, wanted - done, false);
+  }
   static constexpr bool kMayEnd = true;  // 0 says that there is no more
 };
 
@@ -351,7 +360,8 @@ static long send(int fd, const Output& output, int flags) noexcept {
       result = error != 0 ? -error : -EPIPE;
       wait = false;
     }
-    wait = wait && (result == -EAGAIN || (result >= 0 && static_cast<size_t>(result) < output.bytes() && !(Output::kMayEnd && result == 0)));
+    wait =
+        wait && (result == -EAGAIN || (result >= 0 && static_cast<size_t>(result) < output.bytes() && !(Output::kMayEnd && result == 0)));
     if (wait && !begin_wait(socket)) return result == -EAGAIN ? -ENOMEM : result;
   }
   if (wait) {

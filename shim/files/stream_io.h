@@ -20,8 +20,8 @@ namespace shim {
 // With MSG_OOB in `flags`: the urgent byte. Never waits. `message_flags` gets what recvmsg() says of it.
 [[nodiscard]] long receive_urgent(int fd, const iovec* parts, int count, int flags, int* message_flags) noexcept;
 [[nodiscard]] long send_parts(int fd, const iovec* parts, int count, int flags) noexcept;
-// The same of up to `wanted` bytes of a source, which is asked with the lock held. What it has given is counted: less than `wanted` also where it
-// has no more now.
+// The same of up to `wanted` bytes of a source, which is asked with the lock held. What it has given is counted: less than `wanted` also
+// where it has no more now.
 [[nodiscard]] long send_from(int fd, netstack::ByteSource& source, size_t wanted) noexcept;
 
 // Whether `fd` is a connection of the stack, made or in the making.

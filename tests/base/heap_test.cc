@@ -1,4 +1,5 @@
-// The shared heap: alignment, reuse, exhaustion, sharing; free memory that flows together whatever was there before; random runs against a model.
+// The shared heap: alignment, reuse, exhaustion, sharing; free memory that flows together whatever was there before; random runs against a
+// model.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 

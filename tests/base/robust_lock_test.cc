@@ -179,8 +179,9 @@ TEST_F(RobustLockTest, WaitsWithoutTheCallsThatAFilterKillsFor) {
   }
   EXPECT_EQ(RobustLock::Taken::clean, shared_->lock.lock());
   const pid_t waiter = child([&] {
-    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
-                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)};
+    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)};
     const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
     (void)base::thread_id();
     base::set_deadly_calls(deadly);

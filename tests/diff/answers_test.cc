@@ -1,4 +1,5 @@
-// Answers of every length leave whole, however a program writes them: no delayed acknowledgement of the client's stands between two parts of one.
+// Answers of every length leave whole, however a program writes them: no delayed acknowledgement of the client's stands between two parts
+// of one.
 // SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>
@@ -34,7 +35,8 @@ class File {
   File& operator=(const File&) = delete;
   void send_to(int fd, size_t bytes) {
     off_t at = 0;
-    while (at < static_cast<off_t>(bytes)) ASSERT_GT(sendfile(fd, fileno(file_), &at, bytes - static_cast<size_t>(at)), 0) << strerror(errno);
+    while (at < static_cast<off_t>(bytes))
+      ASSERT_GT(sendfile(fd, fileno(file_), &at, bytes - static_cast<size_t>(at)), 0) << strerror(errno);
   }
 
  private:
@@ -47,7 +49,8 @@ void send_text(int fd, const std::string& text, int flags = 0) {
 
 // How a program writes a header and a body.
 enum class Style { corked, corked_file, corked_pieces, more, more_file, vector, no_delay };
-constexpr Style kStyles[] = {Style::corked, Style::corked_file, Style::corked_pieces, Style::more, Style::more_file, Style::vector, Style::no_delay};
+constexpr Style kStyles[] = {Style::corked,    Style::corked_file, Style::corked_pieces, Style::more,
+                             Style::more_file, Style::vector,      Style::no_delay};
 constexpr const char* kStyleNames[] = {"corked", "corked_file", "corked_pieces", "more", "more_file", "vector", "no_delay"};
 
 void answer(int fd, Style style, const std::string& body, File& file) {

@@ -1,8 +1,8 @@
 // The accept queue's bound: how many look connected, who waits, and that all who wait are served.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Linux takes a SYN while the queue is not full, which it is with more than `backlog` connections in it (sk_acceptq_is_full()), and drops it
-// otherwise: the client was told nothing and sends it again.
+// Linux takes a SYN while the queue is not full, which it is with more than `backlog` connections in it (sk_acceptq_is_full()), and drops
+// it otherwise: the client was told nothing and sends it again.
 
 #include <errno.h>
 #include <fcntl.h>

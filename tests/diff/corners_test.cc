@@ -254,7 +254,8 @@ TEST_P(Corners, WhatEndsACorkEndsItAtOnce) {
   struct Ender {
     int held_by, name, value;
   };
-  for (const Ender& ender : {Ender{MSG_MORE, TCP_NODELAY, 1}, Ender{MSG_MORE, TCP_CORK, 0}, Ender{0, TCP_NODELAY, 1}, Ender{0, TCP_CORK, 0}}) {
+  for (const Ender& ender :
+       {Ender{MSG_MORE, TCP_NODELAY, 1}, Ender{MSG_MORE, TCP_CORK, 0}, Ender{0, TCP_NODELAY, 1}, Ender{0, TCP_CORK, 0}}) {
     uint64_t fastest = UINT64_MAX;
     for (int round = 0; round < kRounds; round++) {
       Connection c = connect_pair();

@@ -63,7 +63,12 @@ TEST_P(Mixed, EveryKindWakesTheSameWait) {
     EXPECT_EQ(event.data.u64, who);
     EXPECT_EQ(event.events, EPOLLIN);
     char sink[128];
-    EXPECT_GT(read(who == 1 ? c.mine : who == 2 ? pipe_ends[0] : who == 3 ? unix_ends[0] : who == 4 ? event_fd : who == 5 ? timer_fd : signal_fd,
+    EXPECT_GT(read(who == 1   ? c.mine
+                   : who == 2 ? pipe_ends[0]
+                   : who == 3 ? unix_ends[0]
+                   : who == 4 ? event_fd
+                   : who == 5 ? timer_fd
+                              : signal_fd,
                    sink, sizeof sink),
               0);
   };

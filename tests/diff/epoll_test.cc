@@ -200,7 +200,8 @@ TEST_P(Epoll, RegisteredBeforeItIsTheKernels) {
   const Connection stack = connect_pair();  // there is one now
   sockaddr_in loop = self_address();
   loop.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), fd = socket(AF_INET, SOCK_STREAM, 0), once = socket(AF_INET, SOCK_STREAM, 0);
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), fd = socket(AF_INET, SOCK_STREAM, 0),
+            once = socket(AF_INET, SOCK_STREAM, 0);
   const int listener_set = epoll_create1(EPOLL_CLOEXEC), once_set = epoll_create1(EPOLL_CLOEXEC);
   ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&loop), sizeof loop), 0);
   ASSERT_EQ(add(listener_set, listener, EPOLLIN | EPOLLONESHOT), 0);

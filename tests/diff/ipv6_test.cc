@@ -49,7 +49,9 @@ void expect_name(const sockaddr_in6& name, const std::string& address) {
 }
 
 int bind6(int fd, const sockaddr_in6& name) { return bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0 ? 0 : errno; }
-int connect6(int fd, const sockaddr_in6& name) { return connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0 ? 0 : errno; }
+int connect6(int fd, const sockaddr_in6& name) {
+  return connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0 ? 0 : errno;
+}
 
 void set(int fd, int level, int option, int value) { EXPECT_EQ(setsockopt(fd, level, option, &value, sizeof value), 0) << strerror(errno); }
 int get(int fd, int level, int option) {
@@ -216,7 +218,13 @@ struct User {
 
 // Each user of a port against each other one.
 TEST_F(Ip6, PortsOfBothFamilies) {
-  const User users[] = {{"::", false}, {"::", true}, {self6(), false}, {self6(), true}, {mapped_self(), false}, {"0.0.0.0", false}, {getenv("ZPS_TEST_SELF"), false}};
+  const User users[] = {{"::", false},
+                        {"::", true},
+                        {self6(), false},
+                        {self6(), true},
+                        {mapped_self(), false},
+                        {"0.0.0.0", false},
+                        {getenv("ZPS_TEST_SELF"), false}};
   const auto take = [](const User& user, uint16_t port) {
     const bool ip4 = user.at.find(':') == std::string::npos;
     const int fd = socket(ip4 ? AF_INET : AF_INET6, SOCK_STREAM, 0);
@@ -225,7 +233,8 @@ TEST_F(Ip6, PortsOfBothFamilies) {
     name.sin_family = AF_INET;
     name.sin_port = htons(port);
     if (ip4) inet_pton(AF_INET, user.at.c_str(), &name.sin_addr);
-    const int error = ip4 ? (bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof name) == 0 ? 0 : errno) : bind6(fd, ip6(user.at.c_str(), port));
+    const int error =
+        ip4 ? (bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof name) == 0 ? 0 : errno) : bind6(fd, ip6(user.at.c_str(), port));
     if (error == 0) return fd;
     close(fd);
     return -error;

@@ -1,8 +1,8 @@
 // What write() accepted reaches the peer before the connection ends, in whatever way it ends: also before a reset.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Linux hands to the device in write() what windows, Nagle and cork let out, and close() cannot take it back. Only what they hold is lost to
-// a reset.
+// Linux hands to the device in write() what windows, Nagle and cork let out, and close() cannot take it back. Only what they hold is lost
+// to a reset.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -145,8 +145,8 @@ TEST_P(LastBytes, UnreadBefore) { expect_delivery(Reason::unread_before); }
 TEST_P(LastBytes, UnreadAfter) { expect_delivery(Reason::unread_after); }
 TEST_P(LastBytes, LingerAndUnread) { expect_delivery(Reason::linger_and_unread); }
 
-// More than the first window: acknowledgements come while it is written, where the peer is a kernel's. Another stack acknowledges when it has the
-// processor; the first window (RFC 6928) it has all the same.
+// More than the first window: acknowledgements come while it is written, where the peer is a kernel's. Another stack acknowledges when it
+// has the processor; the first window (RFC 6928) it has all the same.
 TEST_P(LastBytes, ALargeAnswerToARequestThatWasNotRead) {
   constexpr size_t kFirstWindow = 10 * 1448;
   for (int i = 0; i < 10; i++) {

@@ -15,7 +15,8 @@ using namespace testing_lib;
 
 namespace {
 
-// On Linux who sleeps is not woken below the mark, even if he asks for less or has taken some already. What is there before, is there for sure.
+// On Linux who sleeps is not woken below the mark, even if he asks for less or has taken some already. What is there before, is there for
+// sure.
 void await_bytes(int fd, int count) {
   int there = 0;
   for (const uint64_t start = now_ms(); there < count && now_ms() - start < 20000;) {
@@ -108,8 +109,8 @@ TEST_P(LowWater, OfAListener) {
   EXPECT_EQ(close(listener), 0);
 }
 
-// tcp_set_rcvlowat() calls sk_data_ready() if as much waits, or if a FIN has come: an edge, whatever has changed. The mark of a connection that
-// a reset has ended tells nothing.
+// tcp_set_rcvlowat() calls sk_data_ready() if as much waits, or if a FIN has come: an edge, whatever has changed. The mark of a connection
+// that a reset has ended tells nothing.
 TEST_P(LowWater, SettingItIsAnEdgeWhereDataOrAFinHasCome) {
   const int low = 1;
   const auto edges_of = [&](const Connection& c, uint32_t events) {

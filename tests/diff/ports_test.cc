@@ -141,7 +141,8 @@ TEST_F(Ports, OfAClientInEveryState) {
   Connection c = to_peer(new_socket());
   const uint16_t port = port_of(c.mine);
   const auto in_use = [&](const char* state) {
-    for (At where : {At::self, At::any, At::mapped, At::any6}) EXPECT_EQ(try_bind(where, port, {true, false}), EADDRINUSE) << state << name_of(where);
+    for (At where : {At::self, At::any, At::mapped, At::any6})
+      EXPECT_EQ(try_bind(where, port, {true, false}), EADDRINUSE) << state << name_of(where);
     const int loop = new_socket();
     sockaddr_in near{AF_INET, port, {htonl(INADDR_LOOPBACK)}, {}};
     EXPECT_EQ(bind(loop, reinterpret_cast<sockaddr*>(&near), sizeof near), 0) << state << " at another address: " << strerror(errno);
@@ -251,8 +252,8 @@ TEST_P(Pairs, OfEachSharing) {
       std::vector<int> theirs;
       const std::vector<int> mine = first_user(where[0], first, &port, &theirs);
       const int expected = conflict(first, second) ? EADDRINUSE : 0;
-      EXPECT_EQ(try_bind(where[1], port, second), expected)
-          << "first " << first.address << first.port << " second " << second.address << second.port << " " << name_of(where[0]) << " " << name_of(where[1]);
+      EXPECT_EQ(try_bind(where[1], port, second), expected) << "first " << first.address << first.port << " second " << second.address
+                                                            << second.port << " " << name_of(where[0]) << " " << name_of(where[1]);
       for (int fd : theirs) peer.reset(fd);
       for (int fd : mine) close(fd);
     }
@@ -592,7 +593,8 @@ TEST_F(Ports, TheLowOnesNeedARight) {
   const pid_t child = fork();
   if (child == 0) {
     if (setuid(65534) != 0) _exit(2);
-    const bool right = try_bind(At::self, htons(80)) == EACCES && try_bind(At::any, htons(80)) == EACCES && try_bind(At::mapped, htons(80)) == EACCES;
+    const bool right =
+        try_bind(At::self, htons(80)) == EACCES && try_bind(At::any, htons(80)) == EACCES && try_bind(At::mapped, htons(80)) == EACCES;
     _exit(right ? 0 : 1);
   }
   int status = -1;

@@ -1,4 +1,5 @@
-// sendfile() from files into sockets: whole, with offsets, in parts, between writes, into a full queue, past the end, of files of several kinds.
+// sendfile() from files into sockets: whole, with offsets, in parts, between writes, into a full queue, past the end, of files of several
+// kinds.
 // SPDX-License-Identifier: BSD-3-Clause
 
 #include <errno.h>

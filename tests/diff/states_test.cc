@@ -174,7 +174,9 @@ TEST_F(States, ShutdownBeforeAnAttemptStays) {
   const struct {
     int how;
     short fresh, trying;
-  } cases[] = {{SHUT_RD, kAll | POLLHUP, POLLIN | POLLRDHUP}, {SHUT_WR, POLLOUT | POLLHUP, 0}, {SHUT_RDWR, kAll | POLLHUP, POLLIN | POLLRDHUP | POLLHUP}};
+  } cases[] = {{SHUT_RD, kAll | POLLHUP, POLLIN | POLLRDHUP},
+               {SHUT_WR, POLLOUT | POLLHUP, 0},
+               {SHUT_RDWR, kAll | POLLHUP, POLLIN | POLLRDHUP | POLLHUP}};
   for (const auto& one : cases) {
     const int fd = make();
     EXPECT_ERRNO(shutdown(fd, one.how), ENOTCONN);

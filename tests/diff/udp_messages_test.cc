@@ -222,8 +222,9 @@ TEST_F(UdpMessages, ControlOfADatagramSent) {
   const struct {
     int level, type;
     std::string data;
-  } wrong[] = {{IPPROTO_IP, IP_TTL, bytes_of(0)}, {IPPROTO_IP, IP_TTL, bytes_of(256)}, {IPPROTO_IP, IP_TTL, "ab"}, {IPPROTO_IP, IP_TOS, bytes_of(256)},
-               {IPPROTO_IP, 99, bytes_of(1)},     {IPPROTO_IP, IP_PKTINFO, "abc"},    {SOL_SOCKET, 12345, bytes_of(1)}};
+  } wrong[] = {{IPPROTO_IP, IP_TTL, bytes_of(0)},   {IPPROTO_IP, IP_TTL, bytes_of(256)}, {IPPROTO_IP, IP_TTL, "ab"},
+               {IPPROTO_IP, IP_TOS, bytes_of(256)}, {IPPROTO_IP, 99, bytes_of(1)},       {IPPROTO_IP, IP_PKTINFO, "abc"},
+               {SOL_SOCKET, 12345, bytes_of(1)}};
   for (const auto& [level, type, data] : wrong) {
     EXPECT_EQ(send_with(fd, level, type, data), -1) << level << " " << type;
     EXPECT_EQ(errno, EINVAL) << level << " " << type;

@@ -36,7 +36,10 @@ void step(Bed& bed, fuzz::Input& input) {
   Ring& ring = (what & 0x80) != 0 ? bed.incoming() : bed.outgoing();
   switch (what & 15) {
     case 0: case 1: case 2: ring.descriptors[input.next<uint8_t>() % bed.slots] = input.next<Descriptor>(); break;
-    case 3: bed.send({static_cast<uint16_t>(what >> 4 & 1), static_cast<uint16_t>(what >> 5 & 3), input.next<uint16_t>(), input.next<uint16_t>(), 0}); break;
+    case 3:
+      bed.send(
+          {static_cast<uint16_t>(what >> 4 & 1), static_cast<uint16_t>(what >> 5 & 3), input.next<uint16_t>(), input.next<uint16_t>(), 0});
+      break;
     case 4: bed.sent() = static_cast<uint16_t>(bed.sent() + input.next<int8_t>()); break;
     case 5: bed.room() = static_cast<uint16_t>(bed.room() + input.next<int8_t>()); break;
     case 6: bed.sent() = input.next<uint16_t>(); break;

@@ -1,9 +1,9 @@
 // The address family that a run's connections are of: a test that says IPv4 addresses runs over IPv6 as well.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// ZPS_TEST_FAMILY: ip4 (or nothing); ip6; mapped (sockets of AF_INET6 with v4-mapped addresses). The two sides have an address of each family
-// (ZPS_TEST_SELF, ZPS_TEST_SELF6, ZPS_TEST_PEER, ZPS_TEST_PEER6). A test names the IPv4 ones, and what is made here of them is what the
-// sockets get; what the sockets say is turned back.
+// ZPS_TEST_FAMILY: ip4 (or nothing); ip6; mapped (sockets of AF_INET6 with v4-mapped addresses). The two sides have an address of each
+// family (ZPS_TEST_SELF, ZPS_TEST_SELF6, ZPS_TEST_PEER, ZPS_TEST_PEER6). A test names the IPv4 ones, and what is made here of them is what
+// the sockets get; what the sockets say is turned back.
 #pragma once
 
 #include <arpa/inet.h>
@@ -73,7 +73,8 @@ inline sockaddr_in from_family(const sockaddr_in6& name) {
   if (IN6_IS_ADDR_V4MAPPED(&name.sin6_addr)) made.sin_addr.s_addr = name.sin6_addr.s6_addr32[3];
   for (const auto& end : kEnds) {
     in6_addr ip6{};
-    const bool is_it = getenv(end[1]) != nullptr && inet_pton(AF_INET6, getenv(end[1]), &ip6) == 1 && memcmp(&ip6, &name.sin6_addr, sizeof ip6) == 0;
+    const bool is_it =
+        getenv(end[1]) != nullptr && inet_pton(AF_INET6, getenv(end[1]), &ip6) == 1 && memcmp(&ip6, &name.sin6_addr, sizeof ip6) == 0;
     if (is_it) (void)inet_pton(AF_INET, getenv(end[0]), &made.sin_addr);
   }
   return made;

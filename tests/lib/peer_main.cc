@@ -85,7 +85,8 @@ Answer do_recv_from(const PeerRequest& request) {
   std::string data(std::min<size_t>(static_cast<size_t>(request.a), kMaxPayload), '\0');
   sockaddr_in who{};
   socklen_t size = sizeof who;
-  const ssize_t count = recvfrom(request.fd, data.data(), data.size(), static_cast<int>(request.b), reinterpret_cast<sockaddr*>(&who), &size);
+  const ssize_t count =
+      recvfrom(request.fd, data.data(), data.size(), static_cast<int>(request.b), reinterpret_cast<sockaddr*>(&who), &size);
   Answer made = with_name(count, who);
   if (count > 0) made.payload.assign(data, 0, static_cast<size_t>(count));
   return made;
@@ -93,7 +94,8 @@ Answer do_recv_from(const PeerRequest& request) {
 
 Answer do_send_to(const PeerRequest& request, const std::string& payload) {
   const sockaddr_in to = address_of(request);
-  return answer(sendto(request.fd, payload.data(), payload.size(), static_cast<int>(request.c), reinterpret_cast<const sockaddr*>(&to), sizeof to));
+  return answer(
+      sendto(request.fd, payload.data(), payload.size(), static_cast<int>(request.c), reinterpret_cast<const sockaddr*>(&to), sizeof to));
 }
 
 Answer do_send_pattern(const PeerRequest& request) {
@@ -119,7 +121,8 @@ Answer do_check_pattern(const PeerRequest& request) {
     ssize_t count = recv(request.fd, buffer.data(), part, 0);
     if (count < 0) return answer(-1);
     if (count == 0) break;
-    int64_t wrong = pattern_mismatch(static_cast<uint64_t>(request.a), static_cast<uint64_t>(seen), buffer.data(), static_cast<size_t>(count));
+    int64_t wrong =
+        pattern_mismatch(static_cast<uint64_t>(request.a), static_cast<uint64_t>(seen), buffer.data(), static_cast<size_t>(count));
     if (wrong >= 0) {
       errno = static_cast<int>(wrong);
       return answer(-1);
@@ -275,7 +278,8 @@ int main(int argc, char** argv) {
   name.sun_family = AF_UNIX;
   snprintf(name.sun_path, sizeof name.sun_path, "%s.new", argv[1]);
   // Who waits for the name may connect as soon as it is there.
-  if (bind(listener, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0 || listen(listener, 1) != 0 || rename(name.sun_path, argv[1]) != 0) {
+  if (bind(listener, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0 || listen(listener, 1) != 0 ||
+      rename(name.sun_path, argv[1]) != 0) {
     perror(argv[1]);
     return 1;
   }

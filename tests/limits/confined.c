@@ -1,7 +1,8 @@
 // A program that confines itself in the ways that servers do, step by step, and serves: confined STEP ...
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Each word of the command line is a step (kSteps), some with a number behind '='. A step that fails says why and ends the program with status 1.
+// Each word of the command line is a step (kSteps), some with a number behind '='. A step that fails says why and ends the program with
+// status 1.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -93,7 +94,8 @@ static void map(long megabytes) {
 static void map_odd_name(long number) {
   (void)number;
   const int file = memfd_create("\xff" "0-7f0000000000 r", MFD_CLOEXEC);
-  require(file >= 0 && ftruncate(file, 4096) == 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0) != MAP_FAILED && close(file) == 0, "memfd_create");
+  require(file >= 0 && ftruncate(file, 4096) == 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0) != MAP_FAILED && close(file) == 0,
+          "memfd_create");
 }
 // Takes every number there is but `number`, and gives back what it took: each is the program's.
 static void fill_table(long number) {
@@ -162,7 +164,8 @@ static bool is_locked_when_mapped(long kilobytes) {
 static void map_locked(long kilobytes) { require(is_locked_when_mapped(kilobytes), "new memory is not locked"); }
 static void map_unlocked(long kilobytes) { require(!is_locked_when_mapped(kilobytes), "new memory is locked"); }
 static void map_too_much(long kilobytes) {
-  require(mmap(NULL, (size_t)kilobytes << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == EAGAIN, "mmap over the limit");
+  require(mmap(NULL, (size_t)kilobytes << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == EAGAIN,
+          "mmap over the limit");
 }
 static void touch_thread_locals(long number) {
   (void)number;
@@ -173,8 +176,10 @@ static void touch_thread_locals(long number) {
 
 static void refuse(int call, int error, const struct scmp_arg_cmp* argument) {
   scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
-  require(seccomp_rule_add_array(filter, error == 0 ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(error), call, argument != NULL, argument) == 0 && seccomp_load(filter) == 0,
-          "seccomp");
+  require(
+      seccomp_rule_add_array(filter, error == 0 ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(error), call, argument != NULL, argument) == 0 &&
+          seccomp_load(filter) == 0,
+      "seccomp");
   seccomp_release(filter);
 }
 static void refuse_affinity(long number) { refuse(SCMP_SYS(sched_setaffinity), (int)number, NULL); }
@@ -185,9 +190,11 @@ static void refuse_netlink(long number) {
 // What a parent of short children needs, and nothing more.
 static void allow_fork(long number) {
   (void)number;
-  static const int kAllowed[] = {SCMP_SYS(clone), SCMP_SYS(wait4), SCMP_SYS(write), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigprocmask), SCMP_SYS(set_robust_list)};
+  static const int kAllowed[] = {SCMP_SYS(clone),      SCMP_SYS(wait4),          SCMP_SYS(write),          SCMP_SYS(exit),
+                                 SCMP_SYS(exit_group), SCMP_SYS(rt_sigprocmask), SCMP_SYS(set_robust_list)};
   scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
-  for (size_t i = 0; i < sizeof kAllowed / sizeof *kAllowed; i++) require(seccomp_rule_add(filter, SCMP_ACT_ALLOW, kAllowed[i], 0) == 0, "seccomp_rule_add");
+  for (size_t i = 0; i < sizeof kAllowed / sizeof *kAllowed; i++)
+    require(seccomp_rule_add(filter, SCMP_ACT_ALLOW, kAllowed[i], 0) == 0, "seccomp_rule_add");
   require(seccomp_load(filter) == 0, "seccomp");
 }
 
@@ -224,7 +231,8 @@ static void have_another_real_user(long number) {
 }
 static void keep_another_real_user(long number) {
   (void)number;
-  require(getuid() == kNobody && geteuid() == 0 && getgid() == kNobody && getegid() == 0 && getenv("ZPS_REAL_IDS") == NULL, "the real user is another");
+  require(getuid() == kNobody && geteuid() == 0 && getgid() == kNobody && getegid() == 0 && getenv("ZPS_REAL_IDS") == NULL,
+          "the real user is another");
 }
 // As daemons do that start their workers anew. What cannot be executed changes nothing.
 static void be_oneself_again(long number) {
@@ -266,14 +274,40 @@ static const struct {
   const char* name;
   void (*run)(long number);
 } kSteps[] = {
-    {"setuid", set_user},          {"setreuid", set_real_and_effective}, {"setresuid", set_all_three}, {"seteuid", set_effective},
-    {"capset", drop_capabilities}, {"chroot", change_root}, {"keepcaps", keep_binding},           {"nofile", limit_files},      {"as", limit_space},
-    {"map", map}, {"map-odd-name", map_odd_name},                  {"fill", fill_table},                 {"close-all", close_all},     {"mlockall", lock_memory},
-    {"mlockall-present", lock_present_memory}, {"mlockall-error", be_refused_locks}, {"map-locked", map_locked}, {"map-unlocked", map_unlocked}, {"map-error", map_too_much},
-    {"munlockall", unlock_memory}, {"locked", be_locked}, {"unlocked", be_unlocked},
-    {"tls", touch_thread_locals}, {"late-tls", load_late},  {"no-affinity", refuse_affinity},     {"no-netlink", refuse_netlink}, {"allow-fork", allow_fork},
-    {"go-on-in-child", go_on_in_child}, {"child", make_child},           {"exec", be_another_program},
-    {"real-user", have_another_real_user}, {"kept-real-user", keep_another_real_user}, {"exec-self", be_oneself_again}, {"listen", begin_listening},
+    {"setuid", set_user},
+    {"setreuid", set_real_and_effective},
+    {"setresuid", set_all_three},
+    {"seteuid", set_effective},
+    {"capset", drop_capabilities},
+    {"chroot", change_root},
+    {"keepcaps", keep_binding},
+    {"nofile", limit_files},
+    {"as", limit_space},
+    {"map", map},
+    {"map-odd-name", map_odd_name},
+    {"fill", fill_table},
+    {"close-all", close_all},
+    {"mlockall", lock_memory},
+    {"mlockall-present", lock_present_memory},
+    {"mlockall-error", be_refused_locks},
+    {"map-locked", map_locked},
+    {"map-unlocked", map_unlocked},
+    {"map-error", map_too_much},
+    {"munlockall", unlock_memory},
+    {"locked", be_locked},
+    {"unlocked", be_unlocked},
+    {"tls", touch_thread_locals},
+    {"late-tls", load_late},
+    {"no-affinity", refuse_affinity},
+    {"no-netlink", refuse_netlink},
+    {"allow-fork", allow_fork},
+    {"go-on-in-child", go_on_in_child},
+    {"child", make_child},
+    {"exec", be_another_program},
+    {"real-user", have_another_real_user},
+    {"kept-real-user", keep_another_real_user},
+    {"exec-self", be_oneself_again},
+    {"listen", begin_listening},
     {"serve", serve},
 };
 

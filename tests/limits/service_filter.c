@@ -1,8 +1,8 @@
 // Starts a program under the filters that systemd makes for Debian's redis-server.service: service_filter PROGRAM ...
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// SystemCallFilter=@system-service, SystemCallFilter=~@privileged @resources (anything else is death), RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX,
-// RestrictNamespaces, MemoryDenyWriteExecute, NoNewPrivileges; filters one after the other, as there. The list is what
+// SystemCallFilter=@system-service, SystemCallFilter=~@privileged @resources (anything else is death), RestrictAddressFamilies=AF_INET
+// AF_INET6 AF_UNIX, RestrictNamespaces, MemoryDenyWriteExecute, NoNewPrivileges; filters one after the other, as there. The list is what
 // `systemd-analyze syscall-filter` of version 252 expands these to on x86-64. The user and the capabilities are the caller's business.
 #define _GNU_SOURCE
 #include <errno.h>
@@ -74,11 +74,14 @@ static void restrict_families(void) {
 }
 
 static void restrict_namespaces(void) {
-  static const unsigned long kKinds[] = {CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET};
+  static const unsigned long kKinds[] = {CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
+                                         CLONE_NEWUSER, CLONE_NEWPID,    CLONE_NEWNET};
   scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
   for (size_t i = 0; i < sizeof kKinds / sizeof *kKinds; i++) {
-    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, kKinds[i], kKinds[i])), "unshare");
-    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, kKinds[i], kKinds[i])), "clone");
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, kKinds[i], kKinds[i])),
+            "unshare");
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, kKinds[i], kKinds[i])),
+            "clone");
   }
   require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(setns), 0), "setns");
   require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0), "clone3");
@@ -89,8 +92,10 @@ static void deny_write_execute(void) {
   scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
   const unsigned long both = PROT_WRITE | PROT_EXEC;
   require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, both, both)), "mmap");
-  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, PROT_EXEC)), "mprotect");
-  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(pkey_mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, PROT_EXEC)), "pkey_mprotect");
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, PROT_EXEC)),
+          "mprotect");
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(pkey_mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, PROT_EXEC)),
+          "pkey_mprotect");
   load(filter);
 }
 

@@ -1,4 +1,5 @@
-// Frames nobody should send: random bytes, mutated real frames, forged segments. The stack neither crashes nor leaks nor loses its connections.
+// Frames nobody should send: random bytes, mutated real frames, forged segments. The stack neither crashes nor leaks nor loses its
+// connections.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "forged_segment.h"
 #include "stack_pair.h"
@@ -79,7 +80,8 @@ TEST_F(Hostile, MutatedFrames) {
   for (int i = 0; i < 200'000; i++) {
     std::vector<uint8_t> frame = recorded[random() % recorded.size()];
     if (frame.size() >= 54 && random() % 4 != 0) frame[34] = static_cast<uint8_t>(port >> 8), frame[35] = static_cast<uint8_t>(port);
-    for (unsigned k = random() % 6; k > 0; k--) frame[random() % std::min<size_t>(frame.size(), random() % 2 != 0 ? 74 : 2000)] = static_cast<uint8_t>(random());
+    for (unsigned k = random() % 6; k > 0; k--)
+      frame[random() % std::min<size_t>(frame.size(), random() % 2 != 0 ? 74 : 2000)] = static_cast<uint8_t>(random());
     if (random() % 10 == 0) frame.resize(random() % frame.size() + 1);
     inject(frame);
     if (i % 8 == 0) {
@@ -111,7 +113,9 @@ TEST_F(Hostile, ForgedSegmentsDoNotDisturbAConnection) {
   TcpStream* server = accept(*listener);
   ASSERT_NE(nullptr, server);
   const std::vector<uint8_t> last = recorded.back();  // the handshake's ACK
-  const auto word = [&](size_t at) { return static_cast<uint32_t>(last[at] << 24 | last[at + 1] << 16 | last[at + 2] << 8 | last[at + 3]); };
+  const auto word = [&](size_t at) {
+    return static_cast<uint32_t>(last[at] << 24 | last[at + 1] << 16 | last[at + 2] << 8 | last[at + 3]);
+  };
   const uint16_t port = ntohs(client->local().port_be);
   const uint32_t seq = word(38), ack = word(42);
   const Segment base{port, 80, seq, ack, kAck};

@@ -39,7 +39,8 @@ class Ip6Hostile : public StackTest {
     StackTest::TearDown();
   }
   // From the client's station to the server's.
-  void inject(const IpAddress& source, uint8_t next_header, const Bytes& payload, uint8_t hop_limit = 255, const IpAddress& to = ip6(kServerIp6)) {
+  void inject(const IpAddress& source, uint8_t next_header, const Bytes& payload, uint8_t hop_limit = 255,
+              const IpAddress& to = ip6(kServerIp6)) {
     Bytes frame(14 + 40);
     memcpy(&frame[0], pair_.server_wire().facts().mac, 6);
     memcpy(&frame[6], pair_.client_wire().facts().mac, 6);
@@ -191,7 +192,8 @@ TEST_F(Ip6Hostile, AFloodOfHopByHopOptionsIsAnsweredSeldom) {
 
 TEST_F(Ip6Hostile, RandomPackets) {
   std::mt19937 random(6);
-  constexpr uint8_t kNext[] = {IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT, IPPROTO_DSTOPTS, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_NONE};
+  constexpr uint8_t kNext[] = {IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT, IPPROTO_DSTOPTS,
+                               IPPROTO_ICMPV6,  IPPROTO_TCP,     IPPROTO_UDP,      IPPROTO_NONE};
   pair_ = Pair::get(Segments::unchecked);  // without checksums all of it gets through
   SetUp();
   for (int i = 0; i < 100'000; i++) {

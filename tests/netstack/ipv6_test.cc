@@ -120,9 +120,10 @@ TEST_F(Ip6, PortsAreTakenPerFamily) {
   };
   const IpAddress v4 = IpAddress::v4(inet_addr(kServerIp)), v6 = ip6(kServerIp6);
   const Case cases[] = {
-      {kAll, false, kAll4, false, true}, {kAll4, false, kAll, false, true}, {kAll, true, kAll4, false, false}, {kAll4, false, kAll, true, false},
-      {kAll, false, v4, false, true},    {v4, false, kAll, false, true},    {kAll, true, v4, false, false},    {kAll, false, v6, false, true},
-      {kAll, true, v6, true, true},      {v4, false, v6, false, false},     {v6, false, kAll4, false, false},  {v6, false, v6, false, true},
+      {kAll, false, kAll4, false, true}, {kAll4, false, kAll, false, true}, {kAll, true, kAll4, false, false},
+      {kAll4, false, kAll, true, false}, {kAll, false, v4, false, true},    {v4, false, kAll, false, true},
+      {kAll, true, v4, false, false},    {kAll, false, v6, false, true},    {kAll, true, v6, true, true},
+      {v4, false, v6, false, false},     {v6, false, kAll4, false, false},  {v6, false, v6, false, true},
       {kAll, true, kAll, false, true},   {v4, false, kAll4, false, true},
   };
   int number = 0;
@@ -238,7 +239,9 @@ TEST_F(Ip6, ARecoveredStackResetsItsConnections) {
   pair_.settle();
   EXPECT_EQ("warm", text_of(*client));
   solicitations = 0;
-  pair_.server_wire().tap = [](const uint8_t* frame, uint32_t) { solicitations += frame[12] == 0x86 && frame[20] == 58 && frame[54] == 135; };
+  pair_.server_wire().tap = [](const uint8_t* frame, uint32_t) {
+    solicitations += frame[12] == 0x86 && frame[20] == 58 && frame[54] == 135;
+  };
   pair_.server->recover();
   pair_.settle();
   pair_.server_wire().tap = nullptr;

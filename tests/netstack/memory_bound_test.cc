@@ -1,4 +1,5 @@
-// What happens when a stack's memory is full of what programs have written or not read: who is served meanwhile, and what is left of it afterwards.
+// What happens when a stack's memory is full of what programs have written or not read: who is served meanwhile, and what is left of it
+// afterwards.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "stack_pair.h"
 
@@ -176,8 +177,8 @@ TEST_P(BothWays, EverythingArrives) {
 
 INSTANTIATE_TEST_SUITE_P(, BothWays, testing::Combine(testing::Bool(), testing::Values(Segments::unchecked, Segments::by_reference)));
 
-// Writers that share short memory are woken when each can take much of its share at once: a program may copy what it has still to write at each
-// call, and pays for each piece.
+// Writers that share short memory are woken when each can take much of its share at once: a program may copy what it has still to write at
+// each call, and pays for each piece.
 TEST(MemoryBoundShare, WritersTakeLargePieces) {
   constexpr size_t kBytes = 2'000'000, kWriters = 12;
   constexpr size_t kShare = kArena / 8 * 7 / (kWriters + 4);

@@ -24,7 +24,8 @@ struct Impairment {
   uint64_t seed = 1;
 };
 
-// What a wire has its stacks do: nothing, sum up every segment, or leave sums to the wire and send segments that are longer than a frame by reference.
+// What a wire has its stacks do: nothing, sum up every segment, or leave sums to the wire and send segments that are longer than a frame by
+// reference.
 enum class Segments { unchecked, checked, by_reference };
 
 class MemoryWire final : public netstack::Wire {

@@ -77,7 +77,8 @@ TEST_F(Ports, AListenerSharesWithListenersOfItsUser) {
   second->release();
 }
 
-// A keepalive's probe, as all that is not taken, is answered seldom: what is noted for that leaves alone what a closed connection says of its port.
+// A keepalive's probe, as all that is not taken, is answered seldom: what is noted for that leaves alone what a closed connection says of
+// its port.
 TEST_F(Ports, AreSharedAfterAProbeAsBefore) {
   TcpListener* listener = listen(80);
   TcpStream* client = connect(80);

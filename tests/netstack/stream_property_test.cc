@@ -26,7 +26,9 @@ class StreamProperty : public StackTest, public testing::WithParamInterface<Scen
   }
 };
 
-uint8_t byte_at(uint64_t offset, int direction) { return static_cast<uint8_t>((offset * 2654435761u >> 13) + static_cast<uint64_t>(direction) * 77); }
+uint8_t byte_at(uint64_t offset, int direction) {
+  return static_cast<uint8_t>((offset * 2654435761u >> 13) + static_cast<uint64_t>(direction) * 77);
+}
 
 // One direction of a connection: what was written, what was read.
 struct Flow {

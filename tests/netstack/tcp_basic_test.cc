@@ -50,8 +50,8 @@ TEST_F(TcpBasic, NothingLeavesBeforeTheFlush) {
 
 int fins_alone, fins_with_data;
 
-// A program that closes after each answer: after a few the FIN is in the answer's segment, or the peer might close first and be the one that
-// keeps TIME-WAIT.
+// A program that closes after each answer: after a few the FIN is in the answer's segment, or the peer might close first and be the one
+// that keeps TIME-WAIT.
 TEST_F(TcpBasic, TheLastAnswerCarriesTheFin) {
   pair_ = Pair::get(Segments::by_reference);
   SetUp();

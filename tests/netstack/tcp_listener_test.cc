@@ -60,7 +60,9 @@ TEST_F(Listener, ALargerBacklogLetsInWhoWaits) {
   std::vector<TcpStream*> clients;
   for (int i = 0; i < 4; i++) clients.push_back(connect(80));
   pair_.settle();
-  const auto connected = [&] { return std::count_if(clients.begin(), clients.end(), [](TcpStream* client) { return client->connected(); }); };
+  const auto connected = [&] {
+    return std::count_if(clients.begin(), clients.end(), [](TcpStream* client) { return client->connected(); });
+  };
   EXPECT_EQ(1, connected());
   listener->set_backlog(2);
   pair_.settle();

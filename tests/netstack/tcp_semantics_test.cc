@@ -400,7 +400,8 @@ TEST_F(TcpSemantics, DeliveryAfterTheEndIsAnnounced) {
 class Keepalive : public StackTest {
  protected:
   static void set(TcpStream& stream) {
-    for (const auto& [option, value] : {std::pair{TcpOption::keepalive, 1}, {TcpOption::keepidle_s, 5}, {TcpOption::keepintvl_s, 2}, {TcpOption::keepcnt, 3}}) {
+    for (const auto& [option, value] :
+         {std::pair{TcpOption::keepalive, 1}, {TcpOption::keepidle_s, 5}, {TcpOption::keepintvl_s, 2}, {TcpOption::keepcnt, 3}}) {
       ASSERT_EQ(0, stream.set_option(option, value));
     }
   }

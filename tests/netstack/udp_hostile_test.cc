@@ -289,7 +289,8 @@ TEST_F(UdpHostile, ManyThatDoNotReadLeaveRoomForOthers) {
   UdpEndpoint* client = open(pair_.client);
   int sent = 0, received = 0;
   for (int round = 0; round < 200; round++) {
-    for (uint16_t i = 0; i < 200; i++) sent += send_to(client, address(kServerIp, static_cast<uint16_t>(3000 + i)), std::string(1400, 'x')) > 0;
+    for (uint16_t i = 0; i < 200; i++)
+      sent += send_to(client, address(kServerIp, static_cast<uint16_t>(3000 + i)), std::string(1400, 'x')) > 0;
     pair_.settle();
   }
   EXPECT_GT(pair_.server_wire().free_frames(), MemoryWire::kFrames / 5);

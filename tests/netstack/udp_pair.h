@@ -58,14 +58,17 @@ struct ForgedDatagram {
     }
     memcpy(udp + header, data.data(), data.size());
     const size_t bytes = header + data.size();
-    if (has_header) put16(udp + 6, checksum ? sum_of(udp, bytes, static_cast<uint16_t>(~sum_of(ip + 12, 8, 17 + static_cast<uint32_t>(bytes)))) : sum);
+    if (has_header)
+      put16(udp + 6, checksum ? sum_of(udp, bytes, static_cast<uint16_t>(~sum_of(ip + 12, 8, 17 + static_cast<uint32_t>(bytes)))) : sum);
     return f;
   }
 };
 
 class UdpTest : public StackTest {
  protected:
-  static void check_endpoints(const netstack::PoolLevels& before, const netstack::PoolLevels& after) { EXPECT_EQ(before.endpoints, after.endpoints); }
+  static void check_endpoints(const netstack::PoolLevels& before, const netstack::PoolLevels& after) {
+    EXPECT_EQ(before.endpoints, after.endpoints);
+  }
   void TearDown() override {
     for (UdpEndpoint* endpoint : opened_) endpoint->release();
     opened_.clear();

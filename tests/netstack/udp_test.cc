@@ -37,7 +37,8 @@ TEST_F(Udp, ThereAndBack) {
 TEST_F(Udp, EmptyAndTruncated) {
   UdpEndpoint* server = bound(pair_.server, 53);
   UdpEndpoint* client = open(pair_.client);
-  for (const char* text : {"", "abcdef", "", "xyz"}) EXPECT_EQ(static_cast<long>(strlen(text)), send_to(client, address(kServerIp, 53), text));
+  for (const char* text : {"", "abcdef", "", "xyz"})
+    EXPECT_EQ(static_cast<long>(strlen(text)), send_to(client, address(kServerIp, 53), text));
   pair_.settle();
   EXPECT_TRUE(server->readable());
   EXPECT_EQ("", take(server));

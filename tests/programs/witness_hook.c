@@ -6,9 +6,9 @@
  *
  * And each call that would have reached the kernel unseen adds a line: "escaped", path, number, address, file. The kernel is asked for
  * them: it dispatches (Syscall User Dispatch) whatever is called from outside libzpstack.so while the program's own code runs. The engine
- * serves such a call as it does in mode sud, and it comes here with its instruction unchanged. So do calls of a file that no table describes,
- * which the engine dispatches itself: a case names such programs. The kernel forgets to dispatch in each new thread and process, so whoever
- * comes here for the first time is told.
+ * serves such a call as it does in mode sud, and it comes here with its instruction unchanged. So do calls of a file that no table
+ * describes, which the engine dispatches itself: a case names such programs. The kernel forgets to dispatch in each new thread and process,
+ * so whoever comes here for the first time is told.
  *
  * Left out are calls of code that the program makes itself, which are the engine's to trap; the vDSO's (docs/hook.md); and whoever
  * shuts himself in with seccomp.

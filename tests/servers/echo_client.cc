@@ -76,7 +76,8 @@ End exchange(int fd, uint64_t seed, size_t total) {
       ssize_t count = recv(fd, in.data(), random.size(1, in.size()), 0);
       if (count < 0 && errno == EAGAIN) continue;
       if (count <= 0) return End::broken;
-      if (testing_lib::pattern_mismatch(seed, seen, in.data(), static_cast<size_t>(count)) >= 0) fail("wrong bytes, seed " + std::to_string(seed));
+      if (testing_lib::pattern_mismatch(seed, seen, in.data(), static_cast<size_t>(count)) >= 0)
+        fail("wrong bytes, seed " + std::to_string(seed));
       seen += static_cast<size_t>(count);
     }
   }
@@ -101,7 +102,8 @@ void one_connection(uint64_t seed) {
   if (fd < 0) fail(std::string("connect: ") + strerror(errno));
   if (greeting(fd) <= 0) fail("no greeting");
   Random random(seed);
-  if (exchange(fd, seed, random.size(1, 65536)) != End::good) fail(std::string("connection broke: ") + strerror(errno) + ", seed " + std::to_string(seed));
+  if (exchange(fd, seed, random.size(1, 65536)) != End::good)
+    fail(std::string("connection broke: ") + strerror(errno) + ", seed " + std::to_string(seed));
   close(fd);
 }
 
@@ -152,7 +154,8 @@ int kill_children(int rounds, bool strict) {
     if (kill(calls[0].pid, SIGKILL) != 0) fail("kill");
     for (std::thread& thread : threads) thread.join();
     if (good == 3) untouched++;
-    if (good + broken != 4 || broken == 0 || (strict && good != 3)) fail("round " + std::to_string(round) + ": " + std::to_string(good) + " good, " + std::to_string(broken) + " broken");
+    if (good + broken != 4 || broken == 0 || (strict && good != 3))
+      fail("round " + std::to_string(round) + ": " + std::to_string(good) + " good, " + std::to_string(broken) + " broken");
     for (Call& call : calls) close(call.fd);
     one_connection(1000 + static_cast<uint64_t>(round));
   }

@@ -3,8 +3,8 @@
 //
 //   step_killer ADDRESS PORT CONTROL OPERATION STRIDE [OFFSET]
 //
-// The first victim runs to the end of its operation: that many instructions there are. Then one dies after every STRIDE-th (-N: so that there
-// are N), from OFFSET on (random if it is not given), and each time
+// The first victim runs to the end of its operation: that many instructions there are. Then one dies after every STRIDE-th (-N: so that
+// there are N), from OFFSET on (random if it is not given), and each time
 //   - an established connection of the survivor echoes, or is reset;
 //   - a new connection echoes;
 //   - the victim's peer sees an end of its connection, a while later.

@@ -4,8 +4,8 @@
 //   step_member ADDRESS PORT CONTROL
 //
 // PORT is served here. PORT + 1 is for victims: the killer has a connection wait there before each order. Orders come as one word each over
-// the socket CONTROL: an operation (the victim's pid is answered; it waits), "go" (it goes on), "done" (it is dead: everything of it is given
-// up).
+// the socket CONTROL: an operation (the victim's pid is answered; it waits), "go" (it goes on), "done" (it is dead: everything of it is
+// given up).
 #include <arpa/inet.h>
 #include <csignal>
 #include <cstdlib>

@@ -14,11 +14,14 @@ namespace {
 const char* claim_text(zps_claim claim) { return claim == ZPS_CLAIM_FULL ? "all" : claim == ZPS_CLAIM_SSE ? "xmm0-15" : "none"; }
 
 void print_syscalls() {
-  printf("# System calls that the stack serves\n\n"
-         "Made from the table in shim/calls/syscall_table.cc. A call on a descriptor that is not the stack's goes to the kernel; so does every call that is not\n"
-         "listed. \"Kept\" are the vector registers that are saved around the call.\n\n"
-         "| number | call | kept | what is served |\n|---|---|---|---|\n");
-  for (const shim::SyscallRow& row : shim::syscall_rows()) printf("| %d | %s | %s | %s |\n", row.nr, row.name, claim_text(row.claim), row.note);
+  printf(
+      "# System calls that the stack serves\n\n"
+      "Made from the table in shim/calls/syscall_table.cc. A call on a descriptor that is not the stack's goes to the kernel; so does "
+      "every call that is not\n"
+      "listed. \"Kept\" are the vector registers that are saved around the call.\n\n"
+      "| number | call | kept | what is served |\n|---|---|---|---|\n");
+  for (const shim::SyscallRow& row : shim::syscall_rows())
+    printf("| %d | %s | %s | %s |\n", row.nr, row.name, claim_text(row.claim), row.note);
 }
 
 const char* kind_text(shim::OptionKind kind) {
@@ -41,11 +44,14 @@ const char* kind_text(shim::OptionKind kind) {
 }
 
 void print_options() {
-  printf("# Socket options of the stack's sockets\n\n"
-         "Made from the table in shim/files/option_table.cc. \"In force\" means that the stack acts on it, \"kept\" that the value is checked and reported\n"
-         "as Linux does and has no other effect, \"read\" that it can only be read. What is refused, or not listed, is logged once per process and\n"
-         "counted in the ledger. Before connect() or listen() a socket is still the kernel's, and takes what Linux takes.\n\n"
-         "| option | effect | note |\n|---|---|---|\n");
+  printf(
+      "# Socket options of the stack's sockets\n\n"
+      "Made from the table in shim/files/option_table.cc. \"In force\" means that the stack acts on it, \"kept\" that the value is checked "
+      "and reported\n"
+      "as Linux does and has no other effect, \"read\" that it can only be read. What is refused, or not listed, is logged once per "
+      "process and\n"
+      "counted in the ledger. Before connect() or listen() a socket is still the kernel's, and takes what Linux takes.\n\n"
+      "| option | effect | note |\n|---|---|---|\n");
   for (const shim::OptionRow& row : shim::option_rows()) printf("| %s | %s | %s |\n", row.label, kind_text(row.kind), row.note);
 }
 

@@ -66,6 +66,7 @@ BAD = {
     "scripts/b": ("#!/bin/sh\n# Runs.\nset -e\n", "SPDX"),
     "base/d.cc": (HEAD + "// TO" + "DO: later\n", "unfinished"),
     "base/e.cc": (HEAD + "\n" * 500, "over 500"),
+    "base/wide.cc": (HEAD + "//" + "-" * 139 + "\n", "over 140"),
     "tests/e.cc": (HEAD + "\n" * 700, "over 700"),
 }
 

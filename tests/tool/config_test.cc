@@ -176,8 +176,9 @@ TEST(Config, addresses_of_both_families) {
 }
 
 TEST(Config, addresses_that_nobody_can_have) {
-  for (const char* bad : {"fd00::2/0", "fd00::2/129", "fd00::2/", "::1", "::", "ff02::1", "fe80::1", "::ffff:10.0.0.1", "fd00::2,", ",fd00::2", "fd00::2,fd00::2",
-                          "10.0.0.1,10.0.0.2", "fd00::1,fd00::2,fd00::3,fd00::4", "fd00::2 fd00::3", "fd00::g"}) {
+  for (const char* bad :
+       {"fd00::2/0", "fd00::2/129", "fd00::2/", "::1", "::", "ff02::1", "fe80::1", "::ffff:10.0.0.1", "fd00::2,", ",fd00::2",
+        "fd00::2,fd00::2", "10.0.0.1,10.0.0.2", "fd00::1,fd00::2,fd00::3,fd00::4", "fd00::2 fd00::3", "fd00::g"}) {
     Result<Config> config = load({(std::string("ZPS_IP=") + bad).c_str()});
     ASSERT_FALSE(config) << bad;
     EXPECT_NE(std::string(config.error().text).find("up to three of IPv6"), std::string::npos);

@@ -1,4 +1,5 @@
-// System calls of code that no proof covers: made at run time, mapped shared, changing itself. With threads, forks and signals: jit_threads_test.cc.
+// System calls of code that no proof covers: made at run time, mapped shared, changing itself. With threads, forks and signals:
+// jit_threads_test.cc.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Threads are armed for it once and for ever, so each case runs in a child that begins unarmed.

@@ -47,7 +47,8 @@ TEST(Threads, ThatExistedBefore) {
         char byte = 0;
         ready++;
         long result = -EINTR;
-        while (result == -EINTR) result = hooked::expected() ? hooked::call(kProbeSleep, to_hook[0], hooked::word(&byte), 1) : read(to_hook[0], &byte, 1);
+        while (result == -EINTR)
+          result = hooked::expected() ? hooked::call(kProbeSleep, to_hook[0], hooked::word(&byte), 1) : read(to_hook[0], &byte, 1);
         EXPECT_EQ(result, 1);
         EXPECT_EQ(code.load()(kProbeFull, byte), probed(byte));
       });

@@ -1,7 +1,8 @@
 // A library that tests load late: a constructor, an IRELATIVE resolver and functions that make system calls of their own.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Built several times with another LATE_ANSWER, another LATE_PADDING and other LATE_ROWS, so that one object replaces another at the same address.
+// Built several times with another LATE_ANSWER, another LATE_PADDING and other LATE_ROWS, so that one object replaces another at the same
+// address.
 #include "tests/zpoline/late_library.h"
 
 #include <sys/syscall.h>
@@ -38,9 +39,9 @@ extern "C" {
 [[gnu::visibility("default")]] void late_padding() { asm volatile(".skip %c0, 0x90\n" : : "i"(LATE_PADDING)); }
 #endif
 
-// Other threads run these while their object is being loaded: their address leaves the resolver below before the engine has seen them. Rows of
-// four shapes (kLateShapes), at multiples of kLateSiteBytes: load and system call with something between them, the system call in one cache
-// line and in two; both together, in one aligned 16 bytes and in two cache lines.
+// Other threads run these while their object is being loaded: their address leaves the resolver below before the engine has seen them. Rows
+// of four shapes (kLateShapes), at multiples of kLateSiteBytes: load and system call with something between them, the system call in one
+// cache line and in two; both together, in one aligned 16 bytes and in two cache lines.
 #define TEXT_OF(value) #value
 #define TEXT(value) TEXT_OF(value)
 #define LATE_SITE(nops, between)                                                       \

@@ -58,7 +58,9 @@ int lives() {
   void* memory = mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED || munmap(memory, 4096) != 0) return 4;
   pthread_t thread;
-  if (pthread_create(&thread, nullptr, [](void*) -> void* { return reinterpret_cast<void*>(hooked::call(kProbeFull, 8)); }, nullptr) != 0) return 5;
+  if (pthread_create(
+          &thread, nullptr, [](void*) -> void* { return reinterpret_cast<void*>(hooked::call(kProbeFull, 8)); }, nullptr) != 0)
+    return 5;
   void* result = nullptr;
   pthread_join(thread, &result);
   if (reinterpret_cast<long>(result) != probe_of(8)) return 6;
@@ -258,7 +260,8 @@ TEST(KernelPerThread, RseqStaysRegistered) {
   if (__rseq_size == 0) GTEST_SKIP() << "glibc did not register rseq";
   std::thread([] {
     auto* area = reinterpret_cast<volatile struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
-    EXPECT_EQ(hooked::call(SYS_rseq, hooked::word(const_cast<struct rseq*>(area)), 32, 0, RSEQ_SIG), -EBUSY) << "glibc's registration is there";
+    EXPECT_EQ(hooked::call(SYS_rseq, hooked::word(const_cast<struct rseq*>(area)), 32, 0, RSEQ_SIG), -EBUSY)
+        << "glibc's registration is there";
     for (int i = 0; i < 1000; i++) {
       unsigned cpu = 0;
       cpu_set_t one;

@@ -240,7 +240,9 @@ TEST(Clone, ClearSighand) {
   clone_args arguments{};
   arguments.flags = CLONE_CLEAR_SIGHAND;
   arguments.exit_signal = SIGCHLD;
-  const auto make_child = [&] { return static_cast<pid_t>(hooked::call(SYS_clone3, reinterpret_cast<long>(&arguments), sizeof arguments)); };
+  const auto make_child = [&] {
+    return static_cast<pid_t>(hooked::call(SYS_clone3, reinterpret_cast<long>(&arguments), sizeof arguments));
+  };
   const auto disposition = [](int number) {
     struct sigaction now {};
     (void)sigaction(number, nullptr, &now);

@@ -94,11 +94,13 @@ TEST(RegistersInABox, OnlyThreeChangeWhereSigreturnIsDeath) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 0, 1),
+    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 0, 1),
                             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
     sock_fprog program{sizeof filter / sizeof filter[0], filter};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(2);
-    for (const long nr : std::initializer_list<long>{SYS_getpid, SYS_read, SYS_getuid, SYS_munmap, SYS_recvfrom, 512}) check_call(tests::snapshot_call, nr, 15);
+    for (const long nr : std::initializer_list<long>{SYS_getpid, SYS_read, SYS_getuid, SYS_munmap, SYS_recvfrom, 512})
+      check_call(tests::snapshot_call, nr, 15);
     for (const Near& near : kNear) {
       if (near.number < kProbeGeneral || hooked::expected()) check_call(near.snapshot, near.number, 16);
     }

@@ -38,7 +38,8 @@ class SeccompFilter : public testing::Test {
 
 TEST_F(SeccompFilter, WhatAListDoesNotAllowIsDeadly) {
   scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
-  for (const int call : {SCMP_SYS(read), SCMP_SYS(futex), SCMP_SYS(exit_group)}) ASSERT_EQ(seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0), 0);
+  for (const int call : {SCMP_SYS(read), SCMP_SYS(futex), SCMP_SYS(exit_group)})
+    ASSERT_EQ(seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0), 0);
   judge(filter);
   EXPECT_FALSE(is_deadly(SYS_read));
   EXPECT_FALSE(is_deadly(SYS_futex));

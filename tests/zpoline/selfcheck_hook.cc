@@ -1,10 +1,11 @@
 // A hook that, when the program ends, compares all its executable file mappings with their files.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Every difference must be a whole `0f 05` that became `ff d0` (a call) or `f4 05` (a trap), or a whole `b8 number 0f 05` that became `e9 distance` with the two bytes
-// behind it as they were or `ff d0`, or an `31 c0 0f 05` before `cmp $-4096,%rax` that became, with that, `e9 distance`. Such a jump must lead to a stub in memory that is private, anonymous, executable and not writable, and
-// each byte of the stub must be what that site needs. libcrypto, libssl and the programs named by the tests hold no system call of
-// their own, so a difference there is wrong.
+// Every difference must be a whole `0f 05` that became `ff d0` (a call) or `f4 05` (a trap), or a whole `b8 number 0f 05` that became `e9
+// distance` with the two bytes behind it as they were or `ff d0`, or an `31 c0 0f 05` before `cmp $-4096,%rax` that became, with that, `e9
+// distance`. Such a jump must lead to a stub in memory that is private, anonymous, executable and not writable, and each byte of the stub
+// must be what that site needs. libcrypto, libssl and the programs named by the tests hold no system call of their own, so a difference
+// there is wrong.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -48,7 +49,8 @@ void read_mappings() {
   while (maps != nullptr && mapping_count < sizeof mappings / sizeof mappings[0] && fgets(line, sizeof line, maps) != nullptr) {
     Mapping& mapping = mappings[mapping_count];
     mapping.path[0] = '\0';
-    if (sscanf(line, "%lx-%lx %7s %lx %*s %*s %299s", &mapping.begin, &mapping.end, mapping.permissions, &mapping.offset, mapping.path) >= 4)
+    if (sscanf(line, "%lx-%lx %7s %lx %*s %*s %299s", &mapping.begin, &mapping.end, mapping.permissions, &mapping.offset, mapping.path) >=
+        4)
       mapping_count++;
   }
   if (maps != nullptr) fclose(maps);
@@ -95,7 +97,8 @@ size_t jump_bytes(const uint8_t* text, const uint8_t* file) {
     const bool same = text[5] == 0x0f && text[6] == 0x05;
     return (call || same) && is_stub_of(text, load<uint32_t>(file + 1), at + 7, false) ? 7 : 0;
   }
-  const bool compared = memcmp(file, "\x31\xc0\x0f\x05", 4) == 0 && memcmp(file + 4, kCompare, 6) == 0 && memcmp(text + 5, kCompare + 1, 5) == 0;
+  const bool compared =
+      memcmp(file, "\x31\xc0\x0f\x05", 4) == 0 && memcmp(file + 4, kCompare, 6) == 0 && memcmp(text + 5, kCompare + 1, 5) == 0;
   return compared && is_stub_of(text, 0, at + 4, true) ? 10 : 0;
 }
 

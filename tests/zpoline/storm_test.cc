@@ -52,8 +52,8 @@ void make_calls() {
   errno = error;
 }
 
-// SIGUSR2 nests in itself. A periodic timer would be ahead of handlers on a busy machine, natively too: each finds the next signal waiting, until
-// no stack is left. So a handler winds the timer up for the next one, and from a depth on that is left to those that return.
+// SIGUSR2 nests in itself. A periodic timer would be ahead of handlers on a busy machine, natively too: each finds the next signal waiting,
+// until no stack is left. So a handler winds the timer up for the next one, and from a depth on that is left to those that return.
 constexpr int kDeepest = 16;
 constexpr long kIntervalNs = 20'000;
 thread_local volatile int depth = 0;

@@ -1,4 +1,5 @@
-// Waiting and signals as the program sees them: masks of waits, restarts, flags of sigaction, handlers for faults, signals without handlers.
+// Waiting and signals as the program sees them: masks of waits, restarts, flags of sigaction, handlers for faults, signals without
+// handlers.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <poll.h>

@@ -13,7 +13,8 @@
 // what it had written there would stay. So the words remain the parent's: `shared` tells the entry to ask who is there (a gettid,
 // from then on, for each hooked call of that thread), and a guest's calls, handlers and forks take no notice of the hook.
 //
-// Known limits: a guest cannot have handlers for SIGSEGV, SIGBUS and SIGSYS (its rt_sigaction has no effect, entry.S); what a guest executes is hooked only if its environment says so, and processes that a guest forks are guests in their own.
+// Known limits: a guest cannot have handlers for SIGSEGV, SIGBUS and SIGSYS (its rt_sigaction has no effect, entry.S); what a guest
+// executes is hooked only if its environment says so, and processes that a guest forks are guests in their own.
 #include <linux/sched.h>
 #include <sched.h>
 

@@ -1,4 +1,5 @@
-// System calls in which the engine has a part of its own: signal dispositions, masks and stacks, memory that holds sites or page 0, exec, exit.
+// System calls in which the engine has a part of its own: signal dispositions, masks and stacks, memory that holds sites or page 0, exec,
+// exit.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // They reach zps_on_engine_call() through the same frames as hooked calls. If the hook claimed the number it is asked first; what it

@@ -136,7 +136,8 @@ bool remember_environment(const char* const* environment, const char* library) n
     }
   }
   if (bytes == 0) return true;
-  const int64_t place = base::kernel_call(SYS_mmap, 0, static_cast<int64_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const int64_t place =
+      base::kernel_call(SYS_mmap, 0, static_cast<int64_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (place < 0 && place > -4096) return false;
   auto* at = reinterpret_cast<char*>(place);
   for (size_t k = 0; k < kept_count; k++) {

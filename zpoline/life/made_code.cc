@@ -9,13 +9,13 @@
 //   - mapped by ld.so and not writable: objects, which the rewriter scans;
 //   - writable, or shared: what it holds can change without a system call. Its calls trap from now on;
 //   - read-only and private: what it holds now is what it will hold until an mprotect that is seen here. It is searched for system
-//     calls at any offset, and traps only if there is one. V8, LuaJIT and PCRE2 make all their calls through libc: nothing is found. A program
-//     that protects its code again and again would be searched again and again; so there is a budget, and when it is used up the
+//     calls at any offset, and traps only if there is one. V8, LuaJIT and PCRE2 make all their calls through libc: nothing is found. A
+//     program that protects its code again and again would be searched again and again; so there is a budget, and when it is used up the
 //     rest traps unsearched;
 //   - new, private, anonymous and read-only: zeros;
 //   - an object that the rewriter could not write (PR_SET_MDWE). Its calls trap.
-// The free range ends at the code nearest to libzpstack.so, so small memory in a hole that ld.so left between that and libc would make all of
-// libc trap. Where the program leaves the place to the kernel, such memory is moved below the libraries before the program hears of it.
+// The free range ends at the code nearest to libzpstack.so, so small memory in a hole that ld.so left between that and libc would make all
+// of libc trap. Where the program leaves the place to the kernel, such memory is moved below the libraries before the program hears of it.
 // Memory that becomes executable only later has its address already and stays.
 // Whether memory is shared is known from mmap only, so the bounds of all shared mappings are kept: mprotect inside them counts as shared.
 //

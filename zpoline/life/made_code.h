@@ -11,8 +11,8 @@ namespace zpoline {
 // ZPS_JIT=kernel: system calls of such code go to the kernel, and nothing is armed for it. Before the program runs.
 void leave_made_code_to_kernel() noexcept;
 
-// The program has mapped memory of its own at `result`, where it did not say. Where the memory is afterwards: if it lay so that libc's calls would
-// trap with its own, somewhere else.
+// The program has mapped memory of its own at `result`, where it did not say. Where the memory is afterwards: if it lay so that libc's
+// calls would trap with its own, somewhere else.
 [[nodiscard]] int64_t beside_libraries(const zps_call& call, int64_t result) noexcept;
 
 // After the kernel has done the program's mmap, mprotect or pkey_mprotect, mremap: `result` is its answer, no error.

@@ -4,8 +4,8 @@
 // The problem. Trapped calls arrive as SIGSYS or SIGSEGV. The kernel kills a thread that raises a signal it has blocked, and programs
 // block all signals without a thought: pthread_create, sigsuspend, ppoll, handlers with a full sa_mask.
 //
-// How. Every mask on its way to the kernel loses these two bits; ThreadState::hidden_mask remembers them and adds them to each mask that the
-// program reads, in handlers too (signals.cc). A signal of these that someone sends meanwhile is held and sent again when the
+// How. Every mask on its way to the kernel loses these two bits; ThreadState::hidden_mask remembers them and adds them to each mask that
+// the program reads, in handlers too (signals.cc). A signal of these that someone sends meanwhile is held and sent again when the
 // program unblocks it; a fault of the thread itself that the program believes blocked ends it, as the kernel would have.
 //
 // Known limits: sigwait() and signalfd() do not see the two.

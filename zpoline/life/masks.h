@@ -12,7 +12,8 @@ namespace zpoline {
 constexpr uint64_t signal_bit(int number) noexcept { return uint64_t{1} << (number - 1); }
 // The engine's own: blocked, they would be a kill.
 inline constexpr uint64_t kNeverBlocked = signal_bit(SIGSEGV) | signal_bit(SIGSYS);
-// What a thread's own instructions raise. Blocked, a fault that the hook survives would be a kill: inside a hook they are held, not blocked.
+// What a thread's own instructions raise. Blocked, a fault that the hook survives would be a kill: inside a hook they are held, not
+// blocked.
 inline constexpr int kHeldSignals[] = {SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS};
 inline constexpr uint64_t kFaults =
     kNeverBlocked | signal_bit(SIGILL) | signal_bit(SIGTRAP) | signal_bit(SIGBUS) | signal_bit(SIGFPE);

@@ -2,12 +2,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The filter is a classic BPF program over the call's number and arguments. It is run here for each call that is ever added for
-// convenience, with arguments of zero, before the kernel gets it: a verdict of death marks the call, and it is left undone from then on (base/permitted.h).
+// convenience, with arguments of zero, before the kernel gets it: a verdict of death marks the call, and it is left undone from then on
+// (base/permitted.h).
 // Filters add up and are never removed, and so do the marks. A filter that looks at arguments may be judged wrongly in either direction.
 //
 // Known limits: filters that were installed before this program began are not seen.
-// Sources: Documentation/userspace-api/seccomp_filter.rst; Linux net/core/filter.c, bpf_check_classic() and seccomp_check_filter() (which operations
-// there are).
+// Sources: Documentation/userspace-api/seccomp_filter.rst; Linux net/core/filter.c, bpf_check_classic() and seccomp_check_filter() (which
+// operations there are).
 #pragma once
 
 #include <cstdint>

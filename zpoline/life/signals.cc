@@ -34,7 +34,8 @@
 // SIGSEGV and SIGSYS are blocked while on_signal() looks at one of them, as for any handler, and only there: a fault or a trapped call of
 // the program's handler would be a kill.
 //
-// SIGSYS is either the kernel's dispatch, or the engine's word to a thread to arm itself (trap.cc), or the program's own business: seccomp, kill().
+// SIGSYS is either the kernel's dispatch, or the engine's word to a thread to arm itself (trap.cc), or the program's own business: seccomp,
+// kill().
 //
 // Known limits: what a jump (not a call) through a small pointer
 // aimed at is not recorded by the CPU: the address reported is then 0. Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux

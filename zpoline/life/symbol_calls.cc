@@ -75,14 +75,15 @@ int on_pthread_sigmask(int how, const sigset_t* set, sigset_t* old) {
 // The kernel writes the rest of the time into its argument; these functions do not.
 int on_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
   timespec time = timeout != nullptr ? *timeout : timespec{};
-  return as_libc(zps_symbol_call(SYS_ppoll, as_arg(fds), static_cast<long>(count), timeout != nullptr ? as_arg(&time) : 0, as_arg(mask), kMaskBytes, 0));
+  return as_libc(zps_symbol_call(SYS_ppoll, as_arg(fds), static_cast<long>(count), timeout != nullptr ? as_arg(&time) : 0, as_arg(mask),
+                                 kMaskBytes, 0));
 }
 
 int on_pselect(int count, fd_set* readable, fd_set* writable, fd_set* urgent, const timespec* timeout, const sigset_t* mask) {
   timespec time = timeout != nullptr ? *timeout : timespec{};
   const uint64_t pair[2] = {reinterpret_cast<uint64_t>(mask), kMaskBytes};
-  return as_libc(zps_symbol_call(SYS_pselect6, count, as_arg(readable), as_arg(writable), as_arg(urgent), timeout != nullptr ? as_arg(&time) : 0,
-                                 as_arg(pair)));
+  return as_libc(zps_symbol_call(SYS_pselect6, count, as_arg(readable), as_arg(writable), as_arg(urgent),
+                                 timeout != nullptr ? as_arg(&time) : 0, as_arg(pair)));
 }
 
 // vfork() too: its child would make hooked calls on its parent's memory.

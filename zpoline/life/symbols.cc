@@ -1,17 +1,19 @@
 // Which words of the program's objects point to libc's functions, and what they point to in mode symbols.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The problem. This mode is the common way to do without a hook: functions of the same names as libc's, in a library that is preloaded. It is
-// here to be measured against. But one library serves all modes, and a libzpstack.so that exports `read` would cost every other mode an
+// The problem. This mode is the common way to do without a hook: functions of the same names as libc's, in a library that is preloaded. It
+// is here to be measured against. But one library serves all modes, and a libzpstack.so that exports `read` would cost every other mode an
 // indirect jump, and every program its cancellation points.
 //
 // How. Nothing is exported. At start the relocations of each object are read once more, and those that name a function of the table get
 // the engine's in its place: what ld.so would have written there. Only names whose call somebody wants are exchanged.
-// The functions (symbol_entry.S, symbol_calls.cc) go through the same entries as near jumps, so that frames, claims and signals are the same.
+// The functions (symbol_entry.S, symbol_calls.cc) go through the same entries as near jumps, so that frames, claims and signals are the
+// same.
 //
 // Known limits, all of them those of interposition: calls inside libc are not seen (stdio, getaddrinfo, posix_spawn, system), nor
-// raw system calls, dlsym(), constructors of libraries that dlopen() brings, static programs; exchanged functions are no cancellation points; vfork()
-// is fork(); execv() and execve() tell the hook, the others of their family do not; libraries that dlopen() finds by its caller's RUNPATH are not found.
+// raw system calls, dlsym(), constructors of libraries that dlopen() brings, static programs; exchanged functions are no cancellation
+// points; vfork() is fork(); execv() and execve() tell the hook, the others of their family do not; libraries that dlopen() finds by its
+// caller's RUNPATH are not found.
 //
 // Sources: System V ABI for x86-64, 4.4 and 5.2.
 #include "zpoline/life/symbols.h"
@@ -40,7 +42,8 @@ constexpr uint64_t kPageMask = 4095;
 
 const void* function_of(const char* name) noexcept {
   for (const Symbol* symbol = zps_symbols; symbol != zps_symbols_end; symbol++) {
-    if (symbol->name[0] == name[0] && strcmp(symbol->name, name) == 0) return symbol->nr < 0 || is_wanted(symbol->nr) ? symbol->function : nullptr;
+    if (symbol->name[0] == name[0] && strcmp(symbol->name, name) == 0)
+      return symbol->nr < 0 || is_wanted(symbol->nr) ? symbol->function : nullptr;
   }
   for (const Symbol* symbol = symbol_calls(); symbol->name != nullptr; symbol++) {
     if (symbol->name[0] == name[0] && strcmp(symbol->name, name) == 0) return symbol->function;
@@ -69,7 +72,8 @@ class Relocations {
   }
 
  private:
-  // An object that another thread's dlopen() is not done with: its RELRO is still writable, and must stay so. That thread will come here too.
+  // An object that another thread's dlopen() is not done with: its RELRO is still writable, and must stay so. That thread will come here
+  // too.
   bool is_being_relocated() const noexcept {
     constexpr long kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which changes nothing; an error where memory is read-only
     return relro_end_ > relro_begin_ && base::kernel_call(SYS_madvise, static_cast<long>(relro_begin_), kPageMask + 1, kPopulateWrite) == 0;
@@ -118,7 +122,9 @@ class Relocations {
 
 int exchange_in_one(dl_phdr_info* object, size_t, void*) noexcept {
   const bool is_libc = holds(*object, reinterpret_cast<uint64_t>(&__errno_location));
-  if (is_loader(*object) || is_libc || holds(*object, reinterpret_cast<uint64_t>(zps_symbols)) || strncmp(object->dlpi_name, "linux-vdso", 10) == 0) return 0;
+  if (is_loader(*object) || is_libc || holds(*object, reinterpret_cast<uint64_t>(zps_symbols)) ||
+      strncmp(object->dlpi_name, "linux-vdso", 10) == 0)
+    return 0;
   counts.objects++;
   Relocations(*object).exchange();
   return 0;

@@ -8,34 +8,36 @@
 // return address in rcx and every other register, the stack pointer and the flags as the program had them. From there on a
 // trapped call is like any other: same frames, same claims, same signals. The price is the signal alone.
 //
-// Whose calls trap. The kernel asks two things per call: is the instruction in the free range, and else, what does this thread's selector byte
-// say. The free range holds the text of libzpstack.so (every kernel call of the engine, those that it makes for the program included). The
-// selector is beside ThreadState::inside and says the opposite: 0, allow, while the hook runs, so that its libraries, its libc and
+// Whose calls trap. The kernel asks two things per call: is the instruction in the free range, and else, what does this thread's selector
+// byte say. The free range holds the text of libzpstack.so (every kernel call of the engine, those that it makes for the program included).
+// The selector is beside ThreadState::inside and says the opposite: 0, allow, while the hook runs, so that its libraries, its libc and
 // what it needs of ld.so are free; 1, trap, while the program runs. A range alone cannot do it: what belongs to the hook lies in several
 // mappings among the program's. Threads that the hook makes for itself are never armed.
 //
 // How far the free range goes. In mode sud it is that text alone. In the others no thread is armed until the program makes code
-// that no proof covers (made_code.cc); then the range is as wide as it can be without that code, and becomes narrower with more of it. It does
-// not grow again: what is mapped at the same place later traps without need, but a thread is armed rarely. As mmap gives lower and
+// that no proof covers (made_code.cc); then the range is as wide as it can be without that code, and becomes narrower with more of it. It
+// does not grow again: what is mapped at the same place later traps without need, but a thread is armed rarely. As mmap gives lower and
 // lower addresses, it ends at the lowest text above the made code, and most code that is made later needs nothing.
 //
 // Threads that exist already arm themselves in a handler: the engine sends each of them SIGSEGV, which nobody can block here, and then lets
-// membarrier() interrupt those that run. A call that such a thread sleeps in goes on as after any handler with SA_RESTART. It is not SIGSYS:
-// the kernel drops a signal of which one is pending already, and the call of a thread that is armed by then would be lost with it; a fault
-// comes again.
+// membarrier() interrupt those that run. A call that such a thread sleeps in goes on as after any handler with SA_RESTART. It is not
+// SIGSYS: the kernel drops a signal of which one is pending already, and the call of a thread that is armed by then would be lost with it;
+// a fault comes again.
 //
-// So there are two ranges: the one that a thread is armed with next, and the one that every thread is armed with. Only the second answers whether
-// a piece of code traps; it follows when all have been told, and `arming` lets one thread at a time do that. Whoever forks, or begins, in between
-// finds `dispatching` set and arms itself, with the range as it was or as it will be; a child whose second range lags behind arms again when it has to.
+// So there are two ranges: the one that a thread is armed with next, and the one that every thread is armed with. Only the second answers
+// whether a piece of code traps; it follows when all have been told, and `arming` lets one thread at a time do that. Whoever forks, or
+// begins, in between finds `dispatching` set and arms itself, with the range as it was or as it will be; a child whose second range lags
+// behind arms again when it has to.
 //
 // The kernel clears dispatch in every new thread, process and program; arm_thread() is part of each clone (clone.cc), before the
 // child runs anything of the program.
 //
 // `int $0x80` traps as well. Its registers leave no room for a return address, so it is made here, in the handler.
 //
-// Known limits: a trapped call needs stack for a signal frame (3-4 KB), or an alternate stack, which no two threads share (signal_stacks.cc); a call whose stack pointer is invalid and
-// that has none ends the process. A seccomp filter that refuses prctl(), or kills for it, leaves threads made after it undispatched. poll, select, epoll_wait, nanosleep
-// end with EINTR in a thread that is armed while it sleeps there (signal(7) names them all).
+// Known limits: a trapped call needs stack for a signal frame (3-4 KB), or an alternate stack, which no two threads share
+// (signal_stacks.cc); a call whose stack pointer is invalid and that has none ends the process. A seccomp filter that refuses prctl(), or
+// kills for it, leaves threads made after it undispatched. poll, select, epoll_wait, nanosleep end with EINTR in a thread that is armed
+// while it sleeps there (signal(7) names them all).
 //
 // Sources: Documentation/admin-guide/syscall-user-dispatch.rst; Linux kernel/entry/syscall_user_dispatch.c.
 #include "zpoline/life/trap.h"
@@ -138,8 +140,8 @@ long number_of(const DirectoryEntry& entry) noexcept {
   return number;
 }
 
-// Sends the word to every thread that `tasks` (/proc/self/task) lists but this one. False if there may be some that it does not list: the kernel
-// goes from each thread to the next, and loses its way where one ends before it has gone on.
+// Sends the word to every thread that `tasks` (/proc/self/task) lists but this one. False if there may be some that it does not list: the
+// kernel goes from each thread to the next, and loses its way where one ends before it has gone on.
 bool send_to_all(long tasks) noexcept {
   const long process = base::kernel_call(SYS_getpid);
   const long self = base::kernel_call(SYS_gettid);
@@ -237,8 +239,8 @@ bool dispatch_also(uint64_t begin, uint64_t end) noexcept {
     armed_begin = free_begin.load();
     armed_end = free_end.load();
   }
-  base::log(base::LogLevel::debug, "code at 0x%llx-0x%llx is not known: its system calls trap (%ld)", static_cast<unsigned long long>(begin),
-            static_cast<unsigned long long>(end), result);
+  base::log(base::LogLevel::debug, "code at 0x%llx-0x%llx is not known: its system calls trap (%ld)",
+            static_cast<unsigned long long>(begin), static_cast<unsigned long long>(end), result);
   if (!reached) base::log(base::LogLevel::debug, "/proc/self/task cannot be read: other threads' unknown calls go to the kernel");
   return result == 0;
 }
@@ -272,7 +274,10 @@ void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
   greg_t* registers = context->uc_mcontext.gregs;
   const int64_t nr = registers[REG_RAX];
   const void* entry = nr >= 0 && nr < ZPS_NR_COUNT ? near_entry(nr) : nullptr;
-  const void* way = entry == zps_exit_near ? entry : entry != nullptr ? zps_trapped : nr == SYS_rt_sigreturn ? zps_sigreturn_trapped : zps_pass_trapped;
+  const void* way = entry == zps_exit_near   ? entry
+                    : entry != nullptr       ? zps_trapped
+                    : nr == SYS_rt_sigreturn ? zps_sigreturn_trapped
+                                             : zps_pass_trapped;
   registers[REG_RIP] = reinterpret_cast<greg_t>(way);
   registers[REG_RCX] = static_cast<greg_t>(return_address);
   registers[REG_R11] = reinterpret_cast<greg_t>(entry);

@@ -17,7 +17,8 @@ void prepare_dispatch() noexcept;
 // The error says that the kernel cannot do it.
 base::Result<bool> dispatch_everything() noexcept;
 // From here on system calls of code in [begin, end) trap as well, in every thread of the program, whatever lies there later. Other threads
-// are armed by a signal; when this returns none of them executes another instruction without it. False if it cannot be, or may not any more.
+// are armed by a signal; when this returns none of them executes another instruction without it. False if it cannot be, or may not any
+// more.
 bool dispatch_also(uint64_t begin, uint64_t end) noexcept;
 // True if calls from all of [begin, end) trap, in every thread.
 [[nodiscard]] bool is_dispatched(uint64_t begin, uint64_t end) noexcept;

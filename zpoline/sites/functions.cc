@@ -126,7 +126,8 @@ void FunctionTable::read_dynamic(const ElfW(Dyn) * dynamic) noexcept {
 }
 
 FunctionTable::~FunctionTable() {
-  if (first_ != nullptr) (void)base::kernel_call(SYS_munmap, base::as_arg(first_), static_cast<long>((kPages + symbol_count_) * sizeof *first_));
+  if (first_ != nullptr)
+    (void)base::kernel_call(SYS_munmap, base::as_arg(first_), static_cast<long>((kPages + symbol_count_) * sizeof *first_));
 }
 
 bool FunctionTable::chain_symbols() const noexcept {

@@ -3,8 +3,8 @@
 //
 // Unwind tables survive stripping, cover C, C++, Rust and most hand-written assembly, and are mapped with the object: nothing
 // is opened or read. PT_GNU_EH_FRAME holds a table sorted by address, so a lookup is a binary search and only the
-// entries of functions that hold a candidate are ever touched. Symbols are in no order: the first question about them puts them into chains, one
-// for each page of addresses (a program such as node exports 75,000).
+// entries of functions that hold a candidate are ever touched. Symbols are in no order: the first question about them puts them into
+// chains, one for each page of addresses (a program such as node exports 75,000).
 //
 // Sources: Linux Standard Base 5, "Exception Frames"; DWARF 4 section 7.6; System V gABI, "Symbol Table".
 #pragma once

@@ -20,7 +20,8 @@ struct Range {
 // The object's first executable segment, as far as it comes from its file.
 [[nodiscard]] Range text_of(const dl_phdr_info& object) noexcept;
 
-// ld.so calls the kernel for what it loads itself; what it maps is known, what others map is not. The object is noted while all are visited.
+// ld.so calls the kernel for what it loads itself; what it maps is known, what others map is not. The object is noted while all are
+// visited.
 [[nodiscard]] bool is_loader(const dl_phdr_info& object) noexcept;
 void note_loader(const dl_phdr_info& object) noexcept;
 [[nodiscard]] bool is_in_loader(uint64_t address) noexcept;

@@ -165,8 +165,8 @@ base::Result<bool> map_page_zero(const void* const* dispatch) noexcept {
   if (executable != 0) {
     (void)base::kernel_call(SYS_munmap, 0, kPageBytes);
     (void)base::kernel_call(SYS_munmap, static_cast<long>(kLandingPage - kGuardBytes), kAllBytes);
-    return base::make_error("memory cannot be made executable (error %ld): a security policy (MemoryDenyWriteExecute, PR_SET_MDWE) forbids it",
-                            -executable);
+    return base::make_error(
+        "memory cannot be made executable (error %ld): a security policy (MemoryDenyWriteExecute, PR_SET_MDWE) forbids it", -executable);
   }
   return true;
 }

@@ -7,15 +7,16 @@
 //          keeps data there (the red zone) would lose it. It needs page 0.
 //   jump   `e9 rel32` in place of the `mov $number,%eax` before the system call, to a stub of its own (stubs.cc). The two bytes
 //          behind it become a call as well, where a call may stand there, else they stay `syscall`. Nothing below rsp is
-//          touched and page 0 is not needed. Only where the scanner proved that nothing lands inside. Before `cmp $-4096,%rax` there is room for
-//          one from `xor %eax,%eax` on as well; as it leaves no system call behind, only at start and while there are no threads.
+//          touched and page 0 is not needed. Only where the scanner proved that nothing lands inside. Before `cmp $-4096,%rax` there is
+//          room for one from `xor %eax,%eax` on as well; as it leaves no system call behind, only at start and while there are no threads.
 //   trap   `f4 05` in place of `0f 05`. hlt faults in user mode, and the handler of the fault sends the program into the engine
 //          (signals.cc). It costs a signal, needs nothing, and is one byte: any processor may be executing the site.
 // And so a site
 //   - whose number is known and that nobody claims stays as it is. The kernel call costs what it always did, and nothing can go
 //     wrong. The same for rt_sigreturn, whose bytes debuggers look for;
 //   - that can be a jump becomes one;
-//   - else becomes a call, unless its function may use its red zone, page 0 is not ours, or a thread could see one of two bytes: then a trap.
+//   - else becomes a call, unless its function may use its red zone, page 0 is not ours, or a thread could see one of two bytes: then a
+//     trap.
 //
 // Memory: text is mapped privately by the loader, so a write copies the page for this process only. The page is made
 // writable for the moment of the write (readable and executable throughout) and gets the exact protection of its segment back.
@@ -443,8 +444,8 @@ bool rewrite_new_objects(AfterFailure after_failure) noexcept {
     if (result >= 0) continue;
     const Range text = text_of(found.objects[i]);
     const bool traps = after_failure(text.begin, text.end);
-    base::log(traps ? base::LogLevel::debug : base::LogLevel::warn, "%s cannot be rewritten (%ld): its system calls %s", found.objects[i].dlpi_name, result,
-              traps ? "trap" : "go to the kernel");
+    base::log(traps ? base::LogLevel::debug : base::LogLevel::warn, "%s cannot be rewritten (%ld): its system calls %s",
+              found.objects[i].dlpi_name, result, traps ? "trap" : "go to the kernel");
   }
   return found.count > 0;
 }

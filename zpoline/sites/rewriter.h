@@ -14,8 +14,8 @@ namespace zpoline {
 // Scans and rewrites nothing, now and later, but looks which code runs on small stacks.
 void note_loaded_objects() noexcept;
 
-// What else may be done about text that may not be written, or holds calls that cannot be proven: true if its system calls trap from now on, false
-// if they go to the kernel.
+// What else may be done about text that may not be written, or holds calls that cannot be proven: true if its system calls trap from now
+// on, false if they go to the kernel.
 using AfterFailure = bool (*)(uint64_t begin, uint64_t end);
 // Scans and rewrites every object of the program's namespace that is loaded now, except libzpstack.so and the vDSO.
 // An error leaves no site rewritten.

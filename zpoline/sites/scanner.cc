@@ -269,8 +269,8 @@ bool is_branch_into(const uint8_t* begin, const uint8_t* p, const uint8_t* low, 
   return p[-1] == 0xe9 || p[-1] == 0xe8 || (p - begin >= 2 && p[-2] == 0x0f && (p[-1] & 0xf0) == 0x80);
 }
 
-// The sites from `first` on that lose system call and compare to a jump, and the place from the first to the end of the last of them. (Not Go's: its
-// linker places functions one by one, and who names another names its begin.)
+// The sites from `first` on that lose system call and compare to a jump, and the place from the first to the end of the last of them. (Not
+// Go's: its linker places functions one by one, and who names another names its begin.)
 struct Compared {
   size_t first;
   const uint8_t* low = nullptr;
@@ -323,7 +323,8 @@ bool may_hold_short_branch(const uint8_t* begin, const uint8_t* end, const Funct
   return false;
 }
 
-void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, UnknownPairs& unknown, ScanCounts& counts) noexcept {
+void scan_segment(const uint8_t* begin, const uint8_t* end, const FunctionTable& table, UnknownPairs& unknown,
+                  ScanCounts& counts) noexcept {
   const uint8_t* analysed_to = begin;
   const size_t first_site = pending.count;
   for (const uint8_t* p = next_pair(begin, end); p < end; p = next_pair(p + 1, end)) {

@@ -15,11 +15,12 @@
 // lands between the two; whether its function may keep data below rsp (then a call would overwrite 8 bytes of it); and
 // whether a near jump may stand there instead, because nothing lands inside: no branch, no other decoding that overlaps, no symbol, and
 // no computed jump in the function whose targets are not known. Three places are wide enough:
-//   b8 number 0f 05                     the jump takes the mov; the system call behind it stays one, so that an unknown way to it does no harm;
+//   b8 number 0f 05                     the jump takes the mov; the system call behind it stays one, so that an unknown way to it
+//                                       does no harm;
 //   31 c0 0f 05 48 3d 00 f0 ff ff       libc's read(): the jump destroys system call and compare. Here the whole segment is searched
 //                                       for bytes that could be a branch into them, and functions with landing pads are refused.
-//   0f 05 48 3d imm32                   the same without a number, for Go's Syscall6, through which nearly all calls of a Go program pass. Nothing
-//                                       is searched: Go's code branches to begins of functions only.
+//   0f 05 48 3d imm32                   the same without a number, for Go's Syscall6, through which nearly all calls of a Go program pass.
+//                                       Nothing is searched: Go's code branches to begins of functions only.
 //
 // Invariants: 1 nothing is written here; 2 no memory outside the object's segments is read.
 // Known limits: a function over 1 MiB is not analysed (no site in it); a computed jump that lands exactly on

@@ -23,10 +23,13 @@ Sections::~Sections() {
 
 bool Sections::read(void* out, uint64_t bytes, uint64_t at) const noexcept {
   if (fd_ < 0) return false;
-  return base::kernel_call(SYS_pread64, fd_, base::as_arg(out), static_cast<long>(bytes), static_cast<long>(at)) == static_cast<long>(bytes);
+  return base::kernel_call(SYS_pread64, fd_, base::as_arg(out), static_cast<long>(bytes), static_cast<long>(at)) ==
+         static_cast<long>(bytes);
 }
 
-bool Sections::read_header(ElfW(Shdr) & header, size_t i) const noexcept { return read(&header, sizeof header, headers_ + i * sizeof header); }
+bool Sections::read_header(ElfW(Shdr) & header, size_t i) const noexcept {
+  return read(&header, sizeof header, headers_ + i * sizeof header);
+}
 
 bool Sections::describe(Section& section, const ElfW(Shdr) & header) const noexcept {
   section.begin = base_ + header.sh_addr;

@@ -32,8 +32,8 @@ struct StubRegisters {
   uint64_t rax;
   uint64_t flags;
 };
-// If rip is in a stub, puts the registers as they would be at the site: before the mov, or behind the system call (and the compare, if that has
-// moved into the stub). All that a stub changes before its call are rax, rcx and r11, which do not live across the site.
+// If rip is in a stub, puts the registers as they would be at the site: before the mov, or behind the system call (and the compare, if that
+// has moved into the stub). All that a stub changes before its call are rax, rcx and r11, which do not live across the site.
 bool step_out_of_stub(StubRegisters& registers) noexcept;
 
 }  // namespace zpoline

@@ -1,11 +1,11 @@
 // Byte pairs outside of every known function: which of them may be system calls.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Nothing is rewritten for them: that takes a proof. But if one is a system call it would reach the kernel without a word, so the object's code
-// is then left to the trap path, which needs no proof and changes no byte (trap.cc). It costs every kernel call of every thread something, and must
-// not be paid for the constants of a library that the whole world uses. So a pair counts only if it looks like a call: it lies in a section
-// of code, something before it puts a number into eax and a straight decoding from there arrives at the pair, and what comes behind it is what
-// comes behind system calls. Of the 16000 such pairs of libLLVM, and those of libcrypto and node, none does.
+// Nothing is rewritten for them: that takes a proof. But if one is a system call it would reach the kernel without a word, so the object's
+// code is then left to the trap path, which needs no proof and changes no byte (trap.cc). It costs every kernel call of every thread
+// something, and must not be paid for the constants of a library that the whole world uses. So a pair counts only if it looks like a call:
+// it lies in a section of code, something before it puts a number into eax and a straight decoding from there arrives at the pair, and what
+// comes behind it is what comes behind system calls. Of the 16000 such pairs of libLLVM, and those of libcrypto and node, none does.
 #pragma once
 
 #include <link.h>

@@ -58,14 +58,16 @@ Finding probe_group_memory(const base::Config& config) {
   const long limit_mb = group_limit_mb();
   if (limit_mb < 0) return {"control group", State::ok, "no limit of memory", ""};
   const bool enough = limit_mb >= static_cast<long>(config.memory_mb);
-  return {"control group", enough ? State::ok : State::missing, fmt::format("{} MB of memory, a stack takes up to {} MB", limit_mb, config.memory_mb),
+  return {"control group", enough ? State::ok : State::missing,
+          fmt::format("{} MB of memory, a stack takes up to {} MB", limit_mb, config.memory_mb),
           enough ? "" : "raise memory.max, or lower ZPS_MEMORY_MB"};
 }
 
 Finding probe_seccomp() {
   const std::string mode = status_of("Seccomp");
   if (mode.empty() || mode == "0") return {"seccomp", State::ok, "no filter", ""};
-  return {"seccomp", State::absent, "a filter is in force (" + status_of("Seccomp_filters") + "): what it refuses fails with its own error", ""};
+  return {"seccomp", State::absent, "a filter is in force (" + status_of("Seccomp_filters") + "): what it refuses fails with its own error",
+          ""};
 }
 
 }  // namespace tool

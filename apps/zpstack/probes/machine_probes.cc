@@ -178,7 +178,8 @@ Finding probe_memlock() {
 
 Finding probe_cpu_sleep() {
   const char* const device = "/dev/cpu_dma_latency";
-  if (access(device, W_OK) == 0) return {"light sleep", State::ok, fmt::format("{} may be asked while a client here is answered at once", device), ""};
+  if (access(device, W_OK) == 0)
+    return {"light sleep", State::ok, fmt::format("{} may be asked while a client here is answered at once", device), ""};
   return {"light sleep", State::absent, fmt::format("no use of {}: a client here waits for its own wake-up", device), ""};
 }
 

@@ -1,11 +1,12 @@
 /* What lwIP's TCP asks of us in place of its own linear lists and weak defaults.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * lwIP includes this header last in tcp.c, tcp_in.c and tcp_out.c (and where IP has hooks, where it changes nothing else). TCP_REG and TCP_RMV become O(1) registrations
- * in the demultiplexer (tcp_demux.cc). In tcp_in.c alone the list heads become accessors: the loop over active connections then
- * starts at the one that the segment's addresses hash to (or at nothing), the loop over TIME-WAIT at
- * the same hit if it is in that state, and the loop over listeners at the one listener that was chosen.
- * tcp_ack, lwIP's "acknowledge every second segment at once", counts bytes, since a segment may be as long as 64 KB, and lets answers go first.
+ * lwIP includes this header last in tcp.c, tcp_in.c and tcp_out.c (and where IP has hooks, where it changes nothing else). TCP_REG and
+ * TCP_RMV become O(1) registrations in the demultiplexer (tcp_demux.cc). In tcp_in.c alone the list heads become accessors: the loop
+ * over active connections then starts at the one that the segment's addresses hash to (or at nothing), the loop over TIME-WAIT at the
+ * same hit if it is in that state, and the loop over listeners at the one listener that was chosen.
+ * tcp_ack, lwIP's "acknowledge every second segment at once", counts bytes, since a segment may be as long as 64 KB, and lets answers go
+ * first.
  * tcp_do_output_nagle, which says whether the next unsent segment may leave, becomes Linux's variant of Nagle's algorithm.
  * Timestamps (tcp_timestamps.h): sys_now(), of which tcp_out.c alone makes use, is the connection's own clock; the two segments that lwIP
  * sends without the option, keepalive and window probe, get it here. The same hook counts what leaves (tcp_stream_info.cc).

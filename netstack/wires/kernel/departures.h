@@ -1,20 +1,22 @@
 // Bursts of frames that are given to the kernel behind the stack's lock, by whoever has queued them.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// A frame for a program of this machine is sent by running that program's half of TCP, and wakes it. That takes longer than all the stack does
-// for it, and where the woken program takes the processor, as long as that wants to run. With the lock held, everybody waits for it. So a
-// burst is made under the lock, boards a place here, departs without the lock, and its frames come back to the pool under the lock of whoever looks next.
+// A frame for a program of this machine is sent by running that program's half of TCP, and wakes it. That takes longer than all the stack
+// does for it, and where the woken program takes the processor, as long as that wants to run. With the lock held, everybody waits for it.
+// So a burst is made under the lock, boards a place here, departs without the lock, and its frames come back to the pool under the lock of
+// whoever looks next.
 //
-// Order. Several may be on their way at once, but of each connection one: what is queued for a connection that is under way stays behind, and
-// whoever brings in that one takes the lock again to send it (or a timer, a millisecond later).
+// Order. Several may be on their way at once, but of each connection one: what is queued for a connection that is under way stays behind,
+// and whoever brings in that one takes the lock again to send it (or a timer, a millisecond later).
 //
-// Death and stops. Between its unlock and its last store a sender may be killed or stopped, or have lost its processor to the one that it woke. The others find its place under way for
-// kHelpAfterNs, and ask what has become of it: of a dead one everything is queued again, for a stopped one its frames are sent in its place.
-// Both may send what has been sent already; to TCP that is a segment that it knows, and nothing else travels here. (After any other pause it
-// goes on by itself, and each question is asked later than the one before.)
+// Death and stops. Between its unlock and its last store a sender may be killed or stopped, or have lost its processor to the one that it
+// woke. The others find its place under way for kHelpAfterNs, and ask what has become of it: of a dead one everything is queued again, for
+// a stopped one its frames are sent in its place.
+// Both may send what has been sent already; to TCP that is a segment that it knows, and nothing else travels here. (After any other pause
+// it goes on by itself, and each question is asked later than the one before.)
 //
-// Invariants: 1 `not_taken` and then `done` are the sender's to write, after its last look at the rest, which is written under the lock; 2 a place is marked in
-// under_way_ after everything in it is written; 3 the frames of a place are nobody else's, until it is given back.
+// Invariants: 1 `not_taken` and then `done` are the sender's to write, after its last look at the rest, which is written under the lock; 2
+// a place is marked in under_way_ after everything in it is written; 3 the frames of a place are nobody else's, until it is given back.
 #pragma once
 
 #include <atomic>

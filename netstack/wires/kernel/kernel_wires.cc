@@ -25,11 +25,14 @@ constexpr uint32_t kLeastSlots = 64;
 // A sixth of the memory that the stack may use is the ring's. It has to hold what comes until somebody polls, which while the program
 // works can take the service's 10 ms: thousands of frames if thousands of clients send at once. So it has many slots, and a frame that does
 // not fit its slot takes a system call more. With 1024 slots of 8 KB one frame in ten was lost to `wrk -c4000`, with these none;
-// redis-benchmark -P 16 -t mset, whose frames have 8 KB, is 4 % slower and ahead of loopback (1.03 to 1.25 times), values of 3 KB are set as
-// fast. Where frames are larger than a page a slot is as large as a frame.
+// redis-benchmark -P 16 -t mset, whose frames have 8 KB, is 4 % slower and ahead of loopback (1.03 to 1.25 times), values of 3 KB are set
+// as fast. Where frames are larger than a page a slot is as large as a frame.
 //
-// Each fork copies the page tables of the ring (the kernel's pages are mapped, not faulted in) and each exit empties them: 117 ns a page, 0.23 ms for 8 MB.
-// (Rejected: MADV_DONTFORK, and each child that drives the wire maps the ring itself. Mapping and unmapping takes 260 ns a page.) So where the link lets larger frames through than a slot could hold anyway, slots are for requests with their usual headers, and for acknowledgements.
+// Each fork copies the page tables of the ring (the kernel's pages are mapped, not faulted in) and each exit empties them: 117 ns a page,
+// 0.23 ms for 8 MB.
+// (Rejected: MADV_DONTFORK, and each child that drives the wire maps the ring itself. Mapping and unmapping takes 260 ns a page.) So where
+// the link lets larger frames through than a slot could hold anyway, slots are for requests with their usual headers, and for
+// acknowledgements.
 RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
   const uint32_t room = power_of_two(mtu + kSlotOverhead < kSmallSlot ? kSmallSlot : mtu + kSlotOverhead);
   const uint32_t slot_bytes = room <= kSmallSlot ? kSmallSlot : room <= kPage ? kSmallestSlot : room;

@@ -28,7 +28,8 @@ void keep_veth_rights(const StackConfig& config) noexcept;
 base::Result<Wire*> open_packet(const Opening& opening) noexcept;
 base::Result<Wire*> open_tap(const Opening& opening) noexcept;
 
-// Gives the link at the other end of a wire the IPv6 addresses that go with opening.out->ip6, and says so in its reach. A kernel without IPv6 leaves the wire without it, unless it was asked for: then 0 or a negative errno.
+// Gives the link at the other end of a wire the IPv6 addresses that go with opening.out->ip6, and says so in its reach. A kernel without
+// IPv6 leaves the wire without it, unless it was asked for: then 0 or a negative errno.
 [[nodiscard]] long add_host_addresses6(const Opening& opening, RtNetlink& netlink, const char* link) noexcept;
 
 }  // namespace netstack

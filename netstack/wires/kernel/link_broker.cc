@@ -171,7 +171,9 @@ base::Result<VethLinks> ask_link_broker(WireAddress* out) noexcept {
     if (taken && *reply.error.text == '\0') taken = take_descriptors(message.header, &reply.links);
   }
   end_link_broker();
-  if (!taken) return base::make_error("wire veth: the process that kept the right to make links has ended, or has served another process of this program");
+  if (!taken)
+    return base::make_error(
+        "wire veth: the process that kept the right to make links has ended, or has served another process of this program");
   if (*reply.error.text != '\0') return reply.error;
   *out = reply.address;
   return reply.links;

@@ -56,7 +56,8 @@ uint16_t PacketBurst::add(rte_mbuf** frames, uint16_t count, const WireFacts& fa
   pieces[used++] = {start, frames[0]->data_len + sizeof header};
   const auto add_elsewhere = [&](rte_mbuf* of) {
     const Piece* piece = elsewhere(of).pieces;
-    for (uint32_t at = of->data_len; at != of->pkt_len; at += piece++->bytes) pieces[used++] = {const_cast<void*>(piece->data), piece->bytes};
+    for (uint32_t at = of->data_len; at != of->pkt_len; at += piece++->bytes)
+      pieces[used++] = {const_cast<void*>(piece->data), piece->bytes};
   };
   if (is_headers_only(frames[0])) add_elsewhere(frames[0]);
   if (is_tcp(frames[0])) {
@@ -86,8 +87,9 @@ long PacketBurst::submit(int socket, uint32_t first) const noexcept {
   const msghdr& message = messages_[first].msg_hdr;
   if (count_ - first > 1) return kernel_call(SYS_sendmmsg, socket, as_arg(&messages_[first]), count_ - first, MSG_DONTWAIT);
   const iovec& piece = message.msg_iov[0];
-  const long sent = message.msg_iovlen > 1 ? kernel_call(SYS_sendmsg, socket, as_arg(&message), MSG_DONTWAIT)
-                                           : kernel_call(SYS_sendto, socket, as_arg(piece.iov_base), static_cast<long>(piece.iov_len), MSG_DONTWAIT, 0, 0);
+  const long sent = message.msg_iovlen > 1
+                        ? kernel_call(SYS_sendmsg, socket, as_arg(&message), MSG_DONTWAIT)
+                        : kernel_call(SYS_sendto, socket, as_arg(piece.iov_base), static_cast<long>(piece.iov_len), MSG_DONTWAIT, 0, 0);
   return sent < 0 ? sent : 1;
 }
 

@@ -11,7 +11,8 @@ struct rte_mbuf;
 
 namespace netstack {
 
-// Where the payload of a frame lies that holds its headers only: then pkt_len says more than data_len, and the pieces are as many as that takes.
+// Where the payload of a frame lies that holds its headers only: then pkt_len says more than data_len, and the pieces are as many as that
+// takes.
 struct Elsewhere {
   Piece pieces[kMostPieces];
 };

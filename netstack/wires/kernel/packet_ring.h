@@ -1,10 +1,11 @@
 // A packet socket's receive ring: slots that the kernel fills and we empty, in order.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The kernel keeps its own position and tells nobody; ours lies in memory that the family shares and moves slot by slot. If a member is killed
-// between giving a slot back and moving on, kernel and stack look at different slots from then on: by one, since a pop is all that can be cut
-// in two. So a pop leaves a trail, and realign() reads it: whether a slot was being given back, and, if it is not empty, whether it still has
-// our mark or the kernel has filled it again meanwhile. (Rejected: the stamps that the kernel puts into slots. Its clock can be set.)
+// The kernel keeps its own position and tells nobody; ours lies in memory that the family shares and moves slot by slot. If a member is
+// killed between giving a slot back and moving on, kernel and stack look at different slots from then on: by one, since a pop is all that
+// can be cut in two. So a pop leaves a trail, and realign() reads it: whether a slot was being given back, and, if it is not empty, whether
+// it still has our mark or the kernel has filled it again meanwhile. (Rejected: the stamps that the kernel puts into slots. Its clock can
+// be set.)
 //
 // Invariant: the stores of pop() happen in the order that is written there. A member that dies has done the first so many of them.
 //
@@ -39,7 +40,9 @@ class PacketRing {
     std::atomic_ref<uint32_t>(slot.tp_status).store(TP_STATUS_KERNEL, std::memory_order_release);
     set_place({index + 1 == slots_ ? 0 : index + 1, 0});
   }
-  [[nodiscard]] const uint8_t* frame(const tpacket2_hdr& slot) const noexcept { return reinterpret_cast<const uint8_t*>(&slot) + slot.tp_mac; }
+  [[nodiscard]] const uint8_t* frame(const tpacket2_hdr& slot) const noexcept {
+    return reinterpret_cast<const uint8_t*>(&slot) + slot.tp_mac;
+  }
   // Whether so many bytes of the frame lie within its slot; the ring is the kernel's, but a member of the family could have written to it.
   [[nodiscard]] bool holds(const tpacket2_hdr& slot, uint32_t length) const noexcept {
     return slot.tp_mac <= slot_bytes_ && length <= slot_bytes_ - slot.tp_mac;
@@ -53,7 +56,9 @@ class PacketRing {
  private:
   static constexpr uint32_t kEmptied = 0;  // as tp_len: no frame has this length, and the kernel writes it with each
 
-  [[nodiscard]] tpacket2_hdr& at(uint32_t index) const noexcept { return *reinterpret_cast<tpacket2_hdr*>(map_ + size_t{index} * slot_bytes_); }
+  [[nodiscard]] tpacket2_hdr& at(uint32_t index) const noexcept {
+    return *reinterpret_cast<tpacket2_hdr*>(map_ + size_t{index} * slot_bytes_);
+  }
   static bool is_filled(tpacket2_hdr& slot) noexcept {
     return (std::atomic_ref<uint32_t>(slot.tp_status).load(std::memory_order_acquire) & TP_STATUS_USER) != 0;
   }

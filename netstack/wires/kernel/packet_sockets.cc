@@ -95,7 +95,8 @@ base::Result<bool> PacketSockets::finish(int interface) noexcept {
     }
     if (fd < 0) return base::make_error("cannot make a packet socket: error %d", -fd);
   }
-  if (ring_result_ != 0) return base::make_error("cannot give a packet socket a ring of %u slots: error %ld", shape_.tp_frame_nr, -ring_result_);
+  if (ring_result_ != 0)
+    return base::make_error("cannot give a packet socket a ring of %u slots: error %ld", shape_.tp_frame_nr, -ring_result_);
   const long bytes = static_cast<long>(size_t{shape_.tp_block_size} * shape_.tp_block_nr);
   const long address = kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds_.receiving, 0);
   if (address < 0 && address > -4096) return base::make_error("cannot map the ring of a packet socket: error %ld", -address);

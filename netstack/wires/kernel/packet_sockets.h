@@ -2,13 +2,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Receiving: a ring (PACKET_RX_RING), which is looked at without a system call. A frame larger than a slot, as the kernel's own TCP
-// sends where the device segments, is handed over whole through the socket's queue and only begins in its slot (PACKET_COPY_THRESH). A ring costs
-// an RCU grace period (8 ms on an idle machine of 250 Hz, more on a busy one), so a thread makes it while DPDK's environment starts.
+// sends where the device segments, is handed over whole through the socket's queue and only begins in its slot (PACKET_COPY_THRESH). A ring
+// costs an RCU grace period (8 ms on an idle machine of 250 Hz, more on a busy one), so a thread makes it while DPDK's environment starts.
 //
 // Sending: no ring. The kernel would give the slots' pages to the receiver by reference and then, because the receiver is on the same
-// machine, copy them to pages it must allocate first: one frame of 100 bytes costs 1.2 us through a ring, 0.9 us through send(), and in batches
-// sendmmsg() is ahead as well (veth, this wire's frames). Each frame is led by a virtio header (PACKET_VNET_HDR), by which the kernel finishes
-// checksums and takes several segments as one. The sending socket names no protocol, so nothing is delivered to it.
+// machine, copy them to pages it must allocate first: one frame of 100 bytes costs 1.2 us through a ring, 0.9 us through send(), and in
+// batches sendmmsg() is ahead as well (veth, this wire's frames). Each frame is led by a virtio header (PACKET_VNET_HDR), by which the
+// kernel finishes checksums and takes several segments as one. The sending socket names no protocol, so nothing is delivered to it.
 // A queueing discipline on the way out would only add latency, so there is none until the device needs it (PacketWire::transmit).
 #pragma once
 
@@ -24,7 +24,8 @@ namespace netstack {
 // Whether what this socket sends goes to the device without its queueing discipline; 0 or a negative errno.
 [[nodiscard]] long bypass_queueing(int sending, bool bypass) noexcept;
 
-// The two as sockets of a network namespace, neither bound nor with a ring: what takes rights. Each a descriptor out of the program's sight or a negative errno.
+// The two as sockets of a network namespace, neither bound nor with a ring: what takes rights. Each a descriptor out of the program's sight
+// or a negative errno.
 struct PacketFds {
   int receiving, sending;
 };

@@ -21,7 +21,9 @@ using base::kernel_call;
 constexpr uint32_t kVlanId = 0xfff;
 
 // A frame of a VLAN is not for us; one that only has a priority is.
-bool is_for_us(const tpacket2_hdr& slot) noexcept { return (slot.tp_status & TP_STATUS_VLAN_VALID) == 0 || (slot.tp_vlan_tci & kVlanId) == 0; }
+bool is_for_us(const tpacket2_hdr& slot) noexcept {
+  return (slot.tp_status & TP_STATUS_VLAN_VALID) == 0 || (slot.tp_vlan_tci & kVlanId) == 0;
+}
 
 }  // namespace
 

@@ -1,14 +1,16 @@
 // A Wire over the packet sockets of one link: frames are copied out of a ring, and sent with what the kernel can do for them.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// DPDK's af_packet driver is not used: it copies what it sends into a ring, which is slower than sendmsg() (packet_sockets.h), and knows neither
-// unfinished checksums nor segmentation. Frames still are mbufs of the wire's DPDK pool. Both ends of the link then may keep their
+// DPDK's af_packet driver is not used: it copies what it sends into a ring, which is slower than sendmsg() (packet_sockets.h), and knows
+// neither unfinished checksums nor segmentation. Frames still are mbufs of the wire's DPDK pool. Both ends of the link then may keep their
 // offloads: the kernel's TCP sends segments of up to 64 KB without checksums, and so do we (segment_train.h). What the kernel says
 // about a received frame's checksum (valid, or not finished because the frame never left the machine) spares the stack the sum.
 //
-// Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a frame the
-// kernel refuses for want of memory stays queued, if it fits its mbuf; one that it refuses for any other reason is dropped, and all are once it takes none for long;
-// 3 what is queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with); 4 what departs (departures.h) holds its whole frame.
+// Invariants: 1 everything lies in memory the family shares, the arrays of messages too, which are too large for a program's stack; 2 a
+// frame the kernel refuses for want of memory stays queued, if it fits its mbuf; one that it refuses for any other reason is dropped, and
+// all are once it takes none for long;
+// 3 what is queued when a call returns holds its whole frame, or its sender flushes next (send_tcp_with); 4 what departs (departures.h)
+// holds its whole frame.
 #pragma once
 
 #include <atomic>

@@ -1,13 +1,13 @@
 // Consecutive TCP segments of one connection as one frame for a device that cuts it again (virtio's TCPv4 segmentation offload).
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// lwIP makes segments of at most the wire's MSS, and everything in it (windows, retransmission, Nagle) counts in those. What waits for the wire
-// in one burst is often one connection's stream in order. Such a train goes out as one frame of up to 64 KB: the payloads one behind
-// the other under the first segment's headers, with the last one's acknowledgement and window. The kernel's TCP takes it as it is and only a
-// real network card cuts it. Checksums are left to the device: the TCP checksum field holds the sum of the pseudo header.
+// lwIP makes segments of at most the wire's MSS, and everything in it (windows, retransmission, Nagle) counts in those. What waits for the
+// wire in one burst is often one connection's stream in order. Such a train goes out as one frame of up to 64 KB: the payloads one behind
+// the other under the first segment's headers, with the last one's acknowledgement and window. The kernel's TCP takes it as it is and only
+// a real network card cuts it. Checksums are left to the device: the TCP checksum field holds the sum of the pseudo header.
 //
-// A peer whose link takes frames as large as the train gets it as one segment that is never cut: it acknowledges every other segment at once, and
-// of one that is as large as all it was sent it waits for the program's answer, which carries the acknowledgement.
+// A peer whose link takes frames as large as the train gets it as one segment that is never cut: it acknowledges every other segment at
+// once, and of one that is as large as all it was sent it waits for the program's answer, which carries the acknowledgement.
 //
 // A segment joins if it continues the sequence, its headers say the same otherwise, it has no options but timestamps as the first has, and
 // no other flag than ACK and PSH, and all before it are as long as the first. The timestamps that travel are the last one's.

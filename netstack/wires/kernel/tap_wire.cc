@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // DPDK's tap driver learns of frames by a real-time signal, which belongs to the program; it is told that every signal is in use
-// (redirect_net_tap.syms) and then reads whenever it is asked. It keeps one frame of the pool at all times, the next to read into, and that is the one it
-// took last: recover() leaves it alone. It also wants a pool for segments that it never cuts here, and gets the wire's own.
+// (redirect_net_tap.syms) and then reads whenever it is asked. It keeps one frame of the pool at all times, the next to read into, and that
+// is the one it took last: recover() leaves it alone. It also wants a pool for segments that it never cuts here, and gets the wire's own.
 #include <csignal>
 #include <cstring>
 #include <new>
@@ -42,7 +42,8 @@ int free_number() noexcept {
 }
 
 base::Error refused(const char* link) noexcept {
-  return base::make_error("wire tap: cannot make the link %s: it needs CAP_NET_ADMIN and /dev/net/tun; run as root, or use ZPS_WIRE=memif:/path", link);
+  return base::make_error(
+      "wire tap: cannot make the link %s: it needs CAP_NET_ADMIN and /dev/net/tun; run as root, or use ZPS_WIRE=memif:/path", link);
 }
 
 }  // namespace

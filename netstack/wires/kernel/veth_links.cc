@@ -35,8 +35,10 @@ base::Error refused(const char* what, long error) noexcept {
                             what);
   }
   if (error == -EAFNOSUPPORT) {
-    return base::make_error("wire veth: cannot %s: sockets of AF_NETLINK or AF_PACKET are refused (RestrictAddressFamilies= of the service?); allow them, or use ZPS_WIRE=memif:/path",
-                            what);
+    return base::make_error(
+        "wire veth: cannot %s: sockets of AF_NETLINK or AF_PACKET are refused (RestrictAddressFamilies= of the service?); allow them, or "
+        "use ZPS_WIRE=memif:/path",
+        what);
   }
   return base::make_error("wire veth: cannot %s: error %ld", what, -error);
 }

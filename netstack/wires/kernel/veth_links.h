@@ -18,8 +18,8 @@ struct VethLinks {
   uint32_t host_be;  // the kernel side's address
 };
 
-// Makes them, links of `mtu` bytes, and fills *opening.out. The calling thread's network namespace is the host's before and after; in between it is
-// not: call it on a thread of its own, or in a process of its own.
+// Makes them, links of `mtu` bytes, and fills *opening.out. The calling thread's network namespace is the host's before and after; in
+// between it is not: call it on a thread of its own, or in a process of its own.
 base::Result<VethLinks> make_veth_links(const Opening& opening, uint32_t mtu) noexcept;
 // For a wire that did not come about. The packet sockets stay.
 void remove_veth_links(const VethLinks& links) noexcept;

@@ -8,8 +8,8 @@
 // The stack's MAC address is not that of the device: the namespace's own IP layer sees every frame as another host's and
 // drops it at once, after the packet socket took its copy.
 //
-// The kernel takes a namespace away some time after its last user died, and without the right to make one (CAP_SYS_ADMIN) both ends stay in the
-// host's network and outlive a killed family. So an abstract socket named after the pair is held by the family, and a pair
+// The kernel takes a namespace away some time after its last user died, and without the right to make one (CAP_SYS_ADMIN) both ends stay in
+// the host's network and outlive a killed family. So an abstract socket named after the pair is held by the family, and a pair
 // without one is stale and removed by the next wire that finds it: a server that is started again gets the address it had.
 #include <cstring>
 
@@ -28,13 +28,14 @@ namespace {
 constexpr uint32_t kPageMtu = 3998;
 constexpr uint32_t kEthernetMtu = 1500;
 constexpr uint32_t kPageMtuFromMb = 32;
-// The link itself lets larger frames through, the largest that a pbuf can hold: the kernel's TCP then thinks in segments of its loopback's size. In segments of a
-// page its congestion control (BBR, which paces) starts with a tenth of the speed, and is held back later as well: redis-benchmark with 64 KB
-// values set with four clients 1.8 times as many of them with this (20 000 requests), 1.4 times in the first 25 ms (1000).
+// The link itself lets larger frames through, the largest that a pbuf can hold: the kernel's TCP then thinks in segments of its loopback's
+// size. In segments of a page its congestion control (BBR, which paces) starts with a tenth of the speed, and is held back later as well:
+// redis-benchmark with 64 KB values set with four clients 1.8 times as many of them with this (20 000 requests), 1.4 times in the first 25
+// ms (1000).
 constexpr uint32_t kLinkMtu = 65500;
 
-// What is sent there needs no frame as long as it is (send_tcp_with()). A quarter of the link's, so that four travel together, and so that a peer's
-// window is not one segment. What lwIP may send is bounded by TCP_MSS, which says the same.
+// What is sent there needs no frame as long as it is (send_tcp_with()). A quarter of the link's, so that four travel together, and so that
+// a peer's window is not one segment. What lwIP may send is bounded by TCP_MSS, which says the same.
 constexpr uint16_t kLongSegment = 16320;
 
 uint32_t stack_mtu(const StackConfig& config) noexcept {

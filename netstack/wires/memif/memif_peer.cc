@@ -38,7 +38,15 @@ struct Kind {
   bool by_client, by_server;
   size_t text_end;
 };
-constexpr Kind kKinds[] = {{}, {true, true, 0}, {true, false, 33}, {false, true, 64}, {false, true, 0}, {false, true, 0}, {false, true, 33}, {true, false, 33}, {true, true, 101}};
+constexpr Kind kKinds[] = {{},
+                           {true, true, 0},
+                           {true, false, 33},
+                           {false, true, 64},
+                           {false, true, 0},
+                           {false, true, 0},
+                           {false, true, 33},
+                           {true, false, 33},
+                           {true, true, 101}};
 static_assert(sizeof kKinds / sizeof *kKinds == kDisconnect + 1);
 
 template <class T>
@@ -59,7 +67,9 @@ MemifPeer* MemifPeer::create(base::Arena* arena) noexcept {
   return memory == nullptr ? nullptr : new (memory) MemifPeer;
 }
 
-MemifRing& MemifPeer::ring_of(const void* message) noexcept { return (field<uint16_t>(message, 2) & kFlagToServer) != 0 ? to_server : to_client; }
+MemifRing& MemifPeer::ring_of(const void* message) noexcept {
+  return (field<uint16_t>(message, 2) & kFlagToServer) != 0 ? to_server : to_client;
+}
 
 void MemifPeer::begin(int socket) noexcept {
   channel_ = socket;

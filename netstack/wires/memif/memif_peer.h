@@ -1,8 +1,8 @@
 // What a memif wire knows of its peer from the handshake's messages: regions, rings, event descriptors.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// DPDK's driver believes its peer: it follows a ring's region and place as they are told, takes any message in any state, and copies texts up to a
-// zero byte. So each message is looked at before the driver sees it. One that does not belong there, or tells of rings outside the
+// DPDK's driver believes its peer: it follows a ring's region and place as they are told, takes any message in any state, and copies texts
+// up to a zero byte. So each message is looked at before the driver sees it. One that does not belong there, or tells of rings outside the
 // regions, is kept back, and the driver ends the connection; descriptors that nothing asked for are closed. Of several channels
 // to a server only the one that a connection was asked for on counts.
 //

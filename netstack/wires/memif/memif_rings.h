@@ -90,7 +90,8 @@ class MemifRings {
     alignas(64) std::atomic<uint16_t> tail;
     alignas(64) Descriptor descriptors[1];  // as many as the ring has
   };
-  static_assert(offsetof(Ring, flags) == 4 && offsetof(Ring, head) == 6 && offsetof(Ring, tail) == 64 && offsetof(Ring, descriptors) == 128);
+  static_assert(offsetof(Ring, flags) == 4 && offsetof(Ring, head) == 6 && offsetof(Ring, tail) == 64 &&
+                offsetof(Ring, descriptors) == 128);
   struct Side {
     Ring* ring;
     uint16_t mask;  // slots - 1

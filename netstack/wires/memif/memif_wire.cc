@@ -54,7 +54,8 @@ constexpr int kMostControlTurns = 64;
 
 class MemifWire final : public DpdkWire {
  public:
-  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, uint32_t frame_bytes, rte_mbuf** queue, uint32_t capacity) noexcept
+  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, uint32_t frame_bytes, rte_mbuf** queue,
+            uint32_t capacity) noexcept
       : DpdkWire(port, pool, control, -1, queue, capacity), peer_(peer), frame_bytes_(frame_bytes) {}
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override {
@@ -223,12 +224,14 @@ base::Result<Choice> parse(const char* argument) noexcept {
   Choice choice{};
   const char* comma = strchrnul(argument, ',');
   const size_t length = static_cast<size_t>(comma - argument);
-  if (argument[0] != '/' || length >= sizeof choice.path) return base::make_error("wire memif needs an absolute path of at most 107 bytes: memif:/run/a.sock");
+  if (argument[0] != '/' || length >= sizeof choice.path)
+    return base::make_error("wire memif needs an absolute path of at most 107 bytes: memif:/run/a.sock");
   memcpy(choice.path, argument, length);
   const char* role = *comma == '\0' ? "role=auto" : comma + 1;
   if (strcmp(role, "role=auto") == 0) choice.automatic = true;
   else if (strcmp(role, "role=client") == 0) choice.client = true;
-  else if (strcmp(role, "role=server") != 0) return base::make_error("wire memif: \"%s\" is none of role=server, role=client, role=auto", role);
+  else if (strcmp(role, "role=server") != 0)
+    return base::make_error("wire memif: \"%s\" is none of role=server, role=client, role=auto", role);
   return choice;
 }
 
@@ -244,8 +247,8 @@ long try_connect(const char* path, int type) noexcept {
   return result;
 }
 
-// 0: a memif server listens at `path`, -EPROTOTYPE: some other socket does, else why none is found. The server is not disturbed: it would take a
-// connection for its peer, and the peer that comes next for one too many. It is known by being neither of the other two types.
+// 0: a memif server listens at `path`, -EPROTOTYPE: some other socket does, else why none is found. The server is not disturbed: it would
+// take a connection for its peer, and the peer that comes next for one too many. It is known by being neither of the other two types.
 long look_for_server(const char* path) noexcept {
   const long result = try_connect(path, SOCK_STREAM);
   if (result == 0 || result == -EAGAIN) return -EPROTOTYPE;
@@ -285,8 +288,10 @@ base::Result<bool> settle_role(Choice& choice, const FolderLock& folder) noexcep
   const long result = look_for_server(path);
   struct stat file {};
   const bool there = kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path), as_arg(&file), AT_SYMLINK_NOFOLLOW) == 0;
-  if (there && (!S_ISSOCK(file.st_mode) || result == -EPROTOTYPE)) return base::make_error("wire memif: %s is something else than a memif socket", path);
-  if (result == -EACCES) return base::make_error("wire memif: %s is a socket of user %u, who lets nobody else connect to it", path, file.st_uid);
+  if (there && (!S_ISSOCK(file.st_mode) || result == -EPROTOTYPE))
+    return base::make_error("wire memif: %s is something else than a memif socket", path);
+  if (result == -EACCES)
+    return base::make_error("wire memif: %s is a socket of user %u, who lets nobody else connect to it", path, file.st_uid);
   if (choice.client) return true;
   const bool served = result == 0;
   if (served && !choice.automatic) return base::make_error("wire memif: somebody serves %s already: use role=client or another path", path);
@@ -335,8 +340,8 @@ base::Result<Wire*> open_memif(const Opening& opening) noexcept {
 
   static int serial = 0;
   const base::Error name = base::make_error("net_memif%d", serial++);
-  const base::Error arguments = base::make_error("role=%s,socket=%s,socket-abstract=no,bsize=%u,rsize=%d", choice->client ? "client" : "server",
-                                                 choice->path, buffer_bytes, kRingLog2);
+  const base::Error arguments = base::make_error("role=%s,socket=%s,socket-abstract=no,bsize=%u,rsize=%d",
+                                                 choice->client ? "client" : "server", choice->path, buffer_bytes, kRingLog2);
   auto port = start_port(name.text, arguments.text, *pool, 1 << kRingLog2, mtu);
   if (!port) return port.error();
   auto* wire = new (memory->object) MemifWire(*port, *pool, *control, peer, buffer_bytes, memory->queue, memory->queue_capacity);

@@ -8,7 +8,8 @@
 namespace random_sequences {
 
 constexpr char kSourceAddress[] = "source-address";  // connect() across the sides from a bound address
-constexpr char kGoneToKernel[] = "gone-to-kernel";   // bind(), listen() and connect() to the stack's side after the kernel's, or the other way round
+constexpr char kGoneToKernel[] =
+    "gone-to-kernel";  // bind(), listen() and connect() to the stack's side after the kernel's, or the other way round
 constexpr char kAcceptOrder[] = "accept-order";      // both sides' connections in one accept queue
 constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection that has ended
 

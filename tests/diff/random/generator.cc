@@ -345,7 +345,9 @@ class Generator {
     const int call = below(kBlockingCalls), wakening = below(kWakenings);
     const bool polls = call == kBlockPoll || call == kBlockSelect;
     if (polls && (wakening == kByClose || wakening == kByDup2)) return;  // select(2): "the result is unspecified"
-    const int s = call == kBlockConnect ? slot(Idea::fresh) : call == kBlockAccept || wakening == kByConnect ? slot(Idea::listener) : socket_slot();
+    const int s = call == kBlockConnect                            ? slot(Idea::fresh)
+                  : call == kBlockAccept || wakening == kByConnect ? slot(Idea::listener)
+                                                                   : socket_slot();
     const int other = any_slot();
     add(Kind::block, {s, call, wakening, other});
     if (call == kBlockConnect) idea(s, Idea::stream);

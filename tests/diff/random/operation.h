@@ -109,7 +109,17 @@ enum ReceiveCall { kRead, kRecv, kRecvfrom, kRecvmsg, kReadv, kRecvmmsg, kReceiv
 enum SendCall { kWrite, kSend, kSendto, kSendmsg, kWritev, kSendmmsg, kSendCalls };
 enum Cork { kMoreThenSend, kOptionOnOff, kMoreThenNodelay, kMoreThenShutdown, kCorks };
 // What a second thread blocks in, and what ends it.
-enum BlockingCall { kBlockRead, kBlockAccept, kBlockPoll, kBlockEpoll, kBlockSelect, kBlockWaitall, kBlockPeek, kBlockConnect, kBlockingCalls };
+enum BlockingCall {
+  kBlockRead,
+  kBlockAccept,
+  kBlockPoll,
+  kBlockEpoll,
+  kBlockSelect,
+  kBlockWaitall,
+  kBlockPeek,
+  kBlockConnect,
+  kBlockingCalls
+};
 enum Wakening {
   kBySend,
   kByShutdownRead,

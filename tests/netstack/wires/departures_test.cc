@@ -1,4 +1,5 @@
-// Frames that are given to the kernel without the lock: their order, and what becomes of them if their sender is refused, dies or is stopped.
+// Frames that are given to the kernel without the lock: their order, and what becomes of them if their sender is refused, dies or is
+// stopped.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 #include <sys/socket.h>

@@ -162,7 +162,9 @@ class Bed {
     return mapped.address;
   }
   // A frame's data begins behind mbuf, private bytes and headroom.
-  static uint8_t* behind(void* frame) { return static_cast<uint8_t*>(frame) + 128 + netstack::kFramePrivateBytes + kHeadroom + kFrameBytes; }
+  static uint8_t* behind(void* frame) {
+    return static_cast<uint8_t*>(frame) + 128 + netstack::kFramePrivateBytes + kHeadroom + kFrameBytes;
+  }
 
   base::Arena* arena_;
   Mapped mapped_[3] = {};

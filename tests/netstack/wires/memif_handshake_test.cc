@@ -1,4 +1,5 @@
-// The memif wire against a peer that says what it wants in the handshake: the connection is closed, nothing stays behind, and the next peer is served.
+// The memif wire against a peer that says what it wants in the handshake: the connection is closed, nothing stays behind, and the next peer
+// is served.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <sys/eventfd.h>
 #include <sys/un.h>
@@ -232,7 +233,8 @@ TEST_F(MemifHandshake, MessagesThatDoNotBelongThere) {
   using Speak = std::function<void(const Channel&, Wire&)>;
   std::vector<std::pair<std::string, Speak>> peers;
   for (const uint16_t type : {kHello, kConnect, kConnected, kDisconnect, uint16_t{0}, uint16_t{9}, uint16_t{UINT16_MAX}}) {
-    peers.emplace_back("first " + std::to_string(type), [type](const Channel& channel, Wire&) { (void)channel.send(Message(type).endless_text(2)); });
+    peers.emplace_back("first " + std::to_string(type),
+                       [type](const Channel& channel, Wire&) { (void)channel.send(Message(type).endless_text(2)); });
     peers.emplace_back("after INIT " + std::to_string(type), [type](const Channel& channel, Wire& wire) {
       ASSERT_EQ(channel.hear(wire), kHello);
       ASSERT_TRUE(channel.send(init().endless_text(33)));

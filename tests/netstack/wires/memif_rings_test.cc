@@ -1,5 +1,5 @@
-// The rings of memif against a peer that writes what it wants: nothing is touched outside the regions and frames, nothing runs on for ever, and
-// what is right among it still comes.
+// The rings of memif against a peer that writes what it wants: nothing is touched outside the regions and frames, nothing runs on for ever,
+// and what is right among it still comes.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "memif_bed.h"
 
@@ -59,7 +59,8 @@ class MemifRingsTest : public testing::TestWithParam<bool> {
   int lines_expected_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(Roles, MemifRingsTest, testing::Bool(), [](const auto& role) { return std::string(role.param ? "Client" : "Server"); });
+INSTANTIATE_TEST_SUITE_P(Roles, MemifRingsTest, testing::Bool(),
+                         [](const auto& role) { return std::string(role.param ? "Client" : "Server"); });
 
 constexpr uint32_t kEnd = Bed::kBuffersBytes;
 using Lengths = std::vector<uint32_t>;
@@ -119,7 +120,8 @@ TEST_P(MemifRingsTest, WhatLiesOutsideIsDropped) {
       {0, UINT16_MAX, 60, 0, 0},            {0, 0, 60, 2 * Bed::kRingBytes - 59, 0},
   };
   for (const Descriptor& descriptor : bad) {
-    SCOPED_TRACE(testing::Message() << "region " << descriptor.region << " offset " << descriptor.offset << " length " << descriptor.length);
+    SCOPED_TRACE(testing::Message() << "region " << descriptor.region << " offset " << descriptor.offset << " length "
+                                    << descriptor.length);
     bed_.send(descriptor);
     bed_.send({0, 1, 77, 0, 0});
     EXPECT_EQ(received(), Lengths{77});
@@ -172,7 +174,8 @@ TEST_P(MemifRingsTest, PositionsThatCannotBeAreNothingThere) {
     EXPECT_EQ(received(), Lengths{60});
   }
   const uint16_t right = bed_.sent();
-  for (const uint16_t wrong : {right - 1, right - 3, right + static_cast<int>(kSlots) + 1, right + 0x7fff, right + 0x8000, right + 0xff00}) {
+  for (const uint16_t wrong :
+       {right - 1, right - 3, right + static_cast<int>(kSlots) + 1, right + 0x7fff, right + 0x8000, right + 0xff00}) {
     bed_.sent() = wrong;
     EXPECT_EQ(received(), Lengths{}) << wrong;
     EXPECT_EQ(given_back(), right) << wrong;
@@ -188,7 +191,8 @@ TEST_P(MemifRingsTest, PositionsThatCannotBeAreNoRoom) {
   TxFrame frame;
   const uint8_t data[100] = {};
   const uint16_t right = bed_.room();
-  for (const uint16_t wrong : {right - static_cast<int>(kSlots) - 1, right + 1, right + static_cast<int>(kSlots), right + 0x7fff, right + 0x8000}) {
+  for (const uint16_t wrong :
+       {right - static_cast<int>(kSlots) - 1, right + 1, right + static_cast<int>(kSlots), right + 0x7fff, right + 0x8000}) {
     bed_.room() = wrong;
     EXPECT_FALSE(bed_.rings.open(&frame)) << wrong;
     EXPECT_FALSE(bed_.rings.copy(data, sizeof data)) << wrong;

@@ -299,13 +299,15 @@ TEST_F(MemifWire, RefusesOtherFiles) {
   char file[] = "/tmp/zps-memif-XXXXXX";
   const int fd = mkstemp(file);
   ASSERT_GE(fd, 0);
-  for (const char* role : {"server", "client", "auto"}) expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
+  for (const char* role : {"server", "client", "auto"})
+    expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
   EXPECT_EQ(0, access(file, F_OK));
   unlink(file);
   for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
     const int other = bound_at(file, type);
     ASSERT_EQ(type == SOCK_STREAM ? 0 : -1, listen(other, 1));
-    for (const char* role : {"server", "client", "auto"}) expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
+    for (const char* role : {"server", "client", "auto"})
+      expect_refused((std::string("memif:") + file + ",role=" + role).c_str(), "something else");
     EXPECT_EQ(0, access(file, F_OK));
     unlink(file);
     close(other);

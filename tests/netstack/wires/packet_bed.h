@@ -39,7 +39,8 @@ class Bed {
     void* shared = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) give_up("no memory");
     auto* of_wire = static_cast<Shared*>(shared);
-    wire = new (of_wire->object) netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), kSlotBytes, *pool, of_wire->queue, kFrames);
+    wire = new (of_wire->object)
+        netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), kSlotBytes, *pool, of_wire->queue, kFrames);
   }
   Bed(const Bed&) = delete;
   Bed& operator=(const Bed&) = delete;

@@ -1,4 +1,5 @@
-// The packet socket's ring: one's place in it after a death at any instruction, whatever the clock says, and slots whose headers are nonsense.
+// The packet socket's ring: one's place in it after a death at any instruction, whatever the clock says, and slots whose headers are
+// nonsense.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "packet_bed.h"
 
@@ -43,7 +44,8 @@ uint32_t steps, wrong;
 // How many wait.
 uint32_t waiting() {
   uint32_t count = 0;
-  for (uint32_t i = 0; i < kSlots; i++) count += (reinterpret_cast<tpacket2_hdr*>(memory + i * kSlotBytes)->tp_status & TP_STATUS_USER) != 0;
+  for (uint32_t i = 0; i < kSlots; i++)
+    count += (reinterpret_cast<tpacket2_hdr*>(memory + i * kSlotBytes)->tp_status & TP_STATUS_USER) != 0;
   return count;
 }
 
@@ -124,8 +126,11 @@ TEST(PacketRing, HeadersThatAreNonsense) {
   if (unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace";
   Bed bed;
   std::mt19937 random(5);
-  const uint32_t lengths[] = {0, 1, 60, 1514, Bed::kSlotBytes - 64, Bed::kSlotBytes, Bed::kSlotBytes + 1, 65535, 1 << 20, 0x80000000, UINT32_MAX - 2047, UINT32_MAX};
-  const uint32_t statuses[] = {1, 3, 1 | TP_STATUS_CSUMNOTREADY, 1 | TP_STATUS_VLAN_VALID, TP_STATUS_LOSING | 1, UINT32_MAX, UINT32_MAX & ~2U, 0, 4};
+  const uint32_t lengths[] = {
+      0,         1, 60, 1514, Bed::kSlotBytes - 64, Bed::kSlotBytes, Bed::kSlotBytes + 1, 65535, 1 << 20, 0x80000000, UINT32_MAX - 2047,
+      UINT32_MAX};
+  const uint32_t statuses[] = {
+      1, 3, 1 | TP_STATUS_CSUMNOTREADY, 1 | TP_STATUS_VLAN_VALID, TP_STATUS_LOSING | 1, UINT32_MAX, UINT32_MAX & ~2U, 0, 4};
   for (int turn = 0; turn < 100000; turn++) {
     for (uint32_t i = 0; i < Bed::kSlots; i++) {
       tpacket2_hdr& slot = bed.slot(i);

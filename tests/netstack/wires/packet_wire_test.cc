@@ -56,7 +56,8 @@ class PacketWireTest : public testing::Test {
     return kept;
   }
 
-  // One frame with a TCP segment of 1000 bytes, each of them `fill`, to the kernel's side. With `elsewhere` the payload is left there until the flush.
+  // One frame with a TCP segment of 1000 bytes, each of them `fill`, to the kernel's side. With `elsewhere` the payload is left there until
+  // the flush.
   void send_segment(uint32_t sequence, uint8_t fill, uint8_t* elsewhere = nullptr) {
     Wire& wire = *opened_.wire;
     TxFrame frame;
@@ -196,7 +197,8 @@ TEST_F(PacketWireTest, NeverCutsAFrameShort) {
   close(fd);
 }
 
-// A member dies after it took a long frame out of the socket's queue and before it moved on in the ring: what waited is gone, the next one comes whole.
+// A member dies after it took a long frame out of the socket's queue and before it moved on in the ring: what waited is gone, the next one
+// comes whole.
 TEST_F(PacketWireTest, LongFramesComeAfterADeath) {
   Wire& wire = *opened_.wire;
   const int fd = segmenting_socket();

@@ -37,7 +37,8 @@ uint16_t sum(const uint8_t* data, size_t length, uint32_t total = 0) {
 
 Frame frame_of(const Segment& segment) {
   Frame frame(SegmentTrain::kHeaderBytes + segment.payload, 0x5a);
-  const uint8_t headers[] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, 2, 198, 18, 0, 1};
+  const uint8_t headers[] = {2, 0, 0, 0,    0, 1,  2, 0, 0, 0,   0,  2, 8, 0,   0x45, 0, 0,
+                             0, 0, 1, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, 2, 198, 18,   0, 1};
   memcpy(frame.data(), headers, sizeof headers);
   put(frame, 16, htons(static_cast<uint16_t>(frame.size() - 14)));
   put(frame, 24, htons(static_cast<uint16_t>(~sum(&frame[14], 20))));
@@ -89,7 +90,8 @@ TEST(SegmentTrain, OneSegmentIsLeftAsItIs) {
 
 TEST(SegmentTrain, ConsecutiveSegmentsBecomeOneFrame) {
   Frame first = frame_of({});
-  const Frame second = frame_of({.sequence = 2460, .acknowledgement = 9, .window = 50}), last = frame_of({.sequence = 3920, .payload = 100, .acknowledgement = 12, .window = 60, .flags = kAck | kPsh});
+  const Frame second = frame_of({.sequence = 2460, .acknowledgement = 9, .window = 50}),
+              last = frame_of({.sequence = 3920, .payload = 100, .acknowledgement = 12, .window = 60, .flags = kAck | kPsh});
   SegmentTrain train;
   VnetHeader header;
   train.begin(first.data(), static_cast<uint32_t>(first.size()));

@@ -66,7 +66,9 @@ TEST_F(OtherWires, TapAnswersPings) {
 }
 
 TEST_F(OtherWires, PacketSocketOnAGivenDevice) {
-  ASSERT_EQ(system("ip link add left type veth peer name right && ip addr add 198.19.0.1/24 dev left && ip link set left up && ip link set right up"), 0);
+  ASSERT_EQ(system("ip link add left type veth peer name right && ip addr add 198.19.0.1/24 dev left && ip link set left up && ip link set "
+                   "right up"),
+            0);
   netstack::StackConfig config;
   config.wire = "af_packet:right";
   config.address_be = inet_addr("198.19.0.2");

@@ -255,7 +255,8 @@ TEST_F(VethWire, KeepsCallersThreadAsItWas) {
   ASSERT_EQ(sigprocmask(SIG_SETMASK, nullptr, &blocked), 0);
   for (int s = 1; s < 32; s++) EXPECT_EQ(sigismember(&blocked, s), 0) << s;
   for (const std::string& fd : low_descriptors()) {
-    EXPECT_TRUE(fd.find("socket:") == std::string::npos && fd.find("memfd") == std::string::npos && fd.find("net:") == std::string::npos) << fd;
+    EXPECT_TRUE(fd.find("socket:") == std::string::npos && fd.find("memfd") == std::string::npos && fd.find("net:") == std::string::npos)
+        << fd;
   }
   EXPECT_GT(if_nametoindex("zps0"), 0U) << "the caller is still in its network";
   EXPECT_EQ(if_nametoindex("zps0-stack"), 0U) << "the other end is out of sight";

@@ -1,7 +1,8 @@
 // Measures the wires through the Wire interface: time to open, memory, round trip, frames per second. Not a test: run it by hand.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// usage: wire_bench [memif|veth]. Two processes, pinned to the first two processors that are allowed; medians of nine rounds with min and max.
+// usage: wire_bench [memif|veth]. Two processes, pinned to the first two processors that are allowed; medians of nine rounds with min and
+// max.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -52,7 +53,8 @@ Opened open_or_die(const char* name) {
     fprintf(stderr, "%s\n", opened.error.text);
     exit(1);
   }
-  printf("%-34s load %.1f ms, open %.1f ms, memory +%ld KiB\n", opened.address.wire, opened.load_ms, opened.open_ms, resident_kb() - before);
+  printf("%-34s load %.1f ms, open %.1f ms, memory +%ld KiB\n", opened.address.wire, opened.load_ms, opened.open_ms,
+         resident_kb() - before);
   return opened;
 }
 

@@ -169,7 +169,8 @@ class Pinger {
     const uint16_t check = static_cast<uint16_t>(~(sum + (sum >> 16)));
     packet[2] = static_cast<uint8_t>(check >> 8);
     packet[3] = static_cast<uint8_t>(check);
-    return sendto(fd_, packet.data(), packet.size(), 0, reinterpret_cast<sockaddr*>(&to_), sizeof to_) == static_cast<ssize_t>(packet.size());
+    return sendto(fd_, packet.data(), packet.size(), 0, reinterpret_cast<sockaddr*>(&to_), sizeof to_) ==
+           static_cast<ssize_t>(packet.size());
   }
   // Answers that have come since the last call.
   int answers() {

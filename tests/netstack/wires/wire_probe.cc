@@ -6,8 +6,8 @@
 #include "base/log.h"
 #include "netstack/wires/open_wire.h"
 
-extern "C" [[gnu::visibility("default")]] netstack::Wire* probe_open_wire(const netstack::StackConfig* config, netstack::WireAddress* address,
-                                                                          base::Error* error) {
+extern "C" [[gnu::visibility("default")]] netstack::Wire* probe_open_wire(const netstack::StackConfig* config,
+                                                                          netstack::WireAddress* address, base::Error* error) {
   if (getenv("WIRE_DEBUG") != nullptr) base::set_log_level(base::LogLevel::debug);
   base::Arena* arena = base::Arena::map_shared(size_t{16} << 20);
   auto wire = netstack::open_wire(*config, arena, address);

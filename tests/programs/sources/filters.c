@@ -113,8 +113,16 @@ static void small_space(void) {
 static const struct {
   const char* name;
   void (*run)(void);
-} kBoxes[] = {{"strict", strict}, {"strict, broken", strict_break}, {"few", few}, {"few, broken", few_break}, {"refuse", refuse}, {"trap", trap},
-              {"write xor execute", write_xor_execute}, {"locked", locked}, {"no new privileges", no_new_privileges}, {"small space", small_space}};
+} kBoxes[] = {{"strict", strict},
+              {"strict, broken", strict_break},
+              {"few", few},
+              {"few, broken", few_break},
+              {"refuse", refuse},
+              {"trap", trap},
+              {"write xor execute", write_xor_execute},
+              {"locked", locked},
+              {"no new privileges", no_new_privileges},
+              {"small space", small_space}};
 
 // Runs the boxes that are named, one process each.
 int main(int count, char** words) {

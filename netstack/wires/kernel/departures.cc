@@ -10,11 +10,14 @@
 
 namespace netstack {
 
+// The ports stand behind the IP header, the peer's address (of IPv6 the last word) ends it.
 uint64_t Departures::connection_bit(const uint8_t* frame) noexcept {
-  constexpr uint32_t kPortsAt = SegmentTrain::kEthernetBytes + SegmentTrain::kIpBytes, kPeerAt = SegmentTrain::kEthernetBytes + 16;
+  constexpr uint32_t kTypeAt = 12, kIpv6Bytes = 40;
+  const bool v6 = frame[kTypeAt] == 0x86 && frame[kTypeAt + 1] == 0xdd;
+  const uint8_t* const behind = frame + SegmentTrain::kEthernetBytes + (v6 ? kIpv6Bytes : SegmentTrain::kIpBytes);
   uint32_t ports, peer;
-  memcpy(&ports, frame + kPortsAt, sizeof ports);
-  memcpy(&peer, frame + kPeerAt, sizeof peer);
+  memcpy(&ports, behind, sizeof ports);
+  memcpy(&peer, behind - sizeof peer, sizeof peer);
   return uint64_t{1} << ((ports ^ peer) * 0x9e3779b1u >> 26);
 }
 

@@ -12,8 +12,8 @@
 // Death and stops. Between its unlock and its last store a sender may be killed or stopped, or have lost its processor to the one that it
 // woke. The others find its place under way for kHelpAfterNs, and ask what has become of it: of a dead one everything is queued again, for
 // a stopped one its frames are sent in its place.
-// Both may send what has been sent already; to TCP that is a segment that it knows, and nothing else travels here. (After any other pause
-// it goes on by itself, and each question is asked later than the one before.)
+// Both may send what has been sent already: to TCP a segment that it knows, to ARP the same answer, and of UDP a datagram that comes twice,
+// as on any network. (After any other pause a sender goes on by itself, and each question is asked later than the one before.)
 //
 // Invariants: 1 `not_taken` and then `done` are the sender's to write, after its last look at the rest, which is written under the lock; 2
 // a place is marked in under_way_ after everything in it is written; 3 the frames of a place are nobody else's, until it is given back.
@@ -44,7 +44,7 @@ class Departures {
  public:
   static constexpr int kPlaces = 64;
 
-  // The connection of a TCP segment over IPv4, as one of 64.
+  // The connection of a segment over IPv4 without options or over IPv6, as one of 64. Of anything else some bit, always the same.
   [[nodiscard]] static uint64_t connection_bit(const uint8_t* frame) noexcept;
 
   // All with the lock held, but for at().

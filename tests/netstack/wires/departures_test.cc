@@ -13,6 +13,7 @@
 
 #include "base/robust_lock.h"
 #include "netstack/wires/kernel/segment_train.h"
+#include "netstack/wires/kernel/departures.h"
 #include "packet_bed.h"
 
 namespace {
@@ -52,6 +53,7 @@ class Departures : public testing::Test {
     netstack::TxFrame frame;
     ASSERT_TRUE(wire().allocate(&frame));
     memset(frame.data, 0, kHeaders);
+    frame.data[12] = 0x08;  // ETH_P_IP
     frame.data[kHeaders - netstack::SegmentTrain::kTcpBytes + 1] = port;
     memset(frame.data + kHeaders, fill, kPayload);
     wire().send_tcp(frame.handle, kHeaders + kPayload);
@@ -122,6 +124,22 @@ TEST_F(Departures, KeepEachConnectionsOrder) {
   ASSERT_GE(third, 0);
   EXPECT_TRUE(wire().depart(third));
   for (const int expected : {11, 12, 13, -1}) EXPECT_EQ(read(), expected);
+}
+
+// Over IPv6 the ports stand behind 40 bytes, and what is where IPv4 has them is the same in all frames.
+TEST_F(Departures, ConnectionsOfIPv6DoNotWaitForEachOther) {
+  uint64_t seen = 0;
+  for (uint8_t port = 1; port <= 16; port++) {
+    uint8_t frame[14 + 40 + 20] = {};
+    frame[12] = 0x86;
+    frame[13] = 0xdd;
+    memset(frame + 14 + 8, 0xfd, 32);
+    frame[14 + 40 + 1] = port;
+    const uint64_t bit = netstack::Departures::connection_bit(frame);
+    EXPECT_EQ(bit, netstack::Departures::connection_bit(frame));
+    seen |= bit;
+  }
+  EXPECT_GT(__builtin_popcountll(seen), 8);
 }
 
 TEST_F(Departures, ManyAtOnce) {

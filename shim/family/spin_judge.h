@@ -23,8 +23,8 @@
 // frame in.
 // So before it sleeps a wait gives its processor away a few times, to whoever is ready to run, and looks what has come of it. That costs a
 // switch, and where the client has run meanwhile, there are requests, several at once. A single-threaded server does the same after a
-// spin in vain. (mariadbd with 8 clients, both on both processors: 0.73 times native with spins, 1.07 with this; on one processor 0.87 and
-// 1.2.)
+// spin in vain. (mariadbd with 8 clients, both on both processors, several runs: 0.57 to 0.74 times native with spins, 0.73 to 1.14 with
+// this; on one processor 0.85 to 0.9 and 1.16 to 1.22.)
 //
 // To a stranger that computes a turn is a slice, some milliseconds, in which a sleeper would have been woken: after a long turn a thread
 // that is alone sleeps, and gives nothing away for a multiple of what it took.

@@ -96,7 +96,8 @@ long spin(Condition& condition, KernelSide& kernel, const WaitOptions& options, 
 long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& options) noexcept {
   const zps_thread* thread = engine->thread();
   uint64_t now = base::monotonic_ns();
-  for (int turn = 0; turn < GivingWay::kMostTurns && thread->signals_pending == 0 && !options.interruption.came(); turn++) {
+  for (int turn = 0; turn < GivingWay::kMostTurns && now < options.deadline_ns; turn++) {
+    if (thread->signals_pending != 0 || options.interruption.came()) break;
     if (const long result = kernel.look(now); result != -EAGAIN) return result;
     const uint64_t before = now;
     (void)kernel_call(SYS_sched_yield);

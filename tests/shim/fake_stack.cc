@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fake_stack.h"
 
+#include "base/clock.h"
+
 #include <arpa/inet.h>
 #include <linux/futex.h>
 #include <sys/epoll.h>
@@ -199,6 +201,11 @@ void FakeListener::release() noexcept {
 
 int FakeStack::poll(uint64_t now_ns) noexcept {
   polled_ns = now_ns;
+  polls = polls + 1;
+  if (turn_ns != 0) {
+    for (const uint64_t end_ns = base::monotonic_ns() + turn_ns; base::monotonic_ns() < end_ns;) {
+    }
+  }
   return 0;
 }
 

@@ -220,6 +220,21 @@ TEST_F(Stream, OptionsAreCheckedByThePlaceholderAndReachTheStream) {
   EXPECT_EQ(value, 0);
 }
 
+// One that gives its processor away does not ask for more turns of others than it has time for.
+TEST_F(Stream, AWaitBesideOthersEndsAtItsDeadline) {
+  FakeStack& stack = FakeStack::get();
+  pollfd one{near_, POLLIN, 0};
+  for (int i = 0; i < 100; i++) {
+    shim::family->waits += 10;  // of others
+    ASSERT_EQ(call(SYS_poll, arg(&one), 1, 0), 0);
+  }
+  stack.turn_ns = 4'000'000;
+  const int before = stack.polls;
+  EXPECT_EQ(call(SYS_poll, arg(&one), 1, 10), 0);
+  stack.turn_ns = 0;
+  EXPECT_LE(stack.polls - before, 9) << "three fit, and the service looks as well";
+}
+
 TEST_F(Stream, PollAndSelectSeeBothSides) {
   int pipes[2];
   ASSERT_EQ(pipe(pipes), 0);

@@ -20,6 +20,55 @@ SpinJudge in_vain_for_long() {
   return judge;
 }
 
+// A thread waits, and `others` more of the family between two of its waits.
+void wait_often(GivingWay& thread, std::atomic<uint32_t>& waits, uint32_t others) {
+  for (int i = 0; i < 200; i++) {
+    waits += others;
+    thread.note(waits);
+  }
+}
+
+constexpr uint64_t kSecondNs = 1'000'000'000, kMillisecondNs = 1'000'000;
+
+TEST(GivingWay, KnowsWhetherOthersWaitAsOften) {
+  GivingWay thread;
+  std::atomic<uint32_t> waits{0};
+  EXPECT_TRUE(thread.is_alone());
+  wait_often(thread, waits, 0);
+  EXPECT_TRUE(thread.is_alone());
+  wait_often(thread, waits, 1);
+  EXPECT_FALSE(thread.is_alone());
+  wait_often(thread, waits, 0);
+  EXPECT_TRUE(thread.is_alone());
+}
+
+TEST(GivingWay, AnotherThatWaitsNowAndThenIsNone) {
+  GivingWay thread;
+  std::atomic<uint32_t> waits{0};
+  for (int i = 0; i < 1000; i++) {
+    if (i % 100 == 0) waits++;
+    thread.note(waits);
+    EXPECT_TRUE(thread.is_alone()) << i;
+  }
+}
+
+TEST(GivingWay, WhoIsAloneGivesNothingToWhoTakesLong) {
+  GivingWay thread;
+  EXPECT_TRUE(thread.should(kSecondNs));
+  EXPECT_FALSE(thread.was_too_long(kSecondNs, kMillisecondNs / 10));
+  EXPECT_TRUE(thread.was_too_long(kSecondNs, 3 * kMillisecondNs));
+  EXPECT_FALSE(thread.should(kSecondNs + 40 * kMillisecondNs));
+  EXPECT_TRUE(thread.should(kSecondNs + 50 * kMillisecondNs));
+}
+
+TEST(GivingWay, TheTurnsOfMembersMayBeLong) {
+  GivingWay thread;
+  std::atomic<uint32_t> waits{0};
+  wait_often(thread, waits, 8);
+  EXPECT_FALSE(thread.was_too_long(kSecondNs, 3 * kMillisecondNs));
+  EXPECT_TRUE(thread.should(kSecondNs));
+}
+
 TEST(SpinJudge, SpinsFromTheStartAndWhileSpinsAreAnswered) {
   SpinJudge judge;
   for (int i = 0; i < 1000; i++) {

@@ -70,6 +70,10 @@ long shim_setgid(const zps_call& call) noexcept;
 long shim_setregid(const zps_call& call) noexcept;
 long shim_setresgid(const zps_call& call) noexcept;
 long shim_chroot(const zps_call& call) noexcept;
+// limit_calls.cc
+long shim_prlimit64(const zps_call& call) noexcept;
+long shim_setrlimit(const zps_call& call) noexcept;
+long shim_getrlimit(const zps_call& call) noexcept;
 // memory_calls.cc
 long shim_mlockall(const zps_call& call) noexcept;
 long shim_munlockall(const zps_call& call) noexcept;

@@ -15,6 +15,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
+#include "shim/family/file_limit.h"
 #include "shim/family/locked_memory.h"
 #include "shim/family/service.h"
 #include "shim/family/test_hook.h"
@@ -168,6 +169,7 @@ void after_fork_child(uint64_t flags) noexcept {
 // A member that is not the last one leaves its references to the service of the others: the lock on its slot's byte goes with
 // life_fd, which is close-on-exec, and only if the exec succeeds. The last one has to say goodbye itself.
 int64_t before_exec(zps_call* call) noexcept {
+  if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
   if (in_vfork_child()) return 0;
   if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
   if (kernel_only() || the_stack() == nullptr) return 0;

@@ -83,6 +83,32 @@ static void limit_files(long number) {
   const struct rlimit limit = {(rlim_t)number, (rlim_t)number};
   require(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit(RLIMIT_NOFILE)");
 }
+// What a process without the right to more finds when its limit is `number`, and a program that it starts.
+static void be_limited_in_files(long number) {
+  const rlim_t most = (rlim_t)number;
+  struct rlimit now, before;
+  require(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == most && now.rlim_max == most, "getrlimit");
+  const struct rlimit more = {most, most + 1}, crossed = {most, most - 1}, less = {most / 2, most};
+  require(setrlimit(RLIMIT_NOFILE, &more) == -1 && errno == EPERM, "a higher limit");
+  require(setrlimit(RLIMIT_NOFILE, &crossed) == -1 && errno == EINVAL, "a soft limit above the hard one");
+  require(prlimit(getpid(), RLIMIT_NOFILE, &less, &before) == 0 && before.rlim_cur == most && before.rlim_max == most, "prlimit");
+  require(dup2(0, (int)(most / 2)) == -1 && errno == EBADF, "a number beyond the soft limit");
+  require(prlimit(0, RLIMIT_NOFILE, &now, NULL) == 0, "the limit again");
+  require(dup2(0, (int)most - 1) == (int)most - 1 && close((int)most - 1) == 0, "the last number");
+  require(dup2(0, (int)most) == -1 && errno == EBADF, "a number beyond the limit");
+  require(syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, (void*)8) == -1 && errno == EFAULT, "prlimit to nowhere");
+  char command[64];
+  snprintf(command, sizeof command, "test $(ulimit -Hn) -eq %ld", number);
+  for (int way = 0; way < 2; way++) {
+    const pid_t child = way == 0 ? fork() : vfork();
+    if (child == 0) {
+      execl("/bin/sh", "sh", "-c", command, NULL);
+      _exit(1);
+    }
+    int status = -1;
+    require(child > 0 && waitpid(child, &status, 0) == child && status == 0, "a program's limit");
+  }
+}
 static void limit_space(long megabytes) {
   const struct rlimit limit = {(rlim_t)megabytes << 20, (rlim_t)megabytes << 20};
   require(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit(RLIMIT_AS)");
@@ -282,6 +308,7 @@ static const struct {
     {"chroot", change_root},
     {"keepcaps", keep_binding},
     {"nofile", limit_files},
+    {"limited", be_limited_in_files},
     {"as", limit_space},
     {"map", map},
     {"map-odd-name", map_odd_name},

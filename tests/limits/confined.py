@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a program that confines itself, natively and hooked: whatever serves natively serves on the stack.
 
-  confined.py --build build/release --mode kernel|zpstack-veth [--case NAME] [--hook nopage0]
+  confined.py --build build/release --mode kernel|zpstack-veth|zpstack-memif [--case NAME]
 
 A case is a row of CASES: the steps of tests/limits/confined.c, and what is in front. It ends with status 0; one that serves is asked once, from the other
 end of the wire.
@@ -10,7 +10,6 @@ end of the wire.
 import argparse
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 
@@ -25,6 +24,14 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 UNABLE_TO_LOCK = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]
 LOCKING = ["prlimit", "--memlock=8388608", *NOBODY]
+
+CLIENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
+    client.settimeout(10)
+    client.sendall(b"hello\\n")
+    assert client.recv(64) == b"hello\\n"
+"""
 
 # Name, command in front, steps.
 CASES = [
@@ -47,6 +54,9 @@ CASES = [
     ("256 files", [], ["nofile=256", *SERVE]),
     ("256 files, no right to more", LIMITED, ["nofile=256", *SERVE]),
     ("1024 files, no right to more, all of them used", LIMITED, ["nofile=1024", "listen", "fill=128", "serve"]),
+    ("1024 files after listen, no right to more", LIMITED, ["listen", "nofile=1024", "limited=1024", "serve"]),
+    ("256 files after listen, without the right from then on", [], ["listen", "nofile=256", "setuid", "limited=256", "serve"]),
+    ("256 files after listen, and a child serves", LIMITED, ["listen", "nofile=256", "go-on-in-child", "serve"]),
     ("64 files given, no right to more", [*LIMITED, "prlimit", "--nofile=64"], SERVE),
     ("files and user", [], ["nofile=1024", "setuid", *SERVE]),
     ("user and files", [], ["setuid", "nofile=256", *SERVE]),
@@ -84,13 +94,8 @@ def serve_one(bed, process, name, gives_up_root):
         return f"ended with {process.poll()}"
     if gives_up_root and not any("child" in word for word in process.args):
         beds.wait_until(lambda: not is_root_in(process.pid), 10, "every thread to be another user's")
-    bed.peer_space.enter()
-    with socket.create_connection((bed.sut_address, PORT), 10) as client:
-        client.settimeout(10)
-        client.sendall(b"hello\n")
-        if client.recv(64) != b"hello\n":
-            return "a wrong answer"
-    return None
+    client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, str(PORT)], name=f"{name}-client")
+    return None if client.wait(20) == 0 else f"no answer: {bed.output(f'{name}-client').strip()}"
 
 
 def run_case(bed, case):
@@ -98,6 +103,8 @@ def run_case(bed, case):
     stream = re.sub(r"\W+", "-", name)
     environment = bed.sut_environment()
     # What stands in front is not prefixed: it would need rights of its own.
+    if bed.mode == "zpstack-memif":
+        bed.scratch.chmod(0o777)  # where the socket is, also for who has changed the user before
     preload = [f"LD_PRELOAD={environment.pop('LD_PRELOAD')}"] if bed.hooked else []
     program = bed.build / ("limits_confined_tls" if "tls" in steps else "limits_confined")
     process = bed.spawn_sut([*front, "env", *preload, program, *steps], name=stream, environment=environment)
@@ -119,6 +126,10 @@ def main():
     options = parser.parse_args()
     chosen = [case for case in CASES if not options.case or case[0] in options.case]
     # Those that do not serve can have one network together.
+    if options.mode == "zpstack-memif":
+        for case in [case for case in chosen if "chroot" in case[2]]:
+            print(f"skip {case[0]}: the memif's socket is not below the new root")
+            chosen.remove(case)
     groups = [[case for case in chosen if "serve" not in case[2]], *[[case] for case in chosen if "serve" in case[2]]]
     problems = []
     for group in filter(None, groups):

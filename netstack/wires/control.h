@@ -105,7 +105,7 @@ class Control {
   static constexpr int kCallbacks = 16;
   static constexpr int kSlots = 16;
   static constexpr int kRegions = 4;
-  static constexpr size_t kRangeBytes = size_t{64} << 20;  // addresses count against RLIMIT_AS
+  static constexpr size_t kRangeBytes = size_t{48} << 20;  // addresses count against RLIMIT_AS
 
   struct Entry {
     rte_intr_handle* handle;

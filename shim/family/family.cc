@@ -19,7 +19,7 @@ using base::kernel_call;
 
 }  // namespace
 
-std::span<ProcessSlot> all_slots() noexcept { return {family->slots, family->whole ? kSlots : 1}; }
+std::span<ProcessSlot> all_slots() noexcept { return {family->slots, family->eighths > 0 ? kSlots / 8 * family->eighths : 1}; }
 
 void deliver_wakes() noexcept {
   family->wakes_due.store(false, std::memory_order_relaxed);

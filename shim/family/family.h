@@ -60,7 +60,7 @@ struct alignas(64) Family {
   Processors processors;
   CrowdedProcessors crowded;
   std::atomic<uint32_t> waits;  // counted by GivingWay
-  bool whole;                         // all of its memory is there (family_memory.h)
+  uint32_t eighths;                   // so much of its memory is there; 0: as much as at the start (family_memory.h)
   int life_fd;                        // memfd whose bytes are locked: byte 0 by who took up the duty, byte 1 + i by the process of slot i
 
   Pool<Waiter, 8192, 128> waiters;

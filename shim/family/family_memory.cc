@@ -28,6 +28,7 @@ struct Piece {
 };
 
 uintptr_t page_of(uintptr_t address) noexcept { return address & ~(kPage - 1); }
+uintptr_t page_up(uintptr_t address) noexcept { return page_of(address + kPage - 1); }
 bool is_error(long result) noexcept { return result < 0 && result > -4096; }
 
 bool map(Piece piece, int flags) noexcept {
@@ -45,21 +46,31 @@ void unmap(Piece piece) noexcept {
 void list_extents(Family* of, bool mapped, Extent (&out)[kExtents]) noexcept {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(of);
   const size_t head = reinterpret_cast<uintptr_t>(&of->waiters) - begin;
-  out[0] = {begin, head, head};
+  out[0] = {begin, head, head, head};
   out[1] = extent_of(of->waiters, mapped);
   out[2] = extent_of(of->nodes, mapped);
   out[3] = extent_of(of->chunks, mapped);
-  out[4] = {reinterpret_cast<uintptr_t>(of->slots), sizeof(ProcessSlot), sizeof(ProcessSlot)};
+  out[4] = {reinterpret_cast<uintptr_t>(of->slots), sizeof(ProcessSlot), kSlots / 8 * sizeof(ProcessSlot), sizeof(ProcessSlot)};
   extents_of_files(of, mapped, out + kOwnExtents);
 }
 
-// The pages that are there from the start; how many pieces they make.
-int list_early_pieces(Family* of, Piece (&out)[kExtents]) noexcept {
+// The pages of each extent when so many eighths are there: 8, 1, or 0 for what is there from the start. One that begins in the last page of
+// the one before is cut off there.
+Piece pages_of(const Extent (&extents)[kExtents], int index, uint32_t eighths) noexcept {
+  const Extent& extent = extents[index];
+  const bool last = index == kExtents - 1;
+  const uintptr_t limit = last ? page_up(extents[0].begin + shared_bytes) : page_of(extents[index + 1].begin);
+  const uintptr_t end = eighths == 8 ? limit : page_up(extent.begin + (eighths == 0 ? extent.early : extent.eighth));
+  return {page_of(extent.begin), end < limit ? end : limit};
+}
+
+// How many pieces those of all extents make.
+int list_pieces(Family* of, uint32_t eighths, Piece (&out)[kExtents]) noexcept {
   Extent extents[kExtents];
   list_extents(of, false, extents);
   int count = 0;
-  for (const Extent& extent : extents) {
-    const Piece piece{page_of(extent.begin), page_of(extent.begin + extent.early + kPage - 1)};
+  for (int i = 0; i < kExtents; i++) {
+    const Piece piece = pages_of(extents, i, eighths);
     if (count > 0 && piece.begin <= out[count - 1].end) {
       out[count - 1].end = piece.end;
     } else {
@@ -67,11 +78,6 @@ int list_early_pieces(Family* of, Piece (&out)[kExtents]) noexcept {
     }
   }
   return count;
-}
-
-Piece whole_piece(Family* of) noexcept {
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(of);
-  return {begin, page_of(begin + shared_bytes + kPage - 1)};
 }
 
 // All of them or none.
@@ -88,7 +94,7 @@ Family* map_early() noexcept {
   const char here = 0;
   auto* fresh = reinterpret_cast<Family*>(kPlace + (reinterpret_cast<uintptr_t>(&here) & kChance));
   Piece pieces[kExtents];
-  const int count = list_early_pieces(fresh, pieces);
+  const int count = list_pieces(fresh, 0, pieces);
   return map_pieces(pieces, count, MAP_PRIVATE) ? fresh : nullptr;
 }
 
@@ -97,7 +103,7 @@ Family* map_anywhere() noexcept {
       kernel_call(SYS_mmap, 0, static_cast<long>(shared_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (is_error(at)) return nullptr;
   auto* fresh = reinterpret_cast<Family*>(at);
-  fresh->whole = true;
+  fresh->eighths = 8;
   return fresh;
 }
 
@@ -127,25 +133,28 @@ void become_first_member() noexcept {
   family->slots[0].state.store(SlotState::live, std::memory_order_relaxed);
 }
 
-bool map_whole_family() noexcept {
-  if (family->whole) return true;
-  if (family->processes.load(std::memory_order_relaxed) != 1) return false;
-  Piece early[kExtents], gaps[kExtents];
-  const int count = list_early_pieces(family, early);
-  const uintptr_t end = whole_piece(family).end;
-  int gap_count = 0;
-  for (int i = 0; i < count; i++) {
-    const Piece gap{early[i].end, i + 1 < count ? early[i + 1].begin : end};
-    if (gap.begin < gap.end) gaps[gap_count++] = gap;
-  }
+uint32_t map_more_of_family() noexcept {
+  if (family->eighths > 0 || family->processes.load(std::memory_order_relaxed) != 1) return family->eighths;
+  Extent extents[kExtents];
+  list_extents(family, false, extents);
   leave_future_unlocked();
-  family->whole = map_pieces(gaps, gap_count, the_stack() != nullptr ? MAP_SHARED : MAP_PRIVATE);
-  return family->whole;
+  for (const uint32_t eighths : {8U, 1U}) {
+    Piece gaps[kExtents];
+    int count = 0;
+    for (int i = 0; i < kExtents; i++) {
+      const Piece gap{pages_of(extents, i, 0).end, pages_of(extents, i, eighths).end};
+      if (gap.begin < gap.end) gaps[count++] = gap;
+    }
+    if (!map_pieces(gaps, count, the_stack() != nullptr ? MAP_SHARED : MAP_PRIVATE)) continue;
+    family->eighths = eighths;
+    break;
+  }
+  return family->eighths;
 }
 
 bool share_family() noexcept {
-  Piece pieces[kExtents] = {whole_piece(family)};
-  const int count = family->whole ? 1 : list_early_pieces(family, pieces);
+  Piece pieces[kExtents];
+  const int count = list_pieces(family, family->eighths, pieces);
   Extent extents[kExtents];
   list_extents(family, true, extents);
   uintptr_t fresh[kExtents];

@@ -8,12 +8,13 @@
 // How. The family's place is chosen once, in a part of the address space where the kernel puts nothing by itself (below all that it hands
 // out downwards from the stack). At first only the beginning of each pool is mapped there, and the first slot: 1 MB. The rest comes when a
 // pool reaches its end, at the latest before the first fork of a process with a stack: nothing that two members use may be mapped later.
+// Where the address space is limited to less (RLIMIT_AS), an eighth of each pool and of the slots comes, and that is all there will be.
 // Until there is a stack the memory is private, so that a fork copies it as it copies everything and needs no call; then it is exchanged
 // for shared memory with the same contents, under the lock that is around every change.
 //
 // If something lies at the chosen place, all of it is mapped wherever there is room.
 //
-// Invariants: 1 a family of several processes is whole; 2 whoever changes anything in it holds the lock, but for the lock's own word: a
+// Invariants: 1 a family of several processes gets no more memory; 2 whoever changes anything in it holds the lock, but for the lock's own word: a
 // mark that a waiter sets there while the memory is exchanged may be lost, and its sleep is a bounded one.
 #pragma once
 
@@ -24,15 +25,16 @@
 
 namespace shim {
 
-// A part of the family's memory: from `begin` on, `early` bytes are there from the start, and `used` have been written to.
+// A part of the family's memory: from `begin` on, `early` bytes are there from the start, `eighth` where all cannot be had, and `used` have
+// been written to.
 struct Extent {
   uintptr_t begin;
-  size_t early;
+  size_t early, eighth;
   size_t used;
 };
 template <class P>
 [[nodiscard]] Extent extent_of(const P& pool, bool mapped) noexcept {
-  return {reinterpret_cast<uintptr_t>(&pool), P::early_bytes(), mapped ? pool.used_bytes() : 0};
+  return {reinterpret_cast<uintptr_t>(&pool), P::early_bytes(), P::eighth_bytes(), mapped ? pool.used_bytes() : 0};
 }
 
 // What files/ keeps behind the family: how long all of it is, and its extents, kFileExtents of them; without `used` if it is not mapped.

@@ -6,7 +6,7 @@
 // pool is a nullptr, never an abort (3). If a process dies in the middle of a list operation, rebuild() makes a whole
 // free list from the `used` words alone (4). The family's lock is held around every call.
 //
-// Its first kEarly cells are there from the start, the others when the family's memory is whole (family_memory.h).
+// Its first kEarly cells are there from the start, the others when more of the family's memory is (family_memory.h).
 #pragma once
 
 #include <atomic>
@@ -18,8 +18,9 @@
 
 namespace shim {
 
-// The rest of every pool's cells, and of the slots: true if they are there, or have come.
-[[nodiscard]] bool map_whole_family() noexcept;
+// Maps the rest of every pool's cells, and of the slots, or an eighth of all where the address space is limited. How many eighths there
+// are: 8, 1, or 0 if there is no more than from the start.
+[[nodiscard]] uint32_t map_more_of_family() noexcept;
 
 template <class T, uint32_t kCapacity, uint32_t kEarly>
 class Pool {
@@ -32,7 +33,7 @@ class Pool {
       index = free_ - 1;
       free_ = cells_[index].next_free;
     } else {
-      if (top_ == kCapacity || (top_ >= kEarly && !map_whole_family())) return nullptr;
+      if (top_ >= kEarly && top_ >= kCapacity / 8 * map_more_of_family()) return nullptr;
       index = top_++;
     }
     Cell& cell = cells_[index];
@@ -85,11 +86,14 @@ class Pool {
     }
   }
 
-  // How far from its beginning it is used, and how far it is there from the start.
+  // How far from its beginning it is used, and how far it is there from the start, and when there is an eighth of all.
   [[nodiscard]] size_t used_bytes() const noexcept { return offsetof(Pool, cells_) + size_t{top_} * sizeof(Cell); }
   [[nodiscard]] static constexpr size_t early_bytes() noexcept { return offsetof(Pool, cells_) + size_t{kEarly} * sizeof(Cell); }
 
+  [[nodiscard]] static constexpr size_t eighth_bytes() noexcept { return offsetof(Pool, cells_) + size_t{kCapacity / 8} * sizeof(Cell); }
+
  private:
+  static_assert(kCapacity % 8 == 0 && kEarly <= kCapacity / 8);
   struct Cell {
     uint32_t used;
     uint32_t next_free;

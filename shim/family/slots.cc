@@ -40,7 +40,7 @@ FdChunk* chunk_for(ProcessSlot* slot, uint32_t index) noexcept {
 }
 
 ProcessSlot* slot_acquire() noexcept {
-  if (!map_whole_family()) return nullptr;
+  if (map_more_of_family() == 0) return nullptr;
   for (ProcessSlot& slot : all_slots()) {
     if (!is_free(slot)) continue;
     slot.pid = 0;

@@ -64,6 +64,7 @@ CASES = [
     ("a library with 1536 bytes of static TLS", [], ["late-tls=1536", *SERVE]),
     ("a library with 1664 bytes of static TLS, and room made for it", ["env", "GLIBC_TUNABLES=glibc.rtld.optional_static_tls=656"], ["late-tls=1664", *SERVE]),
     ("200 MB of address space, after listen", [], ["listen", "as=200", "map=1", "serve"]),
+    ("200 MB of address space, and a child serves", [], ["listen", "as=200", "go-on-in-child", "serve"]),
     ("100 MB of address space without a socket", [], ["as=100", "map=80"]),
     ("memory locked by an ordinary user", LOCKING, ["map-odd-name", "mlockall", "locked=1000", "map-locked=1024", "map-error=8192", "munlockall", "map-unlocked=512"]),
     ("memory locked by an ordinary user, for now", LOCKING, ["mlockall", "mlockall-present", "locked=1000", "map-unlocked=1024"]),

@@ -54,7 +54,7 @@ void* zps_memif_mmap(void*, size_t bytes, int, int, int fd, long) {
   void* address = control == nullptr ? nullptr : control->map_region(fd, bytes);
   if (address == nullptr) errno = ENOMEM;
   if (address == nullptr && control != nullptr && control->memif != nullptr) {
-    control->memif->complain("its regions are larger than 64 MB, or a file is shorter than told or could become shorter");
+    control->memif->complain("its regions are larger than 48 MB, or a file is shorter than told or could become shorter");
   }
   return address == nullptr ? MAP_FAILED : address;
 }

@@ -179,24 +179,24 @@ TEST_F(ControlTest, RegionsShareTheRange) {
     return static_cast<char*>(control_->map_region(control_->adopt_fd(memory), bytes));
   };
   constexpr size_t kMiB = size_t{1} << 20;
-  char* const first = region(20 * kMiB);
-  char* const second = region(20 * kMiB + 1);
-  char* const third = region(20 * kMiB);
-  ASSERT_TRUE(first != nullptr && second >= first + 20 * kMiB && third > second + 20 * kMiB);
+  char* const first = region(15 * kMiB);
+  char* const second = region(15 * kMiB + 1);
+  char* const third = region(15 * kMiB);
+  ASSERT_TRUE(first != nullptr && second >= first + 15 * kMiB && third > second + 15 * kMiB);
   EXPECT_EQ(region(8 * kMiB), nullptr);
   control_->publish();
   ASSERT_TRUE(in_child([&] {
     control_->catch_up();
     third[1] = 3;
-    return control_->unmap_region(second) && region(21 * kMiB) == nullptr && region(16 * kMiB) == second && (control_->publish(), true);
+    return control_->unmap_region(second) && region(16 * kMiB) == nullptr && region(14 * kMiB) == second && (control_->publish(), true);
   }));
   control_->catch_up();
-  second[16 * kMiB - 1] = 2;
+  second[14 * kMiB - 1] = 2;
   EXPECT_EQ(third[1], 3);
   EXPECT_EXIT(
       {
         signal(SIGSEGV, [](int) { _exit(7); });
-        const_cast<volatile char*>(second)[16 * kMiB] = 1;
+        const_cast<volatile char*>(second)[14 * kMiB] = 1;
         _exit(0);
       },
       testing::ExitedWithCode(7), "");

@@ -14,7 +14,7 @@
 //
 // If something lies at the chosen place, all of it is mapped wherever there is room.
 //
-// Invariants: 1 a family of several processes gets no more memory; 2 whoever changes anything in it holds the lock, but for the lock's own word: a
+// Invariants: 1 a family of several processes gets no more memory; 2 whoever changes anything in it holds the lock, but for its own word: a
 // mark that a waiter sets there while the memory is exchanged may be lost, and its sleep is a bounded one.
 #pragma once
 

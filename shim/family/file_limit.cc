@@ -59,7 +59,9 @@ long set(const rlimit& wanted, const rlimit& old) noexcept {
 
 }  // namespace
 
+// With the lock held: whoever raises the limit for a moment does that too.
 long change_file_limit(const rlimit* wanted, rlimit* old) noexcept {
+  const Guard guard;
   const rlimit now = programs_limit();
   if (wanted != nullptr) {
     if (const long result = set(*wanted, now); result != 0) return result;

@@ -134,6 +134,10 @@ err_t TcpRepairs::before_segment(tcp_pcb* pcb, const tcp_hdr& header, const pbuf
   const unsigned flags = TCPH_FLAGS(&header);
   if ((flags & TCP_SYN) != 0 && (flags & (TCP_FIN | TCP_RST)) != 0) return ERR_VAL;  // 1
   if (pcb->state == TIME_WAIT) {
+    if ((flags & TCP_RST) != 0 && header.seqno == pcb->rcv_nxt) {
+      tcp_abandon(pcb, 0);  // 18
+      return ERR_ABRT;
+    }
     if ((flags & TCP_FIN) != 0) tcp_.demux().requeue_waiting(pcb);  // RFC 9293, 3.10.7.4: the 2 MSL begin anew
     return has_space(p, flags) && rate_limited(*pcb) ? ERR_VAL : ERR_OK;
   }

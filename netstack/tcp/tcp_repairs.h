@@ -39,6 +39,10 @@
 // 17. Data for which there is no memory is not taken, but what it acknowledges counts: that may be what makes room. The window is shut
 //     until something is read, or the peer would send it again and again until it gives up. (tcp_data_queue() after tcp_ack();
 //     tcp_select_window() with ICSK_ACK_NOMEM.)
+// Ended in place of lwIP:
+// 18. TIME-WAIT, by a reset at RCV.NXT: RFC 9293, 3.10.7.4, second. lwIP ignores it, as RFC 1337 proposes. But it is how a peer whose SYN
+//     looks old (it began anew and has another secret for its sequence numbers) answers the ACK that it gets, and its next SYN is to be
+//     taken. (tcp_timewait_state_process(), where net.ipv4.tcp_rfc1337 is 0, as it is by default.)
 //
 // Repairs that are not about a segment that comes in lie where they act: the acknowledgement that Nagle would hold back
 // (LwipStream::output()), a SYN's back-off (RFC 6298, 5.5) and keepalive in FIN-WAIT-2 (LwipStream::before_tick()), the initial window (RFC

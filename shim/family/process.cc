@@ -166,14 +166,14 @@ void after_fork_child(uint64_t flags) noexcept {
   service_forget();
 }
 
-// A member that is not the last one leaves its references to the service of the others: the lock on its slot's byte goes with
+// A member that is not the last one that lives leaves its references to the service of the others: the lock on its slot's byte goes with
 // life_fd, which is close-on-exec, and only if the exec succeeds. The last one has to say goodbye itself.
 int64_t before_exec(zps_call* call) noexcept {
   if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
   if (in_vfork_child()) return 0;
   if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
   if (kernel_only() || the_stack() == nullptr) return 0;
-  if (family->processes.load(std::memory_order_relaxed) > 1 || !will_exec(*call)) return 0;
+  if (!service_none_but_this() || !will_exec(*call)) return 0;
   netstack::Stack* stack;
   int lost;
   {
@@ -212,7 +212,7 @@ void before_exit(int64_t) noexcept {
     last = family->processes.load(std::memory_order_relaxed) == 0;
     stack->flush();
   }
-  if (last) linger(stack);
+  if (last || service_none_but_this()) linger(stack);
 }
 
 }  // namespace shim

@@ -85,7 +85,6 @@ bool process_is_gone(uint32_t tag) noexcept {
 }
 
 void reap(uint64_t now) noexcept {
-  if (family->processes.load(std::memory_order_relaxed) < 2) return;
   for (ProcessSlot& slot : all_slots()) {
     if (!is_dead(slot, now)) continue;
     Guard guard;
@@ -193,7 +192,7 @@ void be_on_duty() noexcept {
     const uint64_t now = base::monotonic_ns();
     const long tick_ms = look_after_stack(now, &own_poll_ns, &others_poll_ns);
     if (now - reaped_ns > kReapEveryNs) {
-      reap(now);
+      if (family->processes.load(std::memory_order_relaxed) > 1) reap(now);
       reaped_ns = now;
     }
     tell_levels(now);
@@ -257,6 +256,15 @@ void make_service() noexcept {
 }
 
 }  // namespace
+
+bool service_none_but_this() noexcept {
+  const uint64_t now = base::monotonic_ns();
+  for (const ProcessSlot& slot : all_slots()) {
+    if (&slot != my_slot && slot.state.load(std::memory_order_acquire) != SlotState::free && !is_dead(slot, now)) return false;
+  }
+  reap(now);
+  return true;
+}
 
 void service_introduce() noexcept {
   base::set_process_tag(tag_of(my_slot));

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""A server whose child has just died answers and ends: whoever ends last sends what is left, and a dead process is not one that does.
+
+  last_process.py --build build/release --mode kernel|zpstack-veth|zpstack-memif [--rounds 3]
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+import argparse
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import bed as beds  # noqa: E402
+
+PORT = "7014"
+BYTES = "200000"
+# How the child ends, and then the server.
+CHILDREN = ("exit", "kill", "exec")
+SERVERS = ("exit", "exec")
+
+SERVER = """
+import os, signal, socket, sys
+port, count, child_ends, server_ends = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+listener = socket.create_server(("0.0.0.0", port))
+print("ready", flush=True)
+client, _ = listener.accept()
+assert client.recv(16) == b"hello"
+child = os.fork()
+if child == 0:
+    if child_ends == "exec":
+        os.execv("/bin/true", ["true"])
+    if child_ends == "kill":
+        signal.pause()
+    os._exit(0)
+if child_ends == "kill":
+    os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+client.sendall(bytes(count))
+client.close()
+if server_ends == "exec":
+    os.execv("/bin/true", ["true"])
+os._exit(0)
+"""
+
+CLIENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
+    client.settimeout(10)
+    client.sendall(b"hello")
+    got = 0
+    while piece := client.recv(1 << 16):
+        got += len(piece)
+    assert got == int(sys.argv[3]), got
+"""
+
+
+def run_round(bed, *ends):
+    name = "-".join(ends)
+    server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", SERVER, PORT, BYTES, *ends], name=name)
+    beds.wait_until(lambda: "ready" in bed.output(name) or server.poll() is not None, 20, "the server's start")
+    client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, PORT, BYTES], name=f"{name}-client")
+    try:
+        client.wait(30)
+        server.wait(10)
+    except subprocess.TimeoutExpired as error:
+        return f"{name}: {error}"
+    if client.returncode != 0 or server.returncode != 0:
+        return f"{name}: {bed.output(f'{name}-client').strip()} {bed.output(name).strip()}"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    parser.add_argument("--mode", choices=beds.MODES, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    problems = []
+    for ends in ((child, server) for child in CHILDREN for server in SERVERS):
+        for _ in range(options.rounds):
+            with beds.Bed(options.mode, options.build, options.build / "test-traces" / f"last-process-{options.mode}") as bed:
+                problem = run_round(bed, *ends)
+            problems += [problem] if problem else []
+            if problem:
+                print(f"FAIL {problem}", flush=True)
+    print(f"{len(problems)} of {options.rounds * len(CHILDREN) * len(SERVERS)} went wrong")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -370,7 +370,7 @@ constexpr Row kRows[] = {
     {{"io_uring", "ZPS_IO_URING", "off or kernel", "off: io_uring_setup answers ENOSYS; kernel: let it through, for files"},
      parse_io_uring,
      print_io_uring},
-    {{"udp", "ZPS_UDP", "kernel or stack", "who serves UDP over IPv4 on the addresses of the stack's networks"}, parse_udp, print_udp},
+    {{"udp", "ZPS_UDP", "kernel or stack", "who serves UDP on the addresses of the stack's networks"}, parse_udp, print_udp},
     {{"inherit", "ZPS_INHERIT", "yes or no", "whether programs that it starts run on the stack even if they are given another environment"},
      parse_inherit,
      print_inherit},

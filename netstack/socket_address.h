@@ -21,6 +21,10 @@ struct IpAddress {
   [[nodiscard]] constexpr bool is_any() const noexcept {
     return (words_be[0] | words_be[1] | words_be[3]) == 0 && (words_be[2] == 0 || words_be[2] == kMapped);
   }
+  // 224.0.0.0/4 and ff00::/8.
+  [[nodiscard]] constexpr bool is_multicast() const noexcept {
+    return is_v4() ? (words_be[3] & 0xf0) == 0xe0 : (words_be[0] & 0xff) == 0xff;
+  }
   // fe80::/10, whose meaning depends on the link.
   [[nodiscard]] constexpr bool is_link_local() const noexcept { return (words_be[0] & kLinkLocalMask) == kLinkLocal; }
 

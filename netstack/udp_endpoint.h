@@ -15,9 +15,15 @@ enum class UdpOption {
   multicast_ttl,
   tos,
   path_mtu_discovery,  // IP_PMTUDISC_*: whether what is longer than the path takes is cut, or refused
+  hop_limit,           // of IPv6, in place of ttl and so on
+  multicast_hops,
+  traffic_class,
+  path_mtu_discovery6,
+  dont_fragment,       // 0/1: IPv6's alone, whatever is discovered (IPV6_DONTFRAG)
   no_checksum,         // 0/1: sends without one, where the protocol allows that
   cork,                // 0/1: what is sent is one datagram until this is 0 again (UDP_CORK)
   errors,              // 0/1: what routers and the peer report is queued, and told to unconnected endpoints as well (IP_RECVERR)
+  errors6,
   reuse_address,
   reuse_port,
   owner_uid,
@@ -35,7 +41,9 @@ struct Datagram {
 // How a datagram is sent, where that differs from the endpoint's own way.
 struct SendRequest {
   const SocketAddress* to = nullptr;  // nullptr: the peer
+  IpAddress source{};                 // which of the stack's addresses it comes from, unspecified: the endpoint's
   int ttl = -1, tos = -1;
+  int dont_fragment = -1;             // IPV6_DONTFRAG
   bool probe = false;  // MSG_PROBE, MSG_CONFIRM: everything but the sending
   bool more = false;   // MSG_MORE: the datagram goes on with the next send
   bool whole = false;  // -EMSGSIZE rather than fragments
@@ -68,7 +76,7 @@ class UdpEndpoint : public Pollable {
   [[nodiscard]] virtual SocketAddress peer() const noexcept = 0;
 
   // Sends one datagram: its length, -EAGAIN while the wire has no room, the pending error once, -EPIPE after shutdown, -EMSGSIZE,
-  // -EDESTADDRREQ, -EACCES, -ENETUNREACH, -EINVAL. Who the
+  // -EDESTADDRREQ, -EACCES, -ENETUNREACH, -EINVAL, -EAFNOSUPPORT. Who the
   // datagram is for that others continue is said by the first. It leaves at once, unless it is an answer and others are due (Udp::sent()).
   [[nodiscard]] virtual long send(const SendRequest& request, const iovec* parts, int count) noexcept = 0;
   // A datagram has been begun and is not complete: the next send() continues it.

@@ -108,6 +108,21 @@ bool knows_neighbour_v6(const ip6_addr_t& hop) noexcept {
   return entry != nullptr && entry->state != ND6_INCOMPLETE;
 }
 
+const uint8_t* station_of_neighbour_v6(const ip6_addr_t& hop, uint8_t* hint) noexcept {
+  nd6_neighbor_cache_entry* entry = &neighbor_cache[*hint % LWIP_ND6_NUM_NEIGHBORS];
+  if (entry->state == ND6_NO_ENTRY || !ip6_addr_cmp(&entry->next_hop_address, &hop)) [[unlikely]] {
+    entry = find(hop);
+    if (entry == nullptr) return nullptr;
+    *hint = static_cast<uint8_t>(entry - neighbor_cache);
+  }
+  if (entry->state == ND6_INCOMPLETE) return nullptr;
+  if (entry->state == ND6_STALE) {
+    entry->state = ND6_DELAY;
+    entry->counter.delay_time = LWIP_ND6_DELAY_FIRST_PROBE_TIME / ND6_TMR_INTERVAL;
+  }
+  return entry->lladdr;
+}
+
 // A packet that says nothing, no next header: lwIP asks when it has one to send.
 bool ask_neighbour_v6(netif& interface, const ip6_addr_t& to) noexcept {
   pbuf* const p = pbuf_alloc(PBUF_IP, 0, PBUF_RAM);

@@ -21,6 +21,9 @@ namespace netstack {
 
 // Whether the neighbour's hardware address is known.
 [[nodiscard]] bool knows_neighbour_v6(const ip6_addr_t& hop) noexcept;
+// Its hardware address, as nd6_get_next_hop_addr_or_queue() has it: one that has not been heard of for a while will be asked. nullptr: not
+// known. `hint`: which entry it was the last time.
+[[nodiscard]] const uint8_t* station_of_neighbour_v6(const ip6_addr_t& hop, uint8_t* hint) noexcept;
 // Has lwIP ask for the way to `to`. False if there was no room.
 [[nodiscard]] bool ask_neighbour_v6(netif& interface, const ip6_addr_t& to) noexcept;
 // netif->output_ip6.

@@ -35,6 +35,10 @@ bool Neighbours::knows_way_to(const IpAddress& address) noexcept {
   return etharp_find_addr(&interface_, &hop, &mac, &found) >= 0;
 }
 
+const uint8_t* Neighbours::station_v6(const IpAddress& address, uint8_t* hint) noexcept {
+  return station_of_neighbour_v6(hop_to_v6(*this, setup_, address), hint);
+}
+
 bool Neighbours::ask_way_to(const IpAddress& address) noexcept {
   if (!address.is_v4()) return ask_neighbour_v6(interface_, to_lwip_v6(address));
   const uint32_t address_be = address.v4_be();

@@ -46,6 +46,8 @@ class Neighbours {
   [[nodiscard]] uint32_t hop_to(uint32_t address_be) const noexcept { return near(address_be) ? address_be : setup_.gateway_be; }
   // Whether that one's hardware address is known.
   [[nodiscard]] bool knows_way_to(const IpAddress& address) noexcept;
+  // The hardware address that packets to this one of IPv6 go to if it is known, which says that it is in use. `hint`: where it was found.
+  [[nodiscard]] const uint8_t* station_v6(const IpAddress& address, uint8_t* hint) noexcept;
   // Asks for it. False if there was no room for the question.
   [[nodiscard]] bool ask_way_to(const IpAddress& address) noexcept;
 

@@ -53,6 +53,7 @@ long LwipUdpEndpoint::bind(const PortRequest& request) noexcept {
   SocketAddress local;
   if (const long error = udp_.find_port(request, &local); error != 0) return error;
   name_ = without_scope(local);
+  only_v4_ = name_.address.is_v4();
   asked_for_port_ = request.local.port_be != 0 && !request.is_chosen;
   asked_for_address_ = !is_any(request.local);
   udp_.demux().add(*this);
@@ -70,7 +71,12 @@ long LwipUdpEndpoint::choose_port() noexcept {
   return error == -EADDRINUSE ? -EAGAIN : error;
 }
 
+// Where a name of one family keeps it from the other: ip6_dst_lookup_tail(), and inet_saddr of a socket that is bound to an IPv6 address.
 long LwipUdpEndpoint::check_destination(const SocketAddress& to) const noexcept {
+  if (!is_any(name_) && name_.address.is_v4() != to.address.is_v4()) {
+    if (!to.address.is_v4()) return -EAFNOSUPPORT;
+    if (asked_for_address_) return -ENETUNREACH;
+  }
   if (udp_.is_broadcast(to)) return options_.broadcast ? 0 : -EACCES;
   return udp_.has_way_to(to) ? 0 : -ENETUNREACH;
 }
@@ -93,7 +99,7 @@ void LwipUdpEndpoint::disconnect() noexcept {
   if (has_port) udp_.demux().remove(*this);
   connected_ = false;
   peer_ = {};
-  if (!asked_for_address_) name_.address = name_.address.is_v4() ? IpAddress::v4(0) : IpAddress{};
+  if (!asked_for_address_) name_.address = only_v4_ ? IpAddress::v4(0) : IpAddress{};
   if (!asked_for_port_) name_.port_be = 0;
   if (name_.port_be != 0) udp_.demux().add(*this);
 }
@@ -149,7 +155,8 @@ void LwipUdpEndpoint::fail(int error) noexcept {
 
 // __udp4_lib_err(): who wants all reports gets all of them; who does not, learns of what is final, if it is connected.
 void LwipUdpEndpoint::report(const IcmpReport& report, pbuf* p) noexcept {
-  if (!options_.errors) {
+  const bool wanted = report.to.address.is_v4() ? options_.errors : options_.errors6;
+  if (!wanted) {
     pbuf_free(p);
     if (report.fatal && connected_) fail(report.error);
     return;
@@ -232,9 +239,15 @@ long LwipUdpEndpoint::set_option(UdpOption option, int value) noexcept {
       o.cork = value != 0;
       if (!o.cork) (void)push_pending();
       return 0;
+    case UdpOption::hop_limit: o.hop_limit = static_cast<uint8_t>(value); return 0;
+    case UdpOption::multicast_hops: o.multicast_hops = static_cast<uint8_t>(value); return 0;
+    case UdpOption::traffic_class: o.traffic_class = static_cast<uint8_t>(value); return 0;
+    case UdpOption::path_mtu_discovery6: o.path_mtu_discovery6 = static_cast<uint8_t>(value); return 0;
+    case UdpOption::dont_fragment: o.dont_fragment = value != 0; return 0;
     case UdpOption::errors:
-      o.errors = value != 0;
-      if (!o.errors) clear_errors();  // skb_errqueue_purge()
+    case UdpOption::errors6:
+      (option == UdpOption::errors ? o.errors : o.errors6) = value != 0;
+      if (value == 0) clear_errors();  // skb_errqueue_purge()
       return 0;
     case UdpOption::reuse_address: o.sharing.reuse_address = value != 0; return 0;
     case UdpOption::reuse_port: o.sharing.reuse_port = value != 0; return 0;

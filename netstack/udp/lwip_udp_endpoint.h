@@ -79,7 +79,8 @@ class LwipUdpEndpoint final : public UdpEndpoint {
     uint32_t receive_buffer = kUsualReceiveBuffer;
     uint8_t ttl = 64, multicast_ttl = 1, tos = 0;
     uint8_t path_mtu_discovery = 1;  // IP_PMTUDISC_WANT
-    bool broadcast = false, no_checksum = false, errors = false, cork = false;
+    uint8_t hop_limit = 64, multicast_hops = 1, traffic_class = 0, path_mtu_discovery6 = 1;
+    bool broadcast = false, no_checksum = false, errors = false, errors6 = false, dont_fragment = false, cork = false;
     PortSharing sharing{};
   };
   // The ICMP message itself holds what was sent; this lies in front of it (report()).
@@ -89,6 +90,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
 
   [[nodiscard]] long choose_port() noexcept;
   [[nodiscard]] long check_destination(const SocketAddress& to) const noexcept;
+  [[nodiscard]] bool is_whole(const SendRequest& request, const SocketAddress& to) const noexcept;
   void announce(uint32_t events) noexcept;
   void fail(int error) noexcept;
   void clear_errors() noexcept;
@@ -109,6 +111,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   uint32_t drops_ = 0;
   uint8_t shut_ = 0;
   bool connected_ = false, v6_only_ = false;
+  bool only_v4_ = false;  // its unspecified address is IPv4's
   bool asked_for_port_ = false, asked_for_address_ = false;  // by name, in bind() (SOCK_BINDPORT_LOCK, SOCK_BINDADDR_LOCK)
   mutable bool no_space_ = false;                             // its user waits for room to send
   bool refused_ = false;                                      // the last send found none

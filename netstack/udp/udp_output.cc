@@ -63,7 +63,10 @@ long LwipUdpEndpoint::send(const SendRequest& request, const iovec* parts, int c
   size_t bytes = 0;
   for (int i = 0; i < count; i++) bytes += parts[i].iov_len;
   if (bytes > 0xffff) return -EMSGSIZE;
-  if (pending_ != nullptr) return append(request, pending_->to, parts, count, bytes);
+  if (pending_ != nullptr) {
+    if (request.to != nullptr && request.to->address.is_v4() && !pending_->to.address.is_v4()) return -EINVAL;
+    return append(request, pending_->to, parts, count, bytes);
+  }
   if (request.to != nullptr && request.to->port_be == 0) return -EINVAL;
   if (request.to == nullptr && !connected_) return -EDESTADDRREQ;
   const SocketAddress to = request.to != nullptr ? *request.to : peer_;
@@ -75,14 +78,21 @@ long LwipUdpEndpoint::send(const SendRequest& request, const iovec* parts, int c
   return result;
 }
 
+// Whether it goes in one piece or not at all.
+bool LwipUdpEndpoint::is_whole(const SendRequest& request, const SocketAddress& to) const noexcept {
+  const bool v4 = to.address.is_v4();
+  const uint8_t discovery = v4 ? options_.path_mtu_discovery : options_.path_mtu_discovery6;
+  const bool dont_fragment = request.dont_fragment >= 0 ? request.dont_fragment != 0 : options_.dont_fragment;
+  return request.whole || discovery == IP_PMTUDISC_DO || discovery == IP_PMTUDISC_PROBE || (!v4 && dont_fragment);
+}
+
 // What forbids a datagram of so many bytes to go there.
 long LwipUdpEndpoint::may_send(const SendRequest& request, const SocketAddress& to, size_t bytes) noexcept {
   if (const long error = check_destination(to); error != 0) return error;
   if (name_.port_be == 0) {
     if (const long error = choose_port(); error != 0) return error;
   }
-  const bool whole = request.whole || options_.path_mtu_discovery == IP_PMTUDISC_DO || options_.path_mtu_discovery == IP_PMTUDISC_PROBE;
-  if (bytes > (whole ? udp_.path_mtu() : size_t{0xffff}) - headers_of(to)) return -EMSGSIZE;
+  if (bytes > (is_whole(request, to) ? udp_.path_mtu() : size_t{0xffff}) - headers_of(to)) return -EMSGSIZE;
   if (error_ != 0) return -take_error();
   return (shut_ & kWriteShut) != 0 ? -EPIPE : 0;
 }
@@ -125,22 +135,33 @@ void LwipUdpEndpoint::drop_pending() noexcept {
 long UdpOutput::send(LwipUdpEndpoint& from, const SocketAddress& to, const SendRequest& how, const iovec* parts, int count,
                      size_t bytes) noexcept {
   udp_.core().link_timers.catch_up();
-  const ip_addr_t destination = to_lwip(to);
-  const uint8_t own_ttl = ip_addr_ismulticast(&destination) ? from.options_.multicast_ttl : from.options_.ttl;
+  const auto& own = from.options_;
+  const bool v4 = to.address.is_v4(), many = to.address.is_multicast();
+  const uint8_t ttl = v4 ? (many ? own.multicast_ttl : own.ttl) : (many ? own.multicast_hops : own.hop_limit);
+  const uint8_t tos = v4 ? own.tos : own.traffic_class;
   const Outgoing datagram{to,
                           parts,
                           count,
                           bytes,
-                          static_cast<uint8_t>(how.ttl >= 0 ? how.ttl : own_ttl),
-                          static_cast<uint8_t>(how.tos >= 0 ? how.tos : from.options_.tos)};
+                          static_cast<uint8_t>(how.ttl >= 0 ? how.ttl : ttl),
+                          static_cast<uint8_t>(how.tos >= 0 ? how.tos : tos),
+                          how.source};
   const uint8_t* const station = station_for(from, datagram);
   const long result = station != nullptr ? send_frame(from, datagram, station) : send_packet(from, datagram);
   if (result >= 0) sent();
   return result;
 }
 
-bool UdpOutput::sums(const LwipUdpEndpoint& from) const noexcept {
-  return (udp_.core().interface().chksum_flags & NETIF_CHECKSUM_GEN_UDP) != 0 && !from.options_.no_checksum;
+// IPv6 has no datagrams without a sum (RFC 8200, 8.1).
+bool UdpOutput::sums(const LwipUdpEndpoint& from, const SocketAddress& to) const noexcept {
+  return (udp_.core().interface().chksum_flags & NETIF_CHECKSUM_GEN_UDP) != 0 && !(from.options_.no_checksum && to.address.is_v4());
+}
+
+IpAddress UdpOutput::source_of(const LwipUdpEndpoint& from, const Outgoing& datagram) const noexcept {
+  const IpAddress& to = datagram.to.address;
+  if (!datagram.source.is_any()) return datagram.source;
+  if (!is_any(from.name_) && from.name_.address.is_v4() == to.is_v4()) return from.name_.address;
+  return udp_.core().neighbours.source_for(to);
 }
 
 // ---------------------------------------------------------------- a frame of our own
@@ -148,9 +169,15 @@ bool UdpOutput::sums(const LwipUdpEndpoint& from) const noexcept {
 const uint8_t* UdpOutput::station_for(LwipUdpEndpoint& from, const Outgoing& datagram) noexcept {
   LwipCore& core = udp_.core();
   const SocketAddress& to = datagram.to;
-  if (!to.address.is_v4() || kIpHeader + UDP_HLEN + datagram.bytes > udp_.path_mtu()) return nullptr;
-  if (core.neighbours.owns(to.address) || udp_.is_broadcast(to)) return nullptr;
-  const ip4_addr_t hop{core.neighbours.hop_to(to.address.v4_be())};
+  if (headers_of(to) + datagram.bytes > udp_.path_mtu() || core.neighbours.owns(to.address)) return nullptr;
+  if (to.address.is_multicast()) return nullptr;
+  if (!to.address.is_v4()) return core.neighbours.station_v6(to.address, &from.neighbour_.addr_hint);
+  return udp_.is_broadcast(to) ? nullptr : station_for_v4(from, to.address.v4_be());
+}
+
+const uint8_t* UdpOutput::station_for_v4(LwipUdpEndpoint& from, uint32_t to_be) noexcept {
+  LwipCore& core = udp_.core();
+  const ip4_addr_t hop{core.neighbours.hop_to(to_be)};
   ip4_addr_t* ip;
   netif* interface;
   eth_addr* station;
@@ -162,44 +189,58 @@ const uint8_t* UdpOutput::station_for(LwipUdpEndpoint& from, const Outgoing& dat
   return station->addr;
 }
 
-long UdpOutput::send_frame(const LwipUdpEndpoint& from, const Outgoing& datagram, const uint8_t* station) noexcept {
-  LwipCore& core = udp_.core();
-  TxFrame frame;
-  if (!core.output.open(&frame)) return -EAGAIN;
-  const uint32_t own_be = core.setup().address_be;
-  const auto udp_bytes = static_cast<uint16_t>(UDP_HLEN + datagram.bytes), ip_bytes = static_cast<uint16_t>(kIpHeader + udp_bytes);
-  uint8_t* const ip = frame.data + kEthernetHeader;
-  uint8_t* const udp = ip + kIpHeader;
-  memcpy(frame.data, station, ETH_HWADDR_LEN);
-  memcpy(frame.data + ETH_HWADDR_LEN, core.interface().hwaddr, ETH_HWADDR_LEN);
-  put<uint16_t>(frame.data + kEtherTypeAt, PP_HTONS(ETHTYPE_IP));
+uint8_t* UdpOutput::write_ip4(uint8_t* ip, const LwipUdpEndpoint& from, const Outgoing& datagram, uint32_t source_be) noexcept {
   const bool whole = from.options_.path_mtu_discovery == IP_PMTUDISC_DO || from.options_.path_mtu_discovery == IP_PMTUDISC_PROBE;
   ip[0] = kPlainIp;
   ip[1] = datagram.tos;
-  put(ip + 2, lwip_htons(ip_bytes));
+  put(ip + 2, lwip_htons(static_cast<uint16_t>(kIpHeader + UDP_HLEN + datagram.bytes)));
   put(ip + 4, packet_id_++);
   put<uint16_t>(ip + 6, whole ? PP_HTONS(IP_DF) : 0);
   ip[8] = datagram.ttl;
   ip[9] = IP_PROTO_UDP;
   put<uint16_t>(ip + 10, 0);
-  put(ip + 12, own_be);
-  const uint32_t to_be = datagram.to.address.v4_be();
-  put(ip + 16, to_be);
-  if (core.facts().link_needs_checksum) put(ip + 10, inet_chksum(ip, kIpHeader));
+  put(ip + 12, source_be);
+  put(ip + 16, datagram.to.address.v4_be());
+  if (udp_.core().facts().link_needs_checksum) put(ip + 10, inet_chksum(ip, kIpHeader));
+  return ip + kIpHeader;
+}
+
+uint8_t* UdpOutput::write_ip6(uint8_t* ip, const Outgoing& datagram, const IpAddress& source) noexcept {
+  put(ip, lwip_htonl(uint32_t{6} << 28 | uint32_t{datagram.tos} << 20));
+  put(ip + 4, lwip_htons(static_cast<uint16_t>(UDP_HLEN + datagram.bytes)));
+  ip[6] = IP6_NEXTH_UDP;
+  ip[7] = datagram.ttl;
+  put(ip + 8, source);
+  put(ip + 24, datagram.to.address);
+  return ip + kIp6Header;
+}
+
+long UdpOutput::send_frame(const LwipUdpEndpoint& from, const Outgoing& datagram, const uint8_t* station) noexcept {
+  LwipCore& core = udp_.core();
+  TxFrame frame;
+  if (!core.output.open(&frame)) return -EAGAIN;
+  const bool v4 = datagram.to.address.is_v4();
+  const IpAddress own = source_of(from, datagram);
+  uint8_t* const ip = frame.data + kEthernetHeader;
+  memcpy(frame.data, station, ETH_HWADDR_LEN);
+  memcpy(frame.data + ETH_HWADDR_LEN, core.interface().hwaddr, ETH_HWADDR_LEN);
+  put<uint16_t>(frame.data + kEtherTypeAt, v4 ? PP_HTONS(ETHTYPE_IP) : PP_HTONS(ETHTYPE_IPV6));
+  uint8_t* const udp = v4 ? write_ip4(ip, from, datagram, own.v4_be()) : write_ip6(ip, datagram, own);
+  const auto udp_bytes = static_cast<uint16_t>(UDP_HLEN + datagram.bytes);
   put(udp, from.name_.port_be);
   put(udp + 2, datagram.to.port_be);
   put(udp + 4, lwip_htons(udp_bytes));
   put<uint16_t>(udp + 6, 0);
   gather(udp + UDP_HLEN, datagram.parts, datagram.count);
-  if (sums(from)) {
+  if (sums(from, datagram.to)) {
     pbuf all{};
     all.payload = udp;
     all.len = all.tot_len = udp_bytes;
-    const ip_addr_t source = to_lwip_v4(own_be), destination = to_lwip_v4(to_be);
+    const ip_addr_t source = to_lwip(own), destination = to_lwip(datagram.to);
     const u16_t sum = ip_chksum_pseudo(&all, IP_PROTO_UDP, udp_bytes, &source, &destination);
     put<uint16_t>(udp + 6, sum != 0 ? sum : 0xffff);
   }
-  core.wire().send(frame.handle, static_cast<uint32_t>(kEthernetHeader + ip_bytes));
+  core.wire().send(frame.handle, static_cast<uint32_t>(udp - frame.data + udp_bytes));
   return static_cast<long>(datagram.bytes);
 }
 
@@ -208,9 +249,7 @@ long UdpOutput::send_frame(const LwipUdpEndpoint& from, const Outgoing& datagram
 long UdpOutput::send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noexcept {
   LwipCore& core = udp_.core();
   netif& interface = core.interface();
-  const bool has_source = !is_any(from.name_) && from.name_.address.is_v4() == datagram.to.address.is_v4();
-  const IpAddress own = has_source ? from.name_.address : core.neighbours.source_for(datagram.to.address);
-  const ip_addr_t source = to_lwip(own), destination = to_lwip(datagram.to);
+  const ip_addr_t source = to_lwip(source_of(from, datagram)), destination = to_lwip(datagram.to);
   const bool waits =
       !udp_.is_broadcast(datagram.to) && !ip_addr_ismulticast(&destination) && !core.neighbours.knows_way_to(datagram.to.address);
   if (waits && ++unresolved_ > kMostUnresolved) return -EAGAIN;
@@ -223,7 +262,7 @@ long UdpOutput::send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noe
   header->dest = datagram.to.port_be;
   header->len = lwip_htons(static_cast<u16_t>(datagram.bytes + UDP_HLEN));
   header->chksum = 0;
-  if (sums(from)) {
+  if (sums(from, datagram.to)) {
     const u16_t sum = ip_chksum_pseudo(p, IP_PROTO_UDP, p->tot_len, &source, &destination);
     header->chksum = sum != 0 ? sum : 0xffff;
   }

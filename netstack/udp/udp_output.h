@@ -45,13 +45,19 @@ class UdpOutput {
     int count;
     size_t bytes;
     uint8_t ttl, tos;
+    IpAddress source;  // unspecified: any
   };
 
   // The neighbour's hardware address, if that is all that is needed to send it; nullptr if not.
   [[nodiscard]] const uint8_t* station_for(LwipUdpEndpoint& from, const Outgoing& datagram) noexcept;
+  [[nodiscard]] const uint8_t* station_for_v4(LwipUdpEndpoint& from, uint32_t to_be) noexcept;
   [[nodiscard]] long send_frame(const LwipUdpEndpoint& from, const Outgoing& datagram, const uint8_t* station) noexcept;
+  // Its IP header, behind which the UDP header begins.
+  uint8_t* write_ip4(uint8_t* ip, const LwipUdpEndpoint& from, const Outgoing& datagram, uint32_t source_be) noexcept;
+  static uint8_t* write_ip6(uint8_t* ip, const Outgoing& datagram, const IpAddress& source) noexcept;
   [[nodiscard]] long send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noexcept;
-  [[nodiscard]] bool sums(const LwipUdpEndpoint& from) const noexcept;
+  [[nodiscard]] IpAddress source_of(const LwipUdpEndpoint& from, const Outgoing& datagram) const noexcept;
+  [[nodiscard]] bool sums(const LwipUdpEndpoint& from, const SocketAddress& to) const noexcept;
   void sent() noexcept;
 
   Udp& udp_;

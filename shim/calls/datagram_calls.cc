@@ -90,11 +90,10 @@ long datagram_connect(const zps_call& call) noexcept {
   if (long error = copy_in(&address_family, reinterpret_cast<void*>(call.arg[1]), sizeof address_family); error != 0) return error;
   if (address_family == AF_UNSPEC) return or_pass(disconnect_datagram(fd));
   ParsedAddress to;
-  if (long error = parse_address(domain_of(call), reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes), &to); error != 0)
-    return error;
-  // Another address of the socket's own family is the kernel's, and so is the socket then.
-  const bool elsewhere =
-      address_family == AF_INET6 && domain_of(call) == AF_INET6 && bytes >= static_cast<int>(sizeof(sockaddr_in6)) && !is_stacks_kind(to);
+  const int domain = address_family == AF_INET ? AF_INET : domain_of(call);  // __ip6_datagram_connect() takes IPv4's as they are
+  if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes), &to); error != 0) return error;
+  // A link-local address is the kernel's, and so is the socket then.
+  const bool elsewhere = to.known && !is_stacks_kind(to);
   return or_pass(serves(fd, to) || elsewhere ? connect_datagram(fd, to) : kServedByKernel);
 }
 
@@ -161,10 +160,11 @@ long datagram_getsockopt(const zps_call& call) noexcept {
       guard.take();
       return result;
     }
+    const bool is_mtu6 = level == IPPROTO_IPV6 && name == IPV6_MTU && socket->domain == AF_INET6;
     if (level == SOL_SOCKET && name == SO_ERROR) {
       value = socket->endpoint->take_error();
       if (value == 0) return kPass;
-    } else if (level == IPPROTO_IP && name == IP_MTU) {
+    } else if ((level == IPPROTO_IP && name == IP_MTU) || is_mtu6) {
       if (socket->endpoint->get_option(netstack::UdpOption::path_mtu, &value) != 0) return kPass;
     } else {
       return kPass;

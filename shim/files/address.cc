@@ -29,13 +29,14 @@ void parse_ipv6(const sockaddr_in6& in, ParsedAddress* out) noexcept {
 
 long parse_address(int domain, const void* user, size_t bytes, ParsedAddress* out) noexcept {
   sockaddr_in6 raw{};
+  constexpr size_t kWithoutScope = 24;  // SIN6_LEN_RFC2133
   if (bytes < sizeof(sockaddr_in)) return 0;
   if (long error = copy_in(&raw, user, bytes < sizeof raw ? bytes : sizeof raw); error != 0) return error;
   if (domain == AF_INET && raw.sin6_family == AF_INET) {
     sockaddr_in in;
     memcpy(&in, &raw, sizeof in);
     parse_ipv4(in, out);
-  } else if (domain == AF_INET6 && raw.sin6_family == AF_INET6 && bytes >= sizeof raw) {
+  } else if (domain == AF_INET6 && raw.sin6_family == AF_INET6 && bytes >= kWithoutScope) {
     parse_ipv6(raw, out);
   }
   return 0;

@@ -32,6 +32,12 @@ constexpr struct {
     {IPPROTO_IP, IP_TOS, UdpOption::tos},
     {IPPROTO_IP, IP_MTU_DISCOVER, UdpOption::path_mtu_discovery},
     {IPPROTO_IP, IP_RECVERR, UdpOption::errors},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS, UdpOption::hop_limit},
+    {IPPROTO_IPV6, IPV6_MULTICAST_HOPS, UdpOption::multicast_hops},
+    {IPPROTO_IPV6, IPV6_TCLASS, UdpOption::traffic_class},
+    {IPPROTO_IPV6, IPV6_MTU_DISCOVER, UdpOption::path_mtu_discovery6},
+    {IPPROTO_IPV6, IPV6_DONTFRAG, UdpOption::dont_fragment},
+    {IPPROTO_IPV6, IPV6_RECVERR, UdpOption::errors6},
     {IPPROTO_UDP, UDP_CORK, UdpOption::cork},
 };
 constexpr int kCount = sizeof kRows / sizeof kRows[0];
@@ -52,6 +58,7 @@ DatagramControl read_control(int fd) noexcept {
   control.original = placeholder_int(fd, IPPROTO_IP, IP_RECVORIGDSTADDR) != 0;
   control.packet_info6 = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) != 0;
   control.hop_limit = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT) != 0;
+  control.original6 = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR) != 0;
   control.traffic_class = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS) != 0;
   control.drops = placeholder_int(fd, SOL_SOCKET, SO_RXQ_OVFL) != 0;
   control.segment = static_cast<uint16_t>(placeholder_int(fd, IPPROTO_UDP, UDP_SEGMENT));

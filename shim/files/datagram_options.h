@@ -11,7 +11,7 @@ namespace shim {
 
 // Everything that counts, read from a placeholder. Without the lock.
 struct DatagramOptions {
-  static constexpr int kMost = 16;
+  static constexpr int kMost = 24;
   int values[kMost];
   DatagramControl control;
 };

@@ -53,6 +53,11 @@ long put_control6(ControlWriter* writer, const DatagramControl& wanted, const ne
   const int limit = about.ttl, traffic_class = about.tos;
   if (error == 0 && wanted.hop_limit) error = writer->put(IPPROTO_IPV6, IPV6_HOPLIMIT, &limit, sizeof limit);
   if (error == 0 && wanted.traffic_class) error = writer->put(IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof traffic_class);
+  if (error == 0 && wanted.original6) {
+    sockaddr_in6 raw;
+    const socklen_t bytes = make_address(AF_INET6, about.to, &raw);
+    error = writer->put(IPPROTO_IPV6, IPV6_ORIGDSTADDR, &raw, bytes);
+  }
   return error;
 }
 

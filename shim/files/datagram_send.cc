@@ -1,7 +1,6 @@
 // Sending datagrams, blocking or not, on both sides.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <netinet/in.h>
-#include <netinet/udp.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -10,6 +9,7 @@
 #include "shim/family/family.h"
 #include "shim/family/service.h"
 #include "shim/files/address.h"
+#include "shim/files/datagram_control.h"
 #include "shim/files/datagram_io.h"
 #include "shim/files/datagram_sides.h"
 #include "shim/files/user_memory.h"
@@ -20,86 +20,35 @@ namespace {
 
 using netstack::SocketAddress;
 
-// Where a message goes. 0; -EFAULT; or ZPS_PASS: that is no address, as the kernel will say.
+constexpr long kNobody = 1;
+
+// Where a message goes. 0; kNobody: it names nobody; -EFAULT; or ZPS_PASS: that is no address, as the kernel will say. A socket of IPv6
+// takes the names of both families, and says of which it is by the family; IPv4's takes a name of none for its own.
 long load_destination(int domain, const msghdr& header, SocketAddress* to) noexcept {
+  sa_family_t family;
+  if (header.msg_namelen < sizeof(sockaddr_in) || header.msg_namelen > sizeof(sockaddr_storage)) return ZPS_PASS;
   if (domain == AF_INET6) {
-    ParsedAddress parsed;
-    if (header.msg_namelen > sizeof(sockaddr_storage)) return ZPS_PASS;
-    if (long error = parse_address(domain, header.msg_name, header.msg_namelen, &parsed); error != 0) return error;
-    *to = parsed.address;
-    return is_stacks_kind(parsed) ? 0 : ZPS_PASS;
+    if (long error = copy_in(&family, header.msg_name, sizeof family); error != 0) return error;
+    if (family == AF_UNSPEC) return kNobody;
+    if (family == AF_INET6) {
+      ParsedAddress parsed;
+      if (long error = parse_address(domain, header.msg_name, header.msg_namelen, &parsed); error != 0) return error;
+      *to = parsed.address;
+      return is_stacks_kind(parsed) ? 0 : ZPS_PASS;
+    }
   }
   sockaddr_in name;
-  if (header.msg_namelen < sizeof name || header.msg_namelen > sizeof(sockaddr_storage)) return ZPS_PASS;
   if (long error = copy_in(&name, header.msg_name, sizeof name); error != 0) return error;
-  if (name.sin_family != AF_INET && name.sin_family != AF_UNSPEC) return ZPS_PASS;
+  if (name.sin_family != AF_INET && (domain == AF_INET6 || name.sin_family != AF_UNSPEC)) return ZPS_PASS;
   *to = {name.sin_addr.s_addr, name.sin_port};
   return 0;
 }
 
 // A message on its way to the stack.
-struct Outgoing {
+struct Outgoing : SendControl {
   SocketAddress to;
-  netstack::SendRequest request;
-  size_t segment = 0;  // of UDP_SEGMENT; 0: it is one datagram
-  size_t done = 0;     // bytes that have been sent
+  size_t done = 0;  // bytes that have been sent
 };
-
-// ip_cmsg_send() and what __sock_cmsg_send() ignores.
-long load_control_message(const cmsghdr& message, const char* data, Outgoing* out) noexcept {
-  int value = 0;
-  if (message.cmsg_level == SOL_SOCKET) {
-    const bool known = message.cmsg_type == SCM_RIGHTS || message.cmsg_type == SCM_CREDENTIALS || message.cmsg_type == SO_MARK ||
-                       message.cmsg_type == SO_PRIORITY;
-    return known ? 0 : -EINVAL;
-  }
-  if (message.cmsg_level == IPPROTO_UDP) {  // udp_cmsg_send()
-    uint16_t segment;
-    if (message.cmsg_type != UDP_SEGMENT) return -EINVAL;
-    if (message.cmsg_len != CMSG_LEN(sizeof segment)) return -EINVAL;
-    if (long error = copy_in(&segment, data, sizeof segment); error != 0) return error;
-    out->segment = segment;
-    return 0;
-  }
-  if (message.cmsg_level != IPPROTO_IP) return 0;
-  switch (message.cmsg_type) {
-    case IP_PKTINFO: return message.cmsg_len == CMSG_LEN(sizeof(in_pktinfo)) ? 0 : -EINVAL;
-    case IP_TTL:
-      if (message.cmsg_len != CMSG_LEN(sizeof value)) return -EINVAL;
-      if (long error = copy_in(&value, data, sizeof value); error != 0) return error;
-      if (value < 1 || value > 255) return -EINVAL;
-      out->request.ttl = value;
-      return 0;
-    case IP_TOS: {
-      uint8_t byte = 0;
-      const bool is_int = message.cmsg_len == CMSG_LEN(sizeof value);
-      if (!is_int && message.cmsg_len != CMSG_LEN(sizeof byte)) return -EINVAL;
-      if (long error = is_int ? copy_in(&value, data, sizeof value) : copy_in(&byte, data, sizeof byte); error != 0) return error;
-      if (!is_int) value = byte;
-      if (value < 0 || value > 255) return -EINVAL;
-      out->request.tos = value;
-      return 0;
-    }
-    default: return -EINVAL;
-  }
-}
-
-long load_control(const msghdr& header, Outgoing* out) noexcept {
-  const auto* const begin = static_cast<const char*>(header.msg_control);
-  size_t left = header.msg_controllen;
-  if (left > INT32_MAX) return -ENOBUFS;
-  for (size_t at = 0; left >= sizeof(cmsghdr);) {
-    cmsghdr message;
-    if (long error = copy_in(&message, begin + at, sizeof message); error != 0) return error;
-    if (message.cmsg_len < sizeof message || message.cmsg_len > left) return -EINVAL;
-    if (long error = load_control_message(message, begin + at + sizeof message, out); error != 0) return error;
-    const size_t step = CMSG_ALIGN(message.cmsg_len);
-    if (step > left) break;
-    at += step;
-    left -= step;
-  }
-  return 0;
-}
 
 // A part of a message.
 class Slice {
@@ -170,24 +119,37 @@ class SendCondition final : public Condition {
   const msghdr& header_;
 };
 
+// With the lock held. Where it goes: 0, by the stack; ZPS_PASS, by the kernel; or why nowhere.
+long settle_destination(const DatagramSocket& socket, netstack::Stack* stack, const msghdr& header, Outgoing* out) noexcept {
+  const netstack::UdpEndpoint& endpoint = *socket.endpoint;
+  const long result = header.msg_name != nullptr ? load_destination(socket.domain, header, &out->to) : kNobody;
+  if (endpoint.continues()) {  // the first piece has said it
+    out->request.to = result == 0 ? &out->to : nullptr;
+    return 0;
+  }
+  if (result == 0) {
+    out->request.to = &out->to;
+    return goes_by_stack(socket, stack, out->to) ? 0 : ZPS_PASS;
+  }
+  if (result != kNobody) return result;
+  if (endpoint.connected()) {
+    out->to = endpoint.peer();
+    return 0;
+  }
+  return socket.bound_here ? -EDESTADDRREQ : ZPS_PASS;
+}
+
 // With the lock held. 0: the stack sends it; ZPS_PASS: the kernel does; or why nobody does.
 long prepare(DatagramSocket* socket, netstack::Stack* stack, const msghdr& header, int flags, Outgoing* out) noexcept {
   if (socket->endpoint == nullptr) return ZPS_PASS;
-  if (socket->endpoint->continues()) {
-    out->request.to = nullptr;  // the first piece has said it
-  } else if (header.msg_name != nullptr) {
-    if (const long error = load_destination(socket->domain, header, &out->to); error != 0) return error;
-    if (!goes_by_stack(*socket, stack, out->to)) return ZPS_PASS;
-    out->request.to = &out->to;
-  } else if (!socket->endpoint->connected()) {
-    return socket->bound_here ? -EDESTADDRREQ : ZPS_PASS;
-  }
-  if ((flags & MSG_OOB) != 0) return -EOPNOTSUPP;
+  if (const long result = settle_destination(*socket, stack, header, out); result != 0) return result;
+  const bool by_v4 = out->to.address.is_v4();
+  if (by_v4 && (flags & MSG_OOB) != 0) return -EOPNOTSUPP;
   out->request.probe = (flags & (MSG_CONFIRM | 0x10 /* MSG_PROBE */)) == (MSG_CONFIRM | 0x10);
   out->request.more = (flags & MSG_MORE) != 0;
   out->segment = socket->control.segment;
   if (header.msg_controllen != 0) {
-    if (const long error = load_control(header, out); error != 0) return error;
+    if (const long error = load_control(header, socket->domain, by_v4, *stack, out); error != 0) return error;
   }
   if (out->segment != 0) {
     if (const long error = check_segments(header, *out); error != 0) return error;

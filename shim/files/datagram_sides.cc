@@ -41,10 +41,7 @@ sockaddr_in name_of(uint32_t address_be, uint16_t port_be) noexcept {
 }
 
 // The limited broadcast and multicast: the kernel's, which has interfaces for them.
-bool is_for_many(const netstack::IpAddress& address) noexcept {
-  const uint32_t address_be = address.v4_be();
-  return address_be == INADDR_BROADCAST || IN_MULTICAST(ntohl(address_be));
-}
+bool is_for_many(const netstack::IpAddress& address) noexcept { return address.v4_be() == INADDR_BROADCAST || address.is_multicast(); }
 
 // The domain of the socket under this number, which never changes.
 int domain_of(int fd) noexcept {
@@ -230,7 +227,7 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
   if (is_stacks_kind(to) && to.wildcard) return bind_to_all(fd, to.address.port_be);
   if (!is_stacks_kind(to) || stack_at(to.address.address) == nullptr) {
     Guard guard;
-    if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = is_stacks_kind(to);
+    if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = to.known;
     return kServedByKernel;
   }
   if (const long error = may_bind(to.address); error != 0) return error;
@@ -239,7 +236,7 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
 }
 
 long connect_datagram(int fd, const ParsedAddress& to) noexcept {
-  netstack::Stack* const stack = is_stacks_kind(to) ? stack_towards(to.address.address) : nullptr;
+  netstack::Stack* const stack = is_stacks_kind(to) && !is_for_many(to.address.address) ? stack_towards(to.address.address) : nullptr;
   bool had_endpoint, deaf = false;
   {
     Guard guard;

@@ -14,7 +14,7 @@ inline constexpr long kServedByKernel = INT64_MIN + 1;
 
 // Whether the stack may have to do with such an address at all.
 [[nodiscard]] inline bool is_stacks_kind(const ParsedAddress& to) noexcept {
-  return to.known && (to.address.address.is_v4() || to.wildcard);
+  return to.known && !to.address.address.is_link_local();
 }
 
 // The socket gets an endpoint if it has none, with the placeholder's port or one that is free on both sides.

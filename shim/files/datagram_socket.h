@@ -30,7 +30,7 @@ struct DatagramControl {
   bool ttl = false, tos = false;
   bool packet_info6 = false;   // IPV6_RECVPKTINFO, and so on
   bool hop_limit = false, traffic_class = false;
-  bool original = false;       // IP_RECVORIGDSTADDR
+  bool original = false, original6 = false;  // IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR
   bool drops = false;          // SO_RXQ_OVFL
   uint16_t segment = 0;        // and UDP_SEGMENT: how long the datagrams are that a longer message is sent as
   uint8_t timestamp_type = 0;  // SO_TIMESTAMP_OLD ...; 0: none

@@ -9,73 +9,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <map>
 #include <thread>
 
-#include "tests/lib/datagrams.h"
+#include "tests/lib/datagram_messages.h"
 
 using namespace testing_lib;
 
 namespace {
 
-class UdpMessages : public DatagramTest {
- protected:
-  struct Received {
-    ssize_t result = -1;
-    int error = 0, flags = 0;
-    sockaddr_in from{};
-    std::string text;
-    std::map<std::pair<int, int>, std::string> control;
-    [[nodiscard]] int number(int level, int type) const {
-      const auto found = control.find({level, type});
-      int value = -1;
-      if (found == control.end()) return value;
-      value = 0;
-      memcpy(&value, found->second.data(), std::min(found->second.size(), sizeof value));
-      return value;
-    }
-  };
-  static Received receive(int fd, int flags = 0, size_t control_bytes = 512) {
-    char buffer[2048], control[512] = {};
-    Received got;
-    iovec part{buffer, sizeof buffer};
-    msghdr message{};
-    message.msg_name = &got.from;
-    message.msg_namelen = sizeof got.from;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = control_bytes;
-    got.result = recvmsg(fd, &message, flags);
-    got.error = got.result < 0 ? errno : 0;
-    if (got.result < 0) return got;
-    got.flags = message.msg_flags;
-    got.text.assign(buffer, static_cast<size_t>(got.result));
-    for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
-      got.control[{c->cmsg_level, c->cmsg_type}] = std::string(reinterpret_cast<char*>(CMSG_DATA(c)), c->cmsg_len - CMSG_LEN(0));
-    }
-    return got;
-  }
-  ssize_t send_with(int fd, int level, int type, const std::string& data, const std::string& text = "x") {
-    alignas(cmsghdr) char control[128] = {};
-    auto* const head = reinterpret_cast<cmsghdr*>(control);
-    *head = {CMSG_LEN(data.size()), level, type};
-    memcpy(CMSG_DATA(head), data.data(), data.size());
-    iovec part{const_cast<char*>(text.data()), text.size()};
-    msghdr message{};
-    message.msg_name = &there;
-    message.msg_namelen = sizeof there;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(data.size());
-    return sendmsg(fd, &message, 0);
-  }
-  template <class T>
-  static std::string bytes_of(const T& value) {
-    return {reinterpret_cast<const char*>(&value), sizeof value};
-  }
-};
+class UdpMessages : public DatagramTest {};
 
 TEST_F(UdpMessages, ManyAtATime) {
   sockaddr_in here{};
@@ -166,7 +108,7 @@ TEST_F(UdpMessages, WhatIsToldOfADatagram) {
   clock_gettime(CLOCK_REALTIME, &after);
   EXPECT_EQ(got.text, "much");
   EXPECT_EQ(got.flags, 0);
-  EXPECT_EQ(to_text(got.from), to_text(there));
+  EXPECT_EQ(to_text(from_family(got.from)), to_text(there));
   EXPECT_EQ(got.number(IPPROTO_IP, IP_TTL), 77);
   EXPECT_EQ(got.number(IPPROTO_IP, IP_TOS), 0x48);
   EXPECT_EQ(got.control.at({IPPROTO_IP, IP_TOS}).size(), 1u);
@@ -209,15 +151,15 @@ TEST_F(UdpMessages, WithoutRoomForControl) {
 
 TEST_F(UdpMessages, ControlOfADatagramSent) {
   const int fd = open();
-  EXPECT_EQ(send_with(fd, IPPROTO_IP, IP_TTL, bytes_of(7)), 1) << strerror(errno);
-  EXPECT_EQ(send_with(fd, IPPROTO_IP, IP_TOS, bytes_of(0x10)), 1);
-  EXPECT_EQ(send_with(fd, IPPROTO_IP, IP_TOS, bytes_of(uint8_t{0x10})), 1);
-  EXPECT_EQ(send_with(fd, IPPROTO_IP, IP_PKTINFO, bytes_of(in_pktinfo{})), 1);
+  EXPECT_EQ(send_with(fd, there, IPPROTO_IP, IP_TTL, bytes_of(7)), 1) << strerror(errno);
+  EXPECT_EQ(send_with(fd, there, IPPROTO_IP, IP_TOS, bytes_of(0x10)), 1);
+  EXPECT_EQ(send_with(fd, there, IPPROTO_IP, IP_TOS, bytes_of(uint8_t{0x10})), 1);
+  EXPECT_EQ(send_with(fd, there, IPPROTO_IP, IP_PKTINFO, bytes_of(in_pktinfo{})), 1);
   in_pktinfo own{};
   own.ipi_spec_dst = self_address().sin_addr;
-  EXPECT_EQ(send_with(fd, IPPROTO_IP, IP_PKTINFO, bytes_of(own)), 1);
-  EXPECT_EQ(send_with(fd, SOL_SOCKET, SO_PRIORITY, bytes_of(1)), 1);
-  EXPECT_EQ(send_with(fd, IPPROTO_TCP, 99, bytes_of(1)), 1) << "of another level: ignored";
+  EXPECT_EQ(send_with(fd, there, IPPROTO_IP, IP_PKTINFO, bytes_of(own)), 1);
+  EXPECT_EQ(send_with(fd, there, SOL_SOCKET, SO_PRIORITY, bytes_of(1)), 1);
+  EXPECT_EQ(send_with(fd, there, IPPROTO_TCP, 99, bytes_of(1)), 1) << "of another level: ignored";
   for (int i = 0; i < 7; i++) EXPECT_EQ(peer.recv_from(theirs).payload, "x");
   const struct {
     int level, type;
@@ -226,7 +168,7 @@ TEST_F(UdpMessages, ControlOfADatagramSent) {
                {IPPROTO_IP, IP_TOS, bytes_of(256)}, {IPPROTO_IP, 99, bytes_of(1)},       {IPPROTO_IP, IP_PKTINFO, "abc"},
                {SOL_SOCKET, 12345, bytes_of(1)}};
   for (const auto& [level, type, data] : wrong) {
-    EXPECT_EQ(send_with(fd, level, type, data), -1) << level << " " << type;
+    EXPECT_EQ(send_with(fd, there, level, type, data), -1) << level << " " << type;
     EXPECT_EQ(errno, EINVAL) << level << " " << type;
   }
   EXPECT_EQ(peer.recv(theirs, 1, MSG_DONTWAIT).error, EAGAIN) << "nothing was sent";
@@ -243,7 +185,7 @@ TEST_F(UdpMessages, ReportsOfFailure) {
   const Received got = receive(fd, MSG_ERRQUEUE);
   EXPECT_EQ(got.error, 0);
   EXPECT_EQ(got.flags & MSG_ERRQUEUE, MSG_ERRQUEUE);
-  EXPECT_EQ(to_text(got.from), to_text(nowhere));
+  EXPECT_EQ(to_text(from_family(got.from)), to_text(nowhere));
   const auto found = got.control.find({IPPROTO_IP, IP_RECVERR});
   ASSERT_NE(found, got.control.end());
   struct {

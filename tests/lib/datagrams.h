@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/lib/family.h"
 #include "tests/lib/peer.h"
 
 namespace testing_lib {
@@ -30,7 +31,7 @@ class DatagramTest : public DiffTest {
   }
 
   int open(int flags = 0) {
-    const int fd = socket(AF_INET, SOCK_DGRAM | flags, 0);
+    const int fd = socket(domain(), SOCK_DGRAM | flags, 0);
     EXPECT_GE(fd, 0) << strerror(errno);
     opened_.push_back(fd);
     return fd;
@@ -42,29 +43,36 @@ class DatagramTest : public DiffTest {
     *here = self_address(name_of(fd).sin_port);
     return fd;
   }
-  static int bind_to(int fd, const sockaddr_in& to) { return bind(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to); }
-  static int connect_to(int fd, const sockaddr_in& to) { return connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to); }
+  static int bind_to(int fd, const sockaddr_in& to) {
+    const Name name = in_family(to);
+    return bind(fd, name.get(), name.bytes);
+  }
+  static int connect_to(int fd, const sockaddr_in& to) {
+    const Name name = in_family(to);
+    return connect(fd, name.get(), name.bytes);
+  }
   static int disconnect(int fd) {
     const sockaddr nowhere{AF_UNSPEC, {}};
     return connect(fd, &nowhere, sizeof nowhere);
   }
   static sockaddr_in name_of(int fd, int (*ask)(int, sockaddr*, socklen_t*) = getsockname) {
-    sockaddr_in name{};
+    sockaddr_in6 name{};
     socklen_t bytes = sizeof name;
     if (ask(fd, reinterpret_cast<sockaddr*>(&name), &bytes) != 0) name = {};
-    return name;
+    return from_family(name);
   }
   static ssize_t send_to(int fd, const sockaddr_in& to, const std::string& text, int flags = 0) {
-    return sendto(fd, text.data(), text.size(), flags, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+    const Name name = in_family(to);
+    return sendto(fd, text.data(), text.size(), flags, name.get(), name.bytes);
   }
   // The next datagram as text, or the error's.
   static std::string take(int fd, sockaddr_in* from = nullptr, int flags = 0) {
     char buffer[65536];
-    sockaddr_in who{};
+    sockaddr_in6 who{};
     socklen_t bytes = sizeof who;
     const ssize_t count = recvfrom(fd, buffer, sizeof buffer, flags, reinterpret_cast<sockaddr*>(&who), &bytes);
     if (count < 0) return strerror(errno);
-    if (from != nullptr) *from = who;
+    if (from != nullptr) *from = from_family(who);
     return {buffer, static_cast<size_t>(count)};
   }
   static std::string wait_and_take(int fd, sockaddr_in* from = nullptr) {

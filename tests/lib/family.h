@@ -29,7 +29,15 @@ struct Name {
   [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
 };
 
-constexpr const char* kEnds[][2] = {{"ZPS_TEST_SELF", "ZPS_TEST_SELF6"}, {"ZPS_TEST_PEER", "ZPS_TEST_PEER6"}};
+// The same place in both families.
+struct End {
+  const char *ip4, *ip6;
+};
+inline End end_at(int which) {
+  if (which == 0) return {getenv("ZPS_TEST_SELF"), getenv("ZPS_TEST_SELF6")};
+  return which == 1 ? End{getenv("ZPS_TEST_PEER"), getenv("ZPS_TEST_PEER6")} : End{"127.0.0.1", "::1"};
+}
+constexpr int kEnds = 3;
 
 // `name` as a socket of AF_INET6 is given it to go by IPv4.
 inline Name mapped(const sockaddr_in& name) {
@@ -54,10 +62,11 @@ inline Name in_family(const sockaddr_in& name) {
   made.address.sin6_family = AF_INET6;
   made.address.sin6_port = name.sin_port;
   if (name.sin_addr.s_addr == INADDR_ANY) return made;
-  for (const auto& end : kEnds) {
+  for (int i = 0; i < kEnds; i++) {
+    const End end = end_at(i);
     in_addr ip4{};
-    const bool is_it = getenv(end[0]) != nullptr && inet_pton(AF_INET, getenv(end[0]), &ip4) == 1 && ip4.s_addr == name.sin_addr.s_addr;
-    if (is_it && inet_pton(AF_INET6, getenv(end[1]), &made.address.sin6_addr) == 1) return made;
+    const bool is_it = end.ip4 != nullptr && inet_pton(AF_INET, end.ip4, &ip4) == 1 && ip4.s_addr == name.sin_addr.s_addr;
+    if (is_it && inet_pton(AF_INET6, end.ip6, &made.address.sin6_addr) == 1) return made;
   }
   return mapped(name);
 }
@@ -71,11 +80,11 @@ inline sockaddr_in from_family(const sockaddr_in6& name) {
   made.sin_family = AF_INET;
   made.sin_port = name.sin6_port;
   if (IN6_IS_ADDR_V4MAPPED(&name.sin6_addr)) made.sin_addr.s_addr = name.sin6_addr.s6_addr32[3];
-  for (const auto& end : kEnds) {
+  for (int i = 0; i < kEnds; i++) {
+    const End end = end_at(i);
     in6_addr ip6{};
-    const bool is_it =
-        getenv(end[1]) != nullptr && inet_pton(AF_INET6, getenv(end[1]), &ip6) == 1 && memcmp(&ip6, &name.sin6_addr, sizeof ip6) == 0;
-    if (is_it) (void)inet_pton(AF_INET, getenv(end[0]), &made.sin_addr);
+    const bool is_it = end.ip6 != nullptr && inet_pton(AF_INET6, end.ip6, &ip6) == 1 && memcmp(&ip6, &name.sin6_addr, sizeof ip6) == 0;
+    if (is_it) (void)inet_pton(AF_INET, end.ip4, &made.sin_addr);
   }
   return made;
 }

@@ -83,19 +83,18 @@ Answer do_recv(const PeerRequest& request) {
 
 Answer do_recv_from(const PeerRequest& request) {
   std::string data(std::min<size_t>(static_cast<size_t>(request.a), kMaxPayload), '\0');
-  sockaddr_in who{};
+  sockaddr_in6 who{};
   socklen_t size = sizeof who;
   const ssize_t count =
       recvfrom(request.fd, data.data(), data.size(), static_cast<int>(request.b), reinterpret_cast<sockaddr*>(&who), &size);
-  Answer made = with_name(count, who);
+  Answer made = with_name(count, from_family(who));
   if (count > 0) made.payload.assign(data, 0, static_cast<size_t>(count));
   return made;
 }
 
 Answer do_send_to(const PeerRequest& request, const std::string& payload) {
-  const sockaddr_in to = address_of(request);
-  return answer(
-      sendto(request.fd, payload.data(), payload.size(), static_cast<int>(request.c), reinterpret_cast<const sockaddr*>(&to), sizeof to));
+  const Name to = in_family(address_of(request));
+  return answer(sendto(request.fd, payload.data(), payload.size(), static_cast<int>(request.c), to.get(), to.bytes));
 }
 
 Answer do_send_pattern(const PeerRequest& request) {

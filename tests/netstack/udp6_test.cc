@@ -89,7 +89,7 @@ TEST_F(Udp6, NobodyThere) {
   EXPECT_EQ(1, send_on(client, "x"));
   pair_.settle();
   EXPECT_EQ(strerror(ECONNREFUSED), take(client));
-  EXPECT_EQ(0, client->set_option(UdpOption::errors, 1));
+  EXPECT_EQ(0, client->set_option(UdpOption::errors6, 1));
   EXPECT_EQ(4, send_on(client, "lost"));
   pair_.settle();
   UdpError about;

@@ -72,9 +72,8 @@ long set_flags(const zps_call& call) noexcept {
     Guard guard;
     File* file = file_at(call.arg[0]);
     if (file == nullptr) return kPass;
-    const auto* const socket = file->kind == FileKind::socket ? static_cast<const Socket*>(file) : nullptr;
-    const bool dual = socket != nullptr && socket->dual;
-    may_change = async || (socket != nullptr && socket->notice != nullptr);
+    const bool dual = file->kind == FileKind::socket && static_cast<const Socket*>(file)->dual;
+    may_change = async || file->notice != nullptr;
     // A listener on both sides keeps its placeholder non-blocking; the program's wish is ours alone.
     result = kernel_call(SYS_fcntl, call.arg[0], F_SETFL, dual ? call.arg[2] | O_NONBLOCK : call.arg[2]);
     if (result == 0) file->nonblocking = (call.arg[2] & O_NONBLOCK) != 0;

@@ -183,24 +183,28 @@ void relink_items() noexcept {
 }
 
 void relink_notices() noexcept {
-  files().sockets.for_each([](Socket* socket) {
-    if (!files().notices.owns(socket->notice) || socket->notice->socket != socket) socket->notice = nullptr;
-  });
+  const auto check = [](File* file) {
+    if (!files().notices.owns(file->notice) || file->notice->file != file) file->notice = nullptr;
+  };
+  files().sockets.for_each(check);
+  files().datagrams.for_each(check);
   files().notices.for_each([](AsyncNotice* notice) {
     notice->prev = notice->next = nullptr;
     notice->muted = false;
-    if (!files().sockets.owns(notice->socket) || notice->socket->notice != notice) files().notices.release(notice);
+    if (!known(notice->file) || notice->file->notice != notice) files().notices.release(notice);
   });
 }
 
 // ---------------------------------------------------------------- what has become of them
 
 void tell_owners() noexcept {
-  files().sockets.for_each([](Socket* socket) {
-    attach_notice(socket);
-    netstack::Pollable* source = socket->notice != nullptr ? file_pollable(socket) : nullptr;
-    if (source != nullptr && (source->ready() & EPOLLERR) != 0) socket->notice->on_ready(*source, EPOLLERR);
-  });
+  const auto tell = [](File* file) {
+    attach_notice(file);
+    netstack::Pollable* source = file->notice != nullptr ? file_pollable(file) : nullptr;
+    if (source != nullptr && (source->ready() & EPOLLERR) != 0) file->notice->on_ready(*source, EPOLLERR);
+  };
+  files().sockets.for_each(tell);
+  files().datagrams.for_each(tell);
 }
 
 void tell_sets() noexcept {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 
 #include <csignal>
+#include <utility>
 
 #include "base/syscall.h"
 #include "shim/family/family.h"
@@ -18,17 +19,22 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
+File* socket_file_at(int fd) noexcept {
+  File* const file = file_at(fd);
+  return file != nullptr && file->kind != FileKind::epoll ? file : nullptr;
+}
+
 // The notice of the socket under `fd`, made if there is none; nullptr if it is no socket of ours any more.
 AsyncNotice* notice_of(int fd, long* error) noexcept {
-  Socket* socket = socket_at(fd);
+  File* const file = socket_file_at(fd);
   *error = 0;
-  if (socket == nullptr) return nullptr;
-  if (socket->notice == nullptr) {
-    socket->notice = files().notices.allocate(socket);
-    if (socket->notice == nullptr) *error = -ENOMEM;
-    attach_notice(socket);
+  if (file == nullptr) return nullptr;
+  if (file->notice == nullptr) {
+    file->notice = files().notices.allocate(file);
+    if (file->notice == nullptr) *error = -ENOMEM;
+    attach_notice(file);
   }
-  return socket->notice;
+  return file->notice;
 }
 
 }  // namespace
@@ -38,6 +44,11 @@ void AsyncNotice::queue(int reason) noexcept {
   if (queued_[reason] != 0 && family->signals.is_waiting(queued_[reason] - 1)) return;
   queued_[reason] = family->signals.push({owner, fd, reason}) + 1;
   family->wakes_due.store(true, std::memory_order_relaxed);
+}
+
+// SOCK_WAKE_WAITD: of a stream, a blocking read that waits takes what comes itself.
+bool AsyncNotice::reader_takes_it() noexcept {
+  return file->kind == FileKind::socket && std::exchange(static_cast<Socket*>(file)->reader_waits, false);
 }
 
 void AsyncNotice::on_ready(netstack::Pollable&, uint32_t events) noexcept {
@@ -53,11 +64,7 @@ void AsyncNotice::on_ready(netstack::Pollable&, uint32_t events) noexcept {
   } else if ((events & (EPOLLHUP | EPOLLRDHUP)) == (EPOLLHUP | EPOLLRDHUP)) {
     queue(POLL_HUP);
   } else if ((events & (EPOLLIN | EPOLLRDHUP)) != 0) {
-    if (socket->reader_waits) {  // SOCK_WAKE_WAITD: he takes it himself
-      socket->reader_waits = false;
-    } else {
-      queue(POLL_IN);
-    }
+    if (!reader_takes_it()) queue(POLL_IN);
   } else if ((events & EPOLLOUT) != 0) {
     queue(POLL_OUT);
   }
@@ -80,8 +87,8 @@ long follow_owner(int fd) noexcept {
 long follow_async_flag(int fd, bool enabled) noexcept {
   Guard guard;
   if (!enabled) {
-    const Socket* socket = socket_at(fd);
-    if (socket == nullptr || socket->notice == nullptr) return 0;
+    const File* const file = socket_file_at(fd);
+    if (file == nullptr || file->notice == nullptr) return 0;
   }
   long error;
   AsyncNotice* const notice = notice_of(fd, &error);
@@ -91,16 +98,16 @@ long follow_async_flag(int fd, bool enabled) noexcept {
   return 0;
 }
 
-void attach_notice(Socket* socket) noexcept {
-  if (socket->notice == nullptr || socket->notice->linked()) return;
-  if (netstack::Pollable* source = file_pollable(socket)) source->observers.push_back(socket->notice);
+void attach_notice(File* file) noexcept {
+  if (file->notice == nullptr || file->notice->linked()) return;
+  if (netstack::Pollable* source = file_pollable(file)) source->observers.push_back(file->notice);
 }
 
-void release_notice(Socket* socket) noexcept {
-  if (socket->notice == nullptr) return;
-  socket->notice->unlink();
-  files().notices.release(socket->notice);
-  socket->notice = nullptr;
+void release_notice(File* file) noexcept {
+  if (file->notice == nullptr) return;
+  file->notice->unlink();
+  files().notices.release(file->notice);
+  file->notice = nullptr;
 }
 
 }  // namespace shim

@@ -14,10 +14,10 @@ namespace shim {
 
 class AsyncNotice final : public netstack::Observer {
  public:
-  explicit AsyncNotice(Socket* whose) noexcept : socket(whose) {}
+  explicit AsyncNotice(File* whose) noexcept : file(whose) {}
   void on_ready(netstack::Pollable& source, uint32_t events) noexcept override;
 
-  Socket* socket;
+  File* file;
   SignalOwner owner{};
   int fd = -1;           // the number that O_ASYNC was set through
   bool enabled = false;  // O_ASYNC
@@ -25,6 +25,7 @@ class AsyncNotice final : public netstack::Observer {
 
  private:
   void queue(int reason) noexcept;
+  [[nodiscard]] bool reader_takes_it() noexcept;
 
   static constexpr int kReasons = 7;
   uint64_t queued_[kReasons] = {};  // number of the last signal for each reason, from 1
@@ -35,13 +36,13 @@ class AsyncNotice final : public netstack::Observer {
 [[nodiscard]] long follow_async_flag(int fd, bool enabled) noexcept;
 
 // With the lock held: the socket has got an endpoint; it ends.
-void attach_notice(Socket* socket) noexcept;
-void release_notice(Socket* socket) noexcept;
+void attach_notice(File* file) noexcept;
+void release_notice(File* file) noexcept;
 
 // While it exists what the endpoint announces is no reason for a signal: a call of the program's own has brought it about.
 class MutedNotice {
  public:
-  explicit MutedNotice(Socket* socket) noexcept : notice_(socket->notice) {
+  explicit MutedNotice(File* file) noexcept : notice_(file->notice) {
     if (notice_ != nullptr) notice_->muted = true;
   }
   ~MutedNotice() {

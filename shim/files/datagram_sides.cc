@@ -10,6 +10,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/service.h"
+#include "shim/files/async_io.h"
 #include "shim/files/datagram_options.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
@@ -94,6 +95,7 @@ bool placeholder_has_datagrams(int fd) noexcept {
 
 // The registrations follow what has become of the sides. With the lock held.
 void follow_sides(DatagramSocket* socket) noexcept {
+  const MutedNotice muted(socket);
   if (socket->endpoint == nullptr) {
     (void)registrations_return(socket);
     return;
@@ -144,12 +146,14 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
   socket->v6_only = request.v6_only;
   socket->both = both;
   socket->endpoint = endpoint;
+  attach_notice(socket);
   follow_sides(socket);
   return 0;
 }
 
 // With the lock held. The kernel is alone from now on.
 void leave_stack(DatagramSocket* socket) noexcept {
+  const MutedNotice muted(socket);
   while (netstack::Observer* observer = socket->endpoint->observers.front()) {  // whoever sleeps looks again
     observer->on_ready(*socket->endpoint, EPOLLIN | EPOLLOUT);
     observer->unlink();
@@ -197,6 +201,7 @@ DatagramSocket* datagram_at(int64_t fd) noexcept {
 }
 
 void close_datagram(DatagramSocket* socket) noexcept {
+  release_notice(socket);
   if (socket->endpoint != nullptr) {
     while (netstack::Observer* observer = socket->endpoint->observers.pop_front()) (void)observer;
     socket->endpoint->release();

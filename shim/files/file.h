@@ -36,6 +36,7 @@ class File : public Counted {
   bool nonblocking = false;
   base::List<FileLink> registrations;
   EpollItem* parked = nullptr;  // a removed registration that waits to be made again (epoll_file.h)
+  AsyncNotice* notice = nullptr;  // of a socket: signals that events bring about (async_io.h)
 
  protected:
   ~File() = default;
@@ -100,7 +101,6 @@ class Socket final : public File {
   int32_t peek_offset = -1;         // SO_PEEK_OFF
 
   int32_t mover_pid = 0;
-  AsyncNotice* notice = nullptr;    // signals that events bring about (async_io.h)
   bool reader_waits = false;        // a blocking read waits for data
   bool turned_away = false;         // somebody found the readable bytes claimed
 

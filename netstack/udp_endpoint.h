@@ -36,6 +36,7 @@ struct Datagram {
   uint64_t received_ns = 0;  // base::monotonic_ns() of the turn it came in
   size_t bytes = 0;          // its length, whatever part of it was copied
   uint8_t ttl = 0, tos = 0;
+  uint16_t segment = 0;      // it is several, each so long and the last one perhaps shorter
 };
 
 // How a datagram is sent, where that differs from the endpoint's own way.
@@ -84,7 +85,13 @@ class UdpEndpoint : public Pollable {
   // Takes the oldest datagram and copies what there is room for: so many bytes, or the pending error once, or -EAGAIN. `peek` leaves it
   // where it is.
   [[nodiscard]] virtual long receive(const iovec* parts, int count, bool peek, Datagram* about) noexcept = 0;
-  // The same for the error queue.
+  // Looks at the datagram that lies `*offset` bytes into the queue, from there on, and leaves it: `*offset` becomes the offset in it.
+  [[nodiscard]] virtual long peek_at(const iovec* parts, int count, size_t* offset, Datagram* about) noexcept = 0;
+  // Takes as many of the oldest as one message may be (UDP_GRO): from one sender, of one length but for the last, together no longer than
+  // there is room for. joined_bytes() says how much that is.
+  [[nodiscard]] virtual size_t joined_bytes(size_t room) const noexcept = 0;
+  [[nodiscard]] virtual long receive_joined(const iovec* parts, int count, size_t joined, Datagram* about) noexcept = 0;
+  // As receive() for the error queue.
   [[nodiscard]] virtual long receive_error(const iovec* parts, int count, UdpError* about) noexcept = 0;
   // Bytes of the oldest datagram; 0 if there is none (FIONREAD).
   [[nodiscard]] virtual size_t next_bytes() const noexcept = 0;

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/udp/datagram_queue.h"
 
+#include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "lwip/def.h"
 #include "lwip/prot/udp.h"
@@ -39,12 +41,24 @@ class Headers {
     }
   }
 
+  // Of the same family, from the same port and address to the same, marked and aged alike.
+  [[nodiscard]] bool is_as(const Headers& other) const noexcept {
+    Datagram mine, theirs;
+    tell(&mine), other.tell(&theirs);
+    return mine.from == theirs.from && mine.to == theirs.to && mine.ttl == theirs.ttl && mine.tos == theirs.tos;
+  }
+
  private:
   [[nodiscard]] uint8_t* ip() const noexcept { return udp_ - field<uint16_t>(udp_ + 2); }
   uint8_t* udp_;
 };
 
 bool ends_datagram(const pbuf& p) noexcept { return p.len == p.tot_len; }
+
+const pbuf* next_of(const pbuf* datagram) noexcept {
+  while (!ends_datagram(*datagram)) datagram = datagram->next;
+  return datagram->next;
+}
 
 }  // namespace
 
@@ -68,10 +82,39 @@ void DatagramQueue::push(pbuf* p, uint32_t ip_header_bytes, uint64_t now_ns) noe
   tail_ = p;
 }
 
-size_t DatagramQueue::copy_front(const iovec* parts, int count, Datagram* about) const noexcept {
+size_t DatagramQueue::copy_front(const iovec* parts, int count, Datagram* about, size_t skip) const noexcept {
   Headers(*head_).tell(about);
   about->bytes = head_->tot_len;
-  return copy_chain(head_, 0, parts, count);
+  return copy_chain(head_, 0, parts, count, skip);
+}
+
+// __skb_try_recv_from_queue(): an offset behind one's last byte is in the next.
+long DatagramQueue::copy_at(const iovec* parts, int count, size_t* offset, Datagram* about) const noexcept {
+  const pbuf* p = head_;
+  while (p != nullptr && *offset > 0 && *offset >= p->tot_len) {
+    *offset -= p->tot_len;
+    p = next_of(p);
+  }
+  if (p == nullptr) return -EAGAIN;
+  Headers(*p).tell(about);
+  about->bytes = p->tot_len;
+  return static_cast<long>(copy_chain(p, *offset, parts, count));
+}
+
+// What udp_gro_receive() lets through as one: UDP_MAX_SEGMENTS at most, until one is shorter.
+size_t DatagramQueue::joined_bytes(size_t room) const noexcept {
+  constexpr int kMostJoined = 64;
+  if (head_ == nullptr) return 0;
+  const size_t segment = head_->tot_len;
+  size_t sum = segment;
+  if (room > 0xffff) room = 0xffff;
+  const pbuf* p = next_of(head_);
+  for (int i = 1; i < kMostJoined && p != nullptr && segment != 0; i++, p = next_of(p)) {
+    if (p->tot_len == 0 || p->tot_len > segment || sum + p->tot_len > room || !Headers(*p).is_as(Headers(*head_))) break;
+    sum += p->tot_len;
+    if (p->tot_len < segment) break;
+  }
+  return sum;
 }
 
 void DatagramQueue::drop_front() noexcept {
@@ -85,11 +128,16 @@ void DatagramQueue::drop_front() noexcept {
   pbuf_free(first);
 }
 
-size_t copy_chain(const pbuf* p, size_t offset, const iovec* parts, int count) noexcept {
+size_t copy_chain(const pbuf* p, size_t offset, const iovec* parts, int count, size_t skip) noexcept {
   size_t copied = 0;
+  while (offset >= p->len && !ends_datagram(*p)) offset -= p->len, p = p->next;
   for (int i = 0; i < count; i++) {
-    auto* to = static_cast<uint8_t*>(parts[i].iov_base);
-    for (size_t left = parts[i].iov_len; left > 0;) {
+    if (skip >= parts[i].iov_len) {
+      skip -= parts[i].iov_len;
+      continue;
+    }
+    auto* to = static_cast<uint8_t*>(parts[i].iov_base) + skip;
+    for (size_t left = parts[i].iov_len - std::exchange(skip, 0); left > 0;) {
       const size_t n = p->len - offset < left ? p->len - offset : left;
       if (n > 0) memcpy(to, static_cast<const uint8_t*>(p->payload) + offset, n);
       to += n;

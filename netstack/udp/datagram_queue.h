@@ -33,8 +33,12 @@ class DatagramQueue {
   [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
   [[nodiscard]] uint32_t held() const noexcept { return held_; }
   [[nodiscard]] size_t front_bytes() const noexcept { return head_ != nullptr ? head_->tot_len : 0; }
-  // Fills in what is known of the oldest, and copies of it what the parts have room for.
-  [[nodiscard]] size_t copy_front(const iovec* parts, int count, Datagram* about) const noexcept;
+  // Fills in what is known of the oldest, and copies of it what the parts have room for behind their first `skip` bytes.
+  [[nodiscard]] size_t copy_front(const iovec* parts, int count, Datagram* about, size_t skip = 0) const noexcept;
+  // The datagram that lies `*offset` bytes into the queue, from there on; `*offset` becomes the offset in it. -EAGAIN if there is none.
+  [[nodiscard]] long copy_at(const iovec* parts, int count, size_t* offset, Datagram* about) const noexcept;
+  // How much of the oldest has what one message of several datagrams is made of, of `room` bytes at most.
+  [[nodiscard]] size_t joined_bytes(size_t room) const noexcept;
   void drop_front() noexcept;
   void clear() noexcept {
     while (!empty()) drop_front();
@@ -48,7 +52,7 @@ class DatagramQueue {
   uint32_t held_ = 0;
 };
 
-// Copies a chain, from `offset` within its first pbuf on, as far as the parts have room: so many bytes.
-[[nodiscard]] size_t copy_chain(const pbuf* p, size_t offset, const iovec* parts, int count) noexcept;
+// Copies a chain, from `offset` on, as far as the parts have room behind their first `skip` bytes: so many bytes.
+[[nodiscard]] size_t copy_chain(const pbuf* p, size_t offset, const iovec* parts, int count, size_t skip = 0) noexcept;
 
 }  // namespace netstack

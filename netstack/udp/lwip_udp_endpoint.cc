@@ -137,6 +137,27 @@ long LwipUdpEndpoint::receive(const iovec* parts, int count, bool peek, Datagram
   return static_cast<long>(copied);
 }
 
+long LwipUdpEndpoint::peek_at(const iovec* parts, int count, size_t* offset, Datagram* about) noexcept {
+  if (error_ != 0) return -take_error();
+  const long copied = received_.copy_at(parts, count, offset, about);
+  about->to.port_be = name_.port_be;
+  return copied;
+}
+
+long LwipUdpEndpoint::receive_joined(const iovec* parts, int count, size_t joined, Datagram* about) noexcept {
+  const size_t segment = received_.front_bytes();
+  const long first = receive(parts, count, false, about);
+  if (first < 0 || joined <= segment) return first;
+  for (size_t done = segment; done < joined;) {
+    Datagram unused;
+    done += received_.copy_front(parts, count, &unused, done);
+    received_.drop_front();
+  }
+  about->bytes = joined;
+  about->segment = static_cast<uint16_t>(segment);
+  return static_cast<long>(joined);
+}
+
 void LwipUdpEndpoint::shutdown(int how) noexcept {
   shut_ |= static_cast<uint8_t>(how + 1);
   announce(ready());
@@ -161,13 +182,7 @@ void LwipUdpEndpoint::report(const IcmpReport& report, pbuf* p) noexcept {
     if (report.fatal && connected_) fail(report.error);
     return;
   }
-  auto* const entry = error_count_ < kMostErrors ? static_cast<QueuedError*>(udp_.core().arena().allocate(sizeof(QueuedError))) : nullptr;
-  if (entry == nullptr) {
-    pbuf_free(p);
-    return fail(report.error);
-  }
-  *entry = {nullptr, p, report.payload_at, {}};
-  UdpError& about = entry->about;
+  UdpError about;
   about.to = report.to;
   about.offender = report.offender;
   about.error = static_cast<uint32_t>(report.error);
@@ -176,27 +191,49 @@ void LwipUdpEndpoint::report(const IcmpReport& report, pbuf* p) noexcept {
   about.type = report.type;
   about.code = report.code;
   about.bytes = p->tot_len - report.payload_at;
+  if (queue_error(p, report.payload_at, about) == nullptr) pbuf_free(p);
+  fail(report.error);
+}
+
+// sock_queue_err_skb(). nullptr if there is no room.
+LwipUdpEndpoint::QueuedError* LwipUdpEndpoint::queue_error(pbuf* message, size_t payload_at, const UdpError& about) noexcept {
+  auto* const entry = error_count_ < kMostErrors ? static_cast<QueuedError*>(udp_.core().arena().allocate(sizeof(QueuedError))) : nullptr;
+  if (entry == nullptr) return nullptr;
+  *entry = {nullptr, message, payload_at, about};
   QueuedError** end = &errors_;
   while (*end != nullptr) end = &(*end)->next;
   *end = entry;
   error_count_++;
-  fail(report.error);
+  return entry;
 }
 
-// sock_dequeue_err_skb(): the pending error becomes the next entry's, or none.
+// A datagram that cannot go in one piece and must. ip_local_error() and ipv6_local_error() tell of it, which no pending error does. IPv4's
+// has the peer's port, and none if there is no peer.
+long LwipUdpEndpoint::too_long(const SocketAddress& to) noexcept {
+  const bool v4 = to.address.is_v4();
+  if (!(v4 ? options_.errors : options_.errors6)) return -EMSGSIZE;
+  UdpError about;
+  about.to = {to.address, v4 ? peer_.port_be : to.port_be};
+  about.error = EMSGSIZE;
+  about.info = udp_.path_mtu();
+  about.origin = SO_EE_ORIGIN_LOCAL;
+  if (queue_error(nullptr, 0, about) != nullptr) announce(EPOLLERR);
+  return -EMSGSIZE;
+}
+
+// sock_dequeue_err_skb(): the pending error becomes the next entry's, or none. What was refused here never is one.
 long LwipUdpEndpoint::receive_error(const iovec* parts, int count, UdpError* about) noexcept {
   QueuedError* const entry = errors_;
   if (entry == nullptr) return -EAGAIN;
   *about = entry->about;
-  const pbuf* p = entry->message;
-  size_t offset = entry->payload_at;
-  while (p != nullptr && offset >= p->len && p->len != p->tot_len) offset -= p->len, p = p->next;
-  const long copied = about->bytes > 0 ? static_cast<long>(copy_chain(p, offset, parts, count)) : 0;
+  const long copied = about->bytes > 0 ? static_cast<long>(copy_chain(entry->message, entry->payload_at, parts, count)) : 0;
   errors_ = entry->next;
   error_count_--;
-  pbuf_free(entry->message);
+  const bool next_is_reported = errors_ != nullptr && errors_->about.origin != SO_EE_ORIGIN_LOCAL;
+  if (next_is_reported) error_ = static_cast<int>(errors_->about.error);
+  if (about->origin != SO_EE_ORIGIN_LOCAL && !next_is_reported) error_ = 0;
+  if (entry->message != nullptr) pbuf_free(entry->message);
   udp_.core().arena().release(entry);
-  error_ = errors_ != nullptr ? static_cast<int>(errors_->about.error) : 0;
   return copied;
 }
 

@@ -31,6 +31,9 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] long send(const SendRequest& request, const iovec* parts, int count) noexcept override;
   [[nodiscard]] bool continues() const noexcept override { return pending_ != nullptr; }
   [[nodiscard]] long receive(const iovec* parts, int count, bool peek, Datagram* about) noexcept override;
+  [[nodiscard]] long peek_at(const iovec* parts, int count, size_t* offset, Datagram* about) noexcept override;
+  [[nodiscard]] size_t joined_bytes(size_t room) const noexcept override { return received_.joined_bytes(room); }
+  [[nodiscard]] long receive_joined(const iovec* parts, int count, size_t joined, Datagram* about) noexcept override;
   [[nodiscard]] long receive_error(const iovec* parts, int count, UdpError* about) noexcept override;
   [[nodiscard]] size_t next_bytes() const noexcept override { return received_.front_bytes(); }
   [[nodiscard]] bool readable() const noexcept override { return !received_.empty(); }
@@ -93,6 +96,8 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] bool is_whole(const SendRequest& request, const SocketAddress& to) const noexcept;
   void announce(uint32_t events) noexcept;
   void fail(int error) noexcept;
+  [[nodiscard]] QueuedError* queue_error(pbuf* message, size_t payload_at, const UdpError& about) noexcept;
+  [[nodiscard]] long too_long(const SocketAddress& to) noexcept;
   void clear_errors() noexcept;
   [[nodiscard]] long may_send(const SendRequest& request, const SocketAddress& to, size_t bytes) noexcept;
   [[nodiscard]] long append(const SendRequest& request, const SocketAddress& to, const iovec* parts, int count, size_t bytes) noexcept;

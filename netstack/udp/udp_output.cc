@@ -92,7 +92,9 @@ long LwipUdpEndpoint::may_send(const SendRequest& request, const SocketAddress& 
   if (name_.port_be == 0) {
     if (const long error = choose_port(); error != 0) return error;
   }
-  if (bytes > (is_whole(request, to) ? udp_.path_mtu() : size_t{0xffff}) - headers_of(to)) return -EMSGSIZE;
+  if (bytes > (is_whole(request, to) ? udp_.path_mtu() : size_t{0xffff}) - headers_of(to)) {
+    return request.whole ? -EMSGSIZE : too_long(to);
+  }
   if (error_ != 0) return -take_error();
   return (shut_ & kWriteShut) != 0 ? -EPIPE : 0;
 }

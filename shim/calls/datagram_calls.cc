@@ -12,6 +12,7 @@
 #include "shim/family/family.h"
 #include "shim/family/process.h"
 #include "shim/files/address.h"
+#include "shim/files/async_io.h"
 #include "shim/files/datagram_options.h"
 #include "shim/files/datagram_sides.h"
 #include "shim/files/fd_table.h"
@@ -104,7 +105,10 @@ long datagram_shutdown(const zps_call& call) noexcept {
   DatagramSocket* const socket = datagram_at(call.arg[0]);
   if (socket == nullptr || socket->endpoint == nullptr) return kPass;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
-  socket->endpoint->shutdown(how);
+  {
+    const MutedNotice muted(socket);
+    socket->endpoint->shutdown(how);
+  }
   if (!socket->bound_here) (void)kernel_call(SYS_shutdown, call.arg[0], how);
   return socket->endpoint->connected() ? 0 : -ENOTCONN;
 }
@@ -164,6 +168,8 @@ long datagram_getsockopt(const zps_call& call) noexcept {
     if (level == SOL_SOCKET && name == SO_ERROR) {
       value = socket->endpoint->take_error();
       if (value == 0) return kPass;
+    } else if (level == SOL_SOCKET && name == SO_PEEK_OFF) {
+      value = socket->peek_offset;
     } else if ((level == IPPROTO_IP && name == IP_MTU) || is_mtu6) {
       if (socket->endpoint->get_option(netstack::UdpOption::path_mtu, &value) != 0) return kPass;
     } else {

@@ -135,6 +135,40 @@ long load_timeout(int64_t user, uint64_t* end) noexcept {
   return 0;
 }
 
+// What is left of it: __sys_recvmmsg() tells.
+long store_timeout(int64_t user, uint64_t end) noexcept {
+  const uint64_t now = base::monotonic_ns(), left = now < end ? end - now : 0;
+  const timespec timeout{static_cast<time_t>(left / 1'000'000'000), static_cast<long>(left % 1'000'000'000)};
+  return copy_out(reinterpret_cast<void*>(user), &timeout, sizeof timeout);
+}
+
+long receive_many(int fd, mmsghdr* messages, unsigned count, int flags, uint64_t end) noexcept {
+  const bool wait_for_one = (flags & MSG_WAITFORONE) != 0;
+  flags &= ~MSG_WAITFORONE;
+  for (unsigned done = 0; done < count;) {
+    long last;
+    if (done > 0 && error_is_pending(fd)) return done;
+    const bool late = end != UINT64_MAX && base::monotonic_ns() >= end;  // looked at after each message only, as Linux does
+    done += receive_together(fd, messages + done, late ? 1 : count - done, flags, &last);
+    if (done == count || (done > 0 && base::monotonic_ns() >= end)) return done;
+    if (done > 0 && wait_for_one) flags |= MSG_DONTWAIT;
+    bool is_kernels = false;
+    if (last == kPass || last == -EAGAIN) last = receive_message(fd, &messages[done].msg_hdr, flags, &is_kernels);
+    if (is_kernels) {
+      if (done == 0) return kPass;
+      last = kernel_call(SYS_recvmsg, fd, as_arg(&messages[done].msg_hdr), flags);
+    }
+    if (last == kRestart && done == 0) return last;
+    if (last < 0) return done > 0 ? static_cast<long>(done) : last;
+    const unsigned bytes = static_cast<unsigned>(last);
+    if (long error = copy_out(&messages[done].msg_len, &bytes, sizeof bytes); error != 0) return done > 0 ? static_cast<long>(done) : error;
+    done++;
+    if (base::monotonic_ns() >= end) return done;
+    if (wait_for_one) flags |= MSG_DONTWAIT;
+  }
+  return count;
+}
+
 }  // namespace
 
 long datagram_read(int fd, const iovec* parts, int count, int flags) noexcept {
@@ -215,35 +249,13 @@ long datagram_sendmmsg(const zps_call& call) noexcept {
 
 long datagram_recvmmsg(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
-  int flags = static_cast<int>(call.arg[3]);
   if (!is_served(fd)) return kPass;
-  auto* const messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
-  const unsigned count = static_cast<unsigned>(call.arg[2]);
   uint64_t end;
   if (long error = load_timeout(call.arg[4], &end); error != 0) return error;
-  const bool wait_for_one = (flags & MSG_WAITFORONE) != 0;
-  flags &= ~MSG_WAITFORONE;
-  for (unsigned done = 0; done < count;) {
-    long last;
-    if (done > 0 && error_is_pending(fd)) return done;
-    done += receive_together(fd, messages + done, count - done, flags, &last);
-    if (done == count || (done > 0 && base::monotonic_ns() >= end)) return done;
-    if (done > 0 && wait_for_one) flags |= MSG_DONTWAIT;
-    bool is_kernels = false;
-    if (last == kPass || last == -EAGAIN) last = receive_message(fd, &messages[done].msg_hdr, flags, &is_kernels);
-    if (is_kernels) {
-      if (done == 0) return kPass;
-      last = kernel_call(SYS_recvmsg, fd, as_arg(&messages[done].msg_hdr), flags);
-    }
-    if (last == kRestart && done == 0) return last;
-    if (last < 0) return done > 0 ? static_cast<long>(done) : last;
-    const unsigned bytes = static_cast<unsigned>(last);
-    if (long error = copy_out(&messages[done].msg_len, &bytes, sizeof bytes); error != 0) return done > 0 ? static_cast<long>(done) : error;
-    done++;
-    if (base::monotonic_ns() >= end) return done;  // looked at after each message only, as Linux does
-    if (wait_for_one) flags |= MSG_DONTWAIT;
-  }
-  return count;
+  auto* const messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
+  const long done = receive_many(fd, messages, static_cast<unsigned>(call.arg[2]), static_cast<int>(call.arg[3]), end);
+  const long error = done > 0 && call.arg[4] != 0 ? store_timeout(call.arg[4], end) : 0;
+  return error != 0 ? error : done;
 }
 
 }  // namespace shim

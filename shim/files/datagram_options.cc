@@ -62,6 +62,7 @@ DatagramControl read_control(int fd) noexcept {
   control.traffic_class = placeholder_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS) != 0;
   control.drops = placeholder_int(fd, SOL_SOCKET, SO_RXQ_OVFL) != 0;
   control.segment = static_cast<uint16_t>(placeholder_int(fd, IPPROTO_UDP, UDP_SEGMENT));
+  control.joins = placeholder_int(fd, IPPROTO_UDP, UDP_GRO) != 0;
   control.timestamp_type = arrival.timestamp_type;
   control.timestamping = arrival.timestamping;
   return control;
@@ -86,12 +87,14 @@ DatagramOptions read_datagram_options(int fd) noexcept {
   DatagramOptions options{};
   for (int i = 0; i < kCount; i++) options.values[i] = placeholder_int(fd, kRows[i].level, kRows[i].name);
   options.control = read_control(fd);
+  options.peek_offset = placeholder_int(fd, SOL_SOCKET, SO_PEEK_OFF);
   return options;
 }
 
 void apply_datagram_options(DatagramSocket* socket, netstack::UdpEndpoint* endpoint, const DatagramOptions& options) noexcept {
   for (int i = 0; i < kCount; i++) (void)endpoint->set_option(kRows[i].option, options.values[i]);
   socket->control = options.control;
+  socket->peek_offset = options.peek_offset;
 }
 
 void follow_datagram_option(int fd, int level, int name) noexcept {
@@ -100,12 +103,16 @@ void follow_datagram_option(int fd, int level, int name) noexcept {
   const int value = row < kCount ? placeholder_int(fd, kRows[row].level, kRows[row].name) : 0;
   const bool is_timeout = level == SOL_SOCKET && (is_receive_timeout(name) || is_send_timeout(name));
   const uint64_t timeout_ns = is_timeout ? read_timeout(fd, name) : kForever;
+  const bool is_offset = level == SOL_SOCKET && name == SO_PEEK_OFF;
+  const int offset = is_offset ? placeholder_int(fd, level, name) : -1;
   const DatagramControl control = row == kCount && !is_timeout ? read_control(fd) : DatagramControl{};
   Guard guard;
   DatagramSocket* const socket = datagram_at(fd);
   if (socket == nullptr) return;
   if (is_timeout) {
     (is_receive_timeout(name) ? socket->receive_timeout_ns : socket->send_timeout_ns) = timeout_ns;
+  } else if (is_offset) {
+    socket->peek_offset = offset;
   } else if (row == kCount) {
     socket->control = control;
   } else if (socket->endpoint != nullptr) {

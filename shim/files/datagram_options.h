@@ -14,6 +14,7 @@ struct DatagramOptions {
   static constexpr int kMost = 24;
   int values[kMost];
   DatagramControl control;
+  int peek_offset;
 };
 [[nodiscard]] DatagramOptions read_datagram_options(int fd) noexcept;
 // With the lock held.

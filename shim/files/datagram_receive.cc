@@ -4,6 +4,7 @@
 
 #include <linux/errqueue.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 
 #include <cerrno>
 
@@ -66,6 +67,8 @@ long put_control(msghdr* header, const DatagramControl& wanted, const netstack::
   ControlWriter writer(header);
   long error = writer.put_times(about.received_ns, wanted.timestamp_type, wanted.timestamping);
   if (error == 0 && wanted.drops && drops != 0) error = writer.put(SOL_SOCKET, SO_RXQ_OVFL, &drops, sizeof drops);
+  const int segment = about.segment;
+  if (error == 0 && segment != 0) error = writer.put(IPPROTO_UDP, UDP_GRO, &segment, sizeof segment);
   if (error == 0) error = put_control6(&writer, wanted, about);
   const bool v4 = about.to.address.is_v4();
   if (error == 0 && wanted.packet_info && v4) {
@@ -92,6 +95,7 @@ long put_error(int domain, msghdr* header, const netstack::UdpError& about) noex
   } told{};
   told.error = {about.error, about.origin, about.type, about.code, 0, about.info, {0}};
   const socklen_t bytes = make_address(domain, about.offender, &told.offender);
+  if (about.origin == SO_EE_ORIGIN_LOCAL) told.offender = {};  // nobody
   if (long error = put_name(domain, header, about.to); error != 0) return error;
   ControlWriter writer(header);
   const bool v6 = domain == AF_INET6;
@@ -115,17 +119,46 @@ long take_error(DatagramSocket* socket, msghdr* header, int flags) noexcept {
   return finish(header, flags & ~MSG_TRUNC, copied, about.bytes);
 }
 
+// What recvmsg() tells of a datagram beside its bytes.
+long put_about(DatagramSocket* socket, msghdr* header, const netstack::Datagram& about) noexcept {
+  if (long error = put_name(socket->domain, header, about.from); error != 0) return error;
+  return put_control(header, socket->control, about, socket->endpoint->figures().drops);
+}
+
+// With SO_PEEK_OFF: udp_recvmsg(), sk_peek_offset_fwd().
+long peek_onwards(DatagramSocket* socket, msghdr* header, int flags) noexcept {
+  netstack::Datagram about;
+  const size_t room = capacity_of(*header);
+  auto offset = static_cast<size_t>(socket->peek_offset);
+  if (long error = probe_writable(header->msg_iov, part_count(*header), room < 0xffff ? room : 0xffff); error != 0) return error;
+  const long copied = socket->endpoint->peek_at(header->msg_iov, part_count(*header), &offset, &about);
+  if (copied < 0) return copied;
+  if (long error = put_about(socket, header, about); error != 0) return error;
+  if (room <= about.bytes - offset && room < about.bytes) header->msg_flags |= MSG_TRUNC;
+  const long result = (flags & MSG_TRUNC) != 0 ? static_cast<long>(about.bytes) : copied;
+  socket->peek_offset += static_cast<int32_t>(result);
+  return result;
+}
+
 long take_datagram(DatagramSocket* socket, msghdr* header, int flags) noexcept {
   netstack::UdpEndpoint* const endpoint = socket->endpoint;
+  const bool peeks = (flags & MSG_PEEK) != 0;
+  if (peeks && socket->peek_offset >= 0) [[unlikely]] return peek_onwards(socket, header, flags);
   netstack::Datagram about;
+  const bool joins = socket->control.joins && !peeks;
+  const size_t next = joins ? endpoint->joined_bytes(capacity_of(*header)) : endpoint->next_bytes();
   if (endpoint->readable()) {
-    if (long error = probe_writable(header->msg_iov, part_count(*header), endpoint->next_bytes()); error != 0) return error;
+    if (long error = probe_writable(header->msg_iov, part_count(*header), next); error != 0) return error;
   }
-  const long copied = endpoint->receive(header->msg_iov, part_count(*header), (flags & MSG_PEEK) != 0, &about);
+  const long copied = joins ? endpoint->receive_joined(header->msg_iov, part_count(*header), next, &about)
+                            : endpoint->receive(header->msg_iov, part_count(*header), peeks, &about);
   if (copied < 0) return copied;
-  if (long error = put_name(socket->domain, header, about.from); error != 0) return error;
-  if (long error = put_control(header, socket->control, about, endpoint->figures().drops); error != 0) return error;
-  return finish(header, flags, copied, about.bytes);
+  if (long error = put_about(socket, header, about); error != 0) return error;
+  const long result = finish(header, flags, copied, about.bytes);
+  if (!peeks && socket->peek_offset > 0) [[unlikely]] {
+    socket->peek_offset = result < socket->peek_offset ? socket->peek_offset - static_cast<int32_t>(result) : 0;
+  }
+  return result;
 }
 
 // The kernel's side, which is never waited for here.

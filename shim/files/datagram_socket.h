@@ -15,8 +15,8 @@
 // A peer is behind one side, so the order of its datagrams is that side's. Of two sides that both have something the stack is asked first,
 // and the kernel every so often, so that neither starves.
 //
-// Known limits: O_ASYNC tells of the kernel's side only; a program's own filter (SO_ATTACH_FILTER) sees the kernel's side only, and is gone
-// after a connection to the stack's side; what is queued in the stack is lost when a socket connects to the kernel's side.
+// Known limits: a program's own filter (SO_ATTACH_FILTER) sees the kernel's side only, and is gone after a connection to the stack's side;
+// what is queued in the stack is lost when a socket connects to the kernel's side.
 #pragma once
 
 #include "netstack/udp_endpoint.h"
@@ -33,6 +33,7 @@ struct DatagramControl {
   bool original = false, original6 = false;  // IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR
   bool drops = false;          // SO_RXQ_OVFL
   uint16_t segment = 0;        // and UDP_SEGMENT: how long the datagrams are that a longer message is sent as
+  bool joins = false;          // UDP_GRO
   uint8_t timestamp_type = 0;  // SO_TIMESTAMP_OLD ...; 0: none
   uint8_t timestamping = 0;
 };
@@ -49,6 +50,7 @@ class DatagramSocket final : public File {
   bool mute = false;                          // the placeholder receives nothing
   bool v6_only = false;                       // IPV6_V6ONLY, of one that has an endpoint
   uint8_t turns = 0;                          // receives since the kernel was asked
+  int32_t peek_offset = -1;                   // SO_PEEK_OFF, in what the stack has received
   DatagramControl control;
   uint64_t receive_timeout_ns = kForever;  // SO_RCVTIMEO; 0: do not wait
   uint64_t send_timeout_ns = kForever;

@@ -67,6 +67,33 @@ TEST_F(UdpMessages, ManyAtATime) {
   EXPECT_EQ(errno, EINVAL);
 }
 
+TEST_F(UdpMessages, ManyForATime) {
+  sockaddr_in here{};
+  const int fd = bound(&here);
+  char buffers[4][8];
+  iovec parts[4];
+  mmsghdr messages[4] = {};
+  for (int i = 0; i < 4; i++) {
+    parts[i] = {buffers[i], sizeof buffers[i]};
+    messages[i].msg_hdr.msg_iov = &parts[i];
+    messages[i].msg_hdr.msg_iovlen = 1;
+  }
+  for (int i = 0; i < 3; i++) peer.send_to(theirs, here, "x");
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  timespec none{0, 0}, long_time{100, 0};
+  EXPECT_EQ(recvmmsg(fd, messages, 4, 0, &none), 1) << "looked at after each";
+  EXPECT_EQ(none.tv_sec, 0);
+  EXPECT_EQ(none.tv_nsec, 0);
+  EXPECT_EQ(recvmmsg(fd, messages, 2, 0, &long_time), 2);
+  EXPECT_EQ(long_time.tv_sec, 99) << "what is left of it";
+  EXPECT_GT(long_time.tv_nsec, 0);
+  long_time = {7, 5};
+  EXPECT_EQ(recvmmsg(fd, messages, 2, MSG_DONTWAIT, &long_time), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_EQ(long_time.tv_sec, 7);
+  EXPECT_EQ(long_time.tv_nsec, 5);
+}
+
 TEST_F(UdpMessages, ManyToBothSides) {
   sockaddr_in near_here{};
   const int fd = open(), near = bound(&near_here);
@@ -202,6 +229,36 @@ TEST_F(UdpMessages, ReportsOfFailure) {
   EXPECT_EQ(receive(fd, MSG_ERRQUEUE).error, EAGAIN);
   EXPECT_EQ(get(fd, SOL_SOCKET, SO_ERROR), 0) << "told by the queue";
   EXPECT_EQ(receive(fd, MSG_DONTWAIT).error, EAGAIN);
+}
+
+TEST_F(UdpMessages, ReportsOfOnesOwn) {
+  const int fd = open();
+  EXPECT_EQ(set(fd, IPPROTO_IP, IP_RECVERR, 1), 0);
+  EXPECT_EQ(set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO), 0);
+  for (const bool connected : {false, true}) {
+    if (connected) {
+      EXPECT_EQ(connect_to(fd, there), 0);
+    }
+    EXPECT_EQ(send_to(fd, there, std::string(60'000, 'x')), -1);
+    EXPECT_EQ(errno, EMSGSIZE);
+    EXPECT_EQ(wait_for(fd, POLLIN), POLLERR);
+    EXPECT_EQ(get(fd, SOL_SOCKET, SO_ERROR), 0) << "which is no pending error";
+    const Received got = receive(fd, MSG_ERRQUEUE);
+    EXPECT_EQ(got.result, 0);
+    const sockaddr_in name = from_family(got.from);
+    EXPECT_EQ(name.sin_addr.s_addr, there.sin_addr.s_addr);
+    EXPECT_EQ(name.sin_port, connected ? there.sin_port : 0);
+    struct Told {
+      sock_extended_err error;
+      sockaddr_in offender;
+    };
+    const Told told = got.as<Told>(IPPROTO_IP, IP_RECVERR);
+    EXPECT_EQ(told.error.ee_errno, static_cast<uint32_t>(EMSGSIZE));
+    EXPECT_EQ(told.error.ee_origin, SO_EE_ORIGIN_LOCAL);
+    EXPECT_GE(told.error.ee_info, 1280u) << "the path's MTU";
+    EXPECT_EQ(told.offender.sin_family, AF_UNSPEC);
+    EXPECT_EQ(receive(fd, MSG_ERRQUEUE).error, EAGAIN);
+  }
 }
 
 TEST_F(UdpMessages, ReceivingThreads) {

@@ -1,13 +1,14 @@
-// Datagrams in pieces, and pieces of a message that are datagrams each: MSG_MORE, UDP_CORK, UDP_SEGMENT.
+// Datagrams in pieces, and pieces of a message that are datagrams each: MSG_MORE, UDP_CORK, UDP_SEGMENT, UDP_GRO.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 
-#include "tests/lib/datagrams.h"
+#include "tests/lib/datagram_messages.h"
 
 using namespace testing_lib;
 
@@ -89,7 +90,50 @@ TEST_F(UdpPieces, Segments) {
   const auto most = static_cast<uint16_t>(std::min(mtu - (ip6 ? 48 : 28), 20'000));
   EXPECT_EQ(send_segments(fd, std::string(2u * most, 'x'), most), 2 * most);
   for (int i = 0; i < 2; i++) EXPECT_EQ(peer.recv_from(theirs).result, most);
-  EXPECT_EQ(set(fd, SOL_UDP, UDP_GRO, 1), 0) << "whoever can take several at once may still get them one by one";
+}
+
+// The system's network may bring them one by one all the same; a stack knows what waits.
+TEST_F(UdpPieces, SeveralAtOnce) {
+  sockaddr_in here{}, elsewhere{};
+  const int fd = bound(&here), another = peer.datagram_socket(&elsewhere);
+  EXPECT_EQ(set(fd, SOL_UDP, UDP_GRO, 1), 0);
+  EXPECT_EQ(get(fd, SOL_UDP, UDP_GRO), 1);
+  std::vector<std::string> texts;
+  for (const size_t bytes : {100u, 100u, 100u, 40u, 40u, 100u, 0u, 100u}) {
+    texts.push_back(std::string(bytes, static_cast<char>('a' + texts.size())));
+    peer.send_to(theirs, here, texts.back());
+  }
+  peer.send_to(another, here, texts.emplace_back(100, 'z'));
+  size_t taken = 0, messages = 0;
+  while (taken < texts.size()) {
+    ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+    const Received got = receive(fd, MSG_DONTWAIT);
+    ASSERT_GE(got.result, 0) << strerror(got.error);
+    EXPECT_EQ(got.flags, 0);
+    std::string all = texts[taken];
+    const size_t segment = got.has(SOL_UDP, UDP_GRO) ? static_cast<size_t>(got.number(SOL_UDP, UDP_GRO)) : all.size();
+    EXPECT_EQ(segment, texts[taken].size());
+    for (taken++; taken < texts.size() && all.size() < got.text.size(); taken++) all += texts[taken];
+    EXPECT_EQ(got.text, all);
+    EXPECT_EQ(to_text(from_family(got.from)), to_text(got.text.back() == 'z' ? elsewhere : there));
+    messages++;
+  }
+  if (on_stack()) {
+    EXPECT_EQ(messages, 6u);
+  }
+  for (int i = 0; i < 3; i++) peer.send_to(theirs, here, "1234");
+  iovec part{texts[0].data(), 10};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  ssize_t sum = 0;
+  while (sum < 12) {
+    ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+    const ssize_t count = recvmsg(fd, &message, MSG_TRUNC);
+    EXPECT_EQ(count % 4, 0) << "no more than there is room for";
+    EXPECT_EQ(message.msg_flags & MSG_TRUNC, 0);
+    sum += count;
+  }
 }
 
 }  // namespace

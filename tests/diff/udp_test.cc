@@ -1,6 +1,7 @@
 // Datagram sockets: names, both sides, peers, and what a receive says.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <netinet/in.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -222,6 +223,86 @@ TEST_F(Udp, EmptyTruncatedAndPeeked) {
   EXPECT_EQ(read(fd, few, 0), 0) << "does not reach the socket";
   EXPECT_EQ(recv(fd, few, 0, 0), 0) << "but this takes it";
   EXPECT_EQ(take(fd, nullptr, MSG_DONTWAIT), kNothing);
+}
+
+TEST_F(Udp, LookedAtOnwards) {
+  sockaddr_in here{};
+  const int fd = bound(&here);
+  EXPECT_EQ(get(fd, SOL_SOCKET, SO_PEEK_OFF), -1);
+  for (const char* text : {"abcdef", "1234", "xyz"}) peer.send_to(theirs, here, text);
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  EXPECT_EQ(set(fd, SOL_SOCKET, SO_PEEK_OFF, 0), 0);
+  char few[4];
+  const auto look = [&](int flags = 0) {
+    const ssize_t count = recv(fd, few, sizeof few, MSG_PEEK | flags);
+    return count < 0 ? std::string(strerror(errno)) : std::string(few, static_cast<size_t>(count < 4 ? count : 4));
+  };
+  EXPECT_EQ(look(), "abcd");
+  EXPECT_EQ(get(fd, SOL_SOCKET, SO_PEEK_OFF), 4);
+  EXPECT_EQ(look(), "ef");
+  EXPECT_EQ(wait_and_take(fd), "abcdef");
+  EXPECT_EQ(get(fd, SOL_SOCKET, SO_PEEK_OFF), 0);
+  EXPECT_EQ(look(), "1234");
+  EXPECT_EQ(look(), "xyz");
+  EXPECT_EQ(look(MSG_DONTWAIT), kNothing);
+  EXPECT_EQ(set(fd, SOL_SOCKET, SO_PEEK_OFF, 2), 0);
+  EXPECT_EQ(look(), "34");
+  EXPECT_EQ(set(fd, SOL_SOCKET, SO_PEEK_OFF, -1), 0);
+  EXPECT_EQ(look(), "1234");
+  EXPECT_EQ(look(), "1234");
+}
+
+// Signals that are blocked and waited for.
+TEST_F(Udp, SignalsOfWhatComes) {
+  const int signal = SIGRTMIN + 3;
+  sigset_t both;
+  sigemptyset(&both);
+  sigaddset(&both, signal);
+  sigaddset(&both, SIGIO);
+  pthread_sigmask(SIG_BLOCK, &both, nullptr);
+  const auto next = [&](int seconds) {
+    siginfo_t info{};
+    const timespec most{seconds, 0};
+    return sigtimedwait(&both, &info, &most) > 0 ? info : siginfo_t{};
+  };
+  sockaddr_in here{};
+  const int fd = bound(&here), near = open();
+  EXPECT_EQ(fcntl(fd, F_SETOWN, getpid()), 0);
+  EXPECT_EQ(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_ASYNC), 0);
+  for (int i = 0; i < 10; i++) {
+    if (i % 2 == 0) {
+      peer.send_to(theirs, here, "x");
+    } else {
+      send_to(near, ipv4("127.0.0.1", here.sin_port), "x");
+    }
+    EXPECT_EQ(next(10).si_signo, SIGIO) << i;
+    EXPECT_EQ(wait_and_take(fd), "x");
+  }
+  EXPECT_EQ(fcntl(fd, F_SETSIG, signal), 0);
+  peer.send_to(theirs, here, "y");
+  siginfo_t info = next(10);
+  EXPECT_EQ(info.si_signo, signal);
+  EXPECT_EQ(info.si_fd, fd);
+  EXPECT_EQ(info.si_band, POLLIN | POLLRDNORM);
+  EXPECT_EQ(wait_and_take(fd), "y");
+  sockaddr_in nowhere = there;
+  nowhere.sin_port = htons(9);
+  ASSERT_EQ(connect_to(fd, nowhere), 0);
+  EXPECT_EQ(next(0).si_signo, 0) << "its own call is no news";
+  EXPECT_EQ(send(fd, "x", 1, 0), 1);
+  info = next(10);
+  EXPECT_EQ(info.si_signo, signal);
+  EXPECT_EQ(info.si_band, POLLERR);
+  EXPECT_EQ(get(fd, SOL_SOCKET, SO_ERROR), ECONNREFUSED);
+  EXPECT_EQ(shutdown(fd, SHUT_RDWR), 0);
+  EXPECT_EQ(next(0).si_signo, 0);
+  EXPECT_EQ(fcntl(near, F_SETOWN, getpid()), 0) << "and one that is not on the stack yet";
+  EXPECT_EQ(fcntl(near, F_SETFL, fcntl(near, F_GETFL) | O_ASYNC), 0);
+  ASSERT_EQ(connect_to(near, there), 0);
+  EXPECT_EQ(send(near, "q", 1, 0), 1);
+  peer.send_to(theirs, peer.recv_from(theirs).name, "a");
+  EXPECT_EQ(next(10).si_signo, SIGIO);
+  EXPECT_EQ(wait_and_take(near), "a");
 }
 
 TEST_F(Udp, AnyLength) {

@@ -136,6 +136,7 @@ bool FrameOutput::waits_its_turn(const pbuf& p) noexcept {
 
 err_t FrameOutput::refuse(const pbuf& p) noexcept {
   starved_ = true;
+  if (asks_for_neighbour(p)) core_.link_timers.keep_running();  // it is asked again
   (void)waits_its_turn(p);
   return ERR_MEM;
 }

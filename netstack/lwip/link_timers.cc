@@ -19,7 +19,7 @@ void LinkTimers::keep_running() noexcept { until_ns_ = clock_.now_ns() + kLonges
 
 void LinkTimers::run() noexcept {
   uint64_t turns = (clock_.now_ns() - next_ns_) / Clock::kSecondNs + 1;
-  next_ns_ = clock_.now_ns() + Clock::kSecondNs;
+  next_ns_ += turns * Clock::kSecondNs;  // not from now on: turns that come late each time would be fewer than seconds
   if (turns > ARP_MAXAGE) turns = ARP_MAXAGE;
   for (uint64_t i = 0; i < turns; i++) etharp_tmr();
   for (uint64_t i = 0; i < turns && i <= kLongestNeighbour; i++) nd6_tmr();

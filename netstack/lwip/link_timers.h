@@ -30,7 +30,8 @@ class LinkTimers {
   void reset() noexcept { until_ns_ = 0; }
 
  private:
-  [[nodiscard]] bool waiting() const noexcept { return clock_.now_ns() < until_ns_; }
+  // By when the next turn is due, not by the time it is: a turn that comes late has to come.
+  [[nodiscard]] bool waiting() const noexcept { return next_ns_ < until_ns_; }
   void run() noexcept;
 
   const Clock& clock_;

@@ -104,6 +104,18 @@ TEST_F(UdpHostile, AFragmentDoesNotAgeByTheTimeBefore) {
   EXPECT_EQ("12345678the rest", take(server));
 }
 
+// Whatever the time between two turns: what waits for its other half goes after its time, and asks for turns until then.
+TEST_F(UdpHostile, AFragmentIsGivenUpHoweverSeldomTurnsAre) {
+  const int free_before = pair_.server_wire().free_frames();
+  for (const int step : {1000, 1900, 5800, 16'900, 60'000}) {
+    inject({.data = "12345678", .length = 24, .checksum = false, .fragment = kMore});
+    EXPECT_EQ(free_before - 1, pair_.server_wire().free_frames());
+    for (int turns = 0; pair_.server->next_timer_ns() != UINT64_MAX && turns < 100; turns++) pair_.pass(step, step);
+    EXPECT_EQ(UINT64_MAX, pair_.server->next_timer_ns());
+    EXPECT_EQ(free_before, pair_.server_wire().free_frames()) << step;
+  }
+}
+
 TEST_F(UdpHostile, ReportsThatAreNone) {
   UdpEndpoint* server = bound(pair_.server, 53);
   EXPECT_EQ(0, server->connect(address(kClientIp, 1000)));

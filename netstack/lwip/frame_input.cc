@@ -19,6 +19,8 @@
 #include "base/check.h"
 #include "lwip/ip4.h"
 #include "lwip/ip6.h"
+#include "lwip/prot/etharp.h"
+#include "netstack/lwip/extension_headers.h"
 #include "netstack/lwip/frame_fields.h"
 #include "netstack/lwip/lwip_core.h"
 
@@ -68,6 +70,22 @@ pbuf* wrap_pieces(const RxFrame* pieces, int count) noexcept {
     chain = p;
   }
   return chain;
+}
+
+// It ends within its first headers, which lwIP reads all the same: what some frame before has left there.
+bool is_cut(const pbuf& p) noexcept {
+  if (p.len < kEthernetHeader + kIpHeader) return true;
+  const auto type = field<uint16_t>(static_cast<const uint8_t*>(p.payload) + kEtherTypeAt);
+  return (type == PP_HTONS(ETHTYPE_ARP) && p.len < kEthernetHeader + SIZEOF_ETHARP_HDR) ||
+         (type == PP_HTONS(ETHTYPE_IPV6) && p.len < kEthernetHeader + kIp6Header);
+}
+
+// A fragment that holds something. One that does not would be a pbuf of no bytes at the end of a chain, behind where tot_len says that the
+// chain ends. (ip_frag_queue() drops it as well.)
+bool is_sound_fragment(const pbuf& p, bool v6) noexcept {
+  const auto* const packet = static_cast<const uint8_t*>(p.payload) + kEthernetHeader;
+  if (v6) return extension_headers_are_sound(packet, p.len - kEthernetHeader);
+  return lwip_ntohs(field<uint16_t>(packet + kIpLengthAt - kEthernetHeader)) > (packet[0] & 0xf) * 4u;
 }
 
 template <size_t kBytes>
@@ -161,11 +179,13 @@ void FrameInput::look_at_v6(const RxFrame& frame, FrameView& view) const noexcep
 void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept {
   LwipCore& core = core_;
   netif& interface = core.interface();
+  if ((!view.plain_ip && is_cut(*p)) || (view.fragment && !is_sound_fragment(*p, view.v6))) [[unlikely]] return (void)pbuf_free(p);
   if (view.fragment) [[unlikely]] {
     core.link_timers.catch_up();  // before it comes: the time that nothing waited is none of its age
     core.link_timers.keep_running();
   }
-  source_mac_ = static_cast<const uint8_t*>(p->payload) + ETH_HWADDR_LEN;
+  memcpy(header_, p->payload, sizeof header_);
+  source_mac_ = header_ + ETH_HWADDR_LEN;
   const u16_t checks = interface.chksum_flags, mtu = interface.mtu;
   if (view.other_ip && mtu == core.gso_max_size()) interface.mtu = core.frame_mtu();  // what answers it must fit a frame
   core.output.may_defer = view.protocol == IP_PROTO_TCP;                               // and not what waited for a neighbour's address

@@ -20,7 +20,7 @@ class FrameInput {
   int receive() noexcept;
   // Has the protocol called when lwIP is through with the present segment.
   void finish_for(Protocol& protocol) noexcept { unfinished_ = &protocol; }
-  // Whom the frame under input came from; nullptr if it is from the stack itself, or none is.
+  // Whom the frame under input came from, behind whom it was for; nullptr if it is from the stack itself, or none is.
   [[nodiscard]] const uint8_t* source_mac() const noexcept { return source_mac_; }
   void reset() noexcept { unfinished_ = nullptr, source_mac_ = nullptr; }
 
@@ -45,6 +45,7 @@ class FrameInput {
   Wire& wire_;
   Protocol* unfinished_ = nullptr;
   const uint8_t* source_mac_ = nullptr;
+  uint8_t header_[16];  // the frame's first bytes, which may be answered when it is released already
   Protocol* protocols_[kMostProtocols] = {};
 };
 

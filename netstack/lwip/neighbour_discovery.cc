@@ -78,6 +78,13 @@ bool is_for_lwip(const pbuf& p, netif& interface) noexcept {
   return false;
 }
 
+// RFC 4861, 7.1.2: options have a length. The first is all that lwIP looks at, and takes it for the address.
+bool is_valid_advertisement(const pbuf& p) noexcept {
+  const auto* const option = static_cast<const uint8_t*>(p.payload) + sizeof(na_header);
+  if (p.len <= sizeof(na_header)) return p.len == sizeof(na_header);
+  return p.len >= sizeof(na_header) + kAddressOptionBytes && option[0] == ND6_OPTION_TYPE_TARGET_LLADDR && option[1] == 1;
+}
+
 // 5.
 void bound_queue(const ip6_addr_t& to) noexcept {
   const IpAddress address = from_lwip(to);
@@ -167,7 +174,7 @@ void zps_nd6_input(pbuf* p, netif* interface) {
   const uint8_t type = *static_cast<const uint8_t*>(p->payload);
   const bool whole = IP6H_NEXTH(ip6_current_header()) == IP6_NEXTH_ICMP6;  // 4, and no other header is of use in one
   const bool heeded = whole && IP6H_HOPLIM(ip6_current_header()) == ND6_HOPLIM && (type == ICMP6_TYPE_NA || type == ICMP6_TYPE_NS);
-  if (heeded && (type == ICMP6_TYPE_NA || is_for_lwip(*p, *interface))) return nd6_input(p, interface);
+  if (heeded && (type == ICMP6_TYPE_NA ? is_valid_advertisement(*p) : is_for_lwip(*p, *interface))) return nd6_input(p, interface);
   pbuf_free(p);
 }
 

@@ -187,4 +187,98 @@ TEST_F(Hostile, FragmentsThatNeverComplete) {
   EXPECT_EQ(UINT64_MAX, pair_.server->next_timer_ns());
 }
 
+// ---------------------------------------------------------------- the link
+
+std::vector<uint8_t> arp(uint16_t operation, const uint8_t* mac, uint32_t from, uint32_t to, const MemoryWire& target) {
+  std::vector<uint8_t> frame(42);
+  constexpr uint8_t kStart[] = {8, 6, 0, 1, 8, 0, 6, 4, 0};
+  memcpy(&frame[0], target.facts().mac, 6);
+  memcpy(&frame[6], mac, 6);
+  memcpy(&frame[12], kStart, sizeof kStart);
+  frame[21] = static_cast<uint8_t>(operation);
+  memcpy(&frame[22], mac, 6);
+  from = htonl(from), to = htonl(to);
+  memcpy(&frame[28], &from, 4);
+  memcpy(&frame[38], &to, 4);
+  return frame;
+}
+
+int arp_frames(uint8_t operation) {
+  int count = 0;
+  for (const std::vector<uint8_t>& f : recorded) count += f.size() >= 42 && f[12] == 8 && f[13] == 6 && f[21] == operation;
+  return count;
+}
+
+// The table is bounded: who floods it makes the stack ask again for a neighbour it needs, and no more.
+TEST_F(Hostile, AFloodOfArp) {
+  auto [client, server] = connected(80);
+  pair_.server_wire().tap = record;
+  constexpr uint32_t kServer = 0xc612'0002;
+  uint8_t mac[6] = {2, 1, 1, 1, 0, 0};
+  for (uint32_t i = 0; i < 3000; i++) {
+    mac[4] = static_cast<uint8_t>(i >> 8), mac[5] = static_cast<uint8_t>(i);
+    const uint32_t source = 0xc612'0003 + i % 250;
+    const auto operation = static_cast<uint16_t>(1 + i % 2);
+    inject(arp(operation, mac, i % 4 == 3 ? source + (i << 8) : source, i % 8 < 6 ? kServer : source, pair_.server_wire()));
+    if (i % 16 == 0) pair_.settle();
+  }
+  pair_.settle();
+  EXPECT_EQ(0, arp_frames(1));
+  EXPECT_GT(arp_frames(2), 1000);
+  EXPECT_LE(pair_.server->levels().arena_bytes, server_before_.arena_bytes + 10'000);
+  recorded.clear();
+  send_text(*server, "there");
+  EXPECT_TRUE(pair_.until([&, c = client] { return c->readable_bytes() == 5; }, 100));
+  EXPECT_LE(arp_frames(1), 1);
+  text_of(*client);
+  client->release();
+  server->release();
+}
+
+// Nobody but the settings says where packets go (RFC 1812, 5.2.7.2, is for routers).
+TEST_F(Hostile, RedirectsAreRefused) {
+  auto [client, server] = connected(80);
+  const uint8_t liar[6] = {2, 9, 9, 9, 9, 9};
+  inject(arp(1, liar, 0xc612'0009, 0xc612'0002, pair_.server_wire()));
+  Segment packet{80, ntohs(client->local().port_be), 1, 1, kAck};
+  std::vector<uint8_t> frame = packet.frame(pair_.client_wire(), pair_.server_wire());
+  std::vector<uint8_t> sent(frame.begin() + 14, frame.end());  // the packet that the redirect is about
+  std::swap_ranges(sent.begin() + 12, sent.begin() + 16, sent.begin() + 16);
+  std::vector<uint8_t> message{5, 1, 0, 0, 0xc6, 0x12, 0, 9};
+  message.insert(message.end(), sent.begin(), sent.begin() + 28);
+  const uint16_t sum = sum_of(message.data(), message.size(), 0);
+  message[2] = static_cast<uint8_t>(sum >> 8), message[3] = static_cast<uint8_t>(sum);
+  frame.resize(34);
+  frame.insert(frame.end(), message.begin(), message.end());
+  frame[14 + 9] = 1, frame[14 + 3] = static_cast<uint8_t>(frame.size() - 14), frame[14 + 10] = frame[14 + 11] = 0;
+  const uint16_t header_sum = sum_of(&frame[14], 20, 0);
+  frame[14 + 10] = static_cast<uint8_t>(header_sum >> 8), frame[14 + 11] = static_cast<uint8_t>(header_sum);
+  inject(frame);
+  pair_.settle();
+  pair_.server_wire().tap = record;
+  send_text(*server, "there");
+  EXPECT_TRUE(pair_.until([&, c = client] { return c->readable_bytes() == 5; }, 100));
+  EXPECT_FALSE(recorded.empty());
+  for (const std::vector<uint8_t>& f : recorded) EXPECT_NE(0, memcmp(f.data(), liar, 6));
+  text_of(*client);
+  client->release();
+  server->release();
+}
+
+TEST_F(Hostile, FramesThatAreCut) {
+  pair_.server_wire().tap = record;
+  const uint8_t mac[6] = {2, 0, 0, 0, 0, 7};
+  const std::vector<uint8_t> question = arp(1, mac, 0xc612'0007, 0xc612'0002, pair_.server_wire());
+  const std::vector<uint8_t> segment = Segment{1000, 99, 1, 0, kSyn}.frame(pair_.client_wire(), pair_.server_wire());
+  inject(question);
+  pair_.settle();
+  EXPECT_EQ(1, arp_frames(2));
+  recorded.clear();
+  for (const std::vector<uint8_t>& whole : {question, segment}) {
+    for (size_t bytes = 1; bytes < whole.size(); bytes++) inject(std::vector<uint8_t>(whole.data(), whole.data() + bytes));
+  }
+  pair_.settle();
+  EXPECT_TRUE(recorded.empty()) << "what a frame before has left behind them is none of theirs";
+}
+
 }  // namespace

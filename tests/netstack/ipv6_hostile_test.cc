@@ -121,6 +121,47 @@ TEST_F(Ip6Hostile, FragmentsAreJoinedUnlessTheyOverlap) {
   EXPECT_EQ(0u, seen.size());
 }
 
+// Headers and options that end behind the packet, fragments of nothing or with headers of their own, frames that are cut: dropped unread.
+TEST_F(Ip6Hostile, HeadersThatAreNotThere) {
+  const IpAddress from = ip6(kClientIp6);
+  const Bytes echo = icmp(ICMP6_ECHO_REQUEST, Bytes{0, 7, 0, 1, 'e', 'c', 'h', 'o'}, from);
+  const Bytes options[] = {
+      {IPPROTO_ICMPV6, 0, 1, 5, 0, 0, 0, 0}, {IPPROTO_ICMPV6, 0, 0, 0, 0, 0, 0, 1}, {IPPROTO_ICMPV6, 30, 1, 4, 0, 0, 0, 0}};
+  for (const Bytes& header : options) {
+    for (const uint8_t kind : {IPPROTO_HOPOPTS, IPPROTO_DSTOPTS}) inject(from, kind, header + echo);
+  }
+  for (const uint8_t kind : {IPPROTO_HOPOPTS, IPPROTO_DSTOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT}) {
+    for (size_t bytes = 0; bytes < 8; bytes++) inject(from, kind, Bytes(bytes, IPPROTO_ICMPV6));
+  }
+  inject(from, IPPROTO_FRAGMENT, fragment(IPPROTO_ICMPV6, 8, false, {}, 1));
+  inject(from, IPPROTO_FRAGMENT, fragment(IPPROTO_ICMPV6, 0, true, Bytes(echo.begin(), echo.begin() + 8), 1));
+  inject(from, IPPROTO_FRAGMENT, fragment(IPPROTO_DSTOPTS, 0, false, Bytes{IPPROTO_ICMPV6, 0, 1, 4, 0, 0, 0, 0} + echo, 2));
+  pair_.settle();
+  EXPECT_EQ(0, count(ICMP6_ECHO_REPLY));
+  for (const uint8_t kind : {IPPROTO_HOPOPTS, IPPROTO_DSTOPTS}) inject(from, kind, Bytes{IPPROTO_ICMPV6, 0, 1, 4, 0, 0, 0, 0} + echo);
+  pair_.settle();
+  EXPECT_EQ(2, count(ICMP6_ECHO_REPLY));
+}
+
+TEST_F(Ip6Hostile, AnAdvertisementsOptionHasALength) {
+  const IpAddress to = ip6(kClientIp6);
+  const auto ask = [&] {  // for nothing but a segment to the client
+    TcpStream* stream = pair_.server->make_stream();
+    EXPECT_EQ(0, stream->connect(address6(kClientIp6, 82)));
+    EXPECT_TRUE(pair_.until([&] { return !stream->connecting(); }));
+    stream->release();
+  };
+  ask();
+  seen.clear();
+  for (const Bytes& option : {Bytes{2, 0}, Bytes{2, 0, 2, 9, 9, 9, 9, 9}, Bytes{1, 1, 2, 9, 9, 9, 9, 9}, Bytes{2}}) {
+    inject_icmp(to, ND_NEIGHBOR_ADVERT, Bytes{0x60, 0, 0, 0} + bytes_of(to) + option);
+  }
+  pair_.settle();
+  ask();
+  EXPECT_FALSE(seen.empty());
+  for (const Bytes& f : seen) EXPECT_TRUE((f[0] & 1) != 0 || memcmp(f.data(), pair_.client_wire().facts().mac, 6) == 0);
+}
+
 TEST_F(Ip6Hostile, AFloodOfFragmentsIsBounded) {
   for (int i = 0; i < 20'000; i++) {
     inject(ip6(kClientIp6), IPPROTO_FRAGMENT, fragment(IPPROTO_ICMPV6, 0, true, Bytes(512, 'f'), static_cast<uint8_t>(i)));

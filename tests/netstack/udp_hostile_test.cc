@@ -95,6 +95,20 @@ TEST_F(UdpHostile, Fragments) {
   EXPECT_EQ("served", take(server));
 }
 
+// They would end a chain beyond what its length says: the rest of it would be taken for another datagram.
+TEST_F(UdpHostile, FragmentsOfNothing) {
+  UdpEndpoint* server = bound(pair_.server, 53);
+  inject({.data = "", .fragment = 1, .id = 1, .has_header = false});
+  inject({.data = "", .checksum = false, .fragment = kMore, .id = 1});
+  EXPECT_EQ(kNothing, take(server));
+  inject({.data = "eightmor", .length = 16, .checksum = false, .fragment = kMore, .id = 2});
+  inject({.data = "", .fragment = 2, .id = 2, .has_header = false});
+  EXPECT_EQ(kNothing, take(server));
+  inject({.data = "e", .fragment = 2, .id = 2, .has_header = false});
+  EXPECT_EQ("eightmor", take(server)) << "as long as its header says";
+  EXPECT_EQ(kNothing, take(server));
+}
+
 TEST_F(UdpHostile, AFragmentDoesNotAgeByTheTimeBefore) {
   UdpEndpoint* server = bound(pair_.server, 53);
   pair_.pass(60'000, 1000);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace fuzz {
 
@@ -16,10 +17,18 @@ class Input {
   T next() {
     T value{};
     const size_t bytes = left_ < sizeof value ? left_ : sizeof value;
-    memcpy(&value, data_, bytes);
+    if (bytes > 0) memcpy(&value, data_, bytes);
     data_ += bytes;
     left_ -= bytes;
     return value;
+  }
+  std::vector<uint8_t> take(size_t bytes) {
+    std::vector<uint8_t> taken(bytes);
+    const size_t there = left_ < bytes ? left_ : bytes;
+    if (there > 0) memcpy(taken.data(), data_, there);
+    data_ += there;
+    left_ -= there;
+    return taken;
   }
 
  private:

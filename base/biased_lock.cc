@@ -56,6 +56,12 @@ void BiasedLock::forbid_favour() noexcept {
   fair_.unlock();
 }
 
+bool BiasedLock::bury_favourite() noexcept {
+  allowed_.store(false, std::memory_order_relaxed);
+  favourite_.store(0, std::memory_order_relaxed);
+  return inside_.exchange(false, std::memory_order_relaxed);
+}
+
 bool BiasedLock::prepare_favour() noexcept { return kernel_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0; }
 
 }  // namespace base

@@ -57,6 +57,8 @@ class BiasedLock {
   [[nodiscard]] static bool prepare_favour() noexcept;
   // With the lock held, by the only process that knows it and has prepared itself.
   void allow_favour() noexcept { allowed_.store(true, std::memory_order_relaxed); }
+  // When every process that knew the lock is dead but the caller: true if the favourite died inside.
+  [[nodiscard]] bool bury_favourite() noexcept;
   // Whether there may be a favourite.
   [[nodiscard]] bool favour_allowed() const noexcept { return allowed_.load(std::memory_order_relaxed); }
   // For tests: whether this thread is the favourite.

@@ -59,6 +59,7 @@ struct WireFacts {
   uint16_t gso_max_size = 0;
   // The kernel's address at the other end, on a wire that leads to one on this machine: it takes frames of gro_max_size bytes.
   uint32_t host_be = 0;
+  int name_fd = -1;        // as long as it is open in any process the link's name is taken (hold_link_name()); -1: nothing holds it
   bool ends_here = false;  // at this machine's kernel
   uint32_t peers = 0;      // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };

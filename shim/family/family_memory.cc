@@ -27,6 +27,11 @@ struct Piece {
   uintptr_t begin, end;
 };
 
+// So many eighths were mapped when the keeper was made, and a page of each gap, by which all of it can be mapped again: MREMAP_MAYMOVE of
+// no byte makes a second mapping of what is shared (mremap(2)).
+uint32_t foreseen = 0;
+uintptr_t first_pages[kExtents];
+
 uintptr_t page_of(uintptr_t address) noexcept { return address & ~(kPage - 1); }
 uintptr_t page_up(uintptr_t address) noexcept { return page_of(address + kPage - 1); }
 bool is_error(long result) noexcept { return result < 0 && result > -4096; }
@@ -107,6 +112,35 @@ Family* map_anywhere() noexcept {
   return fresh;
 }
 
+// What comes between the pieces that are there from the start when there are so many eighths, by extent; may be empty.
+void list_gaps(uint32_t eighths, Piece (&out)[kExtents]) noexcept {
+  Extent extents[kExtents];
+  list_extents(family, false, extents);
+  for (int i = 0; i < kExtents; i++) out[i] = {pages_of(extents, i, 0).end, pages_of(extents, i, eighths).end};
+}
+
+// Memory that the keeper has already is mapped here once more.
+bool map_gap(Piece gap, uintptr_t first_page) noexcept {
+  if (first_page == 0) return map(gap, the_stack() != nullptr ? MAP_SHARED : MAP_PRIVATE);
+  const long begin = static_cast<long>(gap.begin);
+  return kernel_call(SYS_mremap, static_cast<long>(first_page), 0, static_cast<long>(gap.end - gap.begin), MREMAP_MAYMOVE | MREMAP_FIXED,
+                     begin) == begin;
+}
+
+// All of them or none.
+bool map_gaps(uint32_t eighths) noexcept {
+  Piece gaps[kExtents];
+  list_gaps(eighths, gaps);
+  for (int i = 0; i < kExtents; i++) {
+    if (gaps[i].begin >= gaps[i].end || map_gap(gaps[i], first_pages[i])) continue;
+    while (i-- > 0) {
+      if (gaps[i].begin < gaps[i].end) unmap(gaps[i]);
+    }
+    return false;
+  }
+  return true;
+}
+
 // Copies what lies in `piece` and was ever written to.
 void copy_used(Piece piece, uintptr_t to, const Extent (&extents)[kExtents]) noexcept {
   for (const Extent& extent : extents) {
@@ -135,21 +169,36 @@ void become_first_member() noexcept {
 
 uint32_t map_more_of_family() noexcept {
   if (family->eighths > 0 || family->processes.load(std::memory_order_relaxed) != 1) return family->eighths;
-  Extent extents[kExtents];
-  list_extents(family, false, extents);
   leave_future_unlocked();
   for (const uint32_t eighths : {8U, 1U}) {
-    Piece gaps[kExtents];
-    int count = 0;
-    for (int i = 0; i < kExtents; i++) {
-      const Piece gap{pages_of(extents, i, 0).end, pages_of(extents, i, eighths).end};
-      if (gap.begin < gap.end) gaps[count++] = gap;
-    }
-    if (!map_pieces(gaps, count, the_stack() != nullptr ? MAP_SHARED : MAP_PRIVATE)) continue;
+    if (foreseen != 0 && eighths > foreseen) continue;
+    if (!map_gaps(eighths)) continue;
     family->eighths = eighths;
     break;
   }
   return family->eighths;
+}
+
+bool map_what_may_come() noexcept {
+  if (family->eighths > 0) return true;
+  for (const uint32_t eighths : {8U, 1U}) {
+    if (!map_gaps(eighths)) continue;
+    foreseen = eighths;
+    return true;
+  }
+  return false;
+}
+
+void unmap_what_may_come() noexcept {
+  if (foreseen == 0) return;
+  Piece gaps[kExtents];
+  list_gaps(foreseen, gaps);
+  for (int i = 0; i < kExtents; i++) {
+    if (gaps[i].begin >= gaps[i].end) continue;
+    const long page = kernel_call(SYS_mremap, static_cast<long>(gaps[i].begin), 0, kPage, MREMAP_MAYMOVE);
+    if (!is_error(page)) first_pages[i] = static_cast<uintptr_t>(page);
+    unmap(gaps[i]);
+  }
 }
 
 bool share_family() noexcept {

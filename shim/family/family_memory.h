@@ -46,6 +46,10 @@ void extents_of_files(Family* of, bool mapped, Extent* out) noexcept;
 [[nodiscard]] bool map_family() noexcept;
 // In the child of a fork before there was a stack: a family of its own, with what its parent's had. Makes no system call.
 void become_first_member() noexcept;
+// What may come later, mapped for a process that is forked in between and has to see it then, and taken out of this one's address space
+// again, which may be limited. With the lock held, while there is one process. False if there is no room: such a process would not see it.
+[[nodiscard]] bool map_what_may_come() noexcept;
+void unmap_what_may_come() noexcept;
 // Makes the memory one that forked processes share, with the lock held, before there is a stack. False if the kernel refuses: nothing has
 // changed.
 [[nodiscard]] bool share_family() noexcept;

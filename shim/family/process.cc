@@ -16,6 +16,7 @@
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
 #include "shim/family/file_limit.h"
+#include "shim/family/keeper.h"
 #include "shim/family/locked_memory.h"
 #include "shim/family/service.h"
 #include "shim/family/test_hook.h"
@@ -44,9 +45,9 @@ bool in_vfork_child() noexcept { return engine->thread()->vfork_child != 0; }
 
 // Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close. What
 // is in a ring of memory must have been taken: nothing tells when, so it is looked at again and again.
-void linger(netstack::Stack* stack) noexcept {
+void linger(netstack::Stack* stack, uint64_t farewell_ns) noexcept {
   const uint64_t end = base::monotonic_ns() + kLingerNs;
-  const uint64_t farewell_end = base::monotonic_ns() + kFarewellNs;
+  const uint64_t farewell_end = base::monotonic_ns() + farewell_ns;
   while (true) {
     uint64_t now = base::monotonic_ns();
     uint64_t until = end;
@@ -183,7 +184,7 @@ int64_t before_exec(zps_call* call) noexcept {
     for_each_entry(my_slot, [](int fd, Counted*) { table_clear(fd); });
   }
   if (lost > 0) base::log(base::LogLevel::warn, "%d connections of the stack do not survive exec: they are closed", lost);
-  linger(stack);
+  linger(stack, kFarewellNs);
   return 0;
 }
 
@@ -212,7 +213,28 @@ void before_exit(int64_t) noexcept {
     last = family->processes.load(std::memory_order_relaxed) == 0;
     stack->flush();
   }
-  if (last || service_none_but_this()) linger(stack);
+  if (!last && !service_none_but_this()) return;
+  linger(stack, kFarewellNs);
+  end_keeper();
+}
+
+// The wire is to be free again at once for whoever is started in the program's place: no farewell.
+void settle_for_the_dead() noexcept {
+  constexpr int kMostLooks = 2000;
+  constexpr timespec kBetween{0, 1'000'000};
+  base::know_thread_id(static_cast<uint32_t>(kernel_call(SYS_gettid)));
+  base::set_process_tag(0);
+  my_slot = &no_slot;
+  Guard::may_exit = true;
+  exiting.store(true);
+  netstack::Stack* const stack = the_stack();
+  if (stack == nullptr || family->processes.load(std::memory_order_relaxed) == 0) return;
+  if (stack->lock.bury_favourite()) {
+    const Guard guard;
+    recover_family(stack);
+  }
+  for (int look = 0; !service_none_but_this() && look < kMostLooks; look++) (void)kernel_call(SYS_nanosleep, as_arg(&kBetween), 0);
+  linger(stack, 0);
 }
 
 }  // namespace shim

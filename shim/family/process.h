@@ -15,6 +15,9 @@ int64_t before_exec(zps_call* call) noexcept;
 void after_failed_exec() noexcept;
 void before_exit(int64_t status) noexcept;
 
+// In a process that was forked for it: what the last member does when it exits, in place of members that are all dead. For the keeper.
+void settle_for_the_dead() noexcept;
+
 // True in the child of a fork for which there was no place in the family: everything is the kernel's there.
 [[nodiscard]] bool kernel_only() noexcept;
 

@@ -15,6 +15,7 @@
 #include "shim/family/family_memory.h"
 #include "shim/family/locked_memory.h"
 #include "shim/family/processors.h"
+#include "shim/family/keeper.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
 #include "shim/files/address.h"
@@ -171,6 +172,7 @@ netstack::Stack* ensure_stack() noexcept {
     if (favour) stack->lock.allow_favour();  // a family without a stack is one process
     // Whoever waits for the family's own lock sees this when it gets it, and goes on to the stack's.
     family->stack.store(stack, std::memory_order_release);
+    if (engine->thread()->vfork_child == 0) start_keeper();
   }
   service_start();
   return stack;

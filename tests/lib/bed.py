@@ -252,6 +252,16 @@ def image_symbols(pid):
     return words
 
 
+def children(pid):
+    """The program's own: without the process that stays to tell the peers."""
+    found = []
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):  # reaped in the meantime
+            if pathlib.Path(f"/proc/{child}/comm").read_text() != "zpstack-keeper\n":
+                found.append(int(child))
+    return found
+
+
 def clean_environment():
     """The environment without anything of the library's."""
     return {k: v for k, v in os.environ.items() if not k.startswith("ZPS_") and k != "LD_PRELOAD"}

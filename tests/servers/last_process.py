@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""A server whose child has just died answers and ends: whoever ends last sends what is left, and a dead process is not one that does.
+"""A server answers and ends, by itself or by a signal, with or without a child that has just died: all that it has written arrives, and its end.
 
   last_process.py --build build/release --mode kernel|zpstack-veth|zpstack-memif [--rounds 3]
 """
 # SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -15,8 +16,8 @@ import bed as beds  # noqa: E402
 PORT = "7014"
 BYTES = "200000"
 # How the child ends, and then the server.
-CHILDREN = ("exit", "kill", "exec")
-SERVERS = ("exit", "exec")
+CHILDREN = ("none", "exit", "kill", "exec")
+SERVERS = ("exit", "exec", "KILL", "TERM", "SEGV", "ABRT")
 
 SERVER = """
 import os, signal, socket, sys
@@ -25,7 +26,7 @@ listener = socket.create_server(("0.0.0.0", port))
 print("ready", flush=True)
 client, _ = listener.accept()
 assert client.recv(16) == b"hello"
-child = os.fork()
+child = os.fork() if child_ends != "none" else -1
 if child == 0:
     if child_ends == "exec":
         os.execv("/bin/true", ["true"])
@@ -34,8 +35,11 @@ if child == 0:
     os._exit(0)
 if child_ends == "kill":
     os.kill(child, signal.SIGKILL)
-os.waitpid(child, 0)
+if child > 0:
+    os.waitpid(child, 0)
 client.sendall(bytes(count))
+if server_ends.isupper():
+    os.kill(os.getpid(), getattr(signal, "SIG" + server_ends))
 client.close()
 if server_ends == "exec":
     os.execv("/bin/true", ["true"])
@@ -64,7 +68,8 @@ def run_round(bed, *ends):
         server.wait(10)
     except subprocess.TimeoutExpired as error:
         return f"{name}: {error}"
-    if client.returncode != 0 or server.returncode != 0:
+    expected = -getattr(signal, f"SIG{ends[1]}") if ends[1].isupper() else 0
+    if client.returncode != 0 or server.returncode != expected:
         return f"{name}: {bed.output(f'{name}-client').strip()} {bed.output(name).strip()}"
     return None
 
@@ -73,7 +78,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--mode", choices=beds.MODES, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     problems = []
     for ends in ((child, server) for child in CHILDREN for server in SERVERS):

@@ -38,10 +38,6 @@ http {{
 LATEST = 5.0
 
 
-def children(pid):
-    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def state(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
@@ -81,7 +77,7 @@ class Server:
         self.at_start = self.pools()
 
     def workers(self):
-        return children(self.master.pid) if self.master.poll() is None else []
+        return beds.children(self.master.pid) if self.master.poll() is None else []
 
     def alive(self):
         return self.master.poll() is None

@@ -52,7 +52,7 @@ struct WireFacts {
   // The wire fills in TCP checksums (NETIF_F_IP_CSUM), but not those of what goes through send_tcp(), nor the sum over its IP header.
   bool tcp_checksum_offload = false;
   // The largest receive segment: IP bytes in a frame that comes, if that may be more than in one that goes; else 0. Only where no software
-  // fills TCP checksums.
+  // fills TCP checksums. It and the next one may change when another peer comes (`peers`).
   uint16_t gro_max_size = 0;
   // The largest transmit segment: IP bytes in a TCP segment that is sent, if that may be more than mtu (send_tcp_with() then takes it);
   // else 0.
@@ -87,7 +87,8 @@ class Wire {
   // facts().tcp_checksum_offload, its TCP checksum is the wire's business.
   virtual void send_tcp(void* handle, uint32_t length) noexcept { send(handle, length); }
   // The same for a frame that holds the first `length` bytes, the headers. What follows is in `count` pieces (1 to kMostPieces), which stay
-  // as they are until the next flush() has returned. Only if facts().tcp_checksum_offload.
+  // as they are until the next flush() has returned; a wire of facts().memory has copied them when this returns. Only if
+  // facts().tcp_checksum_offload, or for a segment that is longer than a frame.
   virtual void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept {
     (void)handle, (void)length, (void)pieces, (void)count;
     __builtin_trap();

@@ -75,7 +75,8 @@ FrameOutput::FrameOutput(LwipCore& core) noexcept
 // A segment whose payload lies in few pieces stays where it is until the wire has sent it: nothing that lwIP holds goes away within a
 // flush. False: it is not such a segment.
 bool FrameOutput::send_by_reference(const TxFrame& frame, const pbuf& p) noexcept {
-  if (!core_.tcp_checksum_offload() || p.len < kPlainHeaders) return false;
+  const bool is_long = p.tot_len > core_.frame_mtu() + kEthernetHeader;
+  if (!(core_.tcp_checksum_offload() || is_long) || p.len < kPlainHeaders) return false;
   const auto* headers = static_cast<const uint8_t*>(p.payload);
   if (!is_tcp(headers, p.tot_len)) return false;
   const uint32_t header_bytes = static_cast<uint32_t>(kEthernetHeader + kIpHeader) + (headers[kTcpOffsetAt] >> 4) * 4u;
@@ -95,7 +96,7 @@ bool FrameOutput::send_by_reference(const TxFrame& frame, const pbuf& p) noexcep
 
 // One that is longer than a frame. It is copied if it lies in many pieces, or if it may be gone before the next flush.
 bool FrameOutput::send_segment(const TxFrame& frame, pbuf* p) noexcept {
-  if (flushing_ && send_by_reference(frame, *p)) return true;
+  if ((flushing_ || core_.facts().memory) && send_by_reference(frame, *p)) return true;
   pbuf* const whole = pbuf_clone(PBUF_RAW, PBUF_RAM, p);
   if (whole == nullptr) return false;
   keep_until_flushed(whole);

@@ -34,6 +34,12 @@ err_t send_packet(netif* interface, pbuf* p, const ip4_addr_t* to) noexcept {
   return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), &station, ETHTYPE_IP);
 }
 
+// What lwIP may hand to the interface.
+uint16_t longest_packet(const StackSetup& setup, const WireFacts& facts) noexcept {
+  if (setup.mtu != 0 && setup.mtu < facts.mtu) return setup.mtu;
+  return facts.gso_max_size != 0 ? facts.gso_max_size : facts.mtu;
+}
+
 }  // namespace
 
 LwipCore* the_core = nullptr;
@@ -62,8 +68,7 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   interface->linkoutput = send_frame;
   interface->hwaddr_len = ETH_HWADDR_LEN;
   memcpy(interface->hwaddr, facts.mac, ETH_HWADDR_LEN);
-  const uint16_t wanted = core.setup().mtu;
-  interface->mtu = wanted != 0 && wanted < facts.mtu ? wanted : facts.gso_max_size != 0 ? facts.gso_max_size : facts.mtu;
+  interface->mtu = longest_packet(core.setup(), facts);
   interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
   u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
   if (facts.tcp_checksum_offload) {
@@ -73,6 +78,8 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   NETIF_SET_CHECKSUM_CTRL(interface, checksums);
   return ERR_OK;
 }
+
+void LwipCore::follow_wire() noexcept { interface_.mtu = longest_packet(setup_, facts_); }
 
 void LwipCore::start() noexcept {
   lwip_init();

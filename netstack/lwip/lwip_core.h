@@ -52,6 +52,8 @@ class LwipCore {
   // IP bytes in a TCP segment that is sent, if that may be more than in a frame, else 0; and in a frame.
   [[nodiscard]] uint32_t gso_max_size() const noexcept { return facts_.gso_max_size; }
   [[nodiscard]] uint16_t frame_mtu() const noexcept { return facts_.mtu; }
+  // After another peer has come.
+  void follow_wire() noexcept;
   [[nodiscard]] uint32_t random() noexcept;
   // TCP over IPv6 needs its checksum from us, though lwIP leaves it out.
   [[nodiscard]] bool fills_tcp6_checksums() const noexcept { return tcp_checksum_offload_; }

@@ -77,6 +77,7 @@ void TcpRecovery::ask_peers() noexcept {
   const uint32_t peers = facts_.peers;
   if (peers_told_ != peers) {
     peers_told_ = peers;
+    tcp_.core.follow_wire();
     // A recovery had the wire begin anew, and nobody was there to be told.
     if (tcp_.now_ns() < neighbours_wait_until_ns_) sent_ = asked_ = 0;
     resets_owed_ = sent_ < noted_;

@@ -75,7 +75,7 @@ void DpdkWire::push_out() noexcept {
 uint16_t DpdkWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept { return rte_eth_tx_burst(port_, 0, frames, count); }
 
 void DpdkWire::drop_queued(uint32_t kept) noexcept {
-  while (queued_end_ - queued_begin_ > kept) release(queue_[queued_begin_++ & queue_mask_]);
+  while (queued_end_ - queued_begin_ > kept) release_queued(queue_[queued_begin_++ & queue_mask_]);
 }
 
 void DpdkWire::recover() noexcept {

@@ -56,12 +56,14 @@ class DpdkWire : public Wire {
   virtual void pushed() noexcept {}
   // Hands frames to the device, which owns those it takes: the first so many.
   [[nodiscard]] virtual uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept;
+  // Gives back what was to be sent.
+  virtual void release_queued(rte_mbuf* frame) noexcept { release(frame); }
   // Drops of what waits the frames for which `keep` returns false.
   template <class Keep>
   void keep_queued(Keep keep) noexcept {
     take_queued([&](rte_mbuf* frame) {
       const bool drop = !keep(frame);
-      if (drop) release(frame);
+      if (drop) release_queued(frame);
       return drop;
     });
   }

@@ -22,16 +22,24 @@ void receive(Bed& bed, int capacity) {
   }
 }
 
+const uint8_t data[kFrameBytes] = {};
+
 void send_in_place(Bed& bed, uint32_t length) {
   TxFrame frame;
   if (!bed.rings.open(&frame)) return;
   if (frame.capacity < kFrameBytes) give_up("a buffer that is too small");
   memset(frame.data, 7, length);
-  bed.rings.fill(length);
+  if (length % 2 != 0) return bed.rings.fill(length);
+  const netstack::Piece pieces[] = {{data, length}, {data, kFrameBytes}};
+  (void)bed.rings.fill_with(length, pieces, 2);
+}
+
+void copy(Bed& bed, uint32_t length) {
+  const netstack::Piece pieces[] = {{data, length}, {data, length}, {data, length}};
+  (void)bed.rings.copy(pieces, 1 + static_cast<int>(length) % 3);
 }
 
 void step(Bed& bed, fuzz::Input& input) {
-  static const uint8_t data[kFrameBytes] = {};
   const auto what = input.next<uint8_t>();
   Ring& ring = (what & 0x80) != 0 ? bed.incoming() : bed.outgoing();
   switch (what & 15) {
@@ -47,7 +55,7 @@ void step(Bed& bed, fuzz::Input& input) {
     case 8: ring.head = ring.tail = input.next<uint16_t>(); break;
     case 9: bed.rings.recover(); break;
     case 10: bed.rings.publish(); break;
-    case 11: (void)bed.rings.copy(data, 1 + input.next<uint16_t>() % kFrameBytes); break;
+    case 11: copy(bed, 1 + input.next<uint16_t>() % kFrameBytes); break;
     case 12: send_in_place(bed, 1 + input.next<uint16_t>() % kFrameBytes); break;
     default: receive(bed, 1 + (what >> 4) % kFewFrames); break;
   }
@@ -60,6 +68,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t count) {
   base::set_log_level(base::LogLevel::error);
   fuzz::Input input(bytes, count);
   Bed& bed = (input.next<uint8_t>() & 1) != 0 ? client : server;
+  bed.longest = kFewFrames / 2 * kFrameBytes;
   bed.lay_rings();
   if (!bed.attach()) give_up("rings that are right are refused");
   while (!input.empty()) step(bed, input);

@@ -3,6 +3,8 @@
 #include "netstack/wires/memif/memif_peer.h"
 
 #include <cerrno>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <new>
@@ -32,6 +34,11 @@ constexpr uint16_t kFlagToServer = 1;
 constexpr size_t kMessageBytes = 128;
 constexpr size_t kRingHeadBytes = 128, kDescriptorBytes = 16;
 constexpr uint8_t kMostLog2 = 14;
+constexpr char kTakes[] = "zpstack takes ";
+constexpr size_t kNameBytes = 32;
+
+// Where the sender's name is, in a message that has one; else 0.
+size_t name_at(uint16_t type) noexcept { return type == kHello ? 2 : type == kInit ? 33 : 0; }
 
 // By type: who may receive it, and where its text has to end.
 struct Kind {
@@ -75,8 +82,24 @@ void MemifPeer::begin(int socket) noexcept {
   channel_ = socket;
   for (int& fd : region_fd) fd = -1;
   to_client = to_server = {};
+  takes = 0;
   regions_ = 0;
   greeted_ = connected_ = false;
+}
+
+void MemifPeer::introduce(void* message, size_t bytes) const noexcept {
+  const size_t at = bytes == kMessageBytes ? name_at(field<uint16_t>(message, 0)) : 0;
+  if (at == 0 || offers == 0) return;
+  char name[kNameBytes] = {};
+  (void)snprintf(name, sizeof name, "%s%u", kTakes, offers);
+  memcpy(static_cast<char*>(message) + at, name, sizeof name);
+}
+
+void MemifPeer::read_introduction(const void* message) noexcept {
+  const size_t at = name_at(field<uint16_t>(message, 0));
+  const char* const name = static_cast<const char*>(message) + at;
+  if (at == 0 || strncmp(name, kTakes, sizeof kTakes - 1) != 0) return;
+  takes = static_cast<uint32_t>(strtoul(name + sizeof kTakes - 1, nullptr, 10));
 }
 
 void MemifPeer::note_sent(const void* message, size_t bytes, int fd) noexcept {
@@ -135,6 +158,7 @@ bool MemifPeer::accept(int socket, void* message, size_t bytes, bool has_fd, boo
     return false;
   }
   *wants_fd = type == kAddRegion || type == kAddRing;
+  read_introduction(message);
   greeted_ = greeted_ || type == kHello;
   connected_ = connected_ || type == kConnect || type == kConnected;
   return true;
@@ -189,8 +213,9 @@ extern "C" {
 
 long zps_memif_sendmsg(int socket, msghdr* message, int flags) {
   const cmsghdr* part = descriptors_in(message);
-  if (MemifPeer* peer = current_peer(); peer != nullptr && part != nullptr) {
-    peer->note_sent(message->msg_iov->iov_base, message->msg_iov->iov_len, descriptor(part, 0));
+  if (MemifPeer* peer = current_peer(); peer != nullptr) {
+    peer->introduce(message->msg_iov->iov_base, message->msg_iov->iov_len);
+    if (part != nullptr) peer->note_sent(message->msg_iov->iov_base, message->msg_iov->iov_len, descriptor(part, 0));
   }
   const long result = kernel_call(SYS_sendmsg, socket, as_arg(message), flags | MSG_NOSIGNAL);
   if (result < 0) errno = static_cast<int>(-result);

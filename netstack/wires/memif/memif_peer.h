@@ -6,6 +6,9 @@
 // regions, is kept back, and the driver ends the connection; descriptors that nothing asked for are closed. Of several channels
 // to a server only the one that a connection was asked for on counts.
 //
+// The messages that introduce the two ends have room for a name, which nobody but people reads. Ours also says the longest IP packet that
+// this end takes in as a chain of buffers ("zpstack takes 16320"), so that two ends that both say so need not cut what they send.
+//
 // Known limit: an event descriptor is one open file for both ends. A peer that fills it and lets it block again can stop who wakes it.
 #pragma once
 
@@ -36,6 +39,8 @@ struct MemifPeer {
   // The ring that the peer fills: from server to client, or the other way round.
   [[nodiscard]] const MemifRing& receive_ring() const noexcept { return client ? to_client : to_server; }
   [[nodiscard]] const MemifRing& send_ring() const noexcept { return client ? to_server : to_client; }
+  // A message that goes out: puts what we offer into it.
+  void introduce(void* message, size_t bytes) const noexcept;
   // Of the `bytes` of a message that goes out with descriptor `fd` (-1: none).
   void note_sent(const void* message, size_t bytes, int fd) noexcept;
   // Whether the driver may see a message that came on `socket`. If `wants_fd`, the descriptor that came with it becomes
@@ -52,6 +57,8 @@ struct MemifPeer {
   void disconnect() noexcept;
 
   bool client = false;
+  uint32_t offers = 0;  // the longest packet that we say we take; 0: nothing is said
+  uint32_t takes = 0;   // that the peer of this connection says; 0: it has not
   rte_eth_dev* device = nullptr;
   int region_fd[kRegions] = {-1, -1, -1, -1};
   MemifRing to_client, to_server;
@@ -59,6 +66,7 @@ struct MemifPeer {
 
  private:
   void begin(int socket) noexcept;
+  void read_introduction(const void* message) noexcept;
   [[nodiscard]] bool belongs_here(uint16_t type, const void* message, bool has_fd) noexcept;
   [[nodiscard]] bool lies_in_region(const MemifRing& ring) const noexcept;
   [[nodiscard]] MemifRing& ring_of(const void* message) noexcept;

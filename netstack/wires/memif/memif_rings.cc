@@ -62,10 +62,11 @@ void MemifRings::complain(const char* what) noexcept {
   complained_ = true;
 }
 
-bool MemifRings::attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes) noexcept {
+bool MemifRings::attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes, uint32_t longest_bytes) noexcept {
   detach();
   client_ = peer.client;
   frame_bytes_ = frame_bytes;
+  longest_bytes_ = longest_bytes;
   for (int i = 0; i < MemifPeer::kRegions; i++) {
     const int fd = peer.region_fd[i];
     regions_[i] = fd < 0 ? Region{} : Region{static_cast<uint8_t*>(control.region_of(fd)), control.region_bytes(fd)};
@@ -99,37 +100,77 @@ void MemifRings::prefetch(const Side& side, uint16_t slot) const noexcept {
   __builtin_prefetch(data + 64);
 }
 
-uint32_t MemifRings::take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) noexcept {
+MemifRings::Added MemifRings::add(const uint8_t* data, uint32_t bytes, Pieces* pieces, FramePool& pool) const noexcept {
+  while (bytes > 0) {
+    RxFrame* last = pieces->out + pieces->count - 1;
+    if (pieces->count == 0 || last->length == frame_bytes_) {
+      void* piece;
+      if (pieces->count == pieces->capacity) return Added::no_room;
+      if (!pool.take(&piece, 1)) return Added::no_frames;
+      auto* const frame = static_cast<uint8_t*>(piece);
+      *++last = RxFrame{frame + kDataOffset, 0, piece, frame + kScratchOffset, false, pieces->count > 0};
+      pieces->count++;
+    }
+    const uint32_t room = frame_bytes_ - last->length, n = bytes < room ? bytes : room;
+    memcpy(last->data + last->length, data, n);
+    last->length += n;
+    data += n;
+    bytes -= n;
+  }
+  return Added::all;
+}
+
+bool MemifRings::take_chain(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept {
+  const auto give_back = [&] {
+    while (pieces->count > 0) pool.give(&pieces->out[--pieces->count].handle, 1);
+  };
+  uint16_t at = *slot;
   uint32_t length = 0;
   bool fits = true;
-  while (true) {
-    Descriptor& descriptor = receive_.ring->descriptors[*slot & receive_.mask];
-    const uint32_t bytes = once(descriptor.length);
-    const uint32_t offset = once(descriptor.offset);
-    const uint16_t region = once(descriptor.region);
-    const bool more = (once(descriptor.flags) & kMoreFollows) != 0;
-    fits = fits && bytes <= room - length;
-    const uint8_t* from = fits ? buffer(region, offset, bytes) : nullptr;
-    if (from == nullptr) {
-      fits = false;
-    } else if (length == 0 && !more && round_up_line(bytes) <= room && buffer(region, offset, round_up_line(bytes)) != nullptr) [[likely]] {
-      copy_lines(to, from, bytes);
-      length = bytes;
-    } else {
-      memcpy(to + length, from, bytes);
-      length += bytes;
-    }
-    if (client_) descriptor.length = frame_bytes_;  // an empty buffer again: the server fills up to what is said here
-    ++*slot;
-    if (!more) break;
-    if (*slot == end) {
+  for (bool more = true; more; at++) {
+    if (at == end) {
       fits = false;
       break;
     }
+    const Descriptor& descriptor = receive_.ring->descriptors[at & receive_.mask];
+    const uint32_t bytes = once(descriptor.length);
+    const uint32_t offset = once(descriptor.offset);
+    const uint16_t region = once(descriptor.region);
+    more = (once(descriptor.flags) & kMoreFollows) != 0;
+    fits = fits && bytes <= longest_bytes_ - length;
+    const uint8_t* const from = fits ? buffer(region, offset, bytes) : nullptr;
+    const Added added = from != nullptr ? add(from, bytes, pieces, pool) : Added::no_room;
+    if (added == Added::no_frames || (added == Added::no_room && from != nullptr && !pieces->first)) {
+      give_back();
+      return false;
+    }
+    fits = added == Added::all;
+    length += bytes;
   }
-  if (fits) [[likely]] return length;
+  for (; *slot != at; ++*slot) {
+    if (client_) receive_.ring->descriptors[*slot & receive_.mask].length = frame_bytes_;  // as in take_frame()
+  }
+  if (fits && pieces->count > 0) [[likely]] return true;
+  give_back();
   complain("sent a frame that is too long, has no end, or lies outside its memory; such are dropped");
-  return 0;
+  return true;
+}
+
+bool MemifRings::take_frame(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept {
+  Descriptor& descriptor = receive_.ring->descriptors[*slot & receive_.mask];
+  const uint32_t bytes = once(descriptor.length);
+  const bool in_one = (once(descriptor.flags) & kMoreFollows) == 0 && bytes > 0 && round_up_line(bytes) <= frame_bytes_;
+  const uint8_t* const from = in_one ? buffer(once(descriptor.region), once(descriptor.offset), round_up_line(bytes)) : nullptr;
+  if (from == nullptr) [[unlikely]] return take_chain(slot, end, pieces, pool);
+  void* piece;
+  if (!pool.take(&piece, 1)) return false;
+  auto* const frame = static_cast<uint8_t*>(piece);
+  copy_lines(frame + kDataOffset, from, bytes);
+  if (client_) descriptor.length = frame_bytes_;  // an empty buffer again: the server fills up to what is said here
+  ++*slot;
+  *pieces->out = RxFrame{frame + kDataOffset, bytes, piece, frame + kScratchOffset};
+  pieces->count = 1;
+  return true;
 }
 
 int MemifRings::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
@@ -147,16 +188,10 @@ int MemifRings::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
   int taken = 0;
   uint16_t slot = receive_.next;
   while (taken < capacity && slot != end) {
-    void* piece;
-    if (!pool.take(&piece, 1)) break;
     if (static_cast<uint16_t>(end - slot) > kReadAhead) prefetch(receive_, static_cast<uint16_t>(slot + kReadAhead));
-    auto* frame = static_cast<uint8_t*>(piece);
-    const uint32_t length = take_frame(&slot, end, frame + kDataOffset, frame_bytes_);
-    if (length == 0) [[unlikely]] {
-      pool.give(&piece, 1);
-    } else {
-      out[taken++] = RxFrame{frame + kDataOffset, length, piece, frame + kScratchOffset};
-    }
+    Pieces pieces{out + taken, capacity - taken, 0, taken == 0};
+    if (!take_frame(&slot, end, &pieces, pool)) break;
+    taken += pieces.count;
   }
   receive_.next = slot;
   give_slots_back();
@@ -188,8 +223,8 @@ uint32_t MemifRings::look_for_room() noexcept {
   return room_;
 }
 
-bool MemifRings::open(TxFrame* out) noexcept {
-  if (room_ == 0 && look_for_room() == 0) return false;
+bool MemifRings::open(TxFrame* out, uint32_t slots) noexcept {
+  if (room_ < slots && look_for_room() < slots) return false;
   Descriptor& descriptor = send_.ring->descriptors[send_.next & send_.mask];
   const uint32_t capacity = client_ ? frame_bytes_ : once(descriptor.length);
   if (capacity < frame_bytes_) [[unlikely]] return false;
@@ -208,41 +243,50 @@ bool MemifRings::open(TxFrame* out) noexcept {
   return true;
 }
 
+void MemifRings::fill_slot(uint16_t slot, uint32_t bytes, uint16_t flags) noexcept {
+  Descriptor& descriptor = send_.ring->descriptors[slot & send_.mask];
+  descriptor.length = bytes;
+  descriptor.flags = flags;
+}
+
 void MemifRings::fill(uint32_t length) noexcept {
-  Descriptor& descriptor = send_.ring->descriptors[send_.next & send_.mask];
-  descriptor.length = length;
-  descriptor.flags = 0;
-  send_.next++;
+  fill_slot(send_.next++, length, 0);
   room_--;
   open_ = nullptr;
 }
 
-bool MemifRings::copy(const uint8_t* data, uint32_t length) noexcept {
-  if (send_.ring == nullptr) return false;
-  (void)look_for_room();
+uint8_t* MemifRings::empty_buffer(uint16_t slot, uint32_t* capacity) noexcept {
+  const Descriptor& descriptor = send_.ring->descriptors[slot & send_.mask];
+  *capacity = client_ ? frame_bytes_ : once(descriptor.length);
+  uint8_t* const to = *capacity == 0 ? nullptr : buffer(once(descriptor.region), once(descriptor.offset), *capacity);
+  if (to == nullptr) [[unlikely]] complain("offers buffers outside its memory; nothing is sent until it offers others");
+  return to;
+}
+
+bool MemifRings::lay(uint32_t length, const Piece* pieces, int count) noexcept {
+  open_ = nullptr;
+  if (send_.ring == nullptr || room_ == 0) return false;
   uint16_t slot = send_.next;
-  uint32_t room = room_;
-  while (true) {
-    if (room == 0) return false;
-    Descriptor& descriptor = send_.ring->descriptors[slot & send_.mask];
-    const uint32_t capacity = client_ ? frame_bytes_ : once(descriptor.length);
-    const uint32_t bytes = length < capacity ? length : capacity;
-    uint8_t* to = buffer(once(descriptor.region), once(descriptor.offset), bytes);
-    if (to == nullptr || bytes == 0) [[unlikely]] {
-      complain("offers buffers outside its memory; nothing is sent until it offers others");
-      return false;
+  uint32_t room = room_, capacity;
+  uint8_t* to = empty_buffer(slot, &capacity);
+  if (to == nullptr || length > capacity) return false;
+  for (const Piece* piece = pieces; piece != pieces + count; piece++) {
+    const auto* from = static_cast<const uint8_t*>(piece->data);
+    for (uint32_t left = piece->bytes, n; left > 0; left -= n) {
+      if (length == capacity) {
+        fill_slot(slot++, length, kMoreFollows);
+        if (--room == 0 || (to = empty_buffer(slot, &capacity)) == nullptr) return false;
+        length = 0;
+      }
+      n = left < capacity - length ? left : capacity - length;
+      memcpy(to + length, from, n);
+      length += n;
+      from += n;
     }
-    memcpy(to, data, bytes);
-    data += bytes;
-    length -= bytes;
-    descriptor.length = bytes;
-    descriptor.flags = length > 0 ? kMoreFollows : 0;
-    slot++;
-    room--;
-    if (length == 0) break;
   }
+  fill_slot(slot++, length, 0);
   send_.next = slot;
-  room_ = room;
+  room_ = room - 1;
   return true;
 }
 

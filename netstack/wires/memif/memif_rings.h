@@ -41,8 +41,9 @@ class MemifRings {
  public:
   static constexpr uint16_t kMaskInterrupt = 1;  // in a ring's flags: its reader needs no event
 
-  // Begins with a new connection whose frames have up to `frame_bytes`. False if what the peer told makes no sense.
-  [[nodiscard]] bool attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes) noexcept;
+  // Begins with a new connection whose buffers, ours as the peer's, have `frame_bytes`; frames that come have up to `longest_bytes`, in as
+  // many pieces as it takes. False if what the peer told makes no sense.
+  [[nodiscard]] bool attach(const MemifPeer& peer, const Control& control, uint32_t frame_bytes, uint32_t longest_bytes) noexcept;
   void detach() noexcept {
     // A member may die between two lines, and others then ask attached(): what it implies is taken away after it and put there before it.
     receive_ = {};
@@ -52,17 +53,34 @@ class MemifRings {
     room_ = 0;
     open_ = nullptr;
   }
+  [[nodiscard]] uint32_t send_slots() const noexcept { return send_.mask + 1u; }
   [[nodiscard]] bool attached() const noexcept { return receive_.ring != nullptr; }
 
-  // Copies up to `capacity` frames into frames of `pool`; what is no frame of ours is dropped.
+  // Copies up to `capacity` frames, or pieces of frames, into frames of `pool`; what is no frame of ours is dropped. A frame of several
+  // pieces that has no place among `capacity` waits for the next call.
   [[nodiscard]] int receive(RxFrame* out, int capacity, FramePool& pool) noexcept;
+  // Something waits to be received.
+  [[nodiscard]] bool waits() const noexcept {
+    return attached() && receive_.next != (client_ ? receive_.ring->tail : receive_.ring->head).load(std::memory_order_acquire);
+  }
 
-  // The next free buffer of the peer's ring if it holds a whole frame; to be filled by fill() before anything else is sent.
-  [[nodiscard]] bool open(TxFrame* out) noexcept;
+  // The next free buffer of the peer's ring if it holds a whole frame, and if there are `slots` free ones; to be filled by fill() or
+  // fill_with() before anything else is sent.
+  [[nodiscard]] bool open(TxFrame* out, uint32_t slots = 1) noexcept;
   [[nodiscard]] bool is_open(const void* handle) const noexcept { return handle == open_; }
   void fill(uint32_t length) noexcept;
+  // The same for a frame whose first `length` bytes are in the open buffer. The others are copied, into as many more as it takes; false if
+  // the ring has not so many.
+  [[nodiscard]] bool fill_with(uint32_t length, const Piece* pieces, int count) noexcept { return lay(length, pieces, count); }
   // Copies one frame into as many buffers as it takes; false if the ring has not so many.
-  [[nodiscard]] bool copy(const uint8_t* data, uint32_t length) noexcept;
+  [[nodiscard]] bool copy(const Piece* pieces, int count) noexcept {
+    (void)look_for_room();
+    return lay(0, pieces, count);
+  }
+  [[nodiscard]] bool copy(const uint8_t* data, uint32_t length) noexcept {
+    const Piece whole{data, length};
+    return copy(&whole, 1);
+  }
   // Shows the peer what was filled.
   void publish() noexcept;
   [[nodiscard]] uint32_t unpublished() const noexcept { return static_cast<uint16_t>(send_.next - published_); }
@@ -111,11 +129,27 @@ class MemifRings {
   void prefetch(const Side& side, uint16_t slot) const noexcept;
   void give_slots_back() noexcept;
   [[nodiscard]] uint32_t look_for_room() noexcept;
-  // Bytes of the frame that begins at *slot, copied to `to` if they are at most `room`; 0 if it is none of ours. *slot is behind it then.
-  [[nodiscard]] uint32_t take_frame(uint16_t* slot, uint16_t end, uint8_t* to, uint32_t room) noexcept;
+  // Pieces of a frame that is being received.
+  struct Pieces {
+    RxFrame* out;
+    int capacity, count;
+    bool first;  // nothing was received before it: it gets no more room by waiting
+  };
+  // Takes the frame that begins at *slot, into frames of `pool`. False: it has to wait, for frames of the pool or for more room. Else
+  // *slot is behind it, and pieces->count is 0 if it is none of ours.
+  [[nodiscard]] bool take_frame(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept;
+  // The same for what does not lie in one buffer.
+  [[nodiscard]] bool take_chain(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept;
+  enum class Added : uint8_t { all, no_room, no_frames };
+  [[nodiscard]] Added add(const uint8_t* data, uint32_t bytes, Pieces* pieces, FramePool& pool) const noexcept;
+  // The empty buffer that a slot has, and what it holds; nullptr if the peer tells of none.
+  [[nodiscard]] uint8_t* empty_buffer(uint16_t slot, uint32_t* capacity) noexcept;
+  void fill_slot(uint16_t slot, uint32_t bytes, uint16_t flags) noexcept;
+  // Fills buffers from send_.next on, whose first has `length` bytes already.
+  [[nodiscard]] bool lay(uint32_t length, const Piece* pieces, int count) noexcept;
 
   bool client_ = false;
-  uint32_t frame_bytes_ = 0;
+  uint32_t frame_bytes_ = 0, longest_bytes_ = 0;
   Region regions_[MemifPeer::kRegions] = {};
   Side receive_{}, send_{};
   uint16_t published_ = 0;  // send_.next as the peer knows it

@@ -11,6 +11,9 @@
 //  - Sleeping. The driver offers no receive interrupt, but the protocol has one: an event descriptor per ring, and a flag in the
 //    ring that says "do not bother". Which ring and which descriptor is read from the handshake's messages as they pass by, so that no
 //    private structure of the driver is touched.
+//  - Long segments. Between two of ours a TCP segment may be longer than a buffer: it lies in a chain of them, without a copy more at
+//    either end. Each that lwIP need not make, send, receive and acknowledge saves more than the copying of its bytes costs. Whether the
+//    other end takes them is known when it comes (memif_peer.h); it may be a switch, which knows of smaller links.
 //  - Waking. Who publishes frames looks at the peer's flag afterwards, behind a full barrier: else the look may come first, and a peer
 //    that goes to sleep at that moment would not be woken until something else happens.
 //
@@ -48,6 +51,10 @@ using base::kernel_call;
 constexpr int kRingLog2 = 10;
 constexpr uint32_t kDefaultMtu = 1500;
 constexpr uint32_t kLeastBufferBytes = 2048;
+// As on the default wire (veth_wire.cc), and for the same reasons.
+constexpr uint16_t kLongSegment = 16320;
+constexpr uint32_t kEthernetBytes = 14;
+constexpr int kMostBuffers = (kLongSegment + kEthernetBytes + kLeastBufferBytes - 1) / kLeastBufferBytes;
 constexpr int kRetryFirstMs = 5;
 constexpr int kRetryMostMs = 160;
 constexpr int kMostControlTurns = 64;
@@ -64,20 +71,23 @@ class MemifWire final : public DpdkWire {
     if (armed_) [[unlikely]] take_event_away();
     const int taken = rings_.receive(out, capacity < kBurst ? capacity : kBurst, *pool_);
     // What is left there must wake the sleeper again.
-    if (armed_ && taken == (capacity < kBurst ? capacity : kBurst)) [[unlikely]] kick(peer_->receive_ring());
+    if (armed_ && taken > 0 && rings_.waits()) [[unlikely]] kick(peer_->receive_ring());
     return taken;
   }
 
-  // A frame that nothing waits in front of is written where the peer will read it.
+  // A frame that nothing waits in front of is written where the peer will read it, if the longest has room there. What has to wait leaves
+  // frames to be received into: what comes may be what makes room.
   [[nodiscard]] bool allocate(TxFrame* out) noexcept override {
     control_->catch_up();
-    return (backlog() == 0 && rings_.open(out)) || DpdkWire::allocate(out);
+    if (backlog() == 0 && rings_.open(out, most_buffers_)) return true;
+    return (most_buffers_ == 1 || pool_->free_count() > pool_->total() / 8 + most_buffers_) && DpdkWire::allocate(out);
   }
   void send(void* handle, uint32_t length) noexcept override {
     if (!rings_.is_open(handle)) [[unlikely]] return DpdkWire::send(handle, length);
     if (rings_.unpublished() >= kShownAtOnce) show();
     rings_.fill(length);
   }
+  void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
   void flush() noexcept override {
     show();
     DpdkWire::flush();
@@ -121,6 +131,7 @@ class MemifWire final : public DpdkWire {
   [[nodiscard]] bool plugged() const noexcept override { return connected_; }
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
   void pushed() noexcept override { show(); }
+  void release_queued(rte_mbuf* frame) noexcept override;
 
   // Publishes what was filled, and wakes a peer that sleeps.
   void show() noexcept {
@@ -139,10 +150,12 @@ class MemifWire final : public DpdkWire {
     (void)kernel_call(SYS_read, peer_->receive_ring().fd, as_arg(&count), sizeof count);
   }
   void look_at_link(bool tried) noexcept;
+  void agree_on_segments() noexcept;
 
   MemifPeer* const peer_;
   const uint32_t frame_bytes_;
   MemifRings rings_;
+  uint32_t most_buffers_ = 1;  // that a frame takes
   uint32_t rings_seen_ = 0;  // of peer_->rings_told, when `rings_` began
   bool connected_ = false;
   bool armed_ = false;
@@ -173,7 +186,9 @@ void MemifWire::look_at_link(bool tried) noexcept {
   if (up != connected_ || (up && rings_seen_ != peer_->rings_told)) {
     connected_ = armed_ = false;
     rings_.detach();
-    if (up && rings_.attach(*peer_, *control_, frame_bytes_)) {
+    const uint32_t longest = peer_->offers != 0 ? peer_->offers + kEthernetBytes : frame_bytes_;
+    if (up && rings_.attach(*peer_, *control_, frame_bytes_, longest > frame_bytes_ ? longest : frame_bytes_)) {
+      agree_on_segments();
       facts_.peers++;
       connected_ = true;
     } else if (up) {
@@ -194,9 +209,63 @@ void MemifWire::look_at_link(bool tried) noexcept {
   retry_ms_ = wanted;
 }
 
+// Both say what they take, and the ring has room for two of them.
+void MemifWire::agree_on_segments() noexcept {
+  const uint32_t both = peer_->takes < peer_->offers ? peer_->takes : peer_->offers;
+  const uint32_t buffers = (both + kEthernetBytes + frame_bytes_ - 1) / frame_bytes_;
+  const bool is_long = both > facts_.mtu && 2 * buffers <= rings_.send_slots();
+  facts_.gso_max_size = facts_.gro_max_size = static_cast<uint16_t>(is_long ? both : 0);
+  most_buffers_ = is_long ? buffers : 1;
+}
+
+// Copied at once, into the ring or, as a chain, into frames of the pool, which allocate() has left. Nobody's are dropped.
+void MemifWire::send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept {
+  if (rings_.is_open(handle)) [[likely]] {
+    if (rings_.unpublished() >= kShownAtOnce) show();
+    (void)rings_.fill_with(length, pieces, count);
+    return;
+  }
+  auto *const first = static_cast<rte_mbuf*>(handle), *last = first;
+  first->data_len = static_cast<uint16_t>(length);
+  for (const Piece* piece = pieces; connected_ && piece != pieces + count; piece++) {
+    const auto* from = static_cast<const uint8_t*>(piece->data);
+    for (uint32_t left = piece->bytes, n; left > 0; left -= n) {
+      if (last->data_len == frame_bytes_) {
+        TxFrame more;
+        if (!DpdkWire::allocate(&more)) return release_queued(first);
+        last = last->next = static_cast<rte_mbuf*>(more.handle);
+        last->data_len = 0;
+      }
+      n = left < frame_bytes_ - last->data_len ? left : frame_bytes_ - last->data_len;
+      memcpy(rte_pktmbuf_mtod_offset(last, void*, last->data_len), from, n);
+      last->data_len = static_cast<uint16_t>(last->data_len + n);
+      from += n;
+    }
+  }
+  if (!connected_) return release_queued(first);
+  DpdkWire::send(first, first->data_len);
+}
+
+void MemifWire::release_queued(rte_mbuf* frame) noexcept {
+  while (frame != nullptr) {
+    rte_mbuf* const next = frame->next;
+    frame->next = nullptr;
+    release(frame);
+    frame = next;
+  }
+}
+
 uint16_t MemifWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
   uint16_t sent = 0;
-  while (sent < count && rings_.copy(rte_pktmbuf_mtod(frames[sent], const uint8_t*), frames[sent]->data_len)) release(frames[sent++]);
+  for (; sent < count; sent++) {
+    Piece pieces[kMostBuffers];
+    int parts = 0;
+    for (const rte_mbuf* part = frames[sent]; part != nullptr; part = part->next) {
+      pieces[parts++] = {rte_pktmbuf_mtod(part, const void*), part->data_len};
+    }
+    if (!rings_.copy(pieces, parts)) break;
+    release_queued(frames[sent]);
+  }
   return sent;
 }
 
@@ -351,6 +420,7 @@ base::Result<Wire*> open_memif(const Opening& opening) noexcept {
   facts.mtu = static_cast<uint16_t>(mtu);
   facts.memory = true;
   facts.link_needs_checksum = false;
+  peer->offers = opening.config.mtu == 0 ? kLongSegment : 0;
   wire->run_control();
   describe(opening, *choice);
   return wire;

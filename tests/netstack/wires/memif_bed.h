@@ -86,7 +86,7 @@ class Bed {
     }
     if (!peer.client) outgoing().head = static_cast<uint16_t>(slots);  // all of the peer's buffers are offered
   }
-  [[nodiscard]] bool attach() { return rings.attach(peer, *control, kFrameBytes); }
+  [[nodiscard]] bool attach() { return rings.attach(peer, *control, kFrameBytes, longest); }
   [[nodiscard]] Ring& to_server() const { return *reinterpret_cast<Ring*>(rings_base); }
   [[nodiscard]] Ring& to_client() const { return *reinterpret_cast<Ring*>(rings_base + kRingBytes); }
   // What the peer sends in, and what we send out on.
@@ -138,6 +138,7 @@ class Bed {
   MemifPeer peer;
   MemifRings rings;
   uint8_t *rings_base, *buffers;
+  uint32_t longest = kFrameBytes;  // of frames that come, when attach() is called
 
  private:
   static constexpr uint32_t kFrames = 8, kHeadroom = 128, kGuard = 128;

@@ -21,12 +21,13 @@ class MemifTest : public testing::Test {
     rmdir(folder_.c_str());
   }
 
-  Wire* open(const std::string& role, Opened* opened = nullptr) const {
+  Wire* open(const std::string& role, Opened* opened = nullptr, uint16_t mtu = 0) const {
     Opened local;
     Opened& into = opened != nullptr ? *opened : local;
     const std::string wire = wire_ + role;
     netstack::StackConfig config;
     config.wire = wire.c_str();
+    config.mtu = mtu;
     into = open_wire(config);
     EXPECT_NE(into.wire, nullptr) << into.error.text;
     return into.wire;
@@ -78,9 +79,9 @@ class MemifTest : public testing::Test {
   }
 
   // A peer that opens `role` when it is told to, and echoes until it is told to stop.
-  auto echoing(const std::string& role) {
-    return [this, role](Process& maker) {
-      Wire* wire = open(role);
+  auto echoing(const std::string& role, uint16_t mtu = 0) {
+    return [this, role, mtu](Process& maker) {
+      Wire* wire = open(role, nullptr, mtu);
       maker.tell('o');
       maker.hear([&] { wire->run_control(), echo(*wire); });
     };

@@ -379,4 +379,65 @@ TEST_F(MemifWire, KeepsItsDescriptorsHigh) {
   EXPECT_EQ(low_descriptors(), before);
 }
 
+// Two that take long segments say so to each other; to who has an MTU of its own, or is no stack like this one, frames are frames.
+TEST_F(MemifWire, LongSegmentsAreForThoseWhoTakeThem) {
+  Wire* wire = open(",role=server");
+  EXPECT_EQ(wire->facts().gso_max_size, 0);
+  uint32_t number = 0;
+  for (const uint16_t mtu : {0, 1500, 0}) {
+    Process peer(echoing(",role=client", mtu));
+    peer.hear([&] { wire->run_control(); });
+    ASSERT_TRUE(round_trip(*wire, ++number));
+    EXPECT_EQ(wire->facts().gso_max_size, mtu == 0 ? 16320 : 0);
+    EXPECT_EQ(wire->facts().gro_max_size, wire->facts().gso_max_size);
+    peer.kill_now();
+  }
+}
+
+// More than the ring has room for, so that some wait in frames of the pool: they come whole and in order.
+TEST_F(MemifWire, LongSegmentsComeWholeAndInOrder) {
+  Process server(echoing(",role=server"));
+  server.hear();
+  Wire* wire = open(",role=client");
+  ASSERT_TRUE(round_trip(*wire, UINT32_MAX));
+  ASSERT_EQ(wire->facts().gso_max_size, 16320);
+  server.stop();
+  constexpr uint32_t kHeaders = 54, kPayload = 16280, kCount = 2000, kAhead = 200;
+  const int free_before = wire->free_frames();
+  const std::string payload(kPayload, 'x');
+  uint64_t received = 0;
+  uint32_t sent = 0, headers = 0, most_backlog = 0;
+  ASSERT_TRUE(until([&] {
+    while (sent < kCount && sent < headers + kAhead) {
+      TxFrame out;
+      if (!wire->allocate(&out)) break;
+      memset(out.data, 'h', kHeaders);
+      memcpy(out.data + 14, &sent, sizeof sent);
+      const netstack::Piece pieces[] = {{payload.data(), 1000}, {payload.data() + 1000, kPayload - 1000}};
+      wire->send_tcp_with(out.handle, kHeaders, pieces, 2);
+      sent++;
+      most_backlog = std::max(most_backlog, static_cast<uint32_t>(wire->backlog()));
+    }
+    wire->flush();
+    server.go_on();
+    RxFrame frames[netstack::kBurst];
+    const int count = wire->receive(frames, netstack::kBurst);
+    for (int i = 0; i < count; i++) {
+      if (frames[i].data[0] != 0xee) received += frames[i].length;  // not what round_trip() has sent again
+      if (frames[i].data[0] == 'h') {
+        EXPECT_EQ(memcmp(frames[i].data + 14, &headers, sizeof headers), 0) << headers;
+        headers++;
+      }
+      wire->release(frames[i].handle);
+    }
+    return received >= uint64_t{kCount} * (kHeaders + kPayload);
+  })) << sent << " sent, " << headers << " and " << received << " bytes received";
+  EXPECT_EQ(headers, kCount);
+  EXPECT_EQ(received, uint64_t{kCount} * (kHeaders + kPayload));
+  EXPECT_GT(most_backlog, 0U) << "the ring was never full";
+  EXPECT_EQ(wire->free_frames(), free_before);
+  server.tell('x');
+  EXPECT_EQ(server.wait_exit(), 0);
+}
+
 }  // namespace

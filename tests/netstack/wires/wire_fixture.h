@@ -235,6 +235,12 @@ class Process {
     waitpid(pid_, nullptr, 0);
     pid_ = -1;
   }
+  void stop() const {
+    kill(pid_, SIGSTOP);
+    siginfo_t info;
+    waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED);
+  }
+  void go_on() const { kill(pid_, SIGCONT); }
   int wait_exit() {
     int status = 0;
     EXPECT_EQ(waitpid(pid_, &status, 0), pid_);

@@ -47,7 +47,7 @@ class FreeSide(Side):
 
 class BoundTable(tables.Table):
     def make_sides(self, scratch):
-        sides = [Side(number, name, way_of(name, self.program), self.program, scratch, self.options.build) for number, name in enumerate(("memif", "loopback"))]
+        sides = [Side(number, name, way_of(name, self.program), self.program, scratch, self.options.build) for number, name in enumerate(("memif", *tables.HOST))]
         return [*sides, FreeSide(len(sides), "free", Way(), self.program, scratch, self.options.build)]
 
     def conclude(self, case, measured, failed):

@@ -7,7 +7,7 @@
     unit = "Gbit/s"                     # of the client's rate; without it requests/s
     beside = ["..."]                    # commands that run beside it and are never prefixed (what a proxy asks)
     prepare = ["..."]                   # shell commands, once per side, natively, before its first start
-    fill = ["..."]                      # shell commands after each start, natively, over loopback
+    fill = ["..."]                      # shell commands after each start, natively, over loopback (the server's own)
     [ways.unix]                         # bench/run NAME: one more baseline, natively: its server (@server@: the one above), its @where@,
     server = "@server@ --unix ..."      # and wide = true if it may use all processors
     [files]                             # written into the folder, values filled in

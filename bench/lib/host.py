@@ -73,7 +73,10 @@ def facts(options):
 
 
 def tell(told):
-    """One paragraph above the tables."""
+    """One paragraph above the tables, and the versions and settings below it."""
     where = told["topology"]
     print(f"{told['machine']}, {where['processors']} processors, {told['memory_mb']} MB ({told['virtual']}); {told['distribution']}, {told['kernel']}; zpstack {told['zpstack']}; "
-          f"server on {where['server_on']}, client on {where['client_on']}; {told['rounds']} rounds of {told['seconds']:g} s; load {told['load_at_start']:.1f}\n", flush=True)
+          f"server on {where['server_on']}, client on {where['client_on']}; {told['rounds']} rounds of {told['seconds']:g} s; load {told['load_at_start']:.1f}")
+    for what in ("versions", "settings"):
+        print(f"{what}: " + ", ".join(f"{name} {' '.join(str(value).split())}" for name, value in told[what].items() if value is not None))
+    print(flush=True)

@@ -25,6 +25,7 @@ WAYS = {
     "int3": mechanism("int3"),
     "ptrace": mechanism("ptrace", "@build@/bench_tracer @pid@"),
     "loopback": Way(),
+    "veth": Way(apart=True),
 }
 
 
@@ -35,9 +36,8 @@ class PriceTable(tables.Table):
         return [Side(number, name, way, self.program, scratch, self.options.build) for number, (name, way) in enumerate(WAYS.items())]
 
     def conclude(self, case, measured, failed):
-        loopback = measured.pop("loopback", None)
+        beside = {kernel: measured.pop(kernel) for kernel in tables.HOST if kernel in measured}
         for name, figures in measured.items():
-            beside = {"loopback": loopback} if loopback else {}
             (row,) = rows.shaped(case.replace("price", f"price {name}"), self.program.unit, {"memif": figures, **beside})
             if "symbols" in measured:
                 row["loss_percent"] = lost(figures, measured["symbols"])

@@ -131,7 +131,8 @@ class Side:
     def shell(self, commands):
         for command in commands:
             command = catalogue.fill_in(command, self.values)
-            done = subprocess.run(command, shell=True, cwd=self.folder, capture_output=True, text=True, timeout=120)
+            done = subprocess.run(command, shell=True, cwd=self.folder, capture_output=True, text=True, timeout=120,
+                                  preexec_fn=self.namespace.enter if self.namespace else None)
             if done.returncode != 0:
                 raise Failure(f"{command}\n    ended with status {done.returncode}: {done.stdout}{done.stderr}")
 

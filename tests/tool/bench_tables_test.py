@@ -41,7 +41,7 @@ class Tables(unittest.TestCase):
         cls.statuses.append(done.returncode)
         if done.returncode == 0:
             told = json.loads(cls.file.read_text())
-            cls.told = {"host": told["host"], "rows": cls.told["rows"] + told["rows"], "sides": cls.told["sides"] + told["sides"]}
+            cls.told = {"host": cls.told["host"] or told["host"], "rows": cls.told["rows"] + told["rows"], "sides": cls.told["sides"] + told["sides"]}
 
     def rows(self, table, **wanted):
         found = [row for row in self.told["rows"] if row["table"] == table and all(row[key] == value for key, value in wanted.items())]
@@ -79,6 +79,9 @@ class Tables(unittest.TestCase):
         self.assertGreater(self.rows("price", case="price ptrace c1")[0]["loss_percent"], 50)
         (bound,) = self.rows("bound", wire="memif")
         self.assertGreater(bound["bound"], bound["zpstack"])
+        for row in (bound, self.rows("price", case="price zpoline c1")[0]):
+            self.assertGreater(row["kernel_loopback"], 0)
+            self.assertGreater(row["kernel_veth"], 0)
         (stages,) = self.rows("stages", wire="memif")
         self.assertGreater(stages["stages"]["lwIP"], 0)
         self.assertGreater(stages["stages"]["hook"], 0)
@@ -100,6 +103,9 @@ class Tables(unittest.TestCase):
         for key in ("machine", "kernel", "distribution", "topology", "versions", "settings", "zpstack", "rounds", "seconds", "command"):
             self.assertTrue(host.get(key), key)
         self.assertTrue(host["versions"]["redis-server"])
+        for what in ("versions", "settings"):
+            self.assertRegex(self.output, rf"(?m)^{what}: \w")
+        self.assertIn("price", host["took_s"])
         self.assertEqual(host["rounds"], 1)
 
 

@@ -1,4 +1,5 @@
-"""The page of bench/report in a browser: no script error, every plot has marks of some size, the table can be sorted and filtered; README's table."""
+"""The page of bench/report in a browser, made up and as of the last run: no script error, every plot has marks of some size, the table can be sorted
+and filtered; README's table."""
 # SPDX-License-Identifier: BSD-3-Clause
 import html
 import json
@@ -51,6 +52,16 @@ def made_up():
     return told
 
 
+def look_at(text, folder):
+    """What the browser found in a page."""
+    page = pathlib.Path(folder, "looked-at.html")
+    page.write_text(text.replace("<head>", "<head>" + LISTENER).replace("</body>", PROBE + "</body>"))
+    done = subprocess.run([*BROWSER, f"--user-data-dir={folder}/browser", page.as_uri()], capture_output=True, text=True, timeout=90)
+    told = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert told and told[1], done.stderr[-2000:]
+    return json.loads(html.unescape(told[1]))
+
+
 class Report(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -63,11 +74,7 @@ class Report(unittest.TestCase):
         done = facts.run(facts.facts.source / "bench/report", file)
         assert done.returncode == 0, done.stderr
         cls.text = page.read_text()
-        page.write_text(cls.text.replace("<head>", "<head>" + LISTENER).replace("</body>", PROBE + "</body>"))
-        done = subprocess.run([*BROWSER, f"--user-data-dir={cls.folder.name}/browser", page.as_uri()], capture_output=True, text=True, timeout=90)
-        told = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-        assert told and told[1], done.stderr[-2000:]
-        cls.found = json.loads(html.unescape(told[1]))
+        cls.found = look_at(cls.text, cls.folder.name)
 
     def test_no_script_error(self):
         self.assertEqual(self.found["heard"], [])
@@ -78,7 +85,16 @@ class Report(unittest.TestCase):
 
     def test_every_plot_has_data(self):
         self.assertEqual(list(self.found["plots"]), PLOTS)
-        for name, plot in self.found["plots"].items():
+        self.check_plots(self.found)
+
+    def test_the_page_of_the_last_run(self):
+        found = look_at((facts.facts.source / "docs/report.html").read_text(), self.folder.name)
+        self.assertEqual((found["heard"], found["outside"]), ([], []))
+        self.assertTrue(found["plots"])
+        self.check_plots(found)
+
+    def check_plots(self, found):
+        for name, plot in found["plots"].items():
             self.assertGreater(plot["marks"], 1, name)
             self.assertEqual(plot["empty"], 0, name)
             self.assertGreater(plot["width"], 300, name)

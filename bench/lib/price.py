@@ -9,7 +9,8 @@ import statistics
 
 import rows
 import tables
-from sides import Side, Way
+from processes import Failure
+from sides import WAYS, Side, Way
 
 ENGINE_MODES = ("symbols", "zpoline", "nopage0", "sud")
 MECHANISM_LIBRARY = "@build@/bench_mechanism_hook.so"
@@ -20,12 +21,10 @@ def mechanism(name, attach=""):
     return Way(server=True, client=True, settings=(("ZPS_HOOK", "symbols"), ("ZPS_HOOK_LIBRARY", MECHANISM_LIBRARY), ("BENCH_MECHANISM", name)), attach=attach)
 
 
-WAYS = {
+HOOKS = {
     **{mode: Way(server=True, client=True, settings=(("ZPS_HOOK", mode),)) for mode in ENGINE_MODES},
     "int3": mechanism("int3"),
     "ptrace": mechanism("ptrace", "@build@/bench_tracer @pid@"),
-    "loopback": Way(),
-    "veth": Way(apart=True),
 }
 
 
@@ -33,7 +32,12 @@ class PriceTable(tables.Table):
     """All hooks side by side; a row for each of them in each case."""
 
     def make_sides(self, scratch):
-        return [Side(number, name, way, self.program, scratch, self.options.build) for number, (name, way) in enumerate(WAYS.items())]
+        unknown = set(self.options.hooks) - HOOKS.keys()
+        if unknown:
+            raise Failure(f"no such hook: {', '.join(sorted(unknown))}")
+        ways = {name: way for name, way in HOOKS.items() if name in self.options.hooks}
+        ways |= {name: WAYS[name] for name in tables.HOST if "host" in self.options.wires or name in self.options.wires}
+        return [Side(number, name, way, self.program, scratch, self.options.build) for number, (name, way) in enumerate(ways.items())]
 
     def conclude(self, case, measured, failed):
         beside = {kernel: measured.pop(kernel) for kernel in tables.HOST if kernel in measured}

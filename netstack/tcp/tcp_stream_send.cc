@@ -47,6 +47,7 @@ constexpr uint64_t kSecondNs = 1'000'000'000;
 constexpr uint64_t kPaceNs = 50'000'000;        // a tick and some
 constexpr uint64_t kHoldLimitNs = 200'000'000;   // tcp(7): TCP_CORK holds for 200 ms at most
 constexpr uint64_t kUnreachableNs = 3'000'000'000;
+constexpr u8_t kUnreachableSyns = 2;  // retransmitted within that time, each with a question, unless the process was stopped meanwhile
 constexpr uint64_t kDelayedAckNs = 40'000'000;   // Linux: TCP_ATO_MIN
 constexpr int kInitialRtoTicks = 1000 / TCP_SLOW_INTERVAL;
 
@@ -449,7 +450,8 @@ bool LwipStream::before_tick(uint64_t now_ns) noexcept {
     }
     const int doublings = pcb_->nrtx < 6 ? pcb_->nrtx : 6;
     pcb_->rto = static_cast<s16_t>(kInitialRtoTicks << doublings);  // lwIP itself never backs off a SYN
-    if (pcb_->nrtx > 0 && now_ns - connect_ns_ > kUnreachableNs && !tcp_.core.neighbours.knows_way_to(peer_.address)) abort(EHOSTUNREACH);
+    const bool asked = pcb_->nrtx >= kUnreachableSyns && now_ns - connect_ns_ > kUnreachableNs;
+    if (asked && !tcp_.core.neighbours.knows_way_to(peer_.address)) abort(EHOSTUNREACH);
     return true;
   }
   if (tcp_is_flag_set(pcb_, TF_ACK_DELAY)) interactive_ = false;  // no answer has carried it

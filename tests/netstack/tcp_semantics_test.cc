@@ -85,6 +85,21 @@ TEST_F(TcpSemantics, UnknownNeighbourIsUnreachable) {
   pair_.pass(10'000, 50);
 }
 
+// A process that was stopped, and its neighbour with it, has not asked in that time: what counts is how often it asked.
+TEST_F(TcpSemantics, UnknownNeighbourHasItsTimeAfterAStop) {
+  TcpStream* stream = pair_.client->make_stream();
+  ASSERT_EQ(0, stream->connect(address("198.18.0.77", 80)));
+  pair_.settle();
+  test_clock->now_ns += 30'000 * kMs;
+  pair_.pass(1500);
+  EXPECT_EQ(0, stream->take_error());
+  int error = 0;
+  EXPECT_TRUE(pair_.until([&] { return (error = stream->take_error()) != 0; }, 10'000));
+  EXPECT_EQ(EHOSTUNREACH, error);
+  stream->release();
+  pair_.pass(10'000, 50);
+}
+
 TEST_F(TcpSemantics, FinIsEndOfFileAndSendingGoesOn) {
   auto [client, server] = connected();
   send_text(*client, "last words");

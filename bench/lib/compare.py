@@ -48,9 +48,9 @@ def split(words):
 
 def listening_ports(pid):
     """Ports of the network namespace of a process, in the order of their number."""
-    with open(f"/proc/{pid}/net/tcp") as table:
-        fields = [line.split() for line in table.readlines()[1:]]
-    return sorted(int(one[1].split(":")[1], 16) for one in fields if one[3] == LISTENS)
+    tables = [pathlib.Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    fields = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    return sorted({int(one[1].split(":")[1], 16) for one in fields if one[3] == LISTENS})
 
 
 class OneSide:

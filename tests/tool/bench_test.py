@@ -1,7 +1,9 @@
 """What bench/run makes of its files, of what clients print and of a server's processes; one row of `programs` from end to end."""
 # SPDX-License-Identifier: BSD-3-Clause
 import json
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -93,6 +95,13 @@ class Files(unittest.TestCase):
         self.assertEqual(compare.split(["server", "-p", "1", "::", "client", "::"]), (["server", "-p", "1"], ["client", "::"]))
         for words in (["server"], ["::", "client"], ["server", "::"]):
             self.assertRaises(processes.Failure, compare.split, words)
+
+    def test_a_program_of_ones_own_may_listen_at_either_family(self):
+        sockets = [socket.create_server((address, 0), family=family) for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))]
+        ports = [listener.getsockname()[1] for listener in sockets]
+        self.assertLessEqual(set(ports), set(compare.listening_ports(os.getpid())))
+        for listener in sockets:
+            listener.close()
 
     def test_usage_counts_children_and_those_that_have_ended(self):
         work = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"

@@ -94,7 +94,8 @@ base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noex
     if (pair.name_fd < 0) continue;
     const VethRequest request{pair.name, pair.peer_name, peer_space, device_mac, mtu};
     result = host.make_veth(request);
-    if (result == -EEXIST && (peer_space >= 0 ? is_veth(pair.name) : link_index(pair.peer_name) >= 0)) {
+    // Or the kernel takes away what the last program had, and is through with it by now.
+    if (result == -EEXIST && (peer_space >= 0 ? is_veth(pair.name) || link_index(pair.name) < 0 : link_index(pair.peer_name) >= 0)) {
       (void)host.remove_link(pair.name);
       result = host.make_veth(request);
     }

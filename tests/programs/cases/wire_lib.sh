@@ -1,0 +1,15 @@
+# What the cases with a server on the stack's own address share: sourced, not run.
+# SPDX-License-Identifier: BSD-3-Clause
+address=198.18.0.2
+[ "$PROGRAMS_MODE" = native ] && ip address add $address/15 dev lo
+
+has() { command -v "$1" >/dev/null || { echo "no $1"; return 1; }; }
+# True if the server takes TCP connections.
+answers() { native bash -c ": </dev/tcp/$address/$1"; }
+# Ends $server, and waits until its address is gone as well.
+without_wire() { [ ! -e /sys/class/net/zps0 ]; }
+end_server() {
+  kill "$server"
+  wait "$server"
+  await without_wire
+}

@@ -27,6 +27,7 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   const int taken = core_.input.receive();
   tcp_.run_due();
   udp_.run_due();
+  core_.groups.run_due();
   core_.link_timers.run_due(tcp_.timers.running());
   flush();
   core_.end_turn();
@@ -72,6 +73,7 @@ void LwipStack::recover() noexcept {
   udp_.reset();
   start();
   core_.neighbours.restore();
+  udp_.rejoin();
   tcp_.tell_what_is_lost();
   udp_.tell_what_is_lost();
   core_.wire().flush();

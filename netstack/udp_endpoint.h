@@ -21,6 +21,10 @@ enum class UdpOption {
   path_mtu_discovery6,
   dont_fragment,       // 0/1: IPv6's alone, whatever is discovered (IPV6_DONTFRAG)
   no_checksum,         // 0/1: sends without one, where the protocol allows that
+  multicast_loop,      // 0/1: what is sent to a group comes back to who has joined it here; of IPv4 and of IPv6
+  multicast_loop6,
+  multicast_all,       // 0/1: takes what comes to a group that anybody here has joined, unless it has joined it itself
+  multicast_all6,
   cork,                // 0/1: what is sent is one datagram until this is 0 again (UDP_CORK)
   errors,              // 0/1: what routers and the peer report is queued, and told to unconnected endpoints as well (IP_RECVERR)
   errors6,
@@ -56,6 +60,16 @@ struct UdpError {
   uint32_t error = 0, info = 0;
   uint8_t origin = 0, type = 0, code = 0;
   size_t bytes = 0;  // of the datagram, as far as it was reported
+};
+
+// What becomes of a membership in a group (RFC 3678).
+struct GroupChange {
+  enum class Kind : uint8_t { join, leave, join_source, leave_source, block, unblock, set };
+  Kind kind;
+  IpAddress group;
+  const IpAddress* sources = nullptr;  // one, or those of the filter that is set
+  int count = 0;
+  bool exclude = false;                // of that
 };
 
 struct UdpFigures {
@@ -99,6 +113,8 @@ class UdpEndpoint : public Pollable {
   // Nobody will read what comes: shutdown() has said so.
   [[nodiscard]] virtual bool read_shut() const noexcept = 0;
 
+  // Joins a group, leaves it, or changes from whom it is wanted. 0, or what ip_mc_join_group(), ip_mc_source() and ip_mc_msfilter() say.
+  [[nodiscard]] virtual long change_group(const GroupChange& change) noexcept = 0;
   // SHUT_RD, SHUT_WR or SHUT_RDWR.
   virtual void shutdown(int how) noexcept = 0;
   // The pending error as a positive errno, cleared by the call; 0 if none.

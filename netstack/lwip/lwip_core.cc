@@ -55,6 +55,7 @@ LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
       input(*this),
       output(*this),
       neighbours(interface_, setup_, saved),
+      groups(*this),
       random_state_{setup.seed[0], setup.seed[1]} {}
 
 err_t LwipCore::init_interface(netif* interface) noexcept {
@@ -69,7 +70,7 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   interface->hwaddr_len = ETH_HWADDR_LEN;
   memcpy(interface->hwaddr, facts.mac, ETH_HWADDR_LEN);
   interface->mtu = longest_packet(core.setup(), facts);
-  interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
+  interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_IGMP | NETIF_FLAG_MLD6;
   u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
   if (facts.tcp_checksum_offload) {
     const int not_here = NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | core.checks_of_unverified();
@@ -110,11 +111,13 @@ void LwipCore::reset() noexcept {
   input.reset();
   output.reset();
   link_timers.reset();
+  groups.reset();
 }
 
 uint64_t LwipCore::next_timer_ns() const noexcept {
   if (interface_.loop_first != nullptr) return clock.now_ns();
-  const uint64_t link_ns = link_timers.next_ns();
+  const uint64_t ageing_ns = link_timers.next_ns(), groups_ns = groups.next_ns();
+  const uint64_t link_ns = groups_ns < ageing_ns ? groups_ns : ageing_ns;
   const uint64_t retry_ns = clock.now_ns() + kStarvedRetryNs;
   const bool retries = output.starved() || setup_.wire->refused();
   return retries && retry_ns < link_ns ? retry_ns : link_ns;

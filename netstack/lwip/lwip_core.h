@@ -11,6 +11,7 @@
 #include "netstack/lwip/clock.h"
 #include "netstack/lwip/frame_input.h"
 #include "netstack/lwip/frame_output.h"
+#include "netstack/lwip/groups.h"
 #include "netstack/lwip/link_timers.h"
 #include "netstack/lwip/memory_budget.h"
 #include "netstack/lwip/neighbours.h"
@@ -77,6 +78,7 @@ class LwipCore {
   FrameInput input;
   FrameOutput output;
   Neighbours neighbours;
+  Groups groups;
 
  private:
   uint64_t random_state_[2];

@@ -114,7 +114,8 @@ bool Neighbours::routes_v6(const IpAddress& address) const noexcept {
 IpAddress Neighbours::source_for(const IpAddress& to) const noexcept {
   if (to.is_v4()) return IpAddress::v4(setup_.address_be);
   if (owns_v6(to)) return to;
-  if (to.is_link_local()) return from_lwip(*netif_ip6_addr(&interface_, 0));
+  const bool group_of_link = !to.is_v4() && to.is_multicast() && (lwip_ntohl(to.words_be[0]) >> 16 & 0xf) <= 2;
+  if (to.is_link_local() || group_of_link) return from_lwip(*netif_ip6_addr(&interface_, 0));
   IpAddress best;
   int longest = -1;
   for (const IpNetwork& own : setup_.ip6) {

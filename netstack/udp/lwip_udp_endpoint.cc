@@ -73,7 +73,7 @@ long LwipUdpEndpoint::choose_port() noexcept {
 
 // Where a name of one family keeps it from the other: ip6_dst_lookup_tail(), and inet_saddr of a socket that is bound to an IPv6 address.
 long LwipUdpEndpoint::check_destination(const SocketAddress& to) const noexcept {
-  if (!is_any(name_) && name_.address.is_v4() != to.address.is_v4()) {
+  if (!is_any(name_) && !name_.address.is_multicast() && name_.address.is_v4() != to.address.is_v4()) {
     if (!to.address.is_v4()) return -EAFNOSUPPORT;
     if (asked_for_address_) return -ENETUNREACH;
   }
@@ -107,6 +107,7 @@ void LwipUdpEndpoint::disconnect() noexcept {
 void LwipUdpEndpoint::release() noexcept {
   if (name_.port_be != 0) udp_.demux().remove(*this);
   held_ = false;
+  udp_.memberships().leave_all(&memberships_);
   received_.clear();
   clear_errors();
   drop_pending();
@@ -257,7 +258,20 @@ void LwipUdpEndpoint::forget_everything() noexcept {
   error_count_ = 0;
   refused_ = no_space_ = false;
   neighbour_ = {};
+  memberships_ = nullptr;
   next_at_port = next_found = nullptr;
+}
+
+// ---------------------------------------------------------------- groups
+
+long LwipUdpEndpoint::change_group(const GroupChange& change) noexcept { return udp_.memberships().change(*this, &memberships_, change); }
+
+// ip_mc_sf_allow(), inet6_mc_check().
+bool LwipUdpEndpoint::takes_from(const IpAddress& group, const IpAddress& source) const noexcept {
+  for (const Membership* each = memberships_; each != nullptr; each = each->next) {
+    if (each->group == group) return each->lets_through(source);
+  }
+  return group.is_v4() ? options_.multicast_all : options_.multicast_all6;
 }
 
 // ---------------------------------------------------------------- options
@@ -272,6 +286,10 @@ long LwipUdpEndpoint::set_option(UdpOption option, int value) noexcept {
     case UdpOption::tos: o.tos = static_cast<uint8_t>(value); return 0;
     case UdpOption::path_mtu_discovery: o.path_mtu_discovery = static_cast<uint8_t>(value); return 0;
     case UdpOption::no_checksum: o.no_checksum = value != 0; return 0;
+    case UdpOption::multicast_loop: o.multicast_loop = value != 0; return 0;
+    case UdpOption::multicast_loop6: o.multicast_loop6 = value != 0; return 0;
+    case UdpOption::multicast_all: o.multicast_all = value != 0; return 0;
+    case UdpOption::multicast_all6: o.multicast_all6 = value != 0; return 0;
     case UdpOption::cork:
       o.cork = value != 0;
       if (!o.cork) (void)push_pending();

@@ -10,6 +10,7 @@
 
 #include "lwip/netif.h"
 #include "netstack/udp/datagram_queue.h"
+#include "netstack/udp/memberships.h"
 #include "netstack/udp_endpoint.h"
 
 namespace netstack {
@@ -38,6 +39,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] size_t next_bytes() const noexcept override { return received_.front_bytes(); }
   [[nodiscard]] bool readable() const noexcept override { return !received_.empty(); }
   [[nodiscard]] bool read_shut() const noexcept override { return (shut_ & kReadShut) != 0; }
+  [[nodiscard]] long change_group(const GroupChange& change) noexcept override;
   void shutdown(int how) noexcept override;
   [[nodiscard]] int take_error() noexcept override;
   [[nodiscard]] long set_option(UdpOption option, int value) noexcept override;
@@ -66,6 +68,9 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] const PortSharing& sharing() const noexcept { return options_.sharing; }
   [[nodiscard]] bool held() const noexcept { return held_; }
   void hold(bool held) noexcept { held_ = held; }
+  // Whether it takes what `source` sends to a group that it listens to.
+  [[nodiscard]] bool takes_from(const IpAddress& group, const IpAddress& source) const noexcept;
+  [[nodiscard]] Membership** memberships() noexcept { return &memberships_; }
   // After a member died inside the lock: nothing of what it had received exists any more.
   void forget_everything() noexcept;
 
@@ -83,6 +88,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
     uint8_t ttl = 64, multicast_ttl = 1, tos = 0;
     uint8_t path_mtu_discovery = 1;  // IP_PMTUDISC_WANT
     uint8_t hop_limit = 64, multicast_hops = 1, traffic_class = 0, path_mtu_discovery6 = 1;
+    bool multicast_loop = true, multicast_loop6 = true, multicast_all = true, multicast_all6 = true;
     bool broadcast = false, no_checksum = false, errors = false, errors6 = false, dont_fragment = false, cork = false;
     PortSharing sharing{};
   };
@@ -109,6 +115,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   SocketAddress name_, peer_;
   Options options_;
   netif_hint neighbour_{};  // where lwIP found the last one's hardware address
+  Membership* memberships_ = nullptr;
   QueuedError* errors_ = nullptr;
   Pending* pending_ = nullptr;
   int error_count_ = 0;

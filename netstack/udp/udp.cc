@@ -27,7 +27,8 @@ bool may_share(const PortSharing& one, const PortSharing& other) noexcept {
 
 Udp* the_udp = nullptr;
 
-Udp::Udp(LwipCore& core, UdpTables& tables) noexcept : core_(core), tables_(tables), output_(*this) {
+Udp::Udp(LwipCore& core, UdpTables& tables) noexcept
+    : core_(core), tables_(tables), output_(*this), memberships_(core.groups, tables.memberships) {
   tables_.demux.start(core.setup().seed);
 }
 
@@ -77,7 +78,9 @@ void Udp::deliver_to_all(const SocketAddress& local, const SocketAddress& peer, 
   LwipUdpEndpoint* last = nullptr;
   tables_.demux.for_each_at(local.port_be, [&](LwipUdpEndpoint& endpoint) {
     const bool takes_any = is_any(endpoint.name()) && means(endpoint.name().address, endpoint.v6_only(), local.address);
-    if (endpoint.connected() ? !(endpoint.other_end() == peer) : !takes_any) return;
+    const bool listens = takes_any || endpoint.name().address == local.address;
+    if (endpoint.connected() ? !(endpoint.other_end() == peer) : !listens) return;
+    if (local.address.is_multicast() && !endpoint.takes_from(local.address, peer.address)) return;
     LwipUdpEndpoint* const before = last;
     last = &endpoint;
     if (before == nullptr) return;
@@ -135,7 +138,7 @@ uint16_t Udp::choose(uint32_t range) noexcept {
 
 long Udp::find_port(const PortRequest& request, SocketAddress* local) noexcept {
   *local = request.local;
-  if (!is_any(*local) && !core_.neighbours.owns(local->address)) return -EADDRNOTAVAIL;
+  if (!is_any(*local) && !local->address.is_multicast() && !core_.neighbours.owns(local->address)) return -EADDRNOTAVAIL;
   if (local->port_be == 0) {
     local->port_be = choose(request.range);
     return local->port_be == 0 ? -EADDRINUSE : 0;
@@ -172,6 +175,11 @@ void Udp::reset() noexcept {
       tables_.demux.add(endpoint);
     }
   });
+}
+
+// When the interface stands again.
+void Udp::rejoin() noexcept {
+  memberships_.rebuild([&](LwipUdpEndpoint* owner) { return tables_.endpoints.owns(owner) ? owner->memberships() : nullptr; });
 }
 
 void Udp::tell_what_is_lost() noexcept {

@@ -24,6 +24,7 @@ struct UdpTables {
 
   alignas(64) UdpDemux demux;
   alignas(64) Slab<LwipUdpEndpoint, kMaxEndpoints> endpoints;
+  alignas(64) Memberships::Table memberships;
 };
 
 class Udp {
@@ -54,6 +55,7 @@ class Udp {
   [[nodiscard]] LwipCore& core() noexcept { return core_; }
   [[nodiscard]] UdpDemux& demux() noexcept { return tables_.demux; }
   [[nodiscard]] UdpOutput& output() noexcept { return output_; }
+  [[nodiscard]] Memberships& memberships() noexcept { return memberships_; }
   void data_received() noexcept { output_.answer_is_due(); }
   void await_room() noexcept { room_awaited_ = true; }
   [[nodiscard]] bool is_broadcast(const SocketAddress& address) const noexcept;
@@ -66,6 +68,7 @@ class Udp {
   void forget_holders() noexcept;
   [[nodiscard]] bool hold(LwipUdpEndpoint* endpoint) noexcept;
   void reset() noexcept;
+  void rejoin() noexcept;
   void tell_what_is_lost() noexcept;
 
  private:
@@ -78,6 +81,7 @@ class Udp {
   LwipCore& core_;
   UdpTables& tables_;
   UdpOutput output_;
+  Memberships memberships_;
   bool room_awaited_ = false;
   uint64_t unreachables_from_ns_ = 0;  // the allowance is counted from here
 };

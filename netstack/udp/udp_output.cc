@@ -32,13 +32,21 @@ void gather(uint8_t* to, const iovec* parts, int count) noexcept {
 // For the time of a datagram: who sends it, and no more than a frame holds in one piece (TCP's segments may be longer).
 class InterfaceFor {
  public:
-  InterfaceFor(netif& interface, netif_hint* hint, uint16_t mtu) noexcept : interface_(interface), mtu_(interface.mtu) {
+  // `stays`: it goes to nobody but ourselves.
+  InterfaceFor(netif& interface, netif_hint* hint, uint16_t mtu, bool stays) noexcept
+      : interface_(interface), mtu_(interface.mtu), output_(interface.output), output6_(interface.output_ip6) {
     interface.mtu = mtu;
+    if (stays) {
+      interface.output = [](netif*, pbuf*, const ip4_addr_t*) -> err_t { return ERR_OK; };
+      interface.output_ip6 = [](netif*, pbuf*, const ip6_addr_t*) -> err_t { return ERR_OK; };
+    }
     NETIF_SET_HINTS(&interface, hint);
   }
   ~InterfaceFor() {
     NETIF_RESET_HINTS(&interface_);
     interface_.mtu = mtu_;
+    interface_.output = output_;
+    interface_.output_ip6 = output6_;
   }
   InterfaceFor(const InterfaceFor&) = delete;
   InterfaceFor& operator=(const InterfaceFor&) = delete;
@@ -46,6 +54,8 @@ class InterfaceFor {
  private:
   netif& interface_;
   const uint16_t mtu_;
+  const netif_output_fn output_;
+  const netif_output_ip6_fn output6_;
 };
 
 }  // namespace
@@ -162,7 +172,8 @@ bool UdpOutput::sums(const LwipUdpEndpoint& from, const SocketAddress& to) const
 IpAddress UdpOutput::source_of(const LwipUdpEndpoint& from, const Outgoing& datagram) const noexcept {
   const IpAddress& to = datagram.to.address;
   if (!datagram.source.is_any()) return datagram.source;
-  if (!is_any(from.name_) && from.name_.address.is_v4() == to.is_v4()) return from.name_.address;
+  const IpAddress& name = from.name_.address;
+  if (!name.is_any() && !name.is_multicast() && name.is_v4() == to.is_v4()) return name;
   return udp_.core().neighbours.source_for(to);
 }
 
@@ -258,6 +269,9 @@ long UdpOutput::send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noe
   pbuf* const p = pbuf_alloc(PBUF_TRANSPORT, static_cast<u16_t>(datagram.bytes), PBUF_RAM);
   if (p == nullptr) return -EAGAIN;
   gather(static_cast<uint8_t*>(p->payload), datagram.parts, datagram.count);
+  const IpAddress& to = datagram.to.address;
+  const bool loops = to.is_v4() ? from.options_.multicast_loop : from.options_.multicast_loop6;
+  if (to.is_multicast() && loops && core.groups.holds(to)) p->flags |= PBUF_FLAG_MCASTLOOP;
   (void)pbuf_add_header(p, UDP_HLEN);
   auto* const header = static_cast<udp_hdr*>(p->payload);
   header->src = from.name_.port_be;
@@ -270,7 +284,8 @@ long UdpOutput::send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noe
   }
   err_t error;
   {
-    const InterfaceFor one(interface, &from.neighbour_, udp_.path_mtu());
+    const bool stays = to.is_multicast() && datagram.ttl == 0;
+    const InterfaceFor one(interface, &from.neighbour_, udp_.path_mtu(), stays);
     error = ip_output_if(p, &source, &destination, datagram.ttl, datagram.tos, IP_PROTO_UDP, &interface);
   }
   pbuf_free(p);

@@ -17,6 +17,7 @@
 #include "shim/files/datagram_sides.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
+#include "shim/files/multicast.h"
 #include "shim/files/options.h"
 #include "shim/files/user_memory.h"
 
@@ -145,6 +146,10 @@ long datagram_figure(const zps_call& call) noexcept {
 
 long datagram_setsockopt(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]), level = static_cast<int>(call.arg[1]), name = static_cast<int>(call.arg[2]);
+  if (is_group_option(level, name)) {
+    const auto bytes = static_cast<int>(call.arg[4]) > 0 ? static_cast<socklen_t>(call.arg[4]) : 0;
+    return or_pass(set_group_option(fd, level, name, reinterpret_cast<const void*>(call.arg[3]), bytes));
+  }
   const long result = kernel_call(SYS_setsockopt, fd, level, name, call.arg[3], call.arg[4]);
   if (result == 0) follow_datagram_option(fd, level, name);
   return result;
@@ -156,7 +161,15 @@ long datagram_getsockopt(const zps_call& call) noexcept {
   {
     Guard guard;
     DatagramSocket* const socket = datagram_at(call.arg[0]);
-    if (socket == nullptr || socket->endpoint == nullptr) return kPass;
+    if (socket == nullptr) return kPass;
+    if (level == IPPROTO_IP && name == IP_MULTICAST_IF && socket->group_source_be != 0) {
+      const uint32_t address_be = socket->group_source_be;
+      guard.drop();
+      const long result = put_value(call, &address_be, sizeof address_be);
+      guard.take();
+      return result;
+    }
+    if (socket->endpoint == nullptr) return kPass;
     if (level == SOL_SOCKET && name == SO_MEMINFO) {
       const netstack::UdpFigures figures = socket->endpoint->figures();
       guard.drop();

@@ -156,6 +156,11 @@ void hold_endpoints(netstack::Stack* stack, Socket* socket) noexcept {
 
 // One that has lost its endpoint is the kernel's until it needs another.
 void hold_endpoint(netstack::Stack* stack, DatagramSocket* socket) noexcept {
+  if (stack->hold(socket->reserve)) {
+    empty_list(socket->reserve->observers);
+  } else {
+    socket->reserve = nullptr;
+  }
   if (stack->hold(socket->endpoint)) {
     empty_list(socket->endpoint->observers);
   } else {

@@ -165,7 +165,7 @@ bool join_to_send(int fd, int domain, const msghdr& header, long* error) noexcep
   if (header.msg_name == nullptr || load_destination(domain, header, &to.address) != 0) return false;
   to.known = true;
   to.wildcard = to.address.address.is_any();
-  netstack::Stack* const stack = stack_for_datagram(to);
+  netstack::Stack* const stack = to.address.address.is_multicast() ? stack_for_group(fd, to.address.address) : stack_for_datagram(to);
   if (stack == nullptr) return false;
   const long result = join_stack(fd, stack);
   if (result != 0) *error = result;

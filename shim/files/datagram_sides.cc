@@ -16,6 +16,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
 #include "shim/files/kernel_half.h"
+#include "shim/files/multicast.h"
 #include "shim/files/options.h"
 #include "shim/files/routing.h"
 
@@ -57,9 +58,9 @@ SocketAddress all_of(int fd, uint16_t port_be) noexcept {
 
 bool is_v6_only(int fd) noexcept { return placeholder_is_v6_only(fd, domain_of(fd)); }
 
-long bind_placeholder(int fd, uint16_t port_be) noexcept {
+long bind_placeholder(int fd, const SocketAddress& local) noexcept {
   sockaddr_in6 name;
-  const socklen_t bytes = make_address(domain_of(fd), all_of(fd, port_be), &name);
+  const socklen_t bytes = make_address(domain_of(fd), local, &name);
   return kernel_call(SYS_bind, fd, as_arg(&name), bytes);
 }
 
@@ -135,11 +136,11 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
   DatagramSocket* const socket = datagram_at(fd);
   if (socket == nullptr) return -EBADF;
   if (socket->endpoint != nullptr) return port == Port::asked_for ? -EINVAL : 0;
-  netstack::UdpEndpoint* const endpoint = stack->make_endpoint();
+  netstack::UdpEndpoint* const endpoint = socket->reserve != nullptr ? std::exchange(socket->reserve, nullptr) : stack->make_endpoint();
   if (endpoint == nullptr) return -ENOBUFS;
   apply_datagram_options(socket, endpoint, options);
   if (const long error = endpoint->bind(request); error != 0) {
-    endpoint->release();
+    socket->reserve = endpoint;
     return error;
   }
   socket->bound_here = !both;
@@ -164,15 +165,30 @@ void leave_stack(DatagramSocket* socket) noexcept {
   follow_sides(socket);
 }
 
-long bind_to_all(int fd, uint16_t port_be) noexcept {
+// A port that is free on both sides, unless the placeholder has one.
+long join_stack_at(int fd, netstack::Stack* stack, const netstack::IpAddress& address) noexcept {
+  long error = -EADDRINUSE;
+  for (int i = 0; i < kTries && error == -EADDRINUSE; i++) {
+    const uint16_t before = placeholder_end(fd, SYS_getsockname).sin_port;
+    if (before != 0) return make_endpoint(fd, stack, {address, before}, Port::known, true);
+    if (const long refused = bind_placeholder(fd, {address, 0}); refused != 0) return refused;
+    error = make_endpoint(fd, stack, {address, placeholder_end(fd, SYS_getsockname).sin_port}, Port::chosen, true);
+    if (error != 0) disconnect_placeholder(fd);
+  }
+  return error;
+}
+
+// To all addresses, or to a group's.
+long bind_to_both(int fd, const SocketAddress& local) noexcept {
   netstack::Stack* const stack = ensure_stack();
   if (stack == nullptr) return kServedByKernel;
-  if (port_be == 0) {
+  const SocketAddress name = local.address.is_any() ? all_of(fd, local.port_be) : local;
+  if (local.port_be == 0) {
     if (placeholder_end(fd, SYS_getsockname).sin_port != 0) return kServedByKernel;
-    return join_stack(fd, stack);
+    return join_stack_at(fd, stack, name.address);
   }
-  if (const long error = make_endpoint(fd, stack, all_of(fd, port_be), Port::asked_for, true); error != 0) return error;
-  const long error = bind_placeholder(fd, port_be);
+  if (const long error = make_endpoint(fd, stack, name, Port::asked_for, true); error != 0) return error;
+  const long error = bind_placeholder(fd, name);
   if (error == 0) return 0;
   Guard guard;
   DatagramSocket* const socket = datagram_at(fd);
@@ -193,6 +209,13 @@ long may_bind(const SocketAddress& local) noexcept {
   return error == -EACCES ? error : 0;
 }
 
+netstack::Stack* stack_to_connect(int fd, const ParsedAddress& to) noexcept {
+  const netstack::IpAddress& address = to.address.address;
+  if (!is_stacks_kind(to)) return nullptr;
+  if (!is_for_many(address)) return stack_towards(address);
+  return stack_for_group(fd, address);
+}
+
 }  // namespace
 
 DatagramSocket* datagram_at(int64_t fd) noexcept {
@@ -206,20 +229,11 @@ void close_datagram(DatagramSocket* socket) noexcept {
     while (netstack::Observer* observer = socket->endpoint->observers.pop_front()) (void)observer;
     socket->endpoint->release();
   }
+  if (socket->reserve != nullptr) socket->reserve->release();
   files().datagrams.release(socket);
 }
 
-long join_stack(int fd, netstack::Stack* stack) noexcept {
-  long error = -EADDRINUSE;
-  for (int i = 0; i < kTries && error == -EADDRINUSE; i++) {
-    const sockaddr_in before = placeholder_end(fd, SYS_getsockname);
-    if (before.sin_port != 0) return make_endpoint(fd, stack, all_of(fd, before.sin_port), Port::known, true);
-    if (const long refused = bind_placeholder(fd, 0); refused != 0) return refused;
-    error = make_endpoint(fd, stack, all_of(fd, placeholder_end(fd, SYS_getsockname).sin_port), Port::chosen, true);
-    if (error != 0) disconnect_placeholder(fd);
-  }
-  return error;
-}
+long join_stack(int fd, netstack::Stack* stack) noexcept { return join_stack_at(fd, stack, all_of(fd, 0).address); }
 
 long bind_datagram(int fd, const ParsedAddress& to) noexcept {
   {
@@ -229,7 +243,7 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
     if (socket->endpoint != nullptr)
       return socket->bound_here ? -EINVAL : kServedByKernel;  // which has the port as well, and says what is wrong first
   }
-  if (is_stacks_kind(to) && to.wildcard) return bind_to_all(fd, to.address.port_be);
+  if (is_stacks_kind(to) && (to.wildcard || to.address.address.is_multicast())) return bind_to_both(fd, to.address);
   if (!is_stacks_kind(to) || stack_at(to.address.address) == nullptr) {
     Guard guard;
     if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = to.known;
@@ -241,7 +255,7 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
 }
 
 long connect_datagram(int fd, const ParsedAddress& to) noexcept {
-  netstack::Stack* const stack = is_stacks_kind(to) && !is_for_many(to.address.address) ? stack_towards(to.address.address) : nullptr;
+  netstack::Stack* const stack = stack_to_connect(fd, to);
   bool had_endpoint, deaf = false;
   {
     Guard guard;
@@ -313,8 +327,17 @@ void forget_kernel_side(DatagramSocket* socket) noexcept {
 bool goes_by_stack(const DatagramSocket& socket, netstack::Stack* stack, const SocketAddress& to) noexcept {
   if (socket.bound_here) return true;
   if (socket.v6_only && to.address.is_v4()) return false;
+  if (to.address.is_multicast()) return sends_to_groups(socket, *stack, to.address);
   if (to.address.is_any() || is_loopback(to.address) || is_for_many(to.address)) return false;
   return stack->routes(to.address) || stack->owns(to.address);
+}
+
+netstack::Stack* stack_for_group(int fd, const netstack::IpAddress& group) noexcept {
+  Guard guard;
+  const DatagramSocket* const socket = datagram_at(fd);
+  netstack::Stack* const stack = guard.stack();
+  if (socket == nullptr || stack == nullptr || !group.is_multicast()) return nullptr;
+  return sends_to_groups(*socket, *stack, group) ? stack : nullptr;
 }
 
 netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept {

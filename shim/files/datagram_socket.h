@@ -7,6 +7,7 @@
 //
 //   bound to all addresses, or to none and has sent    both sides have the port, both receive (`both`); where a datagram goes says
 //                                                      who sends it
+//   bound to a group's address                         both sides have it
 //   bound to the stack's address                       the stack alone; the placeholder has no name
 //   connected to where the stack is the way            the stack alone; the placeholder keeps the port and is deaf (mute()), and what
 //                                                      it had received before is read first
@@ -44,6 +45,8 @@ class DatagramSocket final : public File {
 
   const uint8_t domain;                       // AF_INET or AF_INET6
   netstack::UdpEndpoint* endpoint = nullptr;  // nullptr: the kernel serves it
+  netstack::UdpEndpoint* reserve = nullptr;   // waits to be that, with what it has joined (multicast.h)
+  uint32_t group_source_be = 0;               // IP_MULTICAST_IF is the stack's address
   bool both = false;                          // and so does the placeholder, where there is an endpoint
   bool bound_here = false;                    // bind() named the stack's address: the placeholder has no port
   bool kernel_only = false;                   // bind() named an address of the kernel's

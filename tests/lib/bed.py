@@ -154,6 +154,7 @@ class Bed:
             ZPS_TEST_MODE=self.mode, ZPS_TEST_SELF=self.sut_address, ZPS_TEST_PEER=self.peer_address, ZPS_TEST_SCRATCH=str(self.scratch)
         )
         environment.update(ZPS_TEST_SELF6=self.sut_address6, ZPS_TEST_PEER6=self.peer_address6)
+        environment.update(ZPS_TEST_OWN=address, ZPS_TEST_HOOKED=str(int(prefixed)))
         if "ZPS_TEST_FAMILY" in os.environ:
             environment["ZPS_TEST_FAMILY"] = os.environ["ZPS_TEST_FAMILY"]
         if prefixed:

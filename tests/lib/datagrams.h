@@ -26,8 +26,10 @@ inline sockaddr_in ipv4(const char* text, uint16_t port_be) {
 class DatagramTest : public DiffTest {
  protected:
   void SetUp() override { theirs = peer.datagram_socket(&there); }
-  void TearDown() override {
+  void TearDown() override { close_opened(); }
+  void close_opened() {
     for (int fd : opened_) close(fd);
+    opened_.clear();
   }
 
   int open(int flags = 0) {

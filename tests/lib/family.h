@@ -29,15 +29,16 @@ struct Name {
   [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
 };
 
-// The same place in both families.
+// The same place, or group, in both families.
 struct End {
   const char *ip4, *ip6;
 };
 inline End end_at(int which) {
   if (which == 0) return {getenv("ZPS_TEST_SELF"), getenv("ZPS_TEST_SELF6")};
-  return which == 1 ? End{getenv("ZPS_TEST_PEER"), getenv("ZPS_TEST_PEER6")} : End{"127.0.0.1", "::1"};
+  if (which == 1) return {getenv("ZPS_TEST_PEER"), getenv("ZPS_TEST_PEER6")};
+  return which == 2 ? End{"127.0.0.1", "::1"} : End{"239.1.2.3", "ff15::1:2:3"};
 }
-constexpr int kEnds = 3;
+constexpr int kEnds = 4;
 
 // `name` as a socket of AF_INET6 is given it to go by IPv4.
 inline Name mapped(const sockaddr_in& name) {

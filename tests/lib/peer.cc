@@ -121,7 +121,7 @@ int Peer::listen(sockaddr_in* at, int backlog) {
 }
 
 int Peer::datagram_socket(sockaddr_in* at) {
-  const int fd = static_cast<int>(call(PeerOp::socket, -1, 0, SOCK_DGRAM).result);
+  const int fd = socket_of(SOCK_DGRAM);
   EXPECT_EQ(call(PeerOp::bind, fd, INADDR_ANY, 0).result, 0);
   *at = peer_address(call(PeerOp::local_name, fd).name.sin_port);
   return fd;

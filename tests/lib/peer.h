@@ -51,6 +51,7 @@ class Peer {
   // Listening socket at the peer; `at` gets the address to connect to.
   int listen(sockaddr_in* at, int backlog = 64);
   int socket(int type_flags = 0) { return static_cast<int>(call(PeerOp::socket, -1, type_flags).result); }
+  int socket_of(int type) { return static_cast<int>(call(PeerOp::socket, -1, 0, type).result); }
   Reply accept(int fd) { return call(PeerOp::accept, fd); }
   Reply connect(int fd, const sockaddr_in& to);
   int start_connect(int fd, const sockaddr_in& to);

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "tests/lib/family.h"
+#include "tests/lib/groups.h"
 #include "tests/lib/pattern.h"
 #include "tests/lib/peer_protocol.h"
 
@@ -214,6 +215,8 @@ Answer run(const PeerRequest& request, const std::string& payload) {
     case PeerOp::get_option: return do_option(request);
     case PeerOp::local_name: return do_name(request, getsockname);
     case PeerOp::peer_name: return do_name(request, getpeername);
+    case PeerOp::join_group: return answer(change_membership(request.fd, address_of(request), true));
+    case PeerOp::group_interface: return answer(send_by_interface(request.fd));
     case PeerOp::poll: {
       pollfd one{request.fd, static_cast<short>(request.a), 0};
       int result = poll(&one, 1, static_cast<int>(request.b));

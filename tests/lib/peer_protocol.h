@@ -27,6 +27,8 @@ enum class PeerOp : uint32_t {
   peer_name,      // fd -> address, port
   send_to,        // fd, a: address_be, b: port_be, c: flags, payload
   recv_from,      // fd, a: most bytes, b: flags -> payload, address and port of who sent it
+  join_group,     // fd, a: address_be
+  group_interface, // fd: what it sends to groups goes to the other side
   poll,           // fd, a: events, b: timeout in ms -> revents
   finish,         // a: job -> that job's reply
   forget_all,     // closes every descriptor the requests opened

@@ -61,7 +61,7 @@ void zps_lwip_release(void* piece);
 #define LWIP_DNS 0
 #define LWIP_DHCP 0
 #define LWIP_AUTOIP 0
-#define LWIP_IGMP 0
+#define LWIP_IGMP 1 /* groups.h has it, and MLD */
 #define IP_FORWARD 0
 #define IP_FRAG 1
 #define IP_REASSEMBLY 1
@@ -74,7 +74,7 @@ void zps_lwip_release(void* piece);
 #define LWIP_IPV6_AUTOCONFIG 0
 #define LWIP_IPV6_SEND_ROUTER_SOLICIT 0
 #define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0
-#define LWIP_IPV6_MLD 0
+#define LWIP_IPV6_MLD 1
 #define LWIP_IPV6_FRAG 1
 #define LWIP_IPV6_REASS 1
 #define IPV6_FRAG_COPYHEADER 1

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -72,8 +73,20 @@ void rename_command() noexcept {
   memcpy(begin, kName, sizeof kName);
 }
 
+// What the program closes is closed, and gone from the kernel's epoll sets, only when the keeper has no copy of it any more.
+void wait_until_apart() noexcept {
+  constexpr timespec kAtMost{1, 0};
+  (void)kernel_call(SYS_futex, as_arg(&family->keeper_apart), FUTEX_WAIT, 0, as_arg(&kAtMost));
+}
+
+void be_apart() noexcept {
+  family->keeper_apart.store(1);
+  (void)kernel_call(SYS_futex, as_arg(&family->keeper_apart), FUTEX_WAKE, 1);
+}
+
 [[noreturn]] void keep(int pipe_begin, int pipe_end) noexcept {
   close_descriptors(pipe_end);
+  be_apart();
   (void)kernel_call(SYS_setsid);
   (void)kernel_call(SYS_chdir, as_arg("/"));
   (void)kernel_call(SYS_prctl, PR_SET_NAME, as_arg(kName));
@@ -96,6 +109,7 @@ void start_keeper() noexcept {
   const long pid = begin < 0 || end < 0 || !map_what_may_come() ? -1 : kernel_call(SYS_clone, 0, 0, 0, 0, 0);
   if (pid == 0) keep(begin, end);
   unmap_what_may_come();
+  if (pid > 0) wait_until_apart();
   (void)kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, as_arg(&before), 0, sizeof before);
   (void)base::close_high_fd(begin);
   pipe_of_members = end;

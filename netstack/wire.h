@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "netstack/wake_bells.h"
+
 namespace netstack {
 
 // Bytes of caller-owned memory in front of every received frame, for the stack's own bookkeeping (its pbuf).
@@ -121,6 +123,12 @@ class Wire {
   // more (a frame may have come before). disarm() when awake again; both are cheap when there is nothing to do.
   virtual void arm() noexcept = 0;
   virtual void disarm() noexcept = 0;
+
+  // Where it can wake the one whom a frame is for: who sleeps on bells needs no sleep_fd(). They are the same for the wire's life.
+  [[nodiscard]] virtual const WakeBells& bells() const noexcept {
+    static constinit const WakeBells none;
+    return none;
+  }
 
   // Runs the wire's own control events (a memif peer that connects or dies). Called by whoever is on service
   // duty when control_fd() is readable; control_fd() is -1 if there are none, and one number for the wire's

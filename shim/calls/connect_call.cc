@@ -76,6 +76,7 @@ long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, c
   }
   pass_port_on(socket);
   socket->stream = stream;
+  socket->home = 0;  // it was another flow's
   socket->state = SocketState::stream;
   socket->ss_state = SsState::connecting;
   socket->old_port_be = 0;

@@ -157,7 +157,7 @@ class EpollCondition final : public Condition {
   int fd_;
   epoll_event* events_;
   int capacity_;
-  pollfd kernel_fds_[3];
+  pollfd kernel_fds_[1 + kOwnFds];
 };
 
 // The wait behind all four calls, for a set of ours and a family with a stack.

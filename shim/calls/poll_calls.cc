@@ -51,10 +51,10 @@ long do_poll(const zps_call& call, uint64_t deadline_ns, const void* mask, long 
   pollfd few[2 * kFew];
   pollfd* fds = few;
   int room = kFew;
-  if (count + 2 > kFew) {
+  if (count + kOwnFds > kFew) {
     fds = static_cast<pollfd*>(thread_scratch());
     room = kMostInScratch / 2;
-    if (fds == nullptr || count + 2 > static_cast<unsigned long>(room)) return -ENOMEM;
+    if (fds == nullptr || count + kOwnFds > static_cast<unsigned long>(room)) return -ENOMEM;
   }
   if (copy_in(fds, user, count * sizeof *fds) != 0) return -EFAULT;
   if (!any_ours(fds, static_cast<int>(count))) return kPass;

@@ -114,7 +114,7 @@ class AcceptCondition final : public Condition {
   bool dual_;
   bool by_kernel_ = false;
   Accepted accepted_;
-  pollfd kernel_fds_[3] = {{fd_, POLLIN, 0}};
+  pollfd kernel_fds_[1 + kOwnFds] = {{fd_, POLLIN, 0}};
 };
 
 bool is_dual(int fd) noexcept {

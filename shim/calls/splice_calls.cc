@@ -71,7 +71,7 @@ class PipeCondition final : public Condition {
   [[nodiscard]] pollfd* fds() noexcept { return fds_; }
 
  private:
-  pollfd fds_[3];
+  pollfd fds_[1 + kOwnFds];
 };
 
 // Until the pipe has something, or room. 0, -EINTR or kRestart.

@@ -52,6 +52,8 @@ struct alignas(64) Family {
   AsyncSignals signals;
 
   base::LockWritten<uint32_t> wire_watchers;  // sleepers on the wire's own descriptor
+  uint64_t bells_taken;  // a bit for each that is somebody's
+  bool bells_used;       // several have waited: sleepers sleep on bells
   std::atomic<uint64_t> service_ns;   // when the service last looked
   std::atomic<uint32_t> on_duty;      // which process's: the tag of its slot
   uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them

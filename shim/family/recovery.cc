@@ -109,6 +109,9 @@ void find_waiters() noexcept {
     family->nodes.release(node);
   });
   family->wire_watchers = 0;
+  family->bells_taken = 0;
+  const netstack::WakeBells* const bells = bells_in_use();
+  for (int bell = 0; bells != nullptr && bell < netstack::WakeBells::kBells; bell++) bells->vacate(bell);
   for (uint64_t& taken : family->wake_taken) taken = 0;
   family->waiters.for_each([](Waiter* waiter) {
     waiter->nodes = nullptr;
@@ -117,6 +120,7 @@ void find_waiters() noexcept {
       return;
     }
     if (waiter->on_wire) family->wire_watchers++;
+    if (waiter->bell != netstack::WakeBells::kCommon) family->bells_taken |= uint64_t{1} << waiter->bell;
     if (waiter->wake_slot >= 0) family->wake_taken[waiter->wake_slot / 64] |= uint64_t{1} << (waiter->wake_slot % 64);
     if (waiter->pinned == nullptr) return;
     if (known(waiter->pinned)) {

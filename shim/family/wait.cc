@@ -19,6 +19,7 @@ namespace {
 
 using base::as_arg;
 using base::kernel_call;
+using netstack::WakeBells;
 
 constexpr uint64_t kLookAroundNs = 2'000'000;      // a sleeper that nobody can wake looks this often
 constexpr uint64_t kKernelProbeNs = 10'000;        // a spinning wait looks at the kernel's side this often
@@ -37,7 +38,10 @@ struct Look {
 
 Look poll_and_check(Condition& condition, uint64_t now) noexcept {
   Guard guard;
-  if (guard.stack() != nullptr) (void)guard.stack()->poll(now);
+  if (guard.stack() != nullptr) {
+    if (this_bell() != 0) guard.stack()->wire().bells().note_look(this_bell(), now);
+    (void)guard.stack()->poll(now);
+  }
   die_if_told();
   const long result = condition.check();
   return {result, family->wakes_due.load(std::memory_order_relaxed)};
@@ -136,14 +140,21 @@ struct Sleep {
 
 // Step 2, with the lock held. The condition's result, or -EAGAIN with everything set for the sleep.
 long prepare_sleep(Condition& condition, const WaitOptions& options, Waiter* waiter, netstack::Stack* stack, Sleep* sleep) noexcept {
-  netstack::Wire& wire = stack->wire();
-  const int wire_fd = family->wire_watchers < kWireWatchers ? wire.sleep_fd() : -1;
-  if (wire_fd >= 0) wire.arm();
+  const WakeBells* const bells = bells_in_use();
+  const int wire_fd = family->wire_watchers < kWireWatchers ? fd_for_all(bells) : -1;
+  const int bell = bells == nullptr ? WakeBells::kCommon : bell_of(waiter);
+  if (wire_fd >= 0) arm_for_all(bells);
+  if (bell != WakeBells::kCommon) bells->arm(bell, bell_page());
   (void)stack->poll(base::monotonic_ns());
   const long result = condition.check();
   if (result != -EAGAIN) {
-    if (wire_fd >= 0 && family->wire_watchers == 0) wire.disarm();
+    if (bell != WakeBells::kCommon) bells->disarm(bell);
+    if (wire_fd >= 0 && family->wire_watchers == 0) disarm_for_all(bells);
     return result;
+  }
+  if (bell != WakeBells::kCommon) {
+    waiter->on_bell = true;
+    sleep->fds[sleep->count++] = {bells->fd(bell), POLLIN, 0};
   }
   const bool watched = condition.watch_all(waiter);
   const int wake_fd = wake_fd_of(waiter);
@@ -195,7 +206,7 @@ long sleep_in_kernel(const WaitOptions& options, Sleep* sleep) noexcept {
 
 // Steps 2 to 4. -EAGAIN: awake, look again. -EINTR: nothing but a signal came.
 long sleep_once(Condition& condition, const WaitOptions& options) noexcept {
-  pollfd own_fds[2];
+  pollfd own_fds[kOwnFds];
   Sleep sleep{own_fds, 0, -1, 0};
   if (options.kernel_fds != nullptr) {
     sleep.fds = options.kernel_fds;

@@ -11,6 +11,9 @@
 // written after the lock is free. At most kWireWatchers sleepers watch the wire itself, so that a frame does not wake a thousand processes:
 // one, and one more, since the first may be stopped; when the last of them leaves, another sleeper is woken to take the place.
 //
+// Where the wire has bells (netstack/wake_bells.h) and several threads wait, each sleeps on its own as well, which rings for the flows that
+// are at home with it; the common bell then is what the watchers watch in place of the wire.
+//
 // Signals: the program's handlers run in step 3 only (engine->sleep), before, during or after the kernel call. Whatever that returned, a
 // handler that ran ends the wait, as the kernel's own waits end at signal_pending(): with the condition's result if it was woken for that,
 // else with EINTR or, where Linux restarts the call, with kRestart. The call is then made again from the start, as Linux does it: the
@@ -31,6 +34,7 @@
 namespace shim {
 
 inline constexpr uint32_t kWireWatchers = 2;
+inline constexpr int kOwnFds = 3;  // what a wait may sleep on of its own: the wire, a bell, an eventfd
 inline constexpr uint64_t kForever = UINT64_MAX;
 // A call's result, never the program's: dispatch makes the call again (Linux: ERESTARTSYS).
 inline constexpr long kRestart = -512;
@@ -72,7 +76,7 @@ struct WaitOptions {
   bool kernel_asked = false;  // the caller has looked at the kernel's side just now
   const void* signal_mask = nullptr;  // the program's, for the time of the sleep
   long signal_mask_bytes = 0;
-  // The program's kernel descriptors to sleep on; room for two more behind them.
+  // The program's kernel descriptors to sleep on; room for kOwnFds more behind them.
   pollfd* kernel_fds = nullptr;
   int kernel_fd_count = 0;
 };

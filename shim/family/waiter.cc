@@ -2,12 +2,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/waiter.h"
 
+#include <sys/mman.h>
+
+#include "base/permitted.h"
+#include "base/syscall.h"
 #include "shim/family/family.h"
 
 namespace shim {
 namespace {
 
+using netstack::WakeBells;
+
 constexpr uint32_t kMostReplaced = 4;
+constexpr long kPage = 4096;
 
 ZPS_THREAD_VARIABLE(Waiter*, current_waiter)
 
@@ -33,6 +40,28 @@ void promote_a_sleeper() noexcept {
   });
 }
 
+void leave_bell_page() noexcept {
+  if (bell_page() != nullptr && base::may_call(SYS_munmap)) (void)base::kernel_call(SYS_munmap, base::as_arg(bell_page()), kPage);
+  bell_page() = nullptr;
+  this_bell() = 0;
+}
+
+bool enter_bell_page(int fd) noexcept {
+  leave_bell_page();
+  if (!base::may_call(SYS_mmap)) return false;
+  const long page = base::kernel_call(SYS_mmap, 0, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (page < 0 && page > -4096) return false;
+  bell_page() = reinterpret_cast<WakeBells::Page*>(page);
+  return true;
+}
+
+void vacate_bell(Waiter* waiter) noexcept {
+  if (waiter->bell == WakeBells::kCommon) return;
+  the_stack()->wire().bells().vacate(waiter->bell);
+  family->bells_taken &= ~(uint64_t{1} << waiter->bell);
+  waiter->bell = WakeBells::kCommon;
+}
+
 void unpin(Waiter* waiter) noexcept {
   if (waiter->pinned == nullptr) return;
   Counted* object = waiter->pinned;
@@ -51,6 +80,46 @@ Waiter* this_waiter() noexcept {
 
 bool is_this_waiter(const Waiter* waiter) noexcept { return waiter == current_waiter(); }
 
+const WakeBells* bells_in_use() noexcept {
+  const netstack::Stack* const stack = the_stack();
+  if (stack == nullptr) return nullptr;
+  const WakeBells& bells = stack->wire().bells();
+  if (!bells.exist()) return nullptr;
+  if (!family->bells_used && family->waiters.in_use() > 1) family->bells_used = true;
+  return family->bells_used ? &bells : nullptr;
+}
+
+int bell_of(Waiter* waiter) noexcept {
+  const uint64_t taken = family->bells_taken | uint64_t{1} << WakeBells::kCommon;
+  if (waiter->bell != WakeBells::kCommon) return waiter->bell;
+  const int bell = ~taken == 0 ? WakeBells::kBells : __builtin_ctzll(~taken);
+  if (bell >= WakeBells::kBells) return WakeBells::kCommon;
+  if (!enter_bell_page(the_stack()->wire().bells().fd(bell))) return WakeBells::kCommon;
+  family->bells_taken |= uint64_t{1} << bell;
+  waiter->bell = this_bell() = static_cast<uint8_t>(bell);
+  return bell;
+}
+
+int fd_for_all(const WakeBells* bells) noexcept {
+  return bells == nullptr ? the_stack()->wire().sleep_fd() : bells->fd(WakeBells::kCommon);
+}
+
+void arm_for_all(const WakeBells* bells) noexcept {
+  if (bells == nullptr) {
+    the_stack()->wire().arm();
+  } else {
+    bells->arm(WakeBells::kCommon, bells->common_page());
+  }
+}
+
+void disarm_for_all(const WakeBells* bells) noexcept {
+  if (bells == nullptr) {
+    the_stack()->wire().disarm();
+  } else {
+    bells->disarm(WakeBells::kCommon);
+  }
+}
+
 bool watch(Waiter* waiter, netstack::Pollable* source) noexcept {
   WaitNode* node = family->nodes.allocate(waiter);
   if (node == nullptr) return false;
@@ -63,7 +132,7 @@ bool watch(Waiter* waiter, netstack::Pollable* source) noexcept {
 void notify(Waiter* waiter) noexcept {
   if (!waiter->sleeping || waiter->notified) return;
   waiter->notified = true;
-  if (waiter->wake_slot < 0) return;
+  if (waiter->wake_slot < 0 || (waiter->on_bell && the_stack()->wire().bells().has_rung(waiter->bell))) return;
   family->wake_bits[waiter->wake_slot / 64].fetch_or(uint64_t{1} << (waiter->wake_slot % 64), std::memory_order_relaxed);
   family->wakes_due.store(true, std::memory_order_relaxed);
 }
@@ -98,11 +167,17 @@ void settle_waiter(Waiter* waiter) noexcept {
     node->unlink();
     family->nodes.release(node);
   }
+  if (waiter->on_bell) {
+    waiter->on_bell = false;
+    the_stack()->wire().bells().disarm(waiter->bell);
+  }
   if (waiter->on_wire) {
     waiter->on_wire = false;
     family->wire_watchers--;
-    if (family->wire_watchers == 0) {
-      if (netstack::Stack* stack = the_stack()) stack->wire().disarm();
+    if (family->wire_watchers > 0) {
+      if (const WakeBells* bells = bells_in_use()) arm_for_all(bells);
+    } else {
+      if (the_stack() != nullptr) disarm_for_all(bells_in_use());
       waiter->sleeping = false;
       promote_a_sleeper();
     }
@@ -136,6 +211,7 @@ void end_wait() noexcept {
 void free_waiter(Waiter* waiter) noexcept {
   settle_waiter(waiter);
   unpin(waiter);
+  vacate_bell(waiter);
   if (waiter->wake_slot >= 0) family->wake_taken[waiter->wake_slot / 64] &= ~(uint64_t{1} << (waiter->wake_slot % 64));
   family->waiters.release(waiter);
 }
@@ -144,9 +220,13 @@ void release_this_waiter() noexcept {
   if (current_waiter() == nullptr) return;
   free_waiter(current_waiter());
   current_waiter() = nullptr;
+  leave_bell_page();
 }
 
-void forget_this_waiter() noexcept { current_waiter() = nullptr; }
+void forget_this_waiter() noexcept {
+  current_waiter() = nullptr;
+  leave_bell_page();
+}
 
 int wake_fd_of(Waiter* waiter) noexcept {
   if (waiter->wake_slot < 0) waiter->wake_slot = take_wake_slot();

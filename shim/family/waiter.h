@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "base/thread_variables.h"
 #include "netstack/stack.h"
 
 namespace shim {
@@ -32,6 +33,8 @@ struct Waiter {
   int wake_slot = -1;        // index of its eventfd; -1: none left, it looks around by itself now and then
   bool sleeping = false;
   bool notified = false;
+  uint8_t bell = 0;          // its own of the wire's bells; 0: none
+  bool on_bell = false;      // which is armed
   bool on_wire = false;      // counted in wire_watchers
   Counted* pinned = nullptr;    // kept alive while the thread sleeps on it
   WaitNode* nodes = nullptr;
@@ -42,6 +45,18 @@ struct Waiter {
 [[nodiscard]] bool is_this_waiter(const Waiter* waiter) noexcept;
 // The eventfd that wakes it, or -1 when none is left: it then has to look around by itself now and then.
 [[nodiscard]] int wake_fd_of(Waiter* waiter) noexcept;
+// The bells of the wire, if there are any and more than one thread waits or has waited: one that is alone sleeps on the wire itself.
+[[nodiscard]] const netstack::WakeBells* bells_in_use() noexcept;
+// Its own bell, taken at its first sleep, or WakeBells::kCommon when none is left.
+[[nodiscard]] int bell_of(Waiter* waiter) noexcept;
+// What those sleep on who watch the wire: the wire itself, or the common bell of `bells` (may be null). fd_for_all() is -1 if nothing wakes
+// them.
+[[nodiscard]] int fd_for_all(const netstack::WakeBells* bells) noexcept;
+void arm_for_all(const netstack::WakeBells* bells) noexcept;
+void disarm_for_all(const netstack::WakeBells* bells) noexcept;
+// The page of its own bell in this process, and its number; null and 0 if it has none.
+ZPS_THREAD_VARIABLE(netstack::WakeBells::Page*, bell_page)
+ZPS_THREAD_VARIABLE(uint8_t, this_bell)
 // Watches `source`. False when no node is left: the sleeper then has to look around by itself.
 bool watch(Waiter* waiter, netstack::Pollable* source) noexcept;
 // Marks a waiter's wake-up due, if it sleeps.

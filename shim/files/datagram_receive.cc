@@ -204,7 +204,7 @@ class ReceiveCondition final : public Condition {
   int flags_;
   const bool both_;
   uint64_t looked_ns_ = base::monotonic_ns();
-  pollfd kernel_fds_[3];
+  pollfd kernel_fds_[1 + kOwnFds];
 };
 
 long receive_waiting(DatagramSocket* socket, int fd, msghdr* header, int flags, uint64_t timeout_ns) noexcept {

@@ -16,6 +16,7 @@ void close_socket(Socket* socket) noexcept {
   release_notice(socket);
   // An acknowledgement that has come lets out what a reset would throw away: the kernel has looked at it when it came.
   if (socket->stream != nullptr && socket->stream->would_lose()) (void)the_stack()->poll(base::monotonic_ns());
+  socket->leave_home();
   if (socket->stream != nullptr) {
     while (netstack::Observer* observer = socket->stream->observers.pop_front()) (void)observer;
     socket->stream->release();
@@ -38,6 +39,18 @@ void close_epoll(EpollFile* set) noexcept {
 }
 
 }  // namespace
+
+void Socket::move_home(uint8_t bell) noexcept {
+  const netstack::WakeBells& bells = the_stack()->wire().bells();
+  if (stream != nullptr && bells.exist()) {
+    if (bell != 0) {
+      bells.bring_home(stream->local(), stream->peer(), bell);
+    } else {
+      bells.leave_home(stream->local(), stream->peer(), home);
+    }
+  }
+  home = bell;
+}
 
 void Socket::claim(ProcessSlot* by) noexcept {
   mover = by;

@@ -102,6 +102,7 @@ class Socket final : public File {
 
   int32_t mover_pid = 0;
   bool reader_waits = false;        // a blocking read waits for data
+  uint8_t home = 0;                 // the bell that its frames ring; 0: the common one
   bool turned_away = false;         // somebody found the readable bytes claimed
 
   // The pending error (sk_err), which is told once; 0 if there is none.
@@ -114,10 +115,20 @@ class Socket final : public File {
   [[nodiscard]] netstack::SocketAddress place() const noexcept {
     return {bound.address, has_port ? bound.port_be : static_cast<uint16_t>(0)};
   }
+  // The calling thread waits for it: its frames ring that thread's bell from now on.
+  void bring_home() noexcept {
+    if (home != this_bell()) [[unlikely]] move_home(this_bell());
+  }
+  void leave_home() noexcept {
+    if (home != 0) move_home(0);
+  }
   // A splice() has looked at the readable bytes and is about to take them: nobody else may meanwhile.
   void claim(ProcessSlot* by) noexcept;
   // True while one does; whoever asks is woken after it. A claim dies with its process.
   [[nodiscard]] bool is_claimed() noexcept;
+
+ private:
+  void move_home(uint8_t bell) noexcept;
 };
 
 }  // namespace shim

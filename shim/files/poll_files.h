@@ -11,7 +11,7 @@ namespace shim {
 struct PollRequest {
   pollfd* fds;        // as poll() takes them; revents are written
   int count;
-  pollfd* copies;     // room for count + 2: what the kernel is asked
+  pollfd* copies;     // room for count + kOwnFds: what the kernel is asked
   uint64_t deadline_ns;
   const void* signal_mask;
   long signal_mask_bytes;

@@ -60,6 +60,7 @@ long read_stream(netstack::TcpStream* stream, const iovec* parts, int count, boo
 long take(Socket* socket, const iovec* parts, int count) noexcept {
   if (socket->mover != nullptr && socket->is_claimed()) [[unlikely]] return -EAGAIN;
   const long result = read_stream(socket->stream, parts, count, false);
+  if (result > 0) socket->bring_home();
   if (socket->peek_offset > 0 && result > 0) [[unlikely]] {
     socket->peek_offset = result < socket->peek_offset ? socket->peek_offset - static_cast<int32_t>(result) : 0;
   }
@@ -201,7 +202,10 @@ class WriteCondition final : public Condition {
     }
     return static_cast<long>(done_);
   }
-  bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->stream); }
+  bool watch_all(Waiter* waiter) noexcept override {
+    socket_->bring_home();
+    return watch(waiter, socket_->stream);
+  }
   [[nodiscard]] bool has_moved() const noexcept override { return done_ > 0; }
   [[nodiscard]] size_t done() const noexcept { return done_; }
 

@@ -24,7 +24,14 @@ using base::kernel_call;
 
 constexpr uint64_t kNeeded = uint64_t{1} << CAP_NET_ADMIN | uint64_t{1} << CAP_NET_RAW;
 constexpr uint64_t kUseful = kNeeded | uint64_t{1} << CAP_SYS_ADMIN;  // a namespace of their own
-constexpr int kDescriptors = 3;
+constexpr int kDescriptors = 3;  // and those of the bells, or none of these
+constexpr char kAsk = 1, kAskWithBells = 2;
+
+// The n-th descriptor of them.
+int& descriptor(VethLinks& links, int n) noexcept {
+  int* const first[kDescriptors] = {&links.packets.receiving, &links.packets.sending, &links.name_fd};
+  return n < kDescriptors ? *first[n] : links.packets.bells.at(n - kDescriptors);
+}
 
 std::atomic<bool> started{false};
 int broker_fd = -1;
@@ -39,7 +46,7 @@ struct Reply {
 // A message with room for the descriptors.
 struct Message {
   iovec part;
-  alignas(cmsghdr) char room[CMSG_SPACE(kDescriptors * sizeof(int))] = {};
+  alignas(cmsghdr) char room[CMSG_SPACE((kDescriptors + BellFds::kCount) * sizeof(int))] = {};
   msghdr header{};
 
   explicit Message(Reply& reply) noexcept : part{&reply, sizeof reply} {
@@ -72,12 +79,13 @@ class Capabilities {
 void send_reply(int socket, Reply& reply) noexcept {
   Message message(reply);
   if (*reply.error.text == '\0') {
-    const int descriptors[kDescriptors] = {reply.links.packets.receiving, reply.links.packets.sending, reply.links.name_fd};
+    const int count = reply.links.packets.bells.exist() ? kDescriptors + BellFds::kCount : kDescriptors;
     cmsghdr* rights = CMSG_FIRSTHDR(&message.header);
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof descriptors);
-    memcpy(CMSG_DATA(rights), descriptors, sizeof descriptors);
+    rights->cmsg_len = CMSG_LEN(static_cast<size_t>(count) * sizeof(int));
+    message.header.msg_controllen = CMSG_SPACE(static_cast<size_t>(count) * sizeof(int));
+    for (int i = 0; i < count; i++) memcpy(CMSG_DATA(rights) + i * sizeof(int), &descriptor(reply.links, i), sizeof(int));
   } else {
     message.header.msg_controllen = 0;
   }
@@ -101,6 +109,7 @@ void send_reply(int socket, Reply& reply) noexcept {
     auto links = make_veth_links(Opening{config, "", nullptr, &reply.address}, mtu);
     if (links) {
       reply.links = *links;
+      if (asked != kAskWithBells) close_bell_fds(reply.links.packets.bells);
     } else {
       reply.error = links.error();
     }
@@ -121,14 +130,14 @@ void reap_broker() noexcept {
 // Moves what came with the message out of the program's sight, into `links`. False if something is missing.
 bool take_descriptors(msghdr& header, VethLinks* links) noexcept {
   const cmsghdr* rights = CMSG_FIRSTHDR(&header);
-  int* const places[kDescriptors] = {&links->packets.receiving, &links->packets.sending, &links->name_fd};
-  if (rights == nullptr || rights->cmsg_len != CMSG_LEN(kDescriptors * sizeof(int))) return false;
+  const int count = links->packets.bells.exist() ? kDescriptors + BellFds::kCount : kDescriptors;
+  if (rights == nullptr || rights->cmsg_len != CMSG_LEN(static_cast<size_t>(count) * sizeof(int))) return false;
   bool all = true;
-  for (int i = 0; i < kDescriptors; i++) {
+  for (int i = 0; i < count; i++) {
     int received;
     memcpy(&received, CMSG_DATA(rights) + i * sizeof received, sizeof received);
-    *places[i] = base::move_fd_high(received);
-    all = all && *places[i] >= 0;
+    descriptor(*links, i) = base::move_fd_high(received);
+    all = all && descriptor(*links, i) >= 0;
   }
   return all;
 }
@@ -163,7 +172,7 @@ void start_link_broker(const StackConfig& config, uint32_t mtu) noexcept {
 base::Result<VethLinks> ask_link_broker(WireAddress* out) noexcept {
   Reply reply{};
   Message message(reply);
-  const char ask = 1;
+  const char ask = has_room_for_bells() ? kAskWithBells : kAsk;
   bool taken = kernel_call(SYS_sendto, broker_fd, as_arg(&ask), sizeof ask, MSG_NOSIGNAL, 0, 0) == sizeof ask;
   {
     const base::RaisedFdLimit raised;

@@ -47,12 +47,13 @@ int make_sending() noexcept {
 
 long bypass_queueing(int sending, bool bypass) noexcept { return set(sending, SOL_PACKET, PACKET_QDISC_BYPASS, bypass ? 1 : 0); }
 
-PacketFds make_packet_fds() noexcept { return {make_socket(SO_RCVBUFFORCE, SO_RCVBUF), make_sending()}; }
+PacketFds make_packet_fds() noexcept { return {make_socket(SO_RCVBUFFORCE, SO_RCVBUF), make_sending(), make_bell_fds()}; }
 
-void close_packet_fds(const PacketFds& fds) noexcept {
+void close_packet_fds(PacketFds fds) noexcept {
   for (const int fd : {fds.receiving, fds.sending}) {
     if (fd >= 0) (void)base::close_high_fd(fd);
   }
+  close_bell_fds(fds.bells);
 }
 
 PacketSockets::PacketSockets(const PacketFds& fds, uint32_t block_bytes, uint32_t slot_bytes, uint32_t slots) noexcept
@@ -100,6 +101,7 @@ base::Result<bool> PacketSockets::finish(int interface) noexcept {
   const long bytes = static_cast<long>(size_t{shape_.tp_block_size} * shape_.tp_block_nr);
   const long address = kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds_.receiving, 0);
   if (address < 0 && address > -4096) return base::make_error("cannot map the ring of a packet socket: error %ld", -address);
+  bells_ = hang_bells(fds_.bells, interface);
   if (const long result = bind_both(interface); result != 0) {
     (void)kernel_call(SYS_munmap, address, bytes);
     return base::make_error("cannot bind a packet socket to a link: error %ld", -result);

@@ -18,20 +18,22 @@
 
 #include "base/own_thread.h"
 #include "base/result.h"
+#include "netstack/wires/kernel/bell_program.h"
 
 namespace netstack {
 
 // Whether what this socket sends goes to the device without its queueing discipline; 0 or a negative errno.
 [[nodiscard]] long bypass_queueing(int sending, bool bypass) noexcept;
 
-// The two as sockets of a network namespace, neither bound nor with a ring: what takes rights. Each a descriptor out of the program's sight
-// or a negative errno.
+// The two as sockets of a network namespace, neither bound nor with a ring, and bells: what takes rights. Each a descriptor out of the
+// program's sight or a negative errno.
 struct PacketFds {
   int receiving, sending;
+  BellFds bells;
 };
 // In the calling thread's namespace.
 [[nodiscard]] PacketFds make_packet_fds() noexcept;
-void close_packet_fds(const PacketFds& fds) noexcept;
+void close_packet_fds(PacketFds fds) noexcept;
 
 class PacketSockets {
  public:
@@ -49,6 +51,8 @@ class PacketSockets {
   [[nodiscard]] int receiving() const noexcept { return fds_.receiving; }
   [[nodiscard]] int sending() const noexcept { return fds_.sending; }
   [[nodiscard]] uint8_t* ring() const noexcept { return ring_; }
+  [[nodiscard]] const WakeBells& bells() const noexcept { return bells_; }
+  [[nodiscard]] int bell(int number) const noexcept { return fds_.bells.bell[number]; }
 
  private:
   static void make_ring(void* self) noexcept;
@@ -58,6 +62,7 @@ class PacketSockets {
   PacketFds fds_;
   long ring_result_ = -EAGAIN;
   uint8_t* ring_ = nullptr;
+  WakeBells bells_;
   bool taken_ = false;
   base::OwnThread thread_;
 };

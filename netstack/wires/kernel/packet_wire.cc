@@ -33,7 +33,10 @@ PacketWire::PacketWire(const PacketSockets& sockets, const PacketRing& ring, uin
       receiving_(sockets.receiving()),
       sending_(sockets.sending()),
       frame_room_(frame_room),
-      ring_(ring) {}
+      ring_(ring) {
+  for (int i = 0; i < WakeBells::kBells; i++) bell_fds_[i] = sockets.bell(i);
+  bells_ = sockets.bells().with(bell_fds_);
+}
 
 // ---------------------------------------------------------------- receiving
 

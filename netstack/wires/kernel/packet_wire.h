@@ -31,6 +31,7 @@ class PacketWire final : public DpdkWire {
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
   [[nodiscard]] bool crowded() const noexcept override { return ring_.half_full(); }
   void arm() noexcept override;
+  [[nodiscard]] const WakeBells& bells() const noexcept override { return bells_; }
   void send_tcp(void* handle, uint32_t length) noexcept override;
   void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
   [[nodiscard]] bool allocate(TxFrame* out) noexcept override;
@@ -56,6 +57,8 @@ class PacketWire final : public DpdkWire {
   bool discard_queued() noexcept;
 
   const int receiving_, sending_;
+  int bell_fds_[WakeBells::kBells];
+  WakeBells bells_;
   const uint32_t frame_room_;
   PacketRing ring_;
   bool bypassing_ = true;          // the device's queueing discipline

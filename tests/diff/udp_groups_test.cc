@@ -171,6 +171,54 @@ TEST_F(UdpGroups, Sources) {
   EXPECT_EQ(errno, EADDRNOTAVAIL);
 }
 
+// The same said in the other forms that there are.
+TEST_F(UdpGroups, OtherForms) {
+  const int fd = at_port(ipv4("0.0.0.0", htons(kPort)));
+  const auto comes = [&] {
+    EXPECT_EQ(peer.send_to(sender, group, "x").result, 1);
+    const std::string first = before_the_end(fd);
+    if (first == "x") {
+      EXPECT_EQ(wait_and_take(fd), "end");
+    }
+    return first == "x";
+  };
+  const int level = family() == Family::ip6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  group_req request{};
+  const Name g = in_family(group), s = in_family(peer_address());
+  request.gr_interface = interface_to_the_other();
+  memcpy(&request.gr_group, &g.address, g.bytes);
+  EXPECT_EQ(setsockopt(fd, level, MCAST_JOIN_GROUP, &request, sizeof request), 0) << strerror(errno);
+  EXPECT_TRUE(comes());
+  group_filter filter{};
+  filter.gf_interface = request.gr_interface;
+  filter.gf_group = request.gr_group;
+  filter.gf_fmode = MCAST_EXCLUDE;
+  filter.gf_numsrc = 1;
+  memcpy(&filter.gf_slist[0], &s.address, s.bytes);
+  EXPECT_EQ(setsockopt(fd, level, MCAST_MSFILTER, &filter, GROUP_FILTER_SIZE(1)), 0) << strerror(errno);
+  EXPECT_FALSE(comes());
+  filter.gf_fmode = MCAST_INCLUDE;
+  EXPECT_EQ(setsockopt(fd, level, MCAST_MSFILTER, &filter, GROUP_FILTER_SIZE(1)), 0) << strerror(errno);
+  EXPECT_TRUE(comes());
+  EXPECT_EQ(setsockopt(fd, level, MCAST_LEAVE_GROUP, &request, sizeof request), 0) << strerror(errno);
+  EXPECT_FALSE(comes());
+  if (family() == Family::ip6) return;
+  ip_mreq_source one{group.sin_addr, own_address(), peer_address().sin_addr};
+  EXPECT_EQ(setsockopt(fd, IPPROTO_IP, IP_ADD_SOURCE_MEMBERSHIP, &one, sizeof one), 0) << strerror(errno);
+  EXPECT_TRUE(comes());
+  EXPECT_EQ(setsockopt(fd, IPPROTO_IP, IP_DROP_SOURCE_MEMBERSHIP, &one, sizeof one), 0) << strerror(errno);
+  const ip_mreqn longer{group.sin_addr, own_address(), 0};
+  EXPECT_EQ(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &longer, sizeof longer), 0) << strerror(errno);
+  EXPECT_EQ(setsockopt(fd, IPPROTO_IP, IP_BLOCK_SOURCE, &one, sizeof one), 0) << strerror(errno);
+  EXPECT_FALSE(comes());
+  EXPECT_EQ(setsockopt(fd, IPPROTO_IP, IP_UNBLOCK_SOURCE, &one, sizeof one), 0) << strerror(errno);
+  EXPECT_EQ(setipv4sourcefilter(fd, own_address(), group.sin_addr, MCAST_EXCLUDE, 1, &one.imr_sourceaddr), 0) << strerror(errno);
+  EXPECT_FALSE(comes());
+  EXPECT_EQ(setipv4sourcefilter(fd, own_address(), group.sin_addr, MCAST_INCLUDE, 0, nullptr), 0) << strerror(errno);
+  EXPECT_EQ(change_membership(fd, group, false), -1) << "nobody's is no membership";
+  EXPECT_EQ(errno, EADDRNOTAVAIL);
+}
+
 TEST_F(UdpGroups, WhatCannotBeJoined) {
   const int fd = joined();
   EXPECT_EQ(change_membership(fd, group, true), -1);

@@ -17,11 +17,13 @@ if has sockperf; then
 fi
 
 if has iperf3; then
-  iperf3 -s -B $address >/dev/null & server=$!
+  iperf3 -s >/dev/null & server=$!
   await answers 5201
   few_lost='import json, sys; s = json.load(sys.stdin)["end"]["sum"]; print(s["packets"] > 50, s["lost_packets"] * 10 < s["packets"])'
-  streamed() { native iperf3 -c $address -u -b 2M -l 1000 -t 1 -J "$@" | native python3 -c "$few_lost"; }
-  for way in --bitrate=2M --reverse; do step "iperf3 $way" streamed $way; done
+  streamed() { native iperf3 -c "$1" -u -b 2M -l 1000 -t 1 -J "${@:2}" | native python3 -c "$few_lost"; }
+  step "iperf3" streamed $address
+  step "iperf3 reverse" streamed $address --reverse
+  step "iperf3 IPv6" streamed $address6 --bidir
   end_server
 fi
 

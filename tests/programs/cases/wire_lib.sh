@@ -1,7 +1,11 @@
 # What the cases with a server on the stack's own address share: sourced, not run.
 # SPDX-License-Identifier: BSD-3-Clause
 address=198.18.0.2
-[ "$PROGRAMS_MODE" = native ] && ip address add $address/15 dev lo
+address6=fdc6:1200::2
+if [ "$PROGRAMS_MODE" = native ]; then
+  ip address add $address/15 dev lo
+  ip address add $address6/64 dev lo nodad
+fi
 
 has() { command -v "$1" >/dev/null || { echo "no $1"; return 1; }; }
 # True if the server takes TCP connections.

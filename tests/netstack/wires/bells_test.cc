@@ -4,6 +4,8 @@
 #include <linux/if_packet.h>
 
 #include <array>
+#include <fstream>
+#include <string>
 #include <thread>
 
 #include "wire_fixture.h"
@@ -68,6 +70,10 @@ class Bells : public testing::Test {
 
   void SetUp() override {
     if (!enter_own_network()) GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace";
+    // Whoever else sends (neighbour discovery, reports of groups) rings too.
+    for (const char* which : {"all", "default"}) {
+      std::ofstream(std::string("/proc/sys/net/ipv6/conf/") + which + "/disable_ipv6") << 1;
+    }
     opened_ = open_wire({});
     ASSERT_NE(opened_.wire, nullptr) << opened_.error.text;
     bells_ = &opened_.wire->bells();

@@ -101,8 +101,7 @@ unsigned next_high_fd(unsigned fd) noexcept {
   return UINT_MAX;
 }
 
-int move_fd_high(int fd) noexcept {
-  if (fd < 0) return fd;
+int copy_fd_high(int fd) noexcept {
   long moved = move_above(fd, fd_floor());
   if (moved == -EINVAL && limit_now().rlim_max <= static_cast<unsigned long>(fd_floor())) {
     range = range_below(limit_now().rlim_max);  // what lies above stays open, and out of reach
@@ -110,8 +109,14 @@ int move_fd_high(int fd) noexcept {
   }
   if (moved < 0) return static_cast<int>(moved);
   if (moved < static_cast<long>(kCeiling)) mark(static_cast<int>(moved));
-  (void)kernel_call(SYS_close, fd);
   return static_cast<int>(moved);
+}
+
+int move_fd_high(int fd) noexcept {
+  if (fd < 0) return fd;
+  const int moved = copy_fd_high(fd);
+  if (moved >= 0) (void)kernel_call(SYS_close, fd);
+  return moved;
 }
 
 int move_fd_to(int fd, int number) noexcept {

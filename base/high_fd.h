@@ -23,6 +23,8 @@ namespace base {
 // Moves `fd` into the hidden range (the old number is closed) and returns the new one, or a negative errno (fd stays open, or was one
 // itself).
 [[nodiscard]] int move_fd_high(int fd) noexcept;
+// The same, and `fd` stays open.
+[[nodiscard]] int copy_fd_high(int fd) noexcept;
 // Moves `fd` to exactly `number` of the hidden range (closing what was there): to give another member's descriptor the number it has there.
 [[nodiscard]] int move_fd_to(int fd, int number) noexcept;
 // Closes what was moved, or might have been. 0 or a negative errno.

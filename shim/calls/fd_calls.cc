@@ -17,6 +17,7 @@
 #include "shim/family/service.h"
 #include "shim/files/async_io.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/placeholders.h"
 #include "shim/files/user_memory.h"
 #include "shim/family/wait.h"
 
@@ -32,6 +33,10 @@ bool numbers_are_the_kernels() noexcept { return engine->thread()->vfork_child !
 
 int number(int64_t argument) noexcept { return static_cast<int>(argument); }
 
+void spoil(File* file) noexcept {
+  if (file != nullptr && file->kind == FileKind::socket) spoil_placeholder(static_cast<Socket*>(file));
+}
+
 // One of ours, which the program does not have.
 bool hidden(int64_t fd) noexcept { return is_high_fd(number(fd)) && !numbers_are_the_kernels(); }
 
@@ -42,6 +47,7 @@ long duplicate_onto(const zps_call& call) noexcept {
   if ((peek(call.arg[0]) == nullptr && peek(to) == nullptr) || numbers_are_the_kernels() || number(call.arg[0]) == to) return kPass;
   Guard guard;
   File* file = file_at(call.arg[0]);
+  spoil(file);
   if (file != nullptr) add_reference(file);  // `to` may hold the last reference to it
   const long made = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
   if (made >= 0) {
@@ -59,12 +65,14 @@ long duplicate(const zps_call& call) noexcept {
   Guard guard;
   File* file = file_at(call.arg[0]);
   if (file == nullptr) return kPass;
+  spoil(file);
   const long made = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
   if (made >= 0) (void)table_set(static_cast<int>(made), file);
   return made;
 }
 
 long set_flags(const zps_call& call) noexcept {
+  constexpr long kUsual = O_NONBLOCK | O_ACCMODE | O_LARGEFILE;
   const bool async = (call.arg[2] & O_ASYNC) != 0;
   long result;
   bool may_change;
@@ -74,6 +82,7 @@ long set_flags(const zps_call& call) noexcept {
     if (file == nullptr) return kPass;
     const bool dual = file->kind == FileKind::socket && static_cast<const Socket*>(file)->dual;
     may_change = async || file->notice != nullptr;
+    if ((call.arg[2] & ~kUsual) != 0) spoil(file);
     // A listener on both sides keeps its placeholder non-blocking; the program's wish is ours alone.
     result = kernel_call(SYS_fcntl, call.arg[0], F_SETFL, dual ? call.arg[2] | O_NONBLOCK : call.arg[2]);
     if (result == 0) file->nonblocking = (call.arg[2] & O_NONBLOCK) != 0;
@@ -81,8 +90,16 @@ long set_flags(const zps_call& call) noexcept {
   return result == 0 && may_change ? follow_async_flag(number(call.arg[0]), async) : result;
 }
 
+// Locks, hints and the like are the placeholder's alone.
+long control_placeholder(const zps_call& call) noexcept {
+  Guard guard;
+  spoil(file_at(call.arg[0]));
+  return kPass;
+}
+
 // Whom signals go to, and which: the placeholder's business, and ours.
 long set_owner(const zps_call& call) noexcept {
+  (void)control_placeholder(call);
   const long result = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
   return result == 0 ? follow_owner(number(call.arg[0])) : result;
 }
@@ -90,6 +107,7 @@ long set_owner(const zps_call& call) noexcept {
 long set_async(const zps_call& call) noexcept {
   int wanted;
   if (long error = copy_in(&wanted, reinterpret_cast<void*>(call.arg[2]), sizeof wanted); error != 0) return error;
+  (void)control_placeholder(call);
   const long result = kernel_call(SYS_ioctl, call.arg[0], FIOASYNC, as_arg(&wanted));
   return result == 0 ? follow_async_flag(number(call.arg[0]), wanted != 0) : result;
 }
@@ -192,12 +210,16 @@ long shim_close(const zps_call& call) noexcept {
   if (numbers_are_the_kernels()) return kPass;
   Socket* lingering;
   uint64_t linger_ns = 0;
+  LeavingPlaceholder placeholder(number(call.arg[0]));
   {
     Guard guard;
-    lingering = begin_lingering(file_at(call.arg[0]), &linger_ns);
+    File* const file = file_at(call.arg[0]);
+    placeholder.leave(file);
+    lingering = begin_lingering(file, &linger_ns);
     table_clear(number(call.arg[0]));
     if (lingering != nullptr) guard.stack()->flush();
   }
+  placeholder.keep();
   const long result = kernel_call(SYS_close, call.arg[0]);
   if (lingering != nullptr) linger(lingering, linger_ns);
   return result;
@@ -238,7 +260,9 @@ long shim_fcntl(const zps_call& call) noexcept {
     case F_SETOWN:
     case F_SETOWN_EX:
     case F_SETSIG: return set_owner(call);
-    default: return kPass;
+    case F_GETFD:
+    case F_SETFD: return kPass;  // the number's
+    default: return control_placeholder(call);
   }
 }
 

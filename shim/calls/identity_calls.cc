@@ -10,6 +10,7 @@
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
 #include "shim/family/service.h"
+#include "shim/files/placeholders.h"
 #include "shim/files/routing.h"
 #include "shim/files/user_memory.h"
 
@@ -40,7 +41,9 @@ uint32_t id_after(uint32_t now, int64_t wanted) noexcept {
 
 long change(const zps_call& call) noexcept {
   const long result = kernel_call(call.nr, call.arg[0], call.arg[1], call.arg[2]);
-  if (result == 0) service_follow();
+  if (result != 0) return result;
+  age_placeholders();  // new ones are somebody else's
+  service_follow();
   return result;
 }
 

@@ -23,6 +23,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/options.h"
+#include "shim/files/placeholders.h"
 #include "shim/files/ports.h"
 #include "shim/files/user_memory.h"
 
@@ -104,6 +105,12 @@ void announce_space(Socket* socket) noexcept {
   }
 }
 
+// What accepted sockets show is not what others before them have shown.
+void options_are_changing(Socket* socket, const OptionRow* row) noexcept {
+  spoil_placeholder(socket);
+  if (row != nullptr && is_inherited(*row)) socket->options_stamp = ++family->option_stamps;
+}
+
 // Brings a value that the placeholder has accepted to the stack's endpoint.
 long follow(int fd, const OptionRow& row, const void* user) noexcept {
   int value = 0;
@@ -118,6 +125,7 @@ long follow(int fd, const OptionRow& row, const void* user) noexcept {
   Guard guard;
   Socket* socket = socket_at(fd);
   if (socket == nullptr) return 0;
+  options_are_changing(socket, &row);  // has changed: an accept() meanwhile may have inherited either
   if (is_unset) {
     socket->options_set.remove(index_of(row));
   } else {
@@ -288,6 +296,9 @@ long answer_for(const zps_call& call, const OptionRow& row, Socket* socket, long
   const int fd = static_cast<int>(call.arg[0]);
   int value = 0;
   switch (row.kind) {
+    case OptionKind::read_only:
+      if (row.level == SOL_SOCKET && row.name == SO_COOKIE) spoil_placeholder(socket);  // which no other has
+      return kPass;
     case OptionKind::error: answer->put(socket->take_error()); return 0;
     case OptionKind::listening: answer->put(socket->state == SocketState::listening ? 1 : 0); return 0;
     case OptionKind::peek_offset: answer->put(socket->peek_offset); return 0;
@@ -334,13 +345,14 @@ long shim_setsockopt(const zps_call& call) noexcept {
   Standing standing;
   {
     Guard guard;
-    const Socket* socket = socket_at(fd);
+    Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
     // ipv6_setsockopt(): not with a port, which the placeholder may be without.
     if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->domain == AF_INET6 && socket->stack_bound &&
         socket->has_port) {
       return -EINVAL;
     }
+    options_are_changing(socket, row);
     standing = standing_of(*socket, row != nullptr && row->states != OptionStates::any);
   }
   if (row == nullptr && !standing.is_stacks) return kPass;

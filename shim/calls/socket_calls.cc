@@ -19,6 +19,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
 #include "shim/files/options.h"
+#include "shim/files/placeholders.h"
 #include "shim/files/ports.h"
 #include "shim/family/process.h"
 #include "shim/files/routing.h"
@@ -37,12 +38,13 @@ using netstack::SocketAddress;
 struct Accepted {
   SocketAddress peer;
   int domain = AF_INET;
-  OptionSet inherited;
+  OptionSet inherited;  // what the placeholder lacks
   bool shares = false;  // its port by SO_REUSEPORT, with sockets of one user
 };
 
-// Gives the placeholder `made` the oldest connection, with the lock held. 0, -EAGAIN if there is none (any more), -EINVAL, -ENFILE.
-long take_connection(Socket* listening, int made, int flags, Accepted* out) noexcept {
+// Gives the oldest connection to the placeholder, which is `made`, with the lock held. 0, -EAGAIN if there is none (any more), -EINVAL,
+// -ENFILE.
+long take_connection(Socket* listening, Placeholder& placeholder, int made, int flags, Accepted* out) noexcept {
   if (listening->listener == nullptr) return -EINVAL;
   Socket* socket = files().sockets.allocate(listening->domain);
   if (socket == nullptr) return -ENFILE;
@@ -59,7 +61,8 @@ long take_connection(Socket* listening, int made, int flags, Accepted* out) noex
   socket->nonblocking = (flags & SOCK_NONBLOCK) != 0;
   socket->receive_timeout_ns = listening->receive_timeout_ns;
   socket->send_timeout_ns = listening->send_timeout_ns;
-  socket->options_set = out->inherited = listening->options_set;
+  socket->options_set = listening->options_set;
+  if (!placeholder.give_to(socket, made, *listening)) out->inherited = listening->options_set;
   socket->sharing = listening->sharing;
   out->shares = socket->sharing.reuse_port;
   socket->receive_low_water = listening->receive_low_water;
@@ -83,11 +86,13 @@ class AcceptCondition final : public Condition {
   long check() noexcept override {
     if (socket_->listener == nullptr) return -EINVAL;
     if ((socket_->listener->ready() & EPOLLIN) == 0) return -EAGAIN;
-    const long made = kernel_call(SYS_socket, socket_->domain, SOCK_STREAM | flags_, 0);
-    if (made < 0) return made;
-    const long error = take_connection(socket_, static_cast<int>(made), flags_, &accepted_);
+    Placeholder placeholder;
+    placeholder.choose(*socket_);
+    const long made = placeholder.make(flags_);
+    const long error = made < 0 ? made : take_connection(socket_, placeholder, static_cast<int>(made), flags_, &accepted_);
     if (error == 0) return made;
-    (void)kernel_call(SYS_close, made);
+    placeholder.put_back();
+    if (made >= 0) (void)kernel_call(SYS_close, made);
     return error;
   }
   bool watch_all(Waiter* waiter) noexcept override { return watch(waiter, socket_->listener); }
@@ -125,25 +130,25 @@ bool is_dual(int fd) noexcept {
 
 // Takes a connection of the stack: its descriptor, or -EAGAIN if there is none.
 long accept_from_stack(int fd, int flags, Accepted* out) noexcept {
-  int domain;
+  Placeholder placeholder;
   {
     Guard guard;
     Socket* socket = socket_at(fd);
     if (socket == nullptr || socket->listener == nullptr) return -EINVAL;
     if ((socket->listener->ready() & EPOLLIN) == 0) (void)guard.stack()->poll(base::monotonic_ns());
     if ((socket->listener->ready() & EPOLLIN) == 0) return -EAGAIN;
-    domain = socket->domain;
+    placeholder.choose(*socket);
   }
-  const long made = kernel_call(SYS_socket, domain, SOCK_STREAM | flags, 0);
-  if (made < 0) return made;
-  long error;
+  const long made = placeholder.make(flags);
+  long error = made;
   {
     Guard guard;
     Socket* listening = socket_at(fd);
-    error = listening == nullptr ? -EBADF : take_connection(listening, static_cast<int>(made), flags, out);
+    if (made >= 0) error = listening == nullptr ? -EBADF : take_connection(listening, placeholder, static_cast<int>(made), flags, out);
+    if (error == 0) return made;
+    placeholder.put_back();
   }
-  if (error == 0) return made;
-  (void)kernel_call(SYS_close, made);
+  if (made >= 0) (void)kernel_call(SYS_close, made);
   return error;
 }
 

@@ -62,6 +62,7 @@ struct alignas(64) Family {
   Processors processors;
   CrowdedProcessors crowded;
   std::atomic<uint32_t> waits;  // counted by GivingWay
+  uint32_t option_stamps;             // given to sockets (Socket::options_stamp)
   uint32_t eighths;                   // so much of its memory is there; 0: as much as at the start (family_memory.h)
   std::atomic<uint32_t> keeper_apart;  // 1: the keeper has closed what is not its own; a futex
   int life_fd;                        // memfd whose bytes are locked: byte 0 by who took up the duty, byte 1 + i by the process of slot i

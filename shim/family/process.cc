@@ -22,6 +22,7 @@
 #include "shim/family/test_hook.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
+#include "shim/files/placeholders.h"
 
 namespace shim {
 namespace {
@@ -106,6 +107,7 @@ void become_kernel_only() noexcept {
 bool kernel_only() noexcept { return my_slot == &no_slot; }
 
 void before_fork(uint64_t flags) noexcept {
+  age_placeholders();
   if (shares_memory(flags) || kernel_only()) return;
   if (base::cached_thread_id() == 0) base::know_thread_id(engine->thread()->thread_id);
   Guard* guard = new (fork_guard) Guard();
@@ -126,6 +128,7 @@ void before_fork(uint64_t flags) noexcept {
 }
 
 void after_fork_parent(uint64_t flags, int64_t pid) noexcept {
+  age_placeholders();
   if (shares_memory(flags) || kernel_only()) return;
   if (child_slot != nullptr) {
     if (pid < 0) {

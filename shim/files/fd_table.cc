@@ -3,8 +3,18 @@
 #include "shim/files/fd_table.h"
 
 #include "shim/family/family.h"
+#include "shim/files/placeholders.h"
 
 namespace shim {
+namespace {
+
+void drop_entry(int fd, Counted* old) noexcept {
+  auto* const file = static_cast<File*>(old);
+  if (file->kind == FileKind::socket) abandon_placeholder(static_cast<Socket*>(file), fd);
+  drop_reference(old);
+}
+
+}  // namespace
 
 long table_set(int fd, File* file) noexcept {
   const uint32_t number = static_cast<uint32_t>(fd);
@@ -13,7 +23,7 @@ long table_set(int fd, File* file) noexcept {
   if (chunk == nullptr) return -ENFILE;
   add_reference(file);
   Counted* old = chunk->entry[number % kChunkEntries].exchange(file, std::memory_order_acq_rel);
-  if (old != nullptr) drop_reference(old);
+  if (old != nullptr) drop_entry(fd, old);
   return 0;
 }
 
@@ -22,7 +32,7 @@ void table_clear(int fd) noexcept {
   const uint32_t number = static_cast<uint32_t>(fd);
   FdChunk* chunk = my_slot->directory[number / kChunkEntries].load(std::memory_order_relaxed);
   Counted* old = chunk->entry[number % kChunkEntries].exchange(nullptr, std::memory_order_acq_rel);
-  if (old != nullptr) drop_reference(old);
+  if (old != nullptr) drop_entry(fd, old);
 }
 
 }  // namespace shim

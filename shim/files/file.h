@@ -99,6 +99,9 @@ class Socket final : public File {
   OptionSet options_set;            // what accepted sockets inherit
   ArrivalControl arrival;
   int32_t peek_offset = -1;         // SO_PEEK_OFF
+  uint32_t options_stamp = 0;       // another one whenever an option may have changed that accepted sockets show; 0: as socket() makes them
+  uint32_t placeholder_age = 0;     // of a connection (placeholders.h); 0: the program has done something to its placeholder
+  uint8_t placeholder_place = 0;    // there, and counted from one
 
   int32_t mover_pid = 0;
   bool reader_waits = false;        // a blocking read waits for data

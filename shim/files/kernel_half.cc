@@ -5,6 +5,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/placeholders.h"
 
 namespace shim {
 namespace {
@@ -44,6 +45,7 @@ bool settle(EpollFile* set, epoll_event* event) noexcept {
 }  // namespace
 
 long kernel_half_control(int set_fd, int operation, EpollItem* item, uint32_t events, uint64_t data) noexcept {
+  if (item->file->kind == FileKind::socket) spoil_placeholder(static_cast<Socket*>(item->file));
   const bool is_written_here = item->file->kind == FileKind::datagram && has_two_sides(item->file);
   epoll_event event{is_written_here ? kernel_side_events(events) : events, {.u64 = data}};
   if ((events & EPOLLONESHOT) != 0) {

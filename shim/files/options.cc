@@ -18,6 +18,8 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
+}  // namespace
+
 // What sk_clone_lock() and tcp_create_openreq_child() do not hand on. What the stack tells needs no placeholder.
 bool is_inherited(const OptionRow& row) noexcept {
   if (row.kind == OptionKind::sharing) return false;
@@ -25,8 +27,6 @@ bool is_inherited(const OptionRow& row) noexcept {
   if (row.level == IPPROTO_TCP) return row.name != TCP_DEFER_ACCEPT && row.name != TCP_FASTOPEN;
   return row.level != IPPROTO_IP || row.name != IP_OPTIONS;
 }
-
-}  // namespace
 
 bool read_placeholder_option(int fd, const OptionRow& row, int* value) noexcept {
   struct linger linger{};

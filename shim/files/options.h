@@ -125,6 +125,8 @@ struct StreamOptions {
 [[nodiscard]] bool read_placeholder_option(int fd, const OptionRow& row, int* value) noexcept;
 void apply_options(netstack::TcpStream* stream, const StreamOptions& options) noexcept;
 void apply_options(netstack::TcpListener* listener, const StreamOptions& options) noexcept;
+// Whether accepted sockets have it of their listener's placeholder.
+[[nodiscard]] bool is_inherited(const OptionRow& row) noexcept;
 // Copies the rows of `set` from one placeholder to another.
 void inherit_options(int from_fd, int to_fd, const OptionSet& set) noexcept;
 

@@ -12,6 +12,7 @@
 #include "shim/files/async_io.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/placeholders.h"
 #include "shim/files/ports.h"
 
 namespace shim {
@@ -58,6 +59,7 @@ void forget_shutdown(int fd, Socket* socket) noexcept {
 }
 
 void disconnect_stream(int fd, Socket* socket) noexcept {
+  spoil_placeholder(socket);
   socket->stream->disconnect();
   if (socket->has_connection()) {
     socket->old_port_be = socket->stream->local().port_be;

@@ -5,6 +5,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/stat.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -85,6 +87,34 @@ TEST(Sockets, ARefusedConnectLeavesASocketThatCanTryAgain) {
     const sockaddr_in right = address("198.18.0.2", listening.port_be);
     EXPECT_EQ(call(SYS_connect, fd, arg(&right), sizeof right), 0);
     EXPECT_EQ(call(SYS_close, fd), 0);
+  }
+  expect_all_closed();
+}
+
+TEST(Sockets, AnUntouchedPlaceholderIsTheNextConnectionsToo) {
+  {
+    Listening listening;
+    const auto next = [&listening](void (*deed)(int fd)) {
+      int fd;
+      FakeStream* far = listening.connect(&fd);
+      struct stat about{};
+      EXPECT_EQ(fstat(fd, &about), 0);
+      deed(fd);
+      EXPECT_EQ(call(SYS_close, fd), 0);
+      far_close(far);
+      return about.st_ino;
+    };
+    const auto nothing = [](int) {};
+    const ino_t first = next(nothing);
+    EXPECT_EQ(next([](int fd) { EXPECT_EQ(call(SYS_fcntl, fd, F_SETFL, O_NONBLOCK), 0); }), first);
+    EXPECT_EQ(next([](int fd) {
+      const int yes = 1;
+      EXPECT_EQ(call(SYS_setsockopt, fd, IPPROTO_TCP, TCP_NODELAY, arg(&yes), sizeof yes), 0);
+    }), first);
+    const ino_t second = next(nothing);
+    EXPECT_NE(second, first) << "it has an option that a new one has not";
+    EXPECT_EQ(next([](int) { hook().before_fork(CLONE_VM | CLONE_VFORK); }), second);
+    EXPECT_NE(next(nothing), second) << "a child may have it";
   }
   expect_all_closed();
 }

@@ -59,6 +59,10 @@ class BiasedLock {
   void allow_favour() noexcept { allowed_.store(true, std::memory_order_relaxed); }
   // When every process that knew the lock is dead but the caller: true if the favourite died inside.
   [[nodiscard]] bool bury_favourite() noexcept;
+  // The thread that holds it, with the lock held: where nobody can ask who is asking.
+  [[nodiscard]] uint32_t holder() const noexcept {
+    return inside_.load(std::memory_order_relaxed) ? favourite_.load(std::memory_order_relaxed) : fair_.holder();
+  }
   // Whether there may be a favourite.
   [[nodiscard]] bool favour_allowed() const noexcept { return allowed_.load(std::memory_order_relaxed); }
   // For tests: whether this thread is the favourite.

@@ -34,6 +34,7 @@ class List {
 
   [[nodiscard]] bool empty() const noexcept { return head_.next == &head_; }
   [[nodiscard]] T* front() noexcept { return empty() ? nullptr : static_cast<T*>(head_.next); }
+  [[nodiscard]] const T* front() const noexcept { return empty() ? nullptr : static_cast<const T*>(head_.next); }
   // The element after `item`, or nullptr at the end.
   [[nodiscard]] T* after(T* item) noexcept { return item->next == &head_ ? nullptr : static_cast<T*>(item->next); }
 

@@ -70,6 +70,8 @@ class RobustLock {
   }
   // True if the calling thread holds it.
   [[nodiscard]] bool held() const noexcept { return owner_of(word_.load(std::memory_order_relaxed)) == this_owner(); }
+  // The thread that holds it, 0 if none does.
+  [[nodiscard]] uint32_t holder() const noexcept { return static_cast<uint32_t>(owner_of(word_.load(std::memory_order_relaxed))); }
   // For who waits for nothing himself and looks now and then: helps an owner who is stopped, `last` being what this said the last time.
   [[nodiscard]] uint64_t look_after_owner(uint64_t last) noexcept;
 

@@ -7,7 +7,7 @@
 namespace netstack {
 
 LwipStack::LwipStack(const StackSetup& setup, StackRegion& region) noexcept
-    : Stack(*setup.wire), core_(setup, region.neighbours), tcp_(core_, region.tcp), udp_(core_, region.udp) {
+    : Stack(*setup.wire), core_(setup, region.neighbours), tcp_(core_, region.tcp, lock), udp_(core_, region.udp) {
   core_.input.add(tcp_);
   core_.output.serve(tcp_);
 }

@@ -25,7 +25,7 @@ static_assert(sizeof(LwipStream) - LwipStream::kRareBytes <= FrameView::kOwnerBy
 
 Tcp* the_tcp = nullptr;
 
-Tcp::Tcp(LwipCore& owner, TcpTables& memory) noexcept
+Tcp::Tcp(LwipCore& owner, TcpTables& memory, const base::BiasedLock& lock) noexcept
     : arena_(owner.arena()),
       clock_(owner.clock),
       facts_(owner.facts()),
@@ -34,7 +34,7 @@ Tcp::Tcp(LwipCore& owner, TcpTables& memory) noexcept
       owners(*this),
       handshakes(*this),
       output(*this),
-      acks(*this),
+      acks(*this, lock),
       timers(*this, owner.setup().time_wait_ms),
       repairs(*this),
       recovery(*this) {
@@ -61,9 +61,9 @@ void Tcp::tell_writers() noexcept {
 }
 
 uint64_t Tcp::next_timer_ns() const noexcept {
-  if (!acks.empty()) return now_ns();
-  const uint64_t handshake_ns = handshakes.next_ns();
-  const uint64_t due = timers.next_ns() < handshake_ns ? timers.next_ns() : handshake_ns;
+  const uint64_t handshake_ns = handshakes.next_ns(), acks_ns = acks.next_ns();
+  const uint64_t first_ns = timers.next_ns() < handshake_ns ? timers.next_ns() : handshake_ns;
+  const uint64_t due = acks_ns < first_ns ? acks_ns : first_ns;
   const bool retries = recovery.resets_owed() || recovery.new_peers();
   const uint64_t retry = now_ns() + (retries ? kRetryNs : kTellWritersNs);
   return (retries || memory_awaited_) && retry < due ? retry : due;

@@ -30,7 +30,8 @@ namespace netstack {
 
 class Tcp final : public Protocol {
  public:
-  Tcp(LwipCore& owner, TcpTables& memory) noexcept;
+  // `lock`: that around everything here.
+  Tcp(LwipCore& owner, TcpTables& memory, const base::BiasedLock& lock) noexcept;
 
   // lwIP has started, for the first time or again.
   void start() noexcept { timers.start(); }

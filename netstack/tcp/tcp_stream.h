@@ -32,7 +32,10 @@ struct SavedSyn;
 // Queued in the stack's list of streams that have something to send.
 struct DirtyLink : base::ListNode {};
 // Queued in the stack's list of streams whose peer waits for an acknowledgement.
-struct DelayedAck : base::ListNode {};
+struct DelayedAck : base::ListNode {
+  uint64_t due_ns;  // 0: before the next poll
+  uint32_t reader;  // whose answer is awaited (delayed_acks.h)
+};
 // Queued in a listener's accept queue.
 struct AcceptLink : base::ListNode {};
 
@@ -105,6 +108,11 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void announce_data() noexcept;
   // A segment with data is about to come in: whether its acknowledgement should wait for nothing (Linux: tcp_in_quickack_mode()).
   [[nodiscard]] bool acknowledges_quickly() noexcept;
+  void acknowledge_when_read() noexcept { push_came_ = true; }
+  // So many bytes more are enough for the program to be told.
+  [[nodiscard]] bool would_tell(uint32_t bytes) const noexcept { return received_bytes_ + bytes >= low_water_; }
+  // It has something to send in the next flush.
+  void mark_dirty() noexcept;
   [[nodiscard]] tcp_pcb* pcb() noexcept { return pcb_; }
   // How many bytes more the memory allows to be received and not read.
   [[nodiscard]] uint32_t receive_room() const noexcept;
@@ -240,7 +248,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   [[nodiscard]] bool keep_alive() noexcept;
   [[nodiscard]] uint32_t receive_window() const noexcept;
   [[nodiscard]] uint32_t receive_limit() const noexcept;
-  void mark_dirty() noexcept;
   [[nodiscard]] size_t write_room() const noexcept;
   [[nodiscard]] size_t buffer_room() const noexcept;
   [[nodiscard]] bool has_space() const noexcept;
@@ -333,7 +340,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool resetting_ = false;    // released, and what ends it is a reset
   bool interactive_ = false;  // the program answers what comes: its answers carry the acknowledgements (Linux: pingpong mode)
   uint8_t quick_acks_ = 0;    // so many acknowledgements are not delayed, unless the program answers
-  bool push_came_ = false;    // of what is to be acknowledged some was pushed by the peer
+  bool push_came_ = false;    // of what is to be acknowledged some was pushed by the peer, or is to be acknowledged when it is read
   bool bound_ = false;  // to a port of its user's
   bool window_raised_ = false;
   bool rate_known_ = false;

@@ -76,7 +76,10 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
     return phase_ == Phase::connected || phase_ == Phase::connecting ? -EAGAIN : -ENOTCONN;
   }
   if (urgent_ != Urgent::none) [[unlikely]] return read_beside_mark(parts, count, peek);
-  if (peek) return look_at(parts, count, 0);
+  if (peek) {
+    if (push_came_) acknowledge_read();
+    return look_at(parts, count, 0);
+  }
   size_t copied = 0;
   for (int i = 0; i < count; i++) {
     auto* to = static_cast<uint8_t*>(parts[i].iov_base);
@@ -111,8 +114,7 @@ long LwipStream::read(const iovec* parts, int count, bool peek) noexcept {
 void LwipStream::acknowledge_read() noexcept {
   push_came_ = false;
   if (interactive_ || pcb_ == nullptr || !tcp_is_flag_set(pcb_, TF_ACK_DELAY)) return;
-  tcp_ack_now(pcb_);
-  mark_dirty();
+  tcp_.acks.await_answer(pcb_);
 }
 
 // As large as the program asked for, but never less than two of the segments that may come: a peer that remembers a larger window waits for

@@ -1,6 +1,8 @@
 // When what was written leaves: before a reset, through a wire without room, in turn, by Nagle's algorithm, and when memory is back.
 // SPDX-License-Identifier: BSD-3-Clause
 #include <algorithm>
+#include <thread>
+#include <tuple>
 
 #include "stack_pair.h"
 
@@ -116,6 +118,84 @@ TEST_F(TcpOutput, AFullSendBufferLeaves) {
     client->release();
     server->release();
   }
+}
+
+// Where a frame costs a kernel call.
+class DearAcknowledgements : public TcpOutput {
+ protected:
+  DearAcknowledgements() { pair_ = Pair::get(Segments::by_reference); }
+  void SetUp() override {
+    TcpOutput::SetUp();
+    std::tie(client_, server_) = connected();
+    send_text(*client_, "short");
+    pair_.settle();
+    EXPECT_EQ(5u, server_->readable_bytes());
+    EXPECT_EQ(5u, client_->unsent_bytes()) << "nobody has read it yet";
+  }
+  void TearDown() override {
+    client_->release();
+    server_->release();
+    TcpOutput::TearDown();
+  }
+  void by_another_thread(const std::function<void()>& deed) {
+    std::thread([&] {
+      const netstack::StackLock lock(*pair_.server);
+      deed();
+    }).join();
+  }
+  TcpStream *client_ = nullptr, *server_ = nullptr;
+};
+
+TEST_F(DearAcknowledgements, LeaveWhenTheReaderComesForMore) {
+  EXPECT_EQ("short", text_of(*server_));
+  pair_.settle();
+  EXPECT_EQ(0u, client_->unsent_bytes());
+}
+
+TEST_F(DearAcknowledgements, LeaveWhenTheReaderHasOnlyPeeked) {
+  char byte;
+  iovec part{&byte, 1};
+  EXPECT_EQ(1, server_->read(&part, 1, true));
+  pair_.settle();
+  EXPECT_EQ(0u, client_->unsent_bytes());
+}
+
+TEST_F(DearAcknowledgements, DoNotLeaveForThreadsThatHaveNotRead) {
+  by_another_thread([&] { EXPECT_EQ("short", text_of(*server_)); });
+  pair_.settle();
+  EXPECT_EQ(5u, client_->unsent_bytes());
+  EXPECT_LE(pair_.server->next_timer_ns(), test_now() + kMs) << "or for a while";
+  pair_.pass(1, 1);
+  EXPECT_EQ(0u, client_->unsent_bytes());
+}
+
+TEST_F(DearAcknowledgements, LeaveWithTheAnswer) {
+  by_another_thread([&] {
+    EXPECT_EQ("short", text_of(*server_));
+    EXPECT_EQ(6, send_text(*server_, "answer"));
+  });
+  pair_.settle();
+  EXPECT_EQ(0u, client_->unsent_bytes());
+  EXPECT_EQ("answer", text_of(*client_));
+}
+
+TEST_F(DearAcknowledgements, OfWhatNobodyReadsLeaveSoon) {
+  EXPECT_LE(pair_.server->next_timer_ns(), test_now() + 10 * kMs);
+  pair_.pass(10, 1);
+  EXPECT_EQ(0u, client_->unsent_bytes());
+  EXPECT_EQ(5u, server_->readable_bytes());
+  EXPECT_EQ("short", text_of(*server_));
+}
+
+// A program that is told of so many bytes only has to get them.
+TEST_F(DearAcknowledgements, DoNotWaitForWhoIsNotTold) {
+  EXPECT_EQ("short", text_of(*server_));
+  ASSERT_EQ(0, server_->set_option(TcpOption::receive_low_water, 20));
+  send_text(*client_, "less than that");
+  pair_.settle();
+  EXPECT_EQ(14u, server_->readable_bytes());
+  EXPECT_EQ(0u, client_->unsent_bytes());
+  EXPECT_EQ("less than that", text_of(*server_));
 }
 
 // Who only reads acknowledges what was pushed when it has read it; who answers lets the answer do so.

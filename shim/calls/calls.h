@@ -65,6 +65,7 @@ long shim_exit(const zps_call& call) noexcept;
 long shim_setuid(const zps_call& call) noexcept;
 long shim_setreuid(const zps_call& call) noexcept;
 long shim_setresuid(const zps_call& call) noexcept;
+long shim_setfsuid(const zps_call& call) noexcept;
 long shim_capset(const zps_call& call) noexcept;
 long shim_setgid(const zps_call& call) noexcept;
 long shim_setregid(const zps_call& call) noexcept;

@@ -84,6 +84,13 @@ long shim_setgid(const zps_call& call) noexcept { return change(call); }
 long shim_setregid(const zps_call& call) noexcept { return change(call); }
 long shim_setresgid(const zps_call& call) noexcept { return change(call); }
 
+// Whose new sockets are (sock_alloc(): current_fsuid()), and nothing else that concerns us. The result is the id before.
+long shim_setfsuid(const zps_call& call) noexcept {
+  const long before = kernel_call(call.nr, call.arg[0]);
+  age_placeholders();
+  return before;
+}
+
 long shim_chroot(const zps_call&) noexcept {
   root_is_changing();
   return kPass;

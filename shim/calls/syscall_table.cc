@@ -71,6 +71,7 @@ constexpr SyscallRow kRows[] = {
         "the kernel's; before rights go that a stack would need, they are kept apart (docs/decisions/kept-rights.md); our thread follows"),
     ROW(setreuid, "ii", kSetup, "as setuid"),
     ROW(setresuid, "iii", kSetup, "as setuid"),
+    ROW(setfsuid, "i", kSetup, "the kernel's; sockets accepted from then on are another user's"),
     ROW(setgid, "i", kSetup, "the kernel's; our thread follows what cannot be taken back"),
     ROW(setregid, "ii", kSetup, "as setgid"),
     ROW(setresgid, "iii", kSetup, "as setgid"),

@@ -48,7 +48,7 @@ class Interrupts : public BothWays {
   Connection full_pair() {
     Connection c = connect_pair();
     const std::vector<char> block(1 << 20);
-    for (int quiet = 0; quiet < 4; poll(nullptr, 0, 100)) {  // the peer's window may still grow
+    for (int quiet = 0; quiet < 7; poll(nullptr, 0, 100)) {  // the peer's window may still grow
       quiet++;
       for (const size_t size : {block.size(), size_t{1000}, size_t{1}}) {
         while (send(c.mine, block.data(), size, MSG_DONTWAIT) > 0) quiet = 0;

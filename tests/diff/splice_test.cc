@@ -66,9 +66,10 @@ class Splice : public BothWays {
     }
     ASSERT_EQ(fcntl(ends_[1], F_SETFL, 0), 0);
   }
+  // What is left of the peer's window when it is less than a segment is used when the sender's timer has run (RFC 9293, 3.8.6.2.1).
   static void fill_socket(int fd) {
     const std::vector<char> block(1 << 20);
-    for (int quiet = 0; quiet < 4; poll(nullptr, 0, 50)) {
+    for (int quiet = 0; quiet < 14; poll(nullptr, 0, 50)) {
       quiet++;
       for (const size_t size : {block.size(), size_t{1000}, size_t{1}}) {
         while (send(fd, block.data(), size, MSG_DONTWAIT) > 0) quiet = 0;
@@ -532,7 +533,7 @@ TEST_P(Splice, EdgesComeBack) {
   EXPECT_TRUE(event.events & EPOLLIN);
   EXPECT_EQ(in(c.mine, 100), 4);
   int64_t sent = 0;
-  for (int quiet = 0; quiet < 4; poll(nullptr, 0, 50)) {
+  for (int quiet = 0; quiet < 14; poll(nullptr, 0, 50)) {
     quiet++;
     for (;;) {
       if (held() == 0) fill_pipe();

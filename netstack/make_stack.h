@@ -47,6 +47,9 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
 // (wires/kernel/link_broker.h). Without a lock, on any thread; costs a fork, or next to nothing where there is nothing to keep.
 void keep_rights(const StackConfig& config) noexcept;
 [[nodiscard]] bool has_kept_rights() noexcept;
+// Whether an address of the default wires is that of one whose family is dead: its link may still be there for a moment, and who comes next
+// has its number.
+[[nodiscard]] bool is_left_over(const IpAddress& address) noexcept;
 // For one that is about to change its root: what a stack is made of has to be at hand.
 void open_files() noexcept;
 // Before the process becomes another program.

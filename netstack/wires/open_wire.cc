@@ -91,6 +91,11 @@ void keep_rights(const StackConfig& config) noexcept {
   if (kind != nullptr && kind->keep_rights != nullptr) kind->keep_rights(config);
 }
 
+bool is_left_over(const IpAddress& address) noexcept {
+  const uint32_t number = address.is_v4() ? swap_to_wire(address.v4_be()) >> 8 & 0xff : swap_to_wire(address.words_be[1]);
+  return number < 256 && !holds_link_name(base::make_error("zps%u", number).text);
+}
+
 bool has_kept_rights() noexcept { return has_link_broker(); }
 void let_rights_go() noexcept { end_link_broker(); }
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/opening.h"
 
+#include <cerrno>
 #include <cstring>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -16,6 +17,16 @@ namespace {
 constexpr uint32_t kHeadroom = 128;        // RTE_PKTMBUF_HEADROOM
 constexpr uint32_t kDefaultFrames = 4096;
 constexpr uint32_t kDefaultMemoryMb = 48;
+
+// bind() or connect() of a socket to the name that stands for a link's.
+long use_link_name(long call, long fd, const char* link) noexcept {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const base::Error name = base::make_error("zpstack/%s", link);
+  memcpy(address.sun_path + 1, name.text, strlen(name.text));
+  const long length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name.text));
+  return base::kernel_call(call, fd, base::as_arg(&address), length);
+}
 
 }  // namespace
 
@@ -70,15 +81,18 @@ void random_mac(uint8_t* mac) noexcept {
 int hold_link_name(const char* link) noexcept {
   const int fd = base::move_fd_high(static_cast<int>(base::kernel_call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
   if (fd < 0) return fd;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const base::Error name = base::make_error("zpstack/%s", link);
-  memcpy(address.sun_path + 1, name.text, strlen(name.text));
-  const long length = static_cast<long>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name.text));
-  const long result = base::kernel_call(SYS_bind, fd, base::as_arg(&address), length);
+  const long result = use_link_name(SYS_bind, fd, link);
   if (result == 0) return fd;
   (void)base::close_high_fd(fd);
   return static_cast<int>(result);
+}
+
+bool holds_link_name(const char* link) noexcept {
+  const long fd = base::kernel_call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return true;
+  const bool held = use_link_name(SYS_connect, fd, link) != -ECONNREFUSED;
+  (void)base::kernel_call(SYS_close, fd);
+  return held;
 }
 
 uint32_t choose_host_addresses(const Opening& opening, int number) noexcept {

@@ -43,6 +43,8 @@ void random_mac(uint8_t* mac) noexcept;
 
 // Holds the name of a link of this host for as long as a member of the family lives. A descriptor, or -EADDRINUSE if another family has it.
 [[nodiscard]] int hold_link_name(const char* link) noexcept;
+// Whether anybody does.
+[[nodiscard]] bool holds_link_name(const char* link) noexcept;
 // Writes addresses, prefixes, gateways and reach of a wire whose other side is link zps<number> of this host; returns that side's IPv4
 // address.
 [[nodiscard]] uint32_t choose_host_addresses(const Opening& opening, int number) noexcept;

@@ -81,7 +81,8 @@ bool worth_a_stack(const IpAddress& address) noexcept {
 // The same for an address that a socket would be bound to.
 bool worth_a_stack_at(const IpAddress& address) noexcept {
   if (!address.is_v4() && config.ip6[0].prefix != 0) return is_configured6(address, true);
-  return address.is_v4() && config.address_be != 0 ? address.v4_be() == config.address_be : worth_a_stack(address);
+  if (address.is_v4() && config.address_be != 0) return address.v4_be() == config.address_be;
+  return worth_a_stack(address) || (is_default_range(address) && netstack::is_left_over(address));
 }
 
 int hidden_eventfd(unsigned count) noexcept {

@@ -22,7 +22,7 @@ SERVERS = ("exit", "exec", "KILL", "TERM", "SEGV", "ABRT")
 SERVER = """
 import os, signal, socket, sys
 port, count, child_ends, server_ends = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-listener = socket.create_server(("0.0.0.0", port))
+listener = socket.create_server((sys.argv[5] if len(sys.argv) > 5 else "0.0.0.0", port))
 print("ready", flush=True)
 client, _ = listener.accept()
 assert client.recv(16) == b"hello"
@@ -59,7 +59,8 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
 
 
 def run_round(bed, *ends):
-    name = "-".join(ends)
+    """`ends`: how the child ends, how the server does, and at which address it listens if not at all of them."""
+    name = f"{'-'.join(ends)}-{len(bed.processes)}"
     server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", SERVER, PORT, BYTES, *ends], name=name)
     beds.wait_until(lambda: "ready" in bed.output(name) or server.poll() is not None, 20, "the server's start")
     client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, PORT, BYTES], name=f"{name}-client")
@@ -88,7 +89,14 @@ def main():
             problems += [problem] if problem else []
             if problem:
                 print(f"FAIL {problem}", flush=True)
-    print(f"{len(problems)} of {options.rounds * len(CHILDREN) * len(SERVERS)} went wrong")
+    # In a dead one's place the next is started at once, and has its address.
+    with beds.Bed(options.mode, options.build, options.build / "test-traces" / f"last-process-{options.mode}") as bed:
+        for _ in range(5):
+            problem = run_round(bed, "none", "KILL", bed.sut_address)
+            problems += [f"again: {problem}"] if problem else []
+            if problem:
+                print(f"FAIL again: {problem}", flush=True)
+    print(f"{len(problems)} of {options.rounds * len(CHILDREN) * len(SERVERS) + 5} went wrong")
     return 1 if problems else 0
 
 

@@ -299,6 +299,7 @@ base::Result<Stack*> make_stack(const StackConfig&, StackPlace* place) noexcept 
 
 void keep_rights(const StackConfig&) noexcept {}
 bool has_kept_rights() noexcept { return false; }
+bool is_left_over(const IpAddress&) noexcept { return false; }
 void let_rights_go() noexcept {}
 void open_files() noexcept {}
 

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <fcntl.h>
 #include <initializer_list>
 #include <sched.h>
@@ -20,6 +21,8 @@ using base::as_arg;
 using base::kernel_call;
 
 constexpr int kMaxPairs = 256;
+constexpr int kMostLooks = 50;
+constexpr timespec kBetweenLooks{0, 1'000'000};
 
 struct Pair {
   char name[16];       // the kernel side
@@ -94,8 +97,10 @@ base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noex
     if (pair.name_fd < 0) continue;
     const VethRequest request{pair.name, pair.peer_name, peer_space, device_mac, mtu};
     result = host.make_veth(request);
-    // Or the kernel takes away what the last program had, and is through with it by now.
-    if (result == -EEXIST && (peer_space >= 0 ? is_veth(pair.name) || link_index(pair.name) < 0 : link_index(pair.peer_name) >= 0)) {
+    // The name is ours: what has it was the last program's. The kernel may be about to take it away, or through with it by now.
+    for (int look = 0; look < kMostLooks && result == -EEXIST; look++) {
+      if (!(peer_space >= 0 ? is_veth(pair.name) || link_index(pair.name) < 0 : link_index(pair.peer_name) >= 0)) break;
+      if (look > 0) (void)kernel_call(SYS_nanosleep, as_arg(&kBetweenLooks), 0);
       (void)host.remove_link(pair.name);
       result = host.make_veth(request);
     }

@@ -50,6 +50,7 @@ if has chronyd; then
   printf '%s\n' 'local stratum 5' allow "bindaddress $address" 'cmdport 0' 'bindcmdaddress /' "pidfile $PWD/server.pid" >server.conf
   printf '%s\n' "server $address iburst minpoll 0 maxpoll 0" 'cmdport 0' 'bindcmdaddress /' "pidfile $PWD/client.pid" >client.conf
   chronyd -x -d -u root -f "$PWD/server.conf" 2>/dev/null & server=$!
+  await ask 'b"\x23" + bytes(47)' 123  # a client that finds nobody asks again some seconds later
   native chronyd -x -d -u root -f "$PWD/client.conf" 2>client.log & client=$!
   step time await native grep -q "Selected source $address" client.log
   kill $client

@@ -104,6 +104,8 @@ void start_keeper() noexcept {
   int ends[2];
   if (kernel_call(SYS_pipe2, as_arg(ends), O_CLOEXEC) != 0) return;
   const int begin = base::move_fd_high(ends[0]), end = base::move_fd_high(ends[1]);
+  if (begin < 0) (void)kernel_call(SYS_close, ends[0]);
+  if (end < 0) (void)kernel_call(SYS_close, ends[1]);
   uint64_t before = 0;
   (void)kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, as_arg(&kAllSignals), as_arg(&before), sizeof before);
   const long pid = begin < 0 || end < 0 || !map_what_may_come() ? -1 : kernel_call(SYS_clone, 0, 0, 0, 0, 0);
@@ -111,7 +113,7 @@ void start_keeper() noexcept {
   unmap_what_may_come();
   if (pid > 0) wait_until_apart();
   (void)kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, as_arg(&before), 0, sizeof before);
-  (void)base::close_high_fd(begin);
+  if (begin >= 0) (void)base::close_high_fd(begin);
   pipe_of_members = end;
   keeper_pid = pid;
   if (pid > 0) return;

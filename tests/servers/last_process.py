@@ -5,7 +5,9 @@
 """
 # SPDX-License-Identifier: BSD-3-Clause
 import argparse
+import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +65,7 @@ def run_round(bed, *ends):
     name = f"{'-'.join(ends)}-{len(bed.processes)}"
     server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", SERVER, PORT, BYTES, *ends], name=name)
     beds.wait_until(lambda: "ready" in bed.output(name) or server.poll() is not None, 20, "the server's start")
+    problem = keeper_of(server) if bed.hooked else None
     client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, PORT, BYTES], name=f"{name}-client")
     try:
         client.wait(30)
@@ -72,7 +75,26 @@ def run_round(bed, *ends):
     expected = -getattr(signal, f"SIG{ends[1]}") if ends[1].isupper() else 0
     if client.returncode != 0 or server.returncode != expected:
         return f"{name}: {bed.output(f'{name}-client').strip()} {bed.output(name).strip()}"
-    return None
+    return f"{name}: {problem}" if problem else None
+
+
+def keeper_of(server):
+    """What is wrong with the process that stays behind `server`: it has a name of its own, and nothing else that is the program's."""
+    children = pathlib.Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    named = [pid for pid in children if pathlib.Path(f"/proc/{pid}/comm").read_text() == "zpstack-keeper\n"]
+    if len(named) != 1:
+        return f"{len(named)} keepers among the children {children}"
+    there = pathlib.Path(f"/proc/{named[0]}")
+    # The last that it does before it sleeps is to give up its rights.
+    beds.wait_until(lambda: re.search(r"^NoNewPrivs:\s+1$", (there / "status").read_text(), re.MULTILINE), 10, "the keeper's rest")
+    command, status = (there / "cmdline").read_bytes().strip(b"\0"), (there / "status").read_text()
+    if command != b"zpstack-keeper":
+        return f"its command is {command}"
+    if os.getsid(int(named[0])) != int(named[0]) or not re.search(r"^SigBlk:\s+fffffffffffbfeff$", status, re.MULTILINE):
+        return f"it can be reached by signals: {status}"
+    beds.wait_until(lambda: re.search(r"^CapPrm:\s+0+$", (there / "status").read_text(), re.MULTILINE), 10, "the end of its rights")
+    lowest = min(int(fd.name) for fd in (there / "fd").iterdir())
+    return None if lowest >= 512 else f"it has descriptor {lowest}"
 
 
 def main():

@@ -81,16 +81,15 @@ def run_round(bed, *ends):
 def keeper_of(server):
     """What is wrong with the process that stays behind `server`: it has a name of its own, and nothing else that is the program's."""
     children = pathlib.Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    named = [pid for pid in children if pathlib.Path(f"/proc/{pid}/comm").read_text() == "zpstack-keeper\n"]
-    if len(named) != 1:
-        return f"{len(named)} keepers among the children {children}"
-    there = pathlib.Path(f"/proc/{named[0]}")
+    if len(children) != 1:
+        return f"not one child but {children}"
+    there = pathlib.Path(f"/proc/{children[0]}")
     # The last that it does before it sleeps is to give up its rights.
     beds.wait_until(lambda: re.search(r"^NoNewPrivs:\s+1$", (there / "status").read_text(), re.MULTILINE), 10, "the keeper's rest")
     command, status = (there / "cmdline").read_bytes().strip(b"\0"), (there / "status").read_text()
     if command != b"zpstack-keeper":
         return f"its command is {command}"
-    if os.getsid(int(named[0])) != int(named[0]) or not re.search(r"^SigBlk:\s+fffffffffffbfeff$", status, re.MULTILINE):
+    if os.getsid(int(children[0])) != int(children[0]) or not re.search(r"^SigBlk:\s+fffffffffffbfeff$", status, re.MULTILINE):
         return f"it can be reached by signals: {status}"
     beds.wait_until(lambda: re.search(r"^CapPrm:\s+0+$", (there / "status").read_text(), re.MULTILINE), 10, "the end of its rights")
     lowest = min(int(fd.name) for fd in (there / "fd").iterdir())

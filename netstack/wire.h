@@ -129,6 +129,8 @@ class Wire {
     static constinit const WakeBells none;
     return none;
   }
+  // They ring from now on, which costs each frame something. False if the kernel refuses. It may be called again.
+  [[nodiscard]] virtual bool hang_bells() noexcept { return false; }
 
   // Runs the wire's own control events (a memif peer that connects or dies). Called by whoever is on service
   // duty when control_fd() is readable; control_fd() is -1 if there are none, and one number for the wire's

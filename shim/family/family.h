@@ -36,6 +36,9 @@ struct FamilyLevels {
   bool operator==(const FamilyLevels&) const = default;
 };
 
+// Whether sleepers sleep on the wire's bells: not before several have waited.
+enum class Bells : uint8_t { unneeded, hang, refused };
+
 struct alignas(64) Family {
   base::BiasedLock lock;
   std::atomic<netstack::Stack*> stack;
@@ -53,7 +56,7 @@ struct alignas(64) Family {
 
   base::LockWritten<uint32_t> wire_watchers;  // sleepers on the wire's own descriptor
   uint64_t bells_taken;  // a bit for each that is somebody's
-  bool bells_used;       // several have waited: sleepers sleep on bells
+  Bells bells;
   std::atomic<uint64_t> service_ns;   // when the service last looked
   std::atomic<uint32_t> on_duty;      // which process's: the tag of its slot
   uint64_t told_ns;                   // when the service last looked at the pools' levels, and what it said of them

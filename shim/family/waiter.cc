@@ -81,12 +81,14 @@ Waiter* this_waiter() noexcept {
 bool is_this_waiter(const Waiter* waiter) noexcept { return waiter == current_waiter(); }
 
 const WakeBells* bells_in_use() noexcept {
-  const netstack::Stack* const stack = the_stack();
+  netstack::Stack* const stack = the_stack();
   if (stack == nullptr) return nullptr;
   const WakeBells& bells = stack->wire().bells();
   if (!bells.exist()) return nullptr;
-  if (!family->bells_used && family->waiters.in_use() > 1) family->bells_used = true;
-  return family->bells_used ? &bells : nullptr;
+  if (family->bells == Bells::unneeded && family->waiters.in_use() > 1) {
+    family->bells = stack->wire().hang_bells() ? Bells::hang : Bells::refused;
+  }
+  return family->bells == Bells::hang ? &bells : nullptr;
 }
 
 int bell_of(Waiter* waiter) noexcept {

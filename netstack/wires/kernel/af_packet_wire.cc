@@ -19,7 +19,7 @@ base::Result<Wire*> open_packet(const Opening& opening) noexcept {
   const RingShape shape = ring_shape(opening, mtu);
   PacketSockets sockets(make_packet_fds(), shape.block_bytes, shape.slot_bytes, shape.slots);
   if (auto started = start_eal(); !started) return started.error();
-  auto wire = open_packet_wire(opening, link_index(device), mtu, sockets);
+  auto wire = open_packet_wire(opening, link_index(device), false, mtu, sockets);
   if (!wire) return wire.error();
   WireFacts& facts = (*wire)->mutable_facts();
   memcpy(facts.name, "af_packet", 10);

@@ -220,10 +220,11 @@ bool make_all(BellFds& fds) noexcept {
   }
   const int program = make_program(fds.board, fds.bell);
   if (program < 0) return false;
-  const long socket = kernel_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-  fds.socket = base::move_fd_high(static_cast<int>(socket));
-  const bool rings = fds.socket >= 0 && set(fds.socket, SOL_SOCKET, SO_ATTACH_BPF, program) == 0 &&
-                     set(fds.socket, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1) == 0;
+  bool rings = true;
+  for (int& fd : fds.socket) {
+    fd = base::move_fd_high(static_cast<int>(kernel_call(SYS_socket, AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)));
+    rings = rings && fd >= 0 && set(fd, SOL_SOCKET, SO_ATTACH_BPF, program) == 0 && set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1) == 0;
+  }
   (void)base::close_high_fd(program);
   return rings;
 }
@@ -237,6 +238,14 @@ bool is_behind_filter() noexcept {
   (void)kernel_call(SYS_close, file);
   constexpr char kNone[] = "\nSeccomp:\t0\n";
   return length <= 0 || memmem(text, static_cast<size_t>(length), kNone, sizeof kNone - 1) == nullptr;
+}
+
+bool bind_to(int socket, int interface, uint16_t protocol) noexcept {
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_ifindex = interface;
+  address.sll_protocol = htons(protocol);
+  return base::may_call(SYS_bind) && kernel_call(SYS_bind, socket, as_arg(&address), sizeof address) == 0;
 }
 
 long map_shared(int fd, long bytes) noexcept { return kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0); }
@@ -262,15 +271,11 @@ void close_bell_fds(BellFds& fds) noexcept {
   }
 }
 
-WakeBells hang_bells(BellFds& fds, int interface) noexcept {
+WakeBells map_bells(BellFds& fds) noexcept {
   if (!fds.exist()) return {};
-  sockaddr_ll address{};
-  address.sll_family = AF_PACKET;
-  address.sll_ifindex = interface;
-  address.sll_protocol = htons(ETH_P_ALL);
   const long board = map_shared(fds.board, kBoardBytes);
   const long common = map_shared(fds.bell[WakeBells::kCommon], kPage);
-  if (is_error(board) || is_error(common) || kernel_call(SYS_bind, fds.socket, as_arg(&address), sizeof address) != 0) {
+  if (is_error(board) || is_error(common)) {
     if (!is_error(board)) (void)kernel_call(SYS_munmap, board, kBoardBytes);
     if (!is_error(common)) (void)kernel_call(SYS_munmap, common, kPage);
     close_bell_fds(fds);
@@ -279,6 +284,13 @@ WakeBells hang_bells(BellFds& fds, int interface) noexcept {
   (void)base::close_high_fd(fds.board);
   fds.board = -1;
   return {reinterpret_cast<Board*>(board), reinterpret_cast<WakeBells::Page*>(common)};
+}
+
+bool hang_bells_before(const int* sockets, int interface) noexcept { return bind_to(sockets[0], interface, ETH_P_ALL); }
+
+bool hang_bells_late(const int* sockets, int interface) noexcept {
+  return bind_to(sockets[0], interface, ETH_P_IP) && bind_to(sockets[1], interface, ETH_P_IPV6) &&
+         bind_to(sockets[2], interface, ETH_P_ARP);
 }
 
 }  // namespace netstack

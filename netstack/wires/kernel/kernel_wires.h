@@ -19,8 +19,9 @@ struct RingShape {
   uint32_t frame_room;  // of the pool's frames: one that the stack sends fits
 };
 [[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
-// A wire over `sockets` on the link of this index in their namespace, which is up.
-base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, uint32_t mtu, PacketSockets& sockets) noexcept;
+// A wire over `sockets` on the link of this index in their namespace, which is up, and `ours` if nobody else uses it.
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, bool ours, uint32_t mtu,
+                                         PacketSockets& sockets) noexcept;
 
 base::Result<Wire*> open_veth(const Opening& opening) noexcept;
 // Keeps the rights that open_veth() takes, for a process that is about to lose them.

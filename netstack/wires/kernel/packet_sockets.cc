@@ -87,7 +87,7 @@ long PacketSockets::bind_both(int interface) const noexcept {
   return kernel_call(SYS_bind, fds_.receiving, as_arg(&address), sizeof address);
 }
 
-base::Result<bool> PacketSockets::finish(int interface) noexcept {
+base::Result<bool> PacketSockets::finish(int interface, bool ours) noexcept {
   thread_.join();
   for (const int fd : {fds_.receiving, fds_.sending}) {
     if (fd == -EPERM || fd == -EACCES) {
@@ -101,7 +101,8 @@ base::Result<bool> PacketSockets::finish(int interface) noexcept {
   const long bytes = static_cast<long>(size_t{shape_.tp_block_size} * shape_.tp_block_nr);
   const long address = kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds_.receiving, 0);
   if (address < 0 && address > -4096) return base::make_error("cannot map the ring of a packet socket: error %ld", -address);
-  bells_ = hang_bells(fds_.bells, interface);
+  bells_ = map_bells(fds_.bells);
+  if (!ours && bells_.exist() && !hang_bells_before(fds_.bells.socket, interface)) bells_ = {};
   if (const long result = bind_both(interface); result != 0) {
     (void)kernel_call(SYS_munmap, address, bytes);
     return base::make_error("cannot bind a packet socket to a link: error %ld", -result);

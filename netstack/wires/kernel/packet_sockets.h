@@ -43,16 +43,16 @@ class PacketSockets {
   PacketSockets(const PacketSockets&) = delete;
   PacketSockets& operator=(const PacketSockets&) = delete;
 
-  // Waits for the ring, maps it and binds both to the link of this index in their namespace. From here on they are the caller's. An error
-  // is a line about capabilities if the kernel refused.
-  base::Result<bool> finish(int interface) noexcept;
+  // Waits for the ring, maps it and binds both to the link of this index in their namespace, which may be ours alone. From here on they are
+  // the caller's. An error is a line about capabilities if the kernel refused.
+  base::Result<bool> finish(int interface, bool ours) noexcept;
 
   // Valid after finish().
   [[nodiscard]] int receiving() const noexcept { return fds_.receiving; }
   [[nodiscard]] int sending() const noexcept { return fds_.sending; }
   [[nodiscard]] uint8_t* ring() const noexcept { return ring_; }
   [[nodiscard]] const WakeBells& bells() const noexcept { return bells_; }
-  [[nodiscard]] int bell(int number) const noexcept { return fds_.bells.bell[number]; }
+  [[nodiscard]] const BellFds& bell_fds() const noexcept { return fds_.bells; }
 
  private:
   static void make_ring(void* self) noexcept;

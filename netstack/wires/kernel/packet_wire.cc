@@ -27,14 +27,16 @@ bool is_for_us(const tpacket2_hdr& slot) noexcept {
 
 }  // namespace
 
-PacketWire::PacketWire(const PacketSockets& sockets, const PacketRing& ring, uint32_t frame_room, FramePool* pool, rte_mbuf** queue,
-                       uint32_t queue_capacity) noexcept
+PacketWire::PacketWire(const PacketSockets& sockets, const PacketRing& ring, int own_link, uint32_t frame_room, FramePool* pool,
+                       rte_mbuf** queue, uint32_t queue_capacity) noexcept
     : DpdkWire(0, pool, nullptr, sockets.receiving(), queue, queue_capacity),
       receiving_(sockets.receiving()),
       sending_(sockets.sending()),
+      own_link_(own_link),
       frame_room_(frame_room),
       ring_(ring) {
-  for (int i = 0; i < WakeBells::kBells; i++) bell_fds_[i] = sockets.bell(i);
+  memcpy(bell_sockets_, sockets.bell_fds().socket, sizeof bell_sockets_);
+  memcpy(bell_fds_, sockets.bell_fds().bell, sizeof bell_fds_);
   bells_ = sockets.bells().with(bell_fds_);
 }
 

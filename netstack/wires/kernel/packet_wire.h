@@ -25,13 +25,15 @@ namespace netstack {
 
 class PacketWire final : public DpdkWire {
  public:
-  PacketWire(const PacketSockets& sockets, const PacketRing& ring, uint32_t frame_room, FramePool* pool, rte_mbuf** queue,
+  // `own_link` is the index of a link that is ours alone, or 0.
+  PacketWire(const PacketSockets& sockets, const PacketRing& ring, int own_link, uint32_t frame_room, FramePool* pool, rte_mbuf** queue,
              uint32_t queue_capacity) noexcept;
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
   [[nodiscard]] bool crowded() const noexcept override { return ring_.half_full(); }
   void arm() noexcept override;
   [[nodiscard]] const WakeBells& bells() const noexcept override { return bells_; }
+  [[nodiscard]] bool hang_bells() noexcept override { return own_link_ == 0 || hang_bells_late(bell_sockets_, own_link_); }
   void send_tcp(void* handle, uint32_t length) noexcept override;
   void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
   [[nodiscard]] bool allocate(TxFrame* out) noexcept override;
@@ -57,6 +59,8 @@ class PacketWire final : public DpdkWire {
   bool discard_queued() noexcept;
 
   const int receiving_, sending_;
+  const int own_link_;
+  int bell_sockets_[BellFds::kSockets];
   int bell_fds_[WakeBells::kBells];
   WakeBells bells_;
   const uint32_t frame_room_;

@@ -57,7 +57,7 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   const RingShape shape = ring_shape(opening, mtu);
   PacketSockets sockets(links->packets, shape.block_bytes, shape.slot_bytes, shape.slots);
   auto started = start_eal();
-  auto wire = started ? open_packet_wire(opening, links->interface, mtu, sockets) : base::Result<DpdkWire*>(started.error());
+  auto wire = started ? open_packet_wire(opening, links->interface, true, mtu, sockets) : base::Result<DpdkWire*>(started.error());
   if (!wire) {
     remove_veth_links(*links);
     return wire.error();

@@ -64,7 +64,10 @@ std::vector<uint8_t> frame_of(const Flow& flow, uint8_t protocol, uint8_t flags,
   return frame;
 }
 
-class Bells : public testing::Test {
+// On a link of the wire's own, and on one that somebody else takes frames from.
+enum class On { own_link, port_of_bridge };
+
+class Bells : public testing::TestWithParam<On> {
  protected:
   static constexpr int kFirst = 1, kSecond = 2;
 
@@ -74,10 +77,21 @@ class Bells : public testing::Test {
     for (const char* which : {"all", "default"}) {
       std::ofstream(std::string("/proc/sys/net/ipv6/conf/") + which + "/disable_ipv6") << 1;
     }
-    opened_ = open_wire({});
+    netstack::StackConfig config;
+    const char* peer = "zps0";
+    if (GetParam() == On::port_of_bridge) {
+      ASSERT_EQ(system("ip link add left type veth peer name right && ip link add between type bridge && "
+                       "ip link set right master between && ip link set left up && ip link set right up && ip link set between up"),
+                0);
+      config.wire = "af_packet:right";
+      config.address_be = inet_addr("198.19.0.2");
+      peer = "left";
+    }
+    opened_ = open_wire(config);
     ASSERT_NE(opened_.wire, nullptr) << opened_.error.text;
     bells_ = &opened_.wire->bells();
     ASSERT_TRUE(bells_->exist());
+    ASSERT_TRUE(opened_.wire->hang_bells());
     for (const int bell : {kFirst, kSecond}) {
       void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, bells_->fd(bell), 0);
       ASSERT_NE(page, MAP_FAILED);
@@ -86,7 +100,7 @@ class Bells : public testing::Test {
     pages_[WakeBells::kCommon] = bells_->common_page();
     sender_ = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
     to_.sll_family = AF_PACKET;
-    to_.sll_ifindex = static_cast<int>(if_nametoindex("zps0"));
+    to_.sll_ifindex = static_cast<int>(if_nametoindex(peer));
     ASSERT_GE(sender_, 0);
     ASSERT_GT(to_.sll_ifindex, 0);
     while (receive() > 0) {
@@ -137,7 +151,16 @@ class Bells : public testing::Test {
   sockaddr_ll to_{};
 };
 
-TEST_F(Bells, RingForTheOwnerOfAFlowAlone) {
+TEST_P(Bells, RingForEveryProtocol) {
+  auto frame = frame_of(flow_v4(1000), IPPROTO_UDP, 0);
+  frame[12] = ETH_P_ARP >> 8;
+  frame[13] = ETH_P_ARP & 0xff;
+  EXPECT_EQ(rung_by(frame), 1 << WakeBells::kCommon);
+  EXPECT_TRUE(opened_.wire->hang_bells()) << "once more";
+  EXPECT_EQ(rung_by(frame), 1 << WakeBells::kCommon);
+}
+
+TEST_P(Bells, RingForTheOwnerOfAFlowAlone) {
   for (const Flow& flow : {flow_v4(1000), flow_v6(1000)}) {
     const auto frame = frame_of(flow, IPPROTO_TCP, kAck);
     EXPECT_EQ(rung_by(frame), 1 << WakeBells::kCommon);
@@ -152,7 +175,7 @@ TEST_F(Bells, RingForTheOwnerOfAFlowAlone) {
   }
 }
 
-TEST_F(Bells, OtherFlowsAreEverybodys) {
+TEST_P(Bells, OtherFlowsAreEverybodys) {
   const Flow v4 = flow_v4(1000), v6 = flow_v6(1000);
   for (const Flow& flow : {v4, v6}) {
     bells_->bring_home(flow.local, flow.peer, kFirst);
@@ -168,7 +191,7 @@ TEST_F(Bells, OtherFlowsAreEverybodys) {
   EXPECT_EQ(rung_by(with_options), 1 << WakeBells::kCommon);
 }
 
-TEST_F(Bells, RingOnce) {
+TEST_P(Bells, RingOnce) {
   const Flow flow = flow_v4(1000);
   bells_->bring_home(flow.local, flow.peer, kFirst);
   const auto frame = frame_of(flow, IPPROTO_TCP, kAck);
@@ -184,7 +207,7 @@ TEST_F(Bells, RingOnce) {
   EXPECT_FALSE(bells_->has_rung(kFirst));
 }
 
-TEST_F(Bells, AnOwnerWhoDoesNotLookIsRepresented) {
+TEST_P(Bells, AnOwnerWhoDoesNotLookIsRepresented) {
   const Flow flow = flow_v4(1000), other = flow_v4(1001);
   const auto frame = frame_of(flow, IPPROTO_TCP, kAck);
   bells_->bring_home(flow.local, flow.peer, kFirst);
@@ -222,7 +245,7 @@ TEST_F(Bells, AnOwnerWhoDoesNotLookIsRepresented) {
   EXPECT_TRUE(awaits(WakeBells::kCommon)) << "woken, and has not looked";
 }
 
-TEST_F(Bells, NoFrameFindsASleeperAsleep) {
+TEST_P(Bells, NoFrameFindsASleeperAsleep) {
   constexpr int kFrames = 20000;
   const Flow flow = flow_v4(1000);
   const auto frame = frame_of(flow, IPPROTO_TCP, kAck);
@@ -253,5 +276,8 @@ TEST_F(Bells, NoFrameFindsASleeperAsleep) {
   sender.join();
   EXPECT_EQ(received.load(), kFrames);
 }
+
+INSTANTIATE_TEST_SUITE_P(, Bells, testing::Values(On::own_link, On::port_of_bridge),
+                         [](const auto& test) { return test.param == On::own_link ? "OwnLink" : "PortOfBridge"; });
 
 }  // namespace

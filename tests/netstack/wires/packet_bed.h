@@ -30,7 +30,7 @@ class Bed {
     if (auto started = netstack::start_eal(); !started) give_up(started.error().text);
     auto pool = netstack::FramePool::create("packets", kFrames, 128 + kSlotBytes, false);
     if (!pool) give_up(pool.error().text);
-    if (auto finished = sockets_.finish(1); !finished) give_up(finished.error().text);
+    if (auto finished = sockets_.finish(1, true); !finished) give_up(finished.error().text);
     constexpr size_t kPage = 4096, kBytes = kSlots * kSlotBytes;
     void* range = mmap(nullptr, kBytes + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memory = static_cast<uint8_t*>(range) + kPage;
@@ -40,7 +40,7 @@ class Bed {
     if (shared == MAP_FAILED) give_up("no memory");
     auto* of_wire = static_cast<Shared*>(shared);
     wire = new (of_wire->object)
-        netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), kSlotBytes, *pool, of_wire->queue, kFrames);
+        netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), 1, kSlotBytes, *pool, of_wire->queue, kFrames);
   }
   Bed(const Bed&) = delete;
   Bed& operator=(const Bed&) = delete;

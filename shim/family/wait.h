@@ -10,6 +10,7 @@
 // Another thread or process that drives the wire and makes something ready tells the observers of step 2; a sleeping waiter's eventfd is
 // written after the lock is free. At most kWireWatchers sleepers watch the wire itself, so that a frame does not wake a thousand processes:
 // one, and one more, since the first may be stopped; when the last of them leaves, another sleeper is woken to take the place.
+// (That no frame is slept through is checked by all interleavings of a model: tests/shim/wake_model_test.cc.)
 //
 // Where the wire has bells (netstack/wake_bells.h) and several threads wait, each sleeps on its own as well, which rings for the flows that
 // are at home with it; the common bell then is what the watchers watch in place of the wire.

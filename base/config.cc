@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/config_file.h"
+#include "base/config_whole.h"
 #include "base/log.h"
 
 namespace base {
@@ -305,12 +306,25 @@ void print_udp(const Config& config, char* out, size_t capacity) noexcept {
   print(out, capacity, "%s", config.udp == Side::stack ? "stack" : "kernel");
 }
 
+Error append_rules(Config& config, const char* text) noexcept { return add_rules(&config.rules, text); }
+bool parse_rules(Config& config, const char*) noexcept { return config.rules.count = 0, true; }  // append_rules() says the rest
+void print_rules(const Config& config, char* out, size_t capacity) noexcept {
+  out[0] = '\0';
+  for (const Rule& rule : config.rules) {
+    const size_t length = strlen(out);
+    char one[160];
+    print_rule(rule, one, sizeof one);
+    print(out + length, capacity - length, "%s%s", length > 0 ? "; " : "", one);
+  }
+}
+
 // --- The table. ---
 
 struct Row {
   ConfigKey key;
   bool (*parse)(Config&, const char*) noexcept;
   void (*print)(const Config&, char*, size_t) noexcept;
+  Error (*append)(Config&, const char*) noexcept = nullptr;  // of what may be a list: one element, behind those before it
 };
 
 constexpr Row kRows[] = {
@@ -371,6 +385,11 @@ constexpr Row kRows[] = {
      parse_io_uring,
      print_io_uring},
     {{"udp", "ZPS_UDP", "kernel or stack", "who serves UDP on the addresses of the stack's networks"}, parse_udp, print_udp},
+    {{"rules", "ZPS_RULES", "rules with semicolons between them, in the file a list of them",
+      "which side serves a socket: the first rule that matches says it, as \"kernel udp port=53\""},
+     parse_rules,
+     print_rules,
+     append_rules},
     {{"inherit", "ZPS_INHERIT", "yes or no", "whether programs that it starts run on the stack even if they are given another environment"},
      parse_inherit,
      print_inherit},
@@ -385,9 +404,13 @@ constexpr char kTestPrefix[] = "ZPS_TEST_";
 
 bool starts_with(const char* text, const char* prefix) noexcept { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
-// Why `text` is refused, with a hint for the values that look right and are not.
-Error refusal(const char* source, const ConfigKey& key, const char* name, const char* text) noexcept {
-  return make_error("%s%s=%s is not valid: expected %s", source, name, text, key.type);
+// Gives a key its value, or the value of `place` in its list; `name` is what the source calls it. The error is a hint for the values that
+// look right and are not.
+Error set_value(Config& config, const Row& row, const char* source, const char* name, const char* text, int place) noexcept {
+  if (place <= 0 && !row.parse(config, text)) return make_error("%s%s=%s is not valid: expected %s", source, name, text, row.key.type);
+  if (row.append == nullptr) return {};
+  const Error error = row.append(config, text);
+  return error.text[0] == '\0' ? error : make_error("%s%s: %s", source, name, error.text);
 }
 
 // What the file's reader calls for each setting.
@@ -397,20 +420,30 @@ struct FileTarget {
   const char* file;
 };
 
-Error set_from_file(void* context, const char* name, const char* text, bool quoted) noexcept {
+// The rules that came from one line know it.
+void note_line(Rules* rules, int before, unsigned line) noexcept {
+  for (int i = before; i < rules->count; i++) rules->rule[i].line = line;
+}
+
+Error set_from_file(void* context, const FileSetting& setting) noexcept {
   const auto& target = *static_cast<FileTarget*>(context);
+  char source[100];
+  print(source, sizeof source, "%s: line %u: ", target.file, setting.line);
   for (int i = 0; i < kConfigKeys; i++) {
     const Row& row = kRows[i];
-    if (strcmp(row.key.name, name) != 0) continue;
-    char source[80];
-    print(source, sizeof source, "%s: ", target.file);
-    if (quoted && starts_with(row.key.type, "number"))
-      return make_error("%s%s=\"%s\" is text: expected %s", source, name, text, row.key.type);
-    if (!row.parse(*target.config, text)) return refusal(source, row.key, name, text);
+    if (strcmp(row.key.name, setting.name) != 0) continue;
+    if (setting.place >= 0 && row.append == nullptr)
+      return make_error("%s%s is a list: expected %s", source, setting.name, row.key.type);
+    if (setting.quoted && starts_with(row.key.type, "number"))
+      return make_error("%s%s=\"%s\" is text: expected %s", source, setting.name, setting.value, row.key.type);
+    const int rules_before = setting.place > 0 ? target.config->rules.count : 0;
+    if (const Error error = set_value(*target.config, row, source, setting.name, setting.value, setting.place); error.text[0] != '\0')
+      return error;
+    if (row.append != nullptr) note_line(&target.config->rules, rules_before, setting.line);
     target.origins[i] = Origin::file;
     return {};
   }
-  return make_error("%s: unknown setting %s (`zpstack config` lists them)", target.file, name);
+  return make_error("%sunknown setting %s (`zpstack config` lists them)", source, setting.name);
 }
 
 Error set_from_environment(Config& config, Origin* origins, const char* entry) noexcept {
@@ -421,7 +454,7 @@ Error set_from_environment(Config& config, Origin* origins, const char* entry) n
     const Row& row = kRows[i];
     if (strlen(row.key.variable) != length || strncmp(row.key.variable, entry, length) != 0) continue;
     if (equals[1] == '\0') return {};
-    if (!row.parse(config, equals + 1)) return refusal("", row.key, row.key.variable, equals + 1);
+    if (const Error error = set_value(config, row, "", row.key.variable, equals + 1, -1); error.text[0] != '\0') return error;
     origins[i] = Origin::environment;
     return {};
   }
@@ -429,40 +462,6 @@ Error set_from_environment(Config& config, Origin* origins, const char* entry) n
   memcpy(name, entry, length < sizeof name ? length : sizeof name - 1);
   name[length < sizeof name ? length : sizeof name - 1] = '\0';
   return make_error("unknown setting %s in the environment (`zpstack config` lists them)", name);
-}
-
-// What only the whole can tell.
-bool is_near6(const Ip6Setting& own, const uint8_t* other) noexcept {
-  for (int bit = 0; bit < own.prefix; bit++) {
-    if (((own.address[bit / 8] ^ other[bit / 8]) >> (7 - bit % 8) & 1) != 0) return false;
-  }
-  return own.prefix != 0;
-}
-
-Error check_gateway6(const Config& config) noexcept {
-  if (!has_gateway6(config) || config.ip6[0].prefix == 0) return {};
-  char gateway[INET6_ADDRSTRLEN];
-  (void)inet_ntop(AF_INET6, config.gateway6, gateway, sizeof gateway);
-  bool near = is_link_local(config.gateway6);
-  for (const Ip6Setting& own : config.ip6) {
-    if (own.prefix != 0 && memcmp(own.address, config.gateway6, sizeof own.address) == 0)
-      return make_error("gateway and ip are the same address, %s", gateway);
-    near = near || is_near6(own, config.gateway6);
-  }
-  return near ? Error{} : make_error("gateway %s is in no network of ip, and no link-local address", gateway);
-}
-
-Error check_together(const Config& config) noexcept {
-  if (const Error error = check_gateway6(config); error.text[0] != '\0') return error;
-  if (config.gateway_be == 0 || config.address_be == 0) return {};
-  const uint32_t mask_be = htonl(config.prefix == 32 ? UINT32_MAX : ~(UINT32_MAX >> config.prefix));
-  char gateway[INET_ADDRSTRLEN], address[INET_ADDRSTRLEN], ip[32];
-  print_address(config.gateway_be, gateway, sizeof gateway);
-  print_address(config.address_be, address, sizeof address);
-  print(ip, sizeof ip, "%s/%u", address, config.prefix);
-  if (((config.gateway_be ^ config.address_be) & mask_be) != 0) return make_error("gateway %s is not in the network of %s", gateway, ip);
-  if (config.gateway_be == config.address_be) return make_error("gateway and ip are the same address, %s", gateway);
-  return {};
 }
 
 }  // namespace

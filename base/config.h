@@ -11,12 +11,12 @@
 
 #include "base/log.h"
 #include "base/result.h"
+#include "base/rules.h"
 
 namespace base {
 
 enum class Fallback { fail, kernel };
 enum class CpuSleep { light, any };
-enum class Side { kernel, stack };
 
 // An IPv6 address with the length of its prefix; a prefix of 0: none.
 struct Ip6Setting {
@@ -48,7 +48,8 @@ struct Config {
   bool ledger = false;                 // ZPS_LEDGER=1: print what was served, passed on and refused, at exit
   bool io_uring = false;               // ZPS_IO_URING=kernel
   bool inherit = true;                 // ZPS_INHERIT=no: programs it starts get exactly the environment it gives them
-  Side udp = Side::kernel;      // ZPS_UDP: who serves datagram sockets of the stack's networks
+  Side udp = Side::kernel;             // ZPS_UDP: who serves datagram sockets of the stack's networks
+  Rules rules;                         // ZPS_RULES: exceptions from who serves what
   bool jit = true;                     // ZPS_JIT=kernel: calls of code that it makes itself go to the kernel
 };
 
@@ -62,9 +63,10 @@ struct ConfigKey {
   const char* type;      // what a value looks like: "number from 16 to 65536"
   const char* help;      // one line
 };
-inline constexpr int kConfigKeys = 20;
+inline constexpr int kConfigKeys = 21;
 [[nodiscard]] const ConfigKey& config_key(int index) noexcept;
-// The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire". At most 255 bytes.
+// The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire".
+inline constexpr size_t kMostValueBytes = 8192;
 void print_config_value(const Config& config, int index, char* out, size_t capacity) noexcept;
 
 // The file that is read when it exists.

@@ -39,7 +39,7 @@ long read_whole(const char* file, std::string& out) {
   return count < 0 ? count : static_cast<long>(length);
 }
 
-// A setting's value as text; false for what is no setting (a table, a list, a date, a fraction).
+// A value as text; false for what is none (a table, a list in a list, a date, a fraction).
 bool text_of(const toml::node& node, std::string& out) {
   if (const auto* text = node.as_string()) out = text->get();
   else if (const auto* number = node.as_integer()) out = std::to_string(number->get());
@@ -48,9 +48,29 @@ bool text_of(const toml::node& node, std::string& out) {
   return out.find('\0') == std::string::npos;
 }
 
+using Set = Error (*)(void*, const FileSetting&) noexcept;
+
+Error set_one(const char* file, void* context, Set set, const char* name, const toml::node& node, int place) {
+  const auto line = static_cast<unsigned>(node.source().begin.line);
+  std::string value;
+  if (text_of(node, value)) return set(context, {name, value.c_str(), node.is_string(), place, line});
+  return make_error("%s: line %u: %s is neither text, whole number nor true/false", file, line, name);
+}
+
+Error set_all(const char* file, void* context, Set set, const char* name, const toml::node& node) {
+  const auto* list = node.as_array();
+  if (list == nullptr) return set_one(file, context, set, name, node, -1);
+  int place = 0;
+  for (const toml::node& each : *list) {
+    const Error error = set_one(file, context, set, name, each, place++);
+    if (error.text[0] != '\0') return error;
+  }
+  return {};
+}
+
 }  // namespace
 
-Error read_config_file(const char* file, void* context, Error (*set)(void*, const char*, const char*, bool) noexcept) noexcept {
+Error read_config_file(const char* file, void* context, Set set) noexcept {
   std::string text;
   const long length = read_whole(file, text);
   if (length == -ENOENT || length == -ENOTDIR) return {};
@@ -64,9 +84,7 @@ Error read_config_file(const char* file, void* context, Error (*set)(void*, cons
   }
   for (const auto& [key, node] : parsed.table()) {
     const std::string name(key.str());
-    std::string value;
-    if (!text_of(node, value)) return make_error("%s: %s is neither text, whole number nor true/false", file, name.c_str());
-    const Error error = set(context, name.c_str(), value.c_str(), node.is_string());
+    const Error error = set_all(file, context, set, name.c_str(), node);
     if (error.text[0] != '\0') return error;
   }
   return {};

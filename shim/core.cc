@@ -1,5 +1,8 @@
 // The shim's entry: what libzpstack.so calls after it has loaded this library, and the dispatch of every claimed call.
 // SPDX-License-Identifier: BSD-3-Clause
+#include <fcntl.h>
+#include <sys/auxv.h>
+
 #include <cstring>
 #include <malloc.h>
 
@@ -7,6 +10,7 @@
 #include "base/own_thread.h"
 #include "base/permitted.h"
 #include "base/stopped_owner.h"
+#include "base/syscall.h"
 #include "base/user_copy.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
@@ -36,6 +40,22 @@ int64_t on_syscall(zps_call* call) noexcept {
   return result;
 }
 
+const char* name_in(const char* path) noexcept {
+  const char* const slash = strrchr(path, '/');
+  return slash != nullptr ? slash + 1 : path;
+}
+
+// The rules for this program: by the name that was executed (a script's is not its interpreter's), or that of what it is a link to.
+void keep_own_rules() noexcept {
+  if (config.rules.count == 0) return;
+  const auto* const executed = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
+  char file[512];
+  const long length =
+      base::kernel_call(SYS_readlinkat, AT_FDCWD, base::as_arg("/proc/self/exe"), base::as_arg(file), static_cast<long>(sizeof file - 1));
+  file[length > 0 ? length : 0] = '\0';
+  base::keep_rules_of(&config.rules, executed != nullptr ? name_in(executed) : "", name_in(file));
+}
+
 bool read_config() noexcept {
   auto loaded = base::load_config(engine->environment);
   if (!loaded) {
@@ -43,6 +63,7 @@ bool read_config() noexcept {
     return false;
   }
   config = *loaded;
+  keep_own_rules();
   base::set_log_level(config.log);
   counting = config.ledger;
   return true;

@@ -19,5 +19,7 @@ int run_doctor(const Environment& environment, bool json);
 
 enum class ConfigFormat { text, json, markdown };
 int show_config(const Environment& environment, ConfigFormat format);
+// `what` is host:port, host:port/udp; `program` may be empty.
+int explain(const Environment& environment, const std::string& what, const std::string& program, bool json);
 
 }  // namespace tool

@@ -52,6 +52,9 @@ int dispatch(int argc, char** argv) {
   CLI::App* config = app.add_subcommand("config", "Print the settings in force and where each comes from");
   CLI::Option* as_json = config->add_flag("--json", json, "Print JSON");
   config->add_flag("--markdown", markdown, "Print the table of settings as a page of the manual")->excludes(as_json);
+  std::string explained, program;
+  CLI::Option* explain = config->add_option("--explain", explained, "Tell which side serves host:port or host:port/udp, and why");
+  config->add_option("--program", program, "The program that is meant: the name of its file")->needs(explain);
 
   char** const dashes = std::find_if(argv + 1, argv + argc, [](const char* word) { return std::string(word) == "--"; });
   const std::vector<std::string> from_dashes(dashes, argv + argc);
@@ -64,6 +67,7 @@ int dispatch(int argc, char** argv) {
   }
   if (*run) return run_command(*run, from_dashes, environment);
   if (*doctor) return tool::run_doctor(environment, json);
+  if (*explain) return tool::explain(environment, explained, program, json);
   return tool::show_config(environment, json ? ConfigFormat::json : markdown ? ConfigFormat::markdown : ConfigFormat::text);
 }
 

@@ -33,7 +33,7 @@ std::vector<char*> Environment::as_envp(std::vector<std::string>& storage) const
 }
 
 std::string Settings::value(int key) const {
-  char text[256];
+  char text[base::kMostValueBytes];
   base::print_config_value(config, key, text, sizeof text);
   return text;
 }

@@ -187,7 +187,8 @@ long shim_bind(const zps_call& call) noexcept {
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<socklen_t>(call.arg[2]), &parsed); error != 0)
     return error;
   const bool v6_only = placeholder_is_v6_only(fd, domain);
-  const bool served = parsed.known && !(v6_only && parsed.address.address.is_v4());
+  const bool served =
+      parsed.known && !(v6_only && parsed.address.address.is_v4()) && may_be_stacks(IPPROTO_TCP, parsed.address.port_be);
   const bool to_stack = served && !parsed.wildcard && stack_at(parsed.address.address) != nullptr;
   if (to_stack) {
     if (const long error = may_bind(parsed.address); error != 0) return error;

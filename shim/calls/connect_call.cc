@@ -192,6 +192,7 @@ long shim_connect(const zps_call& call) noexcept {
   if (address_family == AF_UNSPEC) return disconnect(fd);
   int domain;
   bool stack_bound, kernel_bound, to_all;
+  uint16_t port_be;
   Socket* socket;
   long refusal;
   {
@@ -203,6 +204,7 @@ long shim_connect(const zps_call& call) noexcept {
     stack_bound = socket->stack_bound;
     kernel_bound = socket->kernel_bound;
     to_all = socket->bound_to_all;
+    port_be = socket->place().port_be;
   }
   if (refusal == -EALREADY) return await_connection(fd, socket, -EALREADY);
   if (refusal != 0) return refusal;
@@ -211,7 +213,7 @@ long shim_connect(const zps_call& call) noexcept {
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), bytes, &parsed); error != 0) return error;
   const bool to_v4 = parsed.known && parsed.address.address.is_v4();
   if (to_v4 && !parsed.wildcard && placeholder_is_v6_only(fd, domain)) return -ENETUNREACH;
-  netstack::Stack* stack = parsed.known ? stack_towards(parsed.address.address) : nullptr;
+  netstack::Stack* stack = parsed.known ? stack_towards(IPPROTO_TCP, port_be, parsed.address.address) : nullptr;
   if (stack != nullptr && kernel_bound && !to_all) {  // from an address of the kernel's: its connection, on its way to the stack
     service_ensure();
     stack = nullptr;

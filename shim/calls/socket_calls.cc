@@ -251,7 +251,8 @@ long listen_on_both(int fd, int domain, int backlog, int most, bool has_port) no
     result = kernel_call(SYS_listen, fd, backlog);
     if (result != 0) return result;
     netstack::Stack* stack = nullptr;
-    const bool served = placeholder_name(fd, &name) == 0 && name.known && name.wildcard && !(v6_only && name.address.address.is_v4());
+    const bool served = placeholder_name(fd, &name) == 0 && name.known && name.wildcard && !(v6_only && name.address.address.is_v4()) &&
+                        side_of(IPPROTO_TCP, name.address.port_be, nullptr) == base::Side::stack;
     if (served) stack = ensure_stack();
     if (stack == nullptr) {
       Guard guard;
@@ -277,7 +278,7 @@ long shim_socket(const zps_call& call) noexcept {
   const int protocol = static_cast<int>(call.arg[2]);
   const int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
   const bool is_udp = (domain == AF_INET || domain == AF_INET6) && (type & ~flags) == SOCK_DGRAM &&
-                      (protocol == 0 || protocol == IPPROTO_UDP) && config.udp == base::Side::stack;
+                      (protocol == 0 || protocol == IPPROTO_UDP) && serves_datagrams();
   if (is_udp && !kernel_only() && engine->thread()->vfork_child == 0) return make_datagram_socket(call);
   if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP))
     return kPass;

@@ -22,7 +22,8 @@ constexpr zps_claim kBare = ZPS_CLAIM_GENERAL;
 
 constexpr SyscallRow kRows[] = {
     ROW(socket, "iii", kData,
-        "AF_INET and AF_INET6 SOCK_STREAM are candidates for the stack, with ZPS_UDP=stack SOCK_DGRAM as well; every other socket is the "
+        "AF_INET and AF_INET6 SOCK_STREAM are candidates for the stack, with ZPS_UDP=stack or a rule SOCK_DGRAM as well; every other "
+        "socket is the "
         "kernel's"),
     ROW(bind, "dai", kSetup, "wildcard: both sides; an address of the stack: the stack; any other: the kernel"),
     ROW(listen, "di", kSetup, "makes the stack at first use; a wildcard listener listens on both sides"),

@@ -209,11 +209,23 @@ long may_bind(const SocketAddress& local) noexcept {
   return error == -EACCES ? error : 0;
 }
 
+// With the lock held: what the rules say of what this socket sends to `address`.
+bool is_kernels_by_rule(const DatagramSocket& socket, const netstack::IpAddress& address) noexcept {
+  const uint16_t port_be = socket.endpoint != nullptr ? socket.endpoint->local().port_be : 0;
+  return side_of(IPPROTO_UDP, port_be, &address) == base::Side::kernel;
+}
+
 netstack::Stack* stack_to_connect(int fd, const ParsedAddress& to) noexcept {
   const netstack::IpAddress& address = to.address.address;
   if (!is_stacks_kind(to)) return nullptr;
-  if (!is_for_many(address)) return stack_towards(address);
-  return stack_for_group(fd, address);
+  if (is_for_many(address)) return stack_for_group(fd, address);
+  uint16_t port_be = 0;
+  {
+    Guard guard;
+    const DatagramSocket* const socket = datagram_at(fd);
+    if (socket != nullptr && socket->endpoint != nullptr) port_be = socket->endpoint->local().port_be;
+  }
+  return stack_towards(IPPROTO_UDP, port_be, address);
 }
 
 }  // namespace
@@ -243,8 +255,9 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
     if (socket->endpoint != nullptr)
       return socket->bound_here ? -EINVAL : kServedByKernel;  // which has the port as well, and says what is wrong first
   }
-  if (is_stacks_kind(to) && (to.wildcard || to.address.address.is_multicast())) return bind_to_both(fd, to.address);
-  if (!is_stacks_kind(to) || stack_at(to.address.address) == nullptr) {
+  const bool is_ours = is_stacks_kind(to) && may_be_stacks(IPPROTO_UDP, to.address.port_be);
+  if (is_ours && (to.wildcard || to.address.address.is_multicast())) return bind_to_both(fd, to.address);
+  if (!is_ours || stack_at(to.address.address) == nullptr) {
     Guard guard;
     if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = to.known;
     return kServedByKernel;
@@ -326,7 +339,7 @@ void forget_kernel_side(DatagramSocket* socket) noexcept {
 
 bool goes_by_stack(const DatagramSocket& socket, netstack::Stack* stack, const SocketAddress& to) noexcept {
   if (socket.bound_here) return true;
-  if (socket.v6_only && to.address.is_v4()) return false;
+  if ((socket.v6_only && to.address.is_v4()) || is_kernels_by_rule(socket, to.address)) return false;
   if (to.address.is_multicast()) return sends_to_groups(socket, *stack, to.address);
   if (to.address.is_any() || is_loopback(to.address) || is_for_many(to.address)) return false;
   return stack->routes(to.address) || stack->owns(to.address);
@@ -336,17 +349,17 @@ netstack::Stack* stack_for_group(int fd, const netstack::IpAddress& group) noexc
   Guard guard;
   const DatagramSocket* const socket = datagram_at(fd);
   netstack::Stack* const stack = guard.stack();
-  if (socket == nullptr || stack == nullptr || !group.is_multicast()) return nullptr;
+  if (socket == nullptr || stack == nullptr || !group.is_multicast() || is_kernels_by_rule(*socket, group)) return nullptr;
   return sends_to_groups(*socket, *stack, group) ? stack : nullptr;
 }
 
 netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept {
   const netstack::IpAddress& address = to.address.address;
   if (!is_stacks_kind(to) || is_for_many(address)) return nullptr;
-  if (the_stack() != nullptr) return stack_towards(address);
+  if (the_stack() != nullptr) return stack_towards(IPPROTO_UDP, 0, address);
   // The first datagram makes the stack, in a call around which not all is kept.
   const auto make = [](long at) noexcept {
-    return reinterpret_cast<long>(stack_towards(*reinterpret_cast<const netstack::IpAddress*>(at)));
+    return reinterpret_cast<long>(stack_towards(IPPROTO_UDP, 0, *reinterpret_cast<const netstack::IpAddress*>(at)));
   };
   const long made = zps_keep_everything(reinterpret_cast<long>(&address), make);
   return reinterpret_cast<netstack::Stack*>(made);

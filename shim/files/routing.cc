@@ -10,6 +10,7 @@
 
 #include "base/high_fd.h"
 #include "base/log.h"
+#include "base/reach.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
@@ -18,7 +19,6 @@
 #include "shim/family/keeper.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
-#include "shim/files/address.h"
 #include "shim/files/local_ports.h"
 #include "shim/files/ports.h"
 
@@ -31,59 +31,24 @@ using base::as_arg;
 using base::kernel_call;
 using netstack::IpAddress;
 
-bool in_network(uint32_t address_be, uint32_t network, int prefix) noexcept {
-  return (ntohl(address_be) >> (32 - prefix)) == (network >> (32 - prefix));
-}
-// 198.18.0.0/15 and fdc6:1200::/48.
-bool is_default_range(const IpAddress& address) noexcept {
-  if (address.is_v4()) return in_network(address.v4_be(), 0xc612'0000, 15);
-  return address.words_be[0] == htonl(0xfdc6'1200) && ntohl(address.words_be[1]) >> 16 == 0;
+base::Reach reach_of(const IpAddress& address) noexcept {
+  uint8_t bytes[sizeof address.words_be];
+  memcpy(bytes, address.words_be, sizeof bytes);
+  return base::reach_of(config, bytes);
 }
 
-// True if an interface of the kernel has `address` itself or a network of the default range that reaches it.
-bool kernel_reaches(const IpAddress& address) noexcept {
-  const int domain = address.is_v4() ? AF_INET : AF_INET6;
-  const long probe = kernel_call(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (probe < 0) return true;
-  sockaddr_in6 name{};
-  socklen_t bytes = make_address(domain, {address, htons(9)}, &name);
-  ParsedAddress own;
-  bool reaches = kernel_call(SYS_connect, probe, as_arg(&name), bytes) == 0 &&
-                 kernel_call(SYS_getsockname, probe, as_arg(&name), as_arg(&bytes)) == 0 &&
-                 parse_address(domain, &name, bytes, &own) == 0 && is_default_range(own.address.address);
-  (void)kernel_call(SYS_close, probe);
-  return reaches;
-}
-
-constexpr uint8_t kNoGateway6[16] = {};
-
-// What the settings say of an IPv6 address; `exactly`: is it one of the stack's own, else whether the stack is the way to it.
-bool is_configured6(const IpAddress& address, bool exactly) noexcept {
-  if (!exactly && memcmp(config.gateway6, kNoGateway6, sizeof kNoGateway6) != 0) return true;
-  for (const base::Ip6Setting& each : config.ip6) {
-    netstack::IpNetwork network{{}, each.prefix};
-    memcpy(network.address.words_be, each.address, sizeof each.address);
-    if (each.prefix != 0 && (exactly ? network.address == address : network.holds_v6(address))) return true;
-  }
-  return false;
-}
-
-// Is `address` reason enough to make a stack and ask it?
-bool worth_a_stack(const IpAddress& address) noexcept {
-  if (!address.is_v4() && config.ip6[0].prefix != 0) return is_configured6(address, false);
-  if (address.is_v4() && config.address_be != 0) {
-    if (config.gateway_be != 0) return true;
-    return in_network(address.v4_be(), ntohl(config.address_be), config.prefix);
-  }
-  return is_default_range(address) && !kernel_reaches(address);
-}
-
-// The same for an address that a socket would be bound to.
+// Is an address that a socket would be bound to reason enough to make a stack and ask it?
 bool worth_a_stack_at(const IpAddress& address) noexcept {
-  if (!address.is_v4() && config.ip6[0].prefix != 0) return is_configured6(address, true);
-  if (address.is_v4() && config.address_be != 0) return address.v4_be() == config.address_be;
-  return worth_a_stack(address) || (is_default_range(address) && netstack::is_left_over(address));
+  const base::Reach reach = reach_of(address);
+  return reach == base::Reach::own || reach == base::Reach::wires || (reach == base::Reach::kernel_has && netstack::is_left_over(address));
 }
+
+// The kernel's whatever the rules say.
+bool is_never_the_stacks(const IpAddress& address) noexcept {
+  return address.is_any() || is_loopback(address) || address.is_link_local();
+}
+
+base::Side side_by_default(int protocol) noexcept { return protocol == IPPROTO_UDP ? config.udp : base::Side::stack; }
 
 int hidden_eventfd(unsigned count) noexcept {
   const long made = kernel_call(SYS_eventfd2, count, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -195,14 +160,33 @@ void root_is_changing() noexcept {
 
 bool is_loopback(const IpAddress& address) noexcept {
   constexpr IpAddress kLoopback6{{0, 0, 0, __builtin_bswap32(1)}};
-  return address.is_v4() ? in_network(address.v4_be(), 0x7f00'0000, 8) : address == kLoopback6;
+  return address.is_v4() ? ntohl(address.v4_be()) >> 24 == 127 : address == kLoopback6;
 }
 
-netstack::Stack* stack_towards(const IpAddress& address) noexcept {
-  if (address.is_any() || is_loopback(address) || address.is_link_local()) return nullptr;
+base::Side side_of(int protocol, uint16_t port_be, const IpAddress* peer) noexcept {
+  uint8_t bytes[sizeof peer->words_be];
+  if (peer != nullptr) memcpy(bytes, peer->words_be, sizeof bytes);
+  const base::Rule* const rule = base::find_rule(config.rules, {protocol, ntohs(port_be), peer != nullptr ? bytes : nullptr});
+  return rule != nullptr ? rule->side : side_by_default(protocol);
+}
+
+bool may_be_stacks(int protocol, uint16_t port_be) noexcept {
+  return base::may_be_served_by(config.rules, base::Side::stack, side_by_default(protocol), protocol, ntohs(port_be));
+}
+
+bool serves_datagrams() noexcept {
+  if (config.udp == base::Side::stack) return true;
+  for (const base::Rule& rule : config.rules) {
+    if (rule.side == base::Side::stack && rule.protocol != IPPROTO_TCP) return true;
+  }
+  return false;
+}
+
+netstack::Stack* stack_towards(int protocol, uint16_t port_be, const IpAddress& address) noexcept {
+  if (is_never_the_stacks(address) || side_of(protocol, port_be, &address) == base::Side::kernel) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
-    if (!worth_a_stack(address)) return nullptr;
+    if (!base::is_stacks(reach_of(address))) return nullptr;
     stack = ensure_stack();
     if (stack == nullptr) return nullptr;
   }
@@ -211,7 +195,7 @@ netstack::Stack* stack_towards(const IpAddress& address) noexcept {
 }
 
 netstack::Stack* stack_at(const IpAddress& address) noexcept {
-  if (address.is_any() || is_loopback(address) || address.is_link_local()) return nullptr;
+  if (is_never_the_stacks(address)) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
     if (!worth_a_stack_at(address)) return nullptr;

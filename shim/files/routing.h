@@ -1,14 +1,16 @@
 // Which side serves a socket, and the making of a stack when the first socket needs one.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Rules, first match wins: loopback, link-local addresses and the wildcard as a destination are the kernel's; an address of the stack, and
-// whatever the stack's networks and default route reach, is the stack's; everything else is the kernel's. A wildcard listener is on both
-// sides.
+// First match wins: loopback, link-local addresses and the wildcard as a destination are the kernel's; then what a rule of the settings
+// gives to the kernel (base/rules.h), and what is UDP's without a rule if `udp` says so; an address of the stack, and whatever the stack's
+// networks and default route reach, is the stack's; everything else is the kernel's. A wildcard listener is on both sides.
+// `zpstack config --explain` says the same with its reason (apps/zpstack/explain.cc).
 // Before there is a stack its addresses may not be known (the default wire chooses them): then an address that
 // was configured, or lies in 198.18.0.0/15 or fdc6:1200::/48 and is not reached by an interface of the kernel, is reason enough to make the
 // stack and ask it.
 #pragma once
 
+#include "base/config.h"
 #include "netstack/stack.h"
 
 namespace shim {
@@ -19,9 +21,16 @@ namespace shim {
 
 [[nodiscard]] bool is_loopback(const netstack::IpAddress& address) noexcept;
 
-// For connect(): the stack if it is the way to `address`, else nullptr. Without the lock.
-[[nodiscard]] netstack::Stack* stack_towards(const netstack::IpAddress& address) noexcept;
-// For bind(): the stack if `address` is one of its own, else nullptr. Without the lock.
+// What the rules say of a socket of this protocol with this local port (0: none yet), towards a peer (nullptr: nobody in particular).
+[[nodiscard]] base::Side side_of(int protocol, uint16_t port_be, const netstack::IpAddress* peer) noexcept;
+// Whether they leave any peer to the stack.
+[[nodiscard]] bool may_be_stacks(int protocol, uint16_t port_be) noexcept;
+// Whether any datagram socket may be the stack's.
+[[nodiscard]] bool serves_datagrams() noexcept;
+
+// For connect(): the stack if it is the way to `address` and the rules leave that to it, else nullptr. Without the lock.
+[[nodiscard]] netstack::Stack* stack_towards(int protocol, uint16_t port_be, const netstack::IpAddress& address) noexcept;
+// For bind(): the stack if `address` is one of its own, else nullptr, whatever the rules say. Without the lock.
 [[nodiscard]] netstack::Stack* stack_at(const netstack::IpAddress& address) noexcept;
 
 // The process is about to lose rights that a stack made later would need. Without the lock.

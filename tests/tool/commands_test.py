@@ -126,7 +126,7 @@ class Config(WithTool):
         settings = self.config()
         self.assertEqual(settings["wire"], {"value": "veth", "from": "default"})
         self.assertEqual(settings["memory_mb"], {"value": "48", "from": "default"})
-        self.assertEqual(len(settings), 20)
+        self.assertEqual(len(settings), 21)
 
     def test_file_goes_over_default_and_environment_over_file(self):
         file = self.file("zpstack.toml", '# a comment\nwire = "tap"\nmemory_mb = 64\nhugepages = false\n')
@@ -138,7 +138,7 @@ class Config(WithTool):
 
     def test_text_names_every_key(self):
         lines = run(self.tool, "config", ZPS_IP="10.0.0.1/8").stdout.splitlines()
-        self.assertEqual(len(lines), 20)
+        self.assertEqual(len(lines), 21)
         self.assertIn(["ip", "10.0.0.1/8", "ZPS_IP"], [line.split() for line in lines])
 
     def test_errors_are_one_line(self):
@@ -150,8 +150,74 @@ class Config(WithTool):
                 self.assert_refused(run(self.tool, "config", ZPS_TEST_CONFIG_FILE=str(file)), str(file), *words, status=1)
                 self.assert_refused(run(self.tool, "run", "--", "true", ZPS_TEST_CONFIG_FILE=str(file)), str(file), *words)
 
+    def test_bad_rules_are_one_line_with_their_place(self):
+        file = self.file("zpstack.toml", '# ours\nrules = [\n  "kernel udp port=53",\n  "kernel peer=10.0.0.1/8",\n]\n')
+        for command in (("config",), ("run", "--", "true"), ("config", "--explain", "10.0.0.1:80")):
+            self.assert_refused(run(self.tool, *command, ZPS_TEST_CONFIG_FILE=str(file)), str(file), "line 4", "peer=10.0.0.1/8", status=127 if command[0] == "run" else 1)
+        self.assert_refused(run(self.tool, "run", "--rules", "kernel tcp; drop udp", "--", "true"), "ZPS_RULES", "drop udp", "kernel or stack")
+
+    def test_rules_are_an_option(self):
+        result = run(self.tool, "run", "--rules", "kernel udp port=53", "--", "sh", "-c", "echo $ZPS_RULES")
+        self.assertEqual(result.stdout, "kernel udp port=53\n", result)
+
     def test_variables_of_tests_are_ignored(self):
         self.assertEqual(self.config(ZPS_TEST_ANYTHING="x"), self.config())
+
+
+class Explain(WithTool):
+    def explain(self, what, *more, **environment):
+        """(what, side, why) of each line."""
+        result = run(self.tool, "config", "--json", "--explain", what, *more, **environment)
+        self.assertEqual(result.returncode, 0, result)
+        return [tuple(line.values()) for line in json.loads(result.stdout)]
+
+    def side(self, what, *more, **environment):
+        (_, side, why), = self.explain(what, *more, **environment)
+        return side, why
+
+    def test_without_rules(self):
+        own = {"ZPS_IP": "10.1.0.2/16,fd00::2/64"}
+        for what, environment, side, why in (
+                ("127.0.0.1:80", {}, "kernel", "loopback"), ("[::1]:80", {}, "kernel", "loopback"), ("[fe80::1]:80", {}, "kernel", "link-local"),
+                (":80", {}, "both", "all addresses"), ("*:53/udp", {}, "kernel", "udp = kernel"), ("*:53/udp", {"ZPS_UDP": "stack"}, "both", "udp = stack"),
+                ("10.1.0.2:80", own, "stack", "an address of"), ("10.1.2.3:80/tcp", own, "stack", "in a network"), ("[fd00::9]:80", own, "stack", "in a network"),
+                ("10.2.2.3:80", own, "kernel", "no way"), ("[fd00:0:0:1::9]:80", own, "kernel", "no way"),
+                ("10.2.2.3:80", {**own, "ZPS_GATEWAY": "10.1.0.1"}, "stack", "gateway"), ("10.1.2.3:53/udp", own, "kernel", "udp = kernel"),
+                ("203.0.113.1:80", {}, "kernel", "no way")):
+            with self.subTest(what=what, environment=environment):
+                said = self.side(what, **environment)
+                self.assertEqual(said[0], side)
+                self.assertIn(why, said[1])
+
+    def test_the_first_rule_that_matches_is_named(self):
+        own = {"ZPS_IP": "10.1.0.2/16", "ZPS_RULES": "stack udp port=53; kernel udp port=1-99; kernel tcp port=80; stack peer=10.1.9.0/24;kernel peer=10.1.8.0/21"}
+        for what, side, rule in ((":53/udp", "both", "stack udp port=53"), ("10.1.0.2:54/udp", "kernel", "kernel udp port=1-99"), (":80", "kernel", "kernel tcp port=80"),
+                                 ("10.1.9.9:80", "stack", "stack peer=10.1.9.0/24"), ("10.1.10.9:80", "kernel", "kernel peer=10.1.8.0/21"), ("10.1.16.9:80", "stack", "network")):
+            with self.subTest(what=what):
+                said = self.side(what, **own)
+                self.assertEqual(said[0], side)
+                self.assertIn(rule, said[1])
+        self.assertIn("peers that a rule gives", self.side(":100/udp", **own)[1])
+
+    def test_programs_with_another_answer_are_told(self):
+        rules = {"ZPS_RULES": "kernel tcp port=80 program=nginx; kernel udp program=other"}
+        self.assertEqual([line[:2] for line in self.explain(":80", **rules)], [("0.0.0.0:80/tcp", "both"), ("0.0.0.0:80/tcp of nginx", "kernel")])
+        self.assertEqual(self.side(":80", "--program", "nginx", **rules)[0], "kernel")
+        self.assertEqual(self.side(":80", "--program", "other", **rules)[0], "both")
+
+    def test_names_are_resolved_and_their_servers_told(self):
+        servers = self.file("resolv.conf", "# ours\nsearch example.org\nnameserver 10.1.0.53\nnameserver fd00::53\n")
+        file = self.file("zpstack.toml", '\nrules = ["stack udp peer=10.1.0.53"]\n')
+        said = self.explain("localhost:80", ZPS_TEST_RESOLV_CONF=str(servers), ZPS_TEST_CONFIG_FILE=str(file), ZPS_IP="10.1.0.2/16")
+        self.assertIn(("127.0.0.1:80/tcp", "kernel", "loopback"), said)
+        self.assertIn(("nameserver 10.1.0.53:53/udp", "stack", f'rule "stack udp peer=10.1.0.53/32" ({file}, line 2); in a network of the stack\'s'), said)
+        self.assertIn(("nameserver [fd00::53]:53/udp", "kernel", "udp = kernel"), said)
+
+    def test_what_is_no_place_is_refused(self):
+        for what in ("x", "10.0.0.1", "10.0.0.1:", "10.0.0.1:x", "10.0.0.1:65536", "10.0.0.1:80/icmp", "fd00::1:80", "no.such.name.invalid:80"):
+            with self.subTest(what=what):
+                self.assert_refused(run(self.tool, "config", "--explain", what), what.split(":80")[0].split("/")[0], status=1)
+        self.assert_refused(run(self.tool, "config", "--program", "nginx"), "--explain", status=1)
 
 
 class Doctor(WithTool):

@@ -24,7 +24,7 @@ Result<Config> load(std::vector<const char*> environment, const char* file = kNo
 std::string value_of(const Config& config, const std::string& name) {
   for (int i = 0; i < kConfigKeys; i++) {
     if (name != config_key(i).name) continue;
-    char text[256];
+    char text[kMostValueBytes];
     print_config_value(config, i, text, sizeof text);
     return text;
   }
@@ -68,6 +68,9 @@ TEST(Config, every_key_takes_a_value_and_prints_it_back) {
                                                          {"io_uring", "kernel"},
                                                          {"inherit", "no"},
                                                          {"udp", "stack"},
+                                                         {"rules",
+                                                          "stack udp port=53; kernel tcp port=80-90 peer=10.0.0.0/8 program=nginx; "
+                                                          "kernel peer=fd00::/8; stack"},
                                                          {"jit", "kernel"},
                                                          {"patience_ms", "0"}};
   EXPECT_EQ(std::size(kValues), static_cast<size_t>(kConfigKeys));
@@ -207,7 +210,8 @@ TEST_F(ConfigFile, a_number_is_not_text) {
   write("memory_mb = \"64\"\n");
   Result<Config> config = load({}, path_.c_str());
   ASSERT_FALSE(config);
-  EXPECT_NE(std::string(config.error().text).find("memory_mb=\"64\" is text: expected number"), std::string::npos) << config.error().text;
+  EXPECT_NE(std::string(config.error().text).find("line 1: memory_mb=\"64\" is text: expected number"), std::string::npos)
+      << config.error().text;
 }
 
 TEST_F(ConfigFile, errors_name_file_and_reason) {
@@ -218,6 +222,38 @@ TEST_F(ConfigFile, errors_name_file_and_reason) {
     ASSERT_FALSE(config) << text;
     EXPECT_EQ(std::string(config.error().text).rfind(path_, 0), 0u) << config.error().text;
   }
+}
+
+TEST_F(ConfigFile, errors_name_the_line) {
+  for (const char* text : {"mtu = 9", "wier = 1", "mtu = 1.5", "mtu = [1500]", "rules = 5",
+                           "rules = [\"kernel\",\n\n1.5]",
+                           "rules = [[\"kernel\"]]"}) {
+    write(std::string("# one\n\n") + text + "\n");
+    Result<Config> config = load({}, path_.c_str());
+    ASSERT_FALSE(config) << text;
+    const char* const line = strstr(text, "1.5]") != nullptr ? ": line 5: " : ": line 3: ";
+    EXPECT_NE(std::string(config.error().text).find(line), std::string::npos) << config.error().text;
+  }
+}
+
+TEST_F(ConfigFile, rules_are_a_list_and_know_their_lines) {
+  write("mtu = 1500\nrules = [\n  \"kernel udp\",\n  # all the rest\n  \"stack ; kernel\",\n]\n");
+  Result<Config> config = load({}, path_.c_str());
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_EQ(value_of(*config, "rules"), "kernel udp; stack; kernel");
+  EXPECT_EQ(config->rules.rule[0].line, 3u);
+  EXPECT_EQ(config->rules.rule[2].line, 5u);
+  Result<Config> other = load({"ZPS_RULES=stack"}, path_.c_str());
+  ASSERT_TRUE(other) << other.error().text;
+  EXPECT_EQ(value_of(*other, "rules"), "stack");
+  EXPECT_EQ(other->rules.rule[0].line, 0u);
+
+  write("rules = [\n  \"kernel udp\",\n  \"kernel upd\",\n]\n");
+  config = load({}, path_.c_str());
+  ASSERT_FALSE(config);
+  EXPECT_NE(std::string(config.error().text).find("line 3: rules: rule \"kernel upd\": \"upd\" is not valid"),
+            std::string::npos)
+      << config.error().text;
 }
 
 TEST_F(ConfigFile, an_empty_file_sets_nothing_and_a_huge_one_is_refused) {

@@ -1,0 +1,24 @@
+// What the settings say of an address while there is no stack to ask.
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstdint>
+
+#include "base/config.h"
+
+namespace base {
+
+enum class Reach : uint8_t {
+  own,         // one of the stack's addresses, as configured
+  network,     // in a network of the stack's, as configured
+  gateway,     // by the stack's gateway, as configured
+  wires,       // 198.18.0.0/15 or fdc6:1200::/48, of which the default wire takes its networks
+  kernel_has,  // of those as well, but the kernel has it, or reaches it from an address of such a network
+  outside,     // by nothing that is known
+};
+
+// IPv4's addresses are v4-mapped. May make a probe of the kernel.
+[[nodiscard]] Reach reach_of(const Config& config, const uint8_t (&address)[16]) noexcept;
+[[nodiscard]] inline bool is_stacks(Reach reach) noexcept { return reach <= Reach::wires; }
+
+}  // namespace base

@@ -56,6 +56,7 @@ LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
       output(*this),
       neighbours(interface_, setup_, saved),
       groups(*this),
+      path_mtus(setup_.seed),
       random_state_{setup.seed[0], setup.seed[1]} {}
 
 err_t LwipCore::init_interface(netif* interface) noexcept {

@@ -15,6 +15,7 @@
 #include "netstack/lwip/link_timers.h"
 #include "netstack/lwip/memory_budget.h"
 #include "netstack/lwip/neighbours.h"
+#include "netstack/lwip/path_mtus.h"
 #include "netstack/lwip/stack_setup.h"
 #include "netstack/wire.h"
 
@@ -79,6 +80,7 @@ class LwipCore {
   FrameOutput output;
   Neighbours neighbours;
   Groups groups;
+  PathMtus path_mtus;
 
  private:
   uint64_t random_state_[2];

@@ -141,6 +141,12 @@ bool ask_neighbour_v6(netif& interface, const ip6_addr_t& to) noexcept {
   return error == ERR_OK;
 }
 
+void set_destination_mtu_v6(const ip6_addr_t& to, uint16_t mtu) noexcept {
+  for (int i = 0; i < LWIP_ND6_NUM_DESTINATIONS; i++) {
+    if (ip6_addr_cmp(&destination_cache[i].destination_addr, &to)) destination_cache[i].pmtu = mtu;
+  }
+}
+
 // As IPv4's: what answers the frame under input and belongs to no endpoint goes back where that came from.
 err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept {
   LwipCore& core = *the_core;

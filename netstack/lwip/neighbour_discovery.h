@@ -3,7 +3,7 @@
 //
 // What is at the other end of a link is not to be trusted with more than its own address:
 //  1 Redirects and router advertisements are refused: the gateway is what the settings say.
-//  2 "Packet too big" is refused: segments are as large as the wire's MTU, and anybody could make them small (RFC 5927 for IPv4).
+//  2 "Packet too big" is for the protocols to judge, who know what was sent (path_mtus.h): lwIP believes everybody.
 //  3 A solicitation is answered to where it came from. lwIP takes every source of one into its table, so a flood of forged ones would push
 //    the neighbours of connections out; here a source is learnt only while half of the table is free.
 //  4 Messages that came in fragments are dropped (RFC 6980).
@@ -26,6 +26,8 @@ namespace netstack {
 [[nodiscard]] const uint8_t* station_of_neighbour_v6(const ip6_addr_t& hop, uint8_t* hint) noexcept;
 // Has lwIP ask for the way to `to`. False if there was no room.
 [[nodiscard]] bool ask_neighbour_v6(netif& interface, const ip6_addr_t& to) noexcept;
+// What lwIP remembers of the path to a destination, if it does.
+void set_destination_mtu_v6(const ip6_addr_t& to, uint16_t mtu) noexcept;
 // netif->output_ip6.
 [[nodiscard]] err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept;
 

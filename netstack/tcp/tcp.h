@@ -11,6 +11,7 @@
 //   TcpTimers      when lwIP's timers run
 //   TcpRepairs     what lwIP's state machine does wrong, segment by segment
 //   TcpRecovery    connections that a dead member leaves behind
+//   tcp_reports.h  what routers say of segments
 // LwipStream and LwipListener are the endpoints that users see. lwIP reaches all this through `the_tcp`, from the hooks in tcp_hooks.cc.
 #pragma once
 
@@ -85,7 +86,8 @@ class Tcp final : public Protocol {
     const uint32_t ip_and_tcp = IP_IS_V6_VAL(pcb.remote_ip) ? 60 : 40;
     return pcb.mss + ip_and_tcp < facts_.mtu ? pcb.mss : facts_.mtu - ip_and_tcp;
   }
-  [[nodiscard]] uint32_t path_mtu() const noexcept { return core.interface().mtu < facts_.mtu ? core.interface().mtu : facts_.mtu; }
+  [[nodiscard]] uint32_t wires_mtu() const noexcept { return core.interface().mtu < facts_.mtu ? core.interface().mtu : facts_.mtu; }
+  [[nodiscard]] uint32_t path_mtu(const IpAddress& to) const noexcept { return core.path_mtus.of(to, wires_mtu(), now_ns()); }
   // What counts as a full segment of what comes: without options.
   [[nodiscard]] uint32_t full_payload(const tcp_pcb& pcb) const noexcept { return frame_mss(pcb) - (pcb.mss - tcp_mss(&pcb)); }
 

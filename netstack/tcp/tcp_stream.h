@@ -122,6 +122,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void window_may_open() noexcept {
     if (feeding_ != nullptr) mark_dirty();
   }
+  // A router says that it takes packets of so many bytes at most towards the peer (tcp_reports.h).
+  void path_takes(uint32_t mtu) noexcept;
   // A segment comes that says where the urgent data ends (Linux: tcp_check_urg()).
   void note_urgent(const tcp_hdr& header) noexcept;
   // While its PCB is in urgent mode: the sequence number behind the urgent byte (Linux: snd_up).
@@ -181,7 +183,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     uint16_t max_segment = 0, defer_accept_s = 0;
     int16_t fin_wait_s = kDefaultFinWaitSeconds;
     uint8_t syn_count = 0, min_ttl = 0, save_syn = 0;
-    uint8_t traffic_class = 0, hop_limit = 64, min_hop_limit = 0;
+    uint8_t traffic_class = 0, hop_limit = 64, min_hop_limit = 0, path_mtu_discovery6 = 1;
     PortSharing sharing{};
   };
   friend class LwipListener;
@@ -226,6 +228,8 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void apply_options() noexcept;
   void bound_receiving() noexcept;
   void limit_segments() noexcept;
+  [[nodiscard]] bool holds_longer_than(uint32_t payload) const noexcept;
+  void split_unsent(uint32_t payload) noexcept;
   [[nodiscard]] uint32_t paced(uint32_t bytes) noexcept;
   void pay_pace(size_t bytes) noexcept;
   [[nodiscard]] int segment_size() const noexcept;

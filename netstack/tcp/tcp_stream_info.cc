@@ -164,7 +164,7 @@ void LwipStream::info(tcp_info* out) const noexcept {
   const uint64_t acknowledged = has_sequence ? offset_of(pcb_->lastack) : acknowledged_;
   const uint64_t now_ns = tcp_.timers.fresh_now_ns();
   out->tcpi_state = kLinuxState[CLOSED];
-  out->tcpi_pmtu = peer_.port_be != 0 ? tcp_.path_mtu() : 0;
+  out->tcpi_pmtu = peer_.port_be != 0 ? tcp_.path_mtu(peer_.address) : 0;
   out->tcpi_rtt = rtt_us_;
   out->tcpi_rttvar = rtt_variance_us_;
   out->tcpi_min_rtt = f.least_rtt_us;

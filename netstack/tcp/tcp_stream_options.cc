@@ -4,6 +4,7 @@
 #include <cstring>
 #include <sys/epoll.h>
 
+#include "netstack/lwip/ip_address.h"
 #include "netstack/tcp/saved_syn.h"
 #include "netstack/tcp/tcp.h"
 #include "netstack/tcp/tcp_stream.h"
@@ -52,10 +53,15 @@ void LwipStream::bound_receiving() noexcept {
   options_.receive_bound = clamped ? options_.window_clamp : options_.receive_buffer;
 }
 
-// TCP_MAXSEG, at the start of a connection; what is set later is without effect on it, as on Linux (tcp_parse_options()). A long segment is
-// a multiple of what a frame holds, as Linux's are (tcp_xmit_size_goal()): the wire cuts it into full ones, and none but the last is short.
+// By what is known of the path, and TCP_MAXSEG, at the start of a connection; what is set later is without effect on it, as on Linux
+// (tcp_parse_options()). A long segment is a multiple of what a frame holds, as Linux's are (tcp_xmit_size_goal()): the wire cuts it into
+// full ones, and none but the last is short.
 void LwipStream::limit_segments() noexcept {
   if (pcb_->unsent != nullptr || pcb_->unacked != nullptr) return;  // lwIP trusts that none of these is longer
+  if (IP_IS_V6_VAL(pcb_->remote_ip)) {
+    const uint32_t most = tcp_.path_mtu(from_lwip(pcb_->remote_ip)) - IP6_HLEN - TCP_HLEN;
+    if (most < pcb_->mss) pcb_->mss = static_cast<u16_t>(most);
+  }
   if (options_.max_segment != 0 && pcb_->mss > options_.max_segment) pcb_->mss = static_cast<u16_t>(options_.max_segment);
   const uint32_t payload = tcp_mss(pcb_), full = tcp_.full_payload(*pcb_);
   if (full < payload) pcb_->mss = static_cast<u16_t>(pcb_->mss - payload % full);
@@ -130,6 +136,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
     case TcpOption::traffic_class: o.traffic_class = static_cast<uint8_t>(value); break;
     case TcpOption::hop_limit: o.hop_limit = value < 0 ? 64 : static_cast<uint8_t>(value); break;
     case TcpOption::min_hop_limit: o.min_hop_limit = static_cast<uint8_t>(value); break;
+    case TcpOption::path_mtu_discovery6: o.path_mtu_discovery6 = static_cast<uint8_t>(value); break;
     case TcpOption::defer_accept_s: o.defer_accept_s = static_cast<uint16_t>(clamp(value, 0, UINT16_MAX)); break;
     case TcpOption::syn_count: o.syn_count = static_cast<uint8_t>(value); break;
     case TcpOption::min_ttl: o.min_ttl = static_cast<uint8_t>(value); break;
@@ -205,7 +212,7 @@ long LwipStream::get_option(TcpOption option, int* value) const noexcept {
     case TcpOption::ttl: *value = o.ttl; break;
     case TcpOption::path_mtu:
       if (peer_.port_be == 0) return -ENOTCONN;
-      *value = static_cast<int>(tcp_.path_mtu());
+      *value = static_cast<int>(tcp_.path_mtu(peer_.address));
       break;
     default: return -ENOPROTOOPT;
   }

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <linux/errqueue.h>
+#include <linux/in6.h>
 #include <sys/epoll.h>
 
 #include "netstack/udp/udp.h"
@@ -196,6 +197,15 @@ void LwipUdpEndpoint::report(const IcmpReport& report, pbuf* p) noexcept {
   fail(report.error);
 }
 
+// ip6_sk_accept_pmtu().
+bool LwipUdpEndpoint::path_takes(const IpAddress& to, uint32_t mtu, bool* fatal) noexcept {
+  const uint8_t discovery = options_.path_mtu_discovery6;
+  if (discovery == IPV6_PMTUDISC_INTERFACE || discovery == IPV6_PMTUDISC_OMIT) return false;
+  (void)udp_.core().path_mtus.learn(to, mtu, udp_.wires_mtu(), udp_.core().clock.now_ns());
+  *fatal = discovery != IPV6_PMTUDISC_DONT;
+  return true;
+}
+
 // sock_queue_err_skb(). nullptr if there is no room.
 LwipUdpEndpoint::QueuedError* LwipUdpEndpoint::queue_error(pbuf* message, size_t payload_at, const UdpError& about) noexcept {
   auto* const entry = error_count_ < kMostErrors ? static_cast<QueuedError*>(udp_.core().arena().allocate(sizeof(QueuedError))) : nullptr;
@@ -216,7 +226,7 @@ long LwipUdpEndpoint::too_long(const SocketAddress& to) noexcept {
   UdpError about;
   about.to = {to.address, v4 ? peer_.port_be : to.port_be};
   about.error = EMSGSIZE;
-  about.info = udp_.path_mtu();
+  about.info = mtu_towards(to.address);
   about.origin = SO_EE_ORIGIN_LOCAL;
   if (queue_error(nullptr, 0, about) != nullptr) announce(EPOLLERR);
   return -EMSGSIZE;
@@ -315,7 +325,7 @@ long LwipUdpEndpoint::set_option(UdpOption option, int value) noexcept {
 long LwipUdpEndpoint::get_option(UdpOption option, int* value) const noexcept {
   if (option != UdpOption::path_mtu) return -ENOPROTOOPT;
   if (!connected_) return -ENOTCONN;
-  *value = udp_.path_mtu();
+  *value = udp_.path_mtu(peer_.address);
   return 0;
 }
 

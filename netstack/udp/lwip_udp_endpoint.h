@@ -60,6 +60,9 @@ class LwipUdpEndpoint final : public UdpEndpoint {
     size_t payload_at;
   };
   void report(const IcmpReport& report, pbuf* p) noexcept;
+  // A router says that it takes packets of so many bytes at most on the way to this address. False: nobody wants to hear that.
+  // `fatal`: it is news for who has a peer (udpv6_err()).
+  [[nodiscard]] bool path_takes(const IpAddress& to, uint32_t mtu, bool* fatal) noexcept;
   // There may be room to send again.
   void room_made() noexcept;
   [[nodiscard]] const SocketAddress& name() const noexcept { return name_; }
@@ -99,6 +102,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
 
   [[nodiscard]] long choose_port() noexcept;
   [[nodiscard]] long check_destination(const SocketAddress& to) const noexcept;
+  [[nodiscard]] uint16_t mtu_towards(const IpAddress& to) const noexcept;
   [[nodiscard]] bool is_whole(const SendRequest& request, const SocketAddress& to) const noexcept;
   void announce(uint32_t events) noexcept;
   void fail(int error) noexcept;

@@ -60,8 +60,11 @@ class Udp {
   void await_room() noexcept { room_awaited_ = true; }
   [[nodiscard]] bool is_broadcast(const SocketAddress& address) const noexcept;
   [[nodiscard]] bool has_way_to(const SocketAddress& address) const noexcept;
-  [[nodiscard]] uint16_t path_mtu() const noexcept {
+  [[nodiscard]] uint16_t wires_mtu() const noexcept {
     return core_.interface().mtu < core_.frame_mtu() ? core_.interface().mtu : core_.frame_mtu();
+  }
+  [[nodiscard]] uint16_t path_mtu(const IpAddress& to) const noexcept {
+    return static_cast<uint16_t>(core_.path_mtus.of(to, wires_mtu(), core_.clock.now_ns()));
   }
 
   // After a member died inside the lock.

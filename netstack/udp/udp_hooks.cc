@@ -2,15 +2,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A report is believed if it is about a datagram that an endpoint of ours can have sent: its own address and port, and for a connected one
-// the peer's (RFC 5927, 4.1 knows no more for UDP). What is for nobody goes on to lwIP, which answers echo requests and drops the rest.
+// the peer's (RFC 5927, 4.1 knows no more for UDP). What a router says of a path that takes less is heeded on the same terms.
 #include <cerrno>
 
 #include "lwip/icmp.h"
-#include "lwip/icmp6.h"
 #include "lwip/inet_chksum.h"
 #include "lwip/prot/icmp.h"
 #include "lwip/prot/icmp6.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/prot/ip6.h"
 #include "lwip/prot/udp.h"
 #include "lwip/udp.h"
 #include "netstack/lwip/frame_fields.h"
@@ -68,7 +68,8 @@ bool judge_v6(uint8_t type, uint8_t code, LwipUdpEndpoint::IcmpReport* report) n
       return true;
     case ICMP6_TYPE_TE: report->error = EHOSTUNREACH, report->fatal = false; return true;
     case ICMP6_TYPE_PP: report->error = EPROTO, report->fatal = true; return true;
-    default: return false;  // too big: neighbour_discovery.h says why that is not heeded
+    case ICMP6_TYPE_PTB: report->error = EMSGSIZE, report->fatal = true; return true;
+    default: return false;
   }
 }
 
@@ -97,24 +98,34 @@ bool Udp::icmp_input(pbuf* p, const netif& interface) noexcept {
   return true;
 }
 
-// What was sent had no extension headers.
+// What was sent had no extension headers, or that of a fragment, of which the first tells whose it is.
 bool Udp::icmp6_input(pbuf* p, const netif& interface) noexcept {
   LwipUdpEndpoint::IcmpReport report{};
-  const size_t payload_at = kIcmpHeader + kIp6HeaderBytes + UDP_HLEN;
-  if (p->len < payload_at) return false;
+  if (p->len < kIcmpHeader + kIp6HeaderBytes + UDP_HLEN) return false;
   const auto* const icmp = static_cast<const uint8_t*>(p->payload);
   const uint8_t* const packet = icmp + kIcmpHeader;
-  if (!judge_v6(icmp[0], icmp[1], &report) || packet[0] >> 4 != 6 || packet[6] != IP6_NEXTH_UDP) return false;
+  const uint8_t* udp_at = packet + kIp6HeaderBytes;
+  uint8_t protocol = packet[6];
+  if (protocol == IP6_NEXTH_FRAGMENT && (field<uint16_t>(udp_at + 2) & PP_HTONS(IP6_FRAG_OFFSET_MASK)) == 0) {
+    protocol = udp_at[0];
+    udp_at += IP6_FRAG_HLEN;
+  }
+  const size_t payload_at = static_cast<size_t>(udp_at - icmp) + UDP_HLEN;
+  if (p->len < payload_at || !judge_v6(icmp[0], icmp[1], &report) || packet[0] >> 4 != 6 || protocol != IP6_NEXTH_UDP) return false;
   if ((interface.chksum_flags & NETIF_CHECKSUM_CHECK_ICMP6) != 0 &&
       ip6_chksum_pseudo(p, IP6_NEXTH_ICMP6, p->tot_len, ip6_current_src_addr(), ip6_current_dest_addr()) != 0) {
     return false;
   }
-  const auto* const udp = reinterpret_cast<const udp_hdr*>(packet + kIp6HeaderBytes);
+  const auto* const udp = reinterpret_cast<const udp_hdr*>(udp_at);
   report.to = {field<IpAddress>(packet + 24), udp->dest};
   report.offender = from_lwip(*ip_current_src_addr(), 0);
   report.payload_at = payload_at;
   LwipUdpEndpoint* const endpoint = tables_.demux.find({field<IpAddress>(packet + 8), udp->src}, report.to);
   if (endpoint == nullptr) return false;
+  if (icmp[0] == ICMP6_TYPE_PTB) {
+    report.info = lwip_ntohl(field<uint32_t>(icmp + 4));
+    if (!endpoint->path_takes(report.to.address, report.info, &report.fatal)) return pbuf_free(p), true;
+  }
   endpoint->report(report, p);
   return true;
 }
@@ -130,15 +141,5 @@ void udp_init() {}
 void udp_input(pbuf* p, netif* interface) { the_udp->input(p, *interface); }
 
 void udp_netif_ip_addr_changed(const ip_addr_t*, const ip_addr_t*) {}
-
-// ip4.c calls this in place of icmp_input().
-void zps_icmp_input(pbuf* p, netif* interface) {
-  if (!the_udp->icmp_input(p, *interface)) icmp_input(p, interface);
-}
-
-// And ip6.c this in place of icmp6_input().
-void zps_icmp6_input(pbuf* p, netif* interface) {
-  if (!the_udp->icmp6_input(p, *interface)) icmp6_input(p, interface);
-}
 
 }  // extern "C"

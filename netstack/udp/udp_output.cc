@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <linux/in.h>
+#include <linux/in6.h>
 
 #include "lwip/etharp.h"
 #include "lwip/inet_chksum.h"
@@ -12,6 +13,7 @@
 #include "lwip/prot/udp.h"
 #include "netstack/lwip/frame_fields.h"
 #include "netstack/lwip/lwip_errno.h"
+#include "netstack/lwip/neighbour_discovery.h"
 #include "netstack/udp/udp.h"
 #include "netstack/udp/udp_addresses.h"
 
@@ -58,6 +60,29 @@ class InterfaceFor {
   const netif_output_ip6_fn output6_;
 };
 
+// For the time of a datagram: how long its fragments may be over IPv6. lwIP asks the interface and what it remembers of the destination,
+// and TCP's segments are none of its business: they are short enough by themselves.
+class PathMtuFor {
+ public:
+  PathMtuFor(netif& interface, const IpAddress& to, uint16_t mtu) noexcept : interface_(interface), to_(to), mtu_(interface.mtu6) {
+    set(mtu);
+  }
+  ~PathMtuFor() { set(mtu_); }
+  PathMtuFor(const PathMtuFor&) = delete;
+  PathMtuFor& operator=(const PathMtuFor&) = delete;
+
+ private:
+  void set(uint16_t mtu) noexcept {
+    if (to_.is_v4()) return;
+    interface_.mtu6 = mtu;
+    set_destination_mtu_v6(to_lwip_v6(to_), mtu);
+  }
+
+  netif& interface_;
+  const IpAddress to_;
+  const uint16_t mtu_;
+};
+
 }  // namespace
 
 // Lies in the heap, its bytes behind it.
@@ -96,13 +121,19 @@ bool LwipUdpEndpoint::is_whole(const SendRequest& request, const SocketAddress& 
   return request.whole || discovery == IP_PMTUDISC_DO || discovery == IP_PMTUDISC_PROBE || (!v4 && dont_fragment);
 }
 
+// Who probes the path, or does not trust what routers say of it, looks at the wire alone (ip6_setup_cork()).
+uint16_t LwipUdpEndpoint::mtu_towards(const IpAddress& to) const noexcept {
+  const bool trusts = options_.path_mtu_discovery6 < IPV6_PMTUDISC_PROBE;
+  return trusts && !to.is_v4() ? udp_.path_mtu(to) : udp_.wires_mtu();
+}
+
 // What forbids a datagram of so many bytes to go there.
 long LwipUdpEndpoint::may_send(const SendRequest& request, const SocketAddress& to, size_t bytes) noexcept {
   if (const long error = check_destination(to); error != 0) return error;
   if (name_.port_be == 0) {
     if (const long error = choose_port(); error != 0) return error;
   }
-  if (bytes > (is_whole(request, to) ? udp_.path_mtu() : size_t{0xffff}) - headers_of(to)) {
+  if (bytes > (is_whole(request, to) ? mtu_towards(to.address) : size_t{0xffff}) - headers_of(to)) {
     return request.whole ? -EMSGSIZE : too_long(to);
   }
   if (error_ != 0) return -take_error();
@@ -182,7 +213,7 @@ IpAddress UdpOutput::source_of(const LwipUdpEndpoint& from, const Outgoing& data
 const uint8_t* UdpOutput::station_for(LwipUdpEndpoint& from, const Outgoing& datagram) noexcept {
   LwipCore& core = udp_.core();
   const SocketAddress& to = datagram.to;
-  if (headers_of(to) + datagram.bytes > udp_.path_mtu() || core.neighbours.owns(to.address)) return nullptr;
+  if (headers_of(to) + datagram.bytes > from.mtu_towards(to.address) || core.neighbours.owns(to.address)) return nullptr;
   if (to.address.is_multicast()) return nullptr;
   if (!to.address.is_v4()) return core.neighbours.station_v6(to.address, &from.neighbour_.addr_hint);
   return udp_.is_broadcast(to) ? nullptr : station_for_v4(from, to.address.v4_be());
@@ -285,7 +316,8 @@ long UdpOutput::send_packet(LwipUdpEndpoint& from, const Outgoing& datagram) noe
   err_t error;
   {
     const bool stays = to.is_multicast() && datagram.ttl == 0;
-    const InterfaceFor one(interface, &from.neighbour_, udp_.path_mtu(), stays);
+    const InterfaceFor one(interface, &from.neighbour_, udp_.wires_mtu(), stays);
+    const PathMtuFor path(interface, datagram.to.address, from.mtu_towards(to));
     error = ip_output_if(p, &source, &destination, datagram.ttl, datagram.tos, IP_PROTO_UDP, &interface);
   }
   pbuf_free(p);

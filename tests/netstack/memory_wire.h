@@ -153,6 +153,7 @@ class MemoryWire final : public netstack::Wire {
 
   Impairment impairment;
   bool cut = false;     // nothing arrives any more
+  uint32_t longest_passed = UINT32_MAX;  // what is sent and longer gets lost
   bool refuse = false;  // no frame to send with
   bool crowd = false;   // more frames would soon be lost
   int reserve = 64;     // frames kept for receiving
@@ -184,7 +185,7 @@ class MemoryWire final : public netstack::Wire {
   void transmit(const uint8_t* data, uint32_t length) noexcept {
     sent++;
     if (tap != nullptr) tap(data, length);
-    if (chance(impairment.loss)) return;
+    if (length > longest_passed || chance(impairment.loss)) return;
     if (chance(impairment.reorder) && !held_) {
       held_ = true;
       held_length_ = length;

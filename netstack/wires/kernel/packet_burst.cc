@@ -22,11 +22,13 @@ constexpr uint32_t kIpDestinationAt = SegmentTrain::kEthernetBytes + 16;
 bool is_tcp(const rte_mbuf* frame) noexcept { return (frame->ol_flags & RTE_MBUF_F_TX_TCP_CKSUM) != 0; }
 
 // How large a frame may go as one segment: as large as the link takes it, to the kernel at its other end, if that takes segments
-// as large as the stack makes them. What it would pass on to others has to be cut as they want it.
+// as large as the stack makes them (whole frames' worth: LwipStream::limit_segments()). What it would pass on to others has to be cut as
+// they want it.
 uint32_t most_whole(rte_mbuf* first, const WireFacts& facts) noexcept {
   uint32_t to_be;
   memcpy(&to_be, rte_pktmbuf_mtod_offset(first, uint8_t*, kIpDestinationAt), sizeof to_be);
-  const bool full = first->pkt_len == (facts.gso_max_size != 0 ? facts.gso_max_size : facts.mtu) + SegmentTrain::kEthernetBytes;
+  const uint32_t ip_bytes = first->pkt_len - SegmentTrain::kEthernetBytes;
+  const bool full = facts.gso_max_size != 0 ? ip_bytes + facts.mtu > facts.gso_max_size : ip_bytes == facts.mtu;
   return full && to_be == facts.host_be ? facts.gro_max_size + SegmentTrain::kEthernetBytes : 0;
 }
 

@@ -85,12 +85,12 @@ void SegmentTrain::finish(VnetHeader* out, uint32_t most_whole) noexcept {
   out->flags = VnetHeader::kNeedsChecksum;
   out->csum_start = kTcp;
   out->csum_offset = kTcpSumAt - kTcp;
+  out->hdr_len = static_cast<uint16_t>(header_bytes_);  // in one piece at the receiver, if not all is (packet_alloc_skb())
   if (first_payload_ != 0 && payload_ > first_payload_) {
     if (header_bytes_ + payload_ > most_whole) {
       out->gso_type = VnetHeader::kTcp4;
       out->gso_size = static_cast<uint16_t>(first_payload_);
     }
-    out->hdr_len = static_cast<uint16_t>(header_bytes_);
     put_half(first_ + kIp + 2, htons(static_cast<uint16_t>(header_bytes_ - kEthernetBytes + payload_)));
   }
   put_half(first_ + kIp + 10, 0);

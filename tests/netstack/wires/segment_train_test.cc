@@ -81,6 +81,7 @@ TEST(SegmentTrain, OneSegmentIsLeftAsItIs) {
   train.finish(&header);
   EXPECT_EQ(header.flags, VnetHeader::kNeedsChecksum);
   EXPECT_EQ(header.gso_type, 0);
+  EXPECT_EQ(header.hdr_len, 54);
   EXPECT_EQ(header.csum_start, 34);
   EXPECT_EQ(header.csum_offset, 16);
   EXPECT_EQ(half(frame, 50), pseudo_sum(frame, 1480));

@@ -207,7 +207,6 @@ void Handshakes::syn(LwipListener& listener, const FourTuple& tuple, const tcp_h
   if (mac == nullptr ? !own : own || (mac[0] & 1) != 0) return;  // forged
   if (!tcp_.core.neighbours.routes(tuple.peer)) return;                     // nothing of the connection would reach it
   if (!takes_connections()) return;
-  age_fresh();
   Request request{};
   request.tuple = tuple;
   request.peer_isn = header.seqno;

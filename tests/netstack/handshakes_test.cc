@@ -252,6 +252,27 @@ TEST_F(Handshakes, FewLookConnectedInFrontOfAFullQueue) {
   listener->release();
 }
 
+// The server has had no processor for longer than a client may take, and finds another's SYN in front of the ACK that has come in time.
+TEST_F(Handshakes, AnAckThatLiesThereIsNotLate) {
+  TcpListener* listener = listen(80, 0);
+  const Segment first = syn(1), second = syn(2);
+  inject(first);
+  pair_.settle();
+  ASSERT_NE(nullptr, answer_to(first));
+  inject(second);
+  inject(last_ack(first, *answer_to(first)));
+  test_clock->now_ns += 100 * kMs;
+  pair_.settle();
+  EXPECT_EQ(nullptr, answer_to(second)) << "the queue is full";
+  TcpStream* server = accept(*listener);
+  ASSERT_NE(nullptr, server);
+  EXPECT_EQ(htons(first.from), server->peer().port_be);
+  pair_.settle();
+  EXPECT_NE(nullptr, answer_to(second));
+  reset(server);
+  listener->release();
+}
+
 // The last ACK came while the queue was full: what the peer sends next completes the handshake, and nothing is reset.
 TEST_F(Handshakes, TheLastAckWaitsForRoom) {
   TcpListener* listener = listen(80, 0);

@@ -62,16 +62,21 @@ const pbuf* next_of(const pbuf* datagram) noexcept {
 
 }  // namespace
 
-// sizeof(struct sk_buff) rounded, and the data area: headers, headroom and skb_shared_info, as kmalloc() rounds it. On Linux 6 for a
-// datagram from the machine itself; what a device's driver allocates differs by driver.
-uint32_t DatagramQueue::cost_of(uint32_t bytes) noexcept {
-  constexpr uint32_t kBuffer = 256, kAround = 160, kShared = 320, kLeast = 512;
-  const uint32_t data = bytes + kAround + kShared;
-  return kBuffer + (data <= kLeast ? kLeast : uint32_t{1} << (32 - __builtin_clz(data - 1)));
+// sizeof(struct sk_buff) rounded, and the data area: headers, headroom and skb_shared_info, as kmalloc() rounds it, or one of
+// skbuff_small_head. On Linux 6 for a datagram from the machine itself, as SO_MEMINFO tells it; what a device's driver allocates differs by
+// driver.
+uint32_t DatagramQueue::cost_of(const pbuf* datagram) noexcept {
+  constexpr uint32_t kBuffer = 256, kAround = 361, kSmallHead = 576;
+  uint32_t cost = 0, header = UDP_HLEN;
+  for (const pbuf* p = datagram;; p = p->next, header = 0) {
+    const uint32_t data = header + p->len + kAround;
+    cost += kBuffer + (data <= kSmallHead ? kSmallHead : uint32_t{1} << (32 - __builtin_clz(data - 1)));
+    if (ends_datagram(*p)) return cost;
+  }
 }
 
 void DatagramQueue::push(pbuf* p, uint32_t ip_header_bytes, uint64_t now_ns) noexcept {
-  held_ += cost_of(p->tot_len);
+  held_ += cost_of(p);
   Headers(*p).note(ip_header_bytes, now_ns);
   if (tail_ != nullptr) {
     tail_->next = p;
@@ -121,7 +126,7 @@ void DatagramQueue::drop_front() noexcept {
   pbuf* const first = head_;
   pbuf* last = first;
   while (!ends_datagram(*last)) last = last->next;
-  held_ -= cost_of(first->tot_len);
+  held_ -= cost_of(first);
   head_ = last->next;
   if (head_ == nullptr) tail_ = nullptr;
   last->next = nullptr;

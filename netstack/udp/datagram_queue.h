@@ -13,7 +13,7 @@
 //
 // The bound is the kernel's: what a datagram costs there, struct sk_buff, skb_shared_info and the rounding of its allocator included,
 // counts against SO_RCVBUF (skb->truesize), and one datagram is always taken (__udp_enqueue_schedule_skb()). So a program's setting buys as
-// many datagrams as it does there.
+// many datagrams as it does there. Of one that came in fragments each counts.
 #pragma once
 
 #include "lwip/pbuf.h"
@@ -23,8 +23,8 @@ namespace netstack {
 
 class DatagramQueue {
  public:
-  // What a datagram of so many bytes counts as.
-  [[nodiscard]] static uint32_t cost_of(uint32_t bytes) noexcept;
+  // What a datagram counts as; its payload pointer stands behind the UDP header.
+  [[nodiscard]] static uint32_t cost_of(const pbuf* datagram) noexcept;
 
   // Whether there is room for one more that costs this.
   [[nodiscard]] bool admits(uint32_t cost, uint32_t bound) const noexcept { return held_ == 0 || (cost <= bound && held_ <= bound - cost); }

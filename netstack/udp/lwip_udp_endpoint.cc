@@ -118,7 +118,7 @@ void LwipUdpEndpoint::release() noexcept {
 // ---------------------------------------------------------------- receiving
 
 void LwipUdpEndpoint::deliver(pbuf* p, uint32_t ip_header_bytes) noexcept {
-  const uint32_t cost = DatagramQueue::cost_of(p->tot_len);
+  const uint32_t cost = DatagramQueue::cost_of(p);
   const bool admitted = received_.admits(cost, options_.receive_buffer) && udp_.core().memory.receive_share_is(received_.held() + cost);
   if (!admitted || udp_.core().memory.payload_is_lent) {
     drops_++;
@@ -127,6 +127,7 @@ void LwipUdpEndpoint::deliver(pbuf* p, uint32_t ip_header_bytes) noexcept {
   }
   received_.push(p, ip_header_bytes, udp_.core().clock.now_ns());
   udp_.data_received();
+  if (is_nearly_full()) [[unlikely]] udp_.readers().note_nearly_full(this);
   announce(kReadable);
 }
 
@@ -135,7 +136,10 @@ long LwipUdpEndpoint::receive(const iovec* parts, int count, bool peek, Datagram
   if (received_.empty()) return -EAGAIN;
   const size_t copied = received_.copy_front(parts, count, about);
   about->to.port_be = name_.port_be;
-  if (!peek) received_.drop_front();
+  if (!peek) {
+    received_.drop_front();
+    udp_.readers().note_read(this, is_nearly_full());
+  }
   return static_cast<long>(copied);
 }
 
@@ -155,6 +159,7 @@ long LwipUdpEndpoint::receive_joined(const iovec* parts, int count, size_t joine
     done += received_.copy_front(parts, count, &unused, done);
     received_.drop_front();
   }
+  udp_.readers().note_read(this, is_nearly_full());
   about->bytes = joined;
   about->segment = static_cast<uint16_t>(segment);
   return static_cast<long>(joined);

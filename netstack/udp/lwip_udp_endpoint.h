@@ -9,6 +9,7 @@
 #pragma once
 
 #include "lwip/netif.h"
+#include "netstack/udp/busy_readers.h"
 #include "netstack/udp/datagram_queue.h"
 #include "netstack/udp/memberships.h"
 #include "netstack/udp_endpoint.h"
@@ -100,6 +101,10 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   // A datagram that is not complete yet (udp_output.cc).
   struct Pending;
 
+  // The next burst may be more than there is room for.
+  [[nodiscard]] bool is_nearly_full() const noexcept {
+    return !received_.empty() && received_.held() + BusyReaders::kBurstCost > options_.receive_buffer;
+  }
   [[nodiscard]] long choose_port() noexcept;
   [[nodiscard]] long check_destination(const SocketAddress& to) const noexcept;
   [[nodiscard]] uint16_t mtu_towards(const IpAddress& to) const noexcept;

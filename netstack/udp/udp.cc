@@ -28,11 +28,14 @@ bool may_share(const PortSharing& one, const PortSharing& other) noexcept {
 Udp* the_udp = nullptr;
 
 Udp::Udp(LwipCore& core, UdpTables& tables) noexcept
-    : core_(core), tables_(tables), output_(*this), memberships_(core.groups, tables.memberships) {
+    : core_(core), tables_(tables), output_(*this), memberships_(core.groups, tables.memberships), readers_(core.clock) {
   tables_.demux.start(core.setup().seed);
 }
 
-uint64_t Udp::next_timer_ns() const noexcept { return room_awaited_ ? core_.clock.now_ns() + kRetryNs : Clock::kNever; }
+uint64_t Udp::next_timer_ns() const noexcept {
+  const uint64_t readers_ns = readers_.next_timer_ns(), retry_ns = room_awaited_ ? core_.clock.now_ns() + kRetryNs : Clock::kNever;
+  return readers_ns < retry_ns ? readers_ns : retry_ns;
+}
 
 bool Udp::is_broadcast(const SocketAddress& address) const noexcept {
   const ip_addr_t ip = to_lwip(address);
@@ -164,6 +167,7 @@ bool Udp::hold(LwipUdpEndpoint* endpoint) noexcept {
 // An endpoint that is in use and that nobody holds was being made or released.
 void Udp::reset() noexcept {
   room_awaited_ = false;
+  readers_.reset();
   output_.reset();
   tables_.demux.reset();
   tables_.endpoints.rebuild();

@@ -12,6 +12,7 @@
 
 #include "netstack/lwip/lwip_core.h"
 #include "netstack/lwip/slab.h"
+#include "netstack/udp/busy_readers.h"
 #include "netstack/udp/lwip_udp_endpoint.h"
 #include "netstack/udp/udp_demux.h"
 #include "netstack/udp/udp_output.h"
@@ -57,6 +58,7 @@ class Udp {
   [[nodiscard]] UdpOutput& output() noexcept { return output_; }
   [[nodiscard]] Memberships& memberships() noexcept { return memberships_; }
   void data_received() noexcept { output_.answer_is_due(); }
+  [[nodiscard]] BusyReaders& readers() noexcept { return readers_; }
   void await_room() noexcept { room_awaited_ = true; }
   [[nodiscard]] bool is_broadcast(const SocketAddress& address) const noexcept;
   [[nodiscard]] bool has_way_to(const SocketAddress& address) const noexcept;
@@ -85,6 +87,7 @@ class Udp {
   UdpTables& tables_;
   UdpOutput output_;
   Memberships memberships_;
+  BusyReaders readers_;
   bool room_awaited_ = false;
   uint64_t unreachables_from_ns_ = 0;  // the allowance is counted from here
 };

@@ -227,7 +227,7 @@ TEST_F(UdpHostile, DeathInsideTheLock) {
   UdpEndpoint* connected = bound(pair_.server, 54);
   UdpEndpoint* client = bound(pair_.client, 1000);
   EXPECT_EQ(0, connected->connect(address(kClientIp, 1000)));
-  EXPECT_EQ(0, server->set_option(UdpOption::receive_buffer, 5 * 768));
+  EXPECT_EQ(0, server->set_option(UdpOption::receive_buffer, 5 * 832));
   for (int i = 0; i < 5; i++) send_to(client, address(kServerIp, 53), "queued");
   send_to(client, address(kServerIp, 54), "queued");
   pair_.settle();

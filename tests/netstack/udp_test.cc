@@ -142,10 +142,10 @@ TEST_F(Udp, SharersDivideTheSources) {
 TEST_F(Udp, TheQueueIsBounded) {
   UdpEndpoint* server = bound(pair_.server, 53);
   UdpEndpoint* client = open(pair_.client);
-  EXPECT_EQ(0, server->set_option(UdpOption::receive_buffer, 10 * 768));
+  EXPECT_EQ(0, server->set_option(UdpOption::receive_buffer, 10 * 832));
   for (int i = 0; i < 25; i++) send_to(client, address(kServerIp, 53), std::to_string(i));
   pair_.settle();
-  EXPECT_EQ(10u * 768, server->figures().held);
+  EXPECT_EQ(10u * 832, server->figures().held);
   EXPECT_EQ(15u, server->figures().drops);
   for (int i = 0; i < 10; i++) EXPECT_EQ(std::to_string(i), take(server));
   EXPECT_EQ(kNothing, take(server));

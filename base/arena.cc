@@ -3,10 +3,8 @@
 #include "base/arena.h"
 
 #include <new>
-#include <sys/mman.h>
 
 #include "base/check.h"
-#include "base/syscall.h"
 
 namespace base {
 namespace {
@@ -52,16 +50,6 @@ int Arena::class_of(size_t bytes) noexcept {
 }
 
 Arena* Arena::create(void* memory, size_t bytes) noexcept { return new (memory) Arena(bytes); }
-
-Arena* Arena::map_shared(size_t bytes) noexcept {
-  const long address = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
-                                   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return address < 0 && address > -4096 ? nullptr : create(reinterpret_cast<void*>(address), bytes);
-}
-
-void Arena::unmap_shared(Arena* arena) noexcept {
-  (void)kernel_call(SYS_munmap, as_arg(arena), static_cast<long>(arena->capacity_));
-}
 
 void Arena::reset() noexcept {
   top_ = (sizeof(Arena) + 63) & ~size_t{63};

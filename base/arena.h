@@ -24,7 +24,7 @@ class Arena {
  public:
   // Lays an arena into [memory, memory + bytes); `memory` is 64-byte aligned, zero-filled and outlives it.
   static Arena* create(void* memory, size_t bytes) noexcept;
-  // Maps `bytes` of shared, lazily backed memory (MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE) and lays an arena into it;
+  // Maps `bytes` of shared, lazily backed memory (shared_memory.h) and lays an arena into it;
   // nullptr if the kernel refuses.
   static Arena* map_shared(size_t bytes) noexcept;
   // Unmaps what map_shared() returned.

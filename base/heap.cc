@@ -4,9 +4,6 @@
 
 #include <cstring>
 #include <new>
-#include <sys/mman.h>
-
-#include "base/syscall.h"
 
 namespace base {
 namespace {
@@ -41,14 +38,6 @@ Heap* Heap::create(void* memory, size_t bytes) noexcept {
   CHECK(bytes >= 2 * sizeof(Heap) && bytes < size_t{64} << 30);
   return new (memory) Heap(bytes);
 }
-
-Heap* Heap::map_shared(size_t bytes) noexcept {
-  const long address = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
-                                   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return address < 0 && address > -4096 ? nullptr : create(reinterpret_cast<void*>(address), bytes);
-}
-
-void Heap::unmap_shared(Heap* heap) noexcept { (void)kernel_call(SYS_munmap, as_arg(heap), static_cast<long>(heap->capacity_)); }
 
 // One free block, and behind it the header of one that is never given back.
 void Heap::reset() noexcept {

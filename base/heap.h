@@ -26,7 +26,7 @@ class Heap {
  public:
   // Lays a heap into [memory, memory + bytes); `memory` is 64-byte aligned and outlives it, `bytes` at most 64 GB.
   static Heap* create(void* memory, size_t bytes) noexcept;
-  // Maps `bytes` of shared, lazily backed memory (MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE) and lays a heap into it;
+  // Maps `bytes` of shared, lazily backed memory (shared_memory.h) and lays a heap into it;
   // nullptr if the kernel refuses.
   static Heap* map_shared(size_t bytes) noexcept;
   // Unmaps what map_shared() returned.

@@ -130,6 +130,18 @@ int move_fd_to(int fd, int number) noexcept {
   return static_cast<int>(moved);
 }
 
+void keep_across_exec(bool keep) noexcept {
+  for (unsigned fd = next_high_fd(0); fd != UINT_MAX; fd = next_high_fd(fd + 1))
+    (void)kernel_call(SYS_fcntl, fd, F_SETFD, keep ? 0 : FD_CLOEXEC);
+}
+
+void adopt_fd_range(int first, int count) noexcept { range = {first, count}; }
+
+void adopt_high_fd(int fd) noexcept {
+  (void)kernel_call(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC);
+  if (fd >= 0 && static_cast<unsigned long>(fd) < kCeiling) mark(fd);
+}
+
 // Unmarked first: the number may be the program's as soon as it is closed.
 long close_high_fd(int fd) noexcept {
   if (is_high_fd(fd)) unmark(fd);

@@ -30,6 +30,12 @@ namespace base {
 // Closes what was moved, or might have been. 0 or a negative errno.
 long close_high_fd(int fd) noexcept;
 
+// Whether all of ours survive an exec. Where it fails they must not do so any longer.
+void keep_across_exec(bool keep) noexcept;
+// In the next program: the same range, and a number that survived; it does not survive another exec.
+void adopt_fd_range(int first, int count) noexcept;
+void adopt_high_fd(int fd) noexcept;
+
 // Raises RLIMIT_NOFILE as far as it goes for a scope in which numbers are handed out.
 class RaisedFdLimit {
  public:

@@ -92,4 +92,14 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
 
 void open_files() noexcept { open_stack_image(); }
 
+StackCode stack_code() noexcept {
+  const ImagePlace place = image_place();
+  return {place.base, place.build};
+}
+
+base::Result<bool> load_code_again(const StackCode& code) noexcept {
+  if (!prepare_frame_pools()) return base::make_error("cannot register the frame pool with DPDK");
+  return load_image_again({code.image_base, code.image_build});
+}
+
 }  // namespace netstack

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "base/build_id.h"
 #include "base/result.h"
 #include "netstack/stack.h"
 
@@ -54,5 +55,14 @@ void keep_rights(const StackConfig& config) noexcept;
 void open_files() noexcept;
 // Before the process becomes another program.
 void let_rights_go() noexcept;
+
+// A stack in a program that was executed: its memory comes with base/shared_memory.h, its code and what DPDK has of its own with these.
+struct StackCode {
+  uintptr_t image_base;
+  base::BuildId image_build;
+};
+[[nodiscard]] StackCode stack_code() noexcept;
+// The same code at the same place, before the memory.
+base::Result<bool> load_code_again(const StackCode& code) noexcept;
 
 }  // namespace netstack

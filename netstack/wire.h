@@ -63,6 +63,7 @@ struct WireFacts {
   uint32_t host_be = 0;
   int name_fd = -1;        // as long as it is open in any process the link's name is taken (hold_link_name()); -1: nothing holds it
   bool ends_here = false;  // at this machine's kernel
+  bool survives_exec = false;  // all of it lies in memory and descriptors that the next program can have
   uint32_t peers = 0;      // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
 

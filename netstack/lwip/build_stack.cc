@@ -2,11 +2,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip/build_stack.h"
 
-#include <sys/mman.h>
-#include <sys/syscall.h>
-
 #include "base/heap.h"
 #include "base/clock.h"
+#include "base/shared_memory.h"
 #include "base/syscall.h"
 #include "netstack/lwip/image_loader.h"
 
@@ -18,12 +16,9 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
 
   StackSetup setup{};
   setup.region_bytes = image->door.region_bytes;
-  const long region = base::kernel_call(SYS_mmap, 0, static_cast<long>(setup.region_bytes), PROT_READ | PROT_WRITE,
-                                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  setup.region = base::map_shared(setup.region_bytes);
   setup.arena = base::Heap::map_shared(plan.arena_bytes);
-  if ((region < 0 && region > -4096) || setup.arena == nullptr)
-    return base::make_error("no memory for a stack of %zu bytes", plan.arena_bytes);
-  setup.region = reinterpret_cast<void*>(region);
+  if (setup.region == nullptr || setup.arena == nullptr) return base::make_error("no memory for a stack of %zu bytes", plan.arena_bytes);
   setup.wire = plan.wire;
   setup.address_be = plan.address_be;
   setup.gateway_be = plan.gateway_be;

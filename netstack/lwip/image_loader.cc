@@ -31,6 +31,7 @@
 #include <sys/syscall.h>
 
 #include "base/high_fd.h"
+#include "base/shared_memory.h"
 #include "base/syscall.h"
 
 namespace netstack {
@@ -148,13 +149,25 @@ long map_segment(const ObjectFile& file, uintptr_t base, const Elf64_Phdr& segme
   return is_error(result) ? result : 0;
 }
 
-long map_segments(const ObjectFile& file, Object& object) noexcept {
+long reserve(uintptr_t at, uintptr_t bytes, int flags) noexcept {
+  return kernel_call(SYS_mmap, static_cast<long>(at), static_cast<long>(bytes), PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+}
+
+uintptr_t bytes_of(const Object& object) noexcept {
   uintptr_t bytes = 0;
   for (int i = 0; i < object.header.e_phnum; i++) {
     const Elf64_Phdr& segment = object.segments[i];
     if (segment.p_type == PT_LOAD) bytes = up_to_page(segment.p_vaddr + segment.p_memsz);
   }
-  const long place = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return bytes;
+}
+
+// At `wanted`, or, if that is 0, at a place where it can be again in another program.
+long map_segments(const ObjectFile& file, Object& object, uintptr_t wanted) noexcept {
+  const uintptr_t bytes = bytes_of(object);
+  long place = reserve(wanted != 0 ? wanted : base::shared_place(bytes), bytes, MAP_FIXED_NOREPLACE);
+  if (is_error(place) && wanted == 0) place = reserve(0, bytes, 0);
   if (is_error(place)) return place;
   object.base = static_cast<uintptr_t>(place);
   for (int i = 0; i < object.header.e_phnum; i++) {
@@ -201,27 +214,35 @@ Range protect_relocated(const Object& object) noexcept {
   return range;
 }
 
-void* map_anonymous(size_t bytes, int flags) noexcept {
-  const long address = kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
-  return is_error(address) ? nullptr : reinterpret_cast<void*>(address);
-}
-
 bool move_to_shared(const Range& range, StackImage* image) noexcept {
   const size_t bytes = range.to - range.from;
-  void* const place = reinterpret_cast<void*>(range.from);
-  void* const shared = map_anonymous(bytes, MAP_SHARED);
-  void* const pristine = map_anonymous(bytes, MAP_SHARED);
+  void* const data = reinterpret_cast<void*>(range.from);
+  void* const shared = base::map_shared(bytes);
+  void* const pristine = base::map_shared(bytes);
   if (shared == nullptr || pristine == nullptr) return false;
-  memcpy(shared, place, bytes);
-  memcpy(pristine, place, bytes);
-  (void)kernel_call(SYS_mprotect, as_arg(pristine), static_cast<long>(bytes), PROT_READ);
-  const long moved = kernel_call(SYS_mremap, as_arg(shared), static_cast<long>(bytes), static_cast<long>(bytes),
-                                 MREMAP_MAYMOVE | MREMAP_FIXED, as_arg(place));
-  if (moved != as_arg(place)) return false;
-  image->data = place;
+  memcpy(shared, data, bytes);
+  memcpy(pristine, data, bytes);
+  base::seal_shared(pristine, bytes);
+  if (!base::move_shared(shared, bytes, data)) return false;
+  image->data = data;
   image->pristine = pristine;
   image->bytes = bytes;
   return true;
+}
+
+ImagePlace last_place{};
+
+// From its file to memory, all but what is shared.
+base::Result<Range> load(Object& object, uintptr_t wanted) noexcept {
+  const char* const path = image_path.text();
+  if (*path == '\0') return base::make_error("cannot tell where %s lies", kImageName);
+  const ObjectFile file(path);
+  if (file.fd() < 0) return base::make_error("cannot open %s: error %d", path, -file.fd());
+  if (!read_headers(file, object)) return base::make_error("%s is not a stack image", path);
+  if (const long result = map_segments(file, object, wanted); result != 0)
+    return base::make_error("cannot map %s: error %ld", path, -result);
+  if (!relocate(object)) return base::make_error("%s asks for more than a stack image may", path);
+  return protect_relocated(object);
 }
 
 }  // namespace
@@ -231,23 +252,27 @@ void open_stack_image() noexcept {
 }
 
 base::Result<StackImage> load_stack_image() noexcept {
-  const char* const path = image_path.text();
-  if (*path == '\0') return base::make_error("cannot tell where %s lies", kImageName);
-  const ObjectFile file(path);
-  if (file.fd() < 0) return base::make_error("cannot open %s: error %d", path, -file.fd());
   Object object;
-  if (!read_headers(file, object)) return base::make_error("%s is not a stack image", path);
-  if (const long result = map_segments(file, object); result != 0) return base::make_error("cannot map %s: error %ld", path, -result);
-  if (!relocate(object)) return base::make_error("%s asks for more than a stack image may", path);
-  const auto enter = reinterpret_cast<decltype(&zps_stack_door)>(object.base + object.header.e_entry);
-  const Range range = protect_relocated(object);
+  base::Result<Range> range = load(object, 0);
+  if (!range) return range.error();
   StackImage image;
-  if (range.from >= range.to || !move_to_shared(range, &image)) {
-    return base::make_error("cannot share the data of %s between processes", path);
-  }
-  image.door = enter();
-  if (image.door.setup_bytes != sizeof(StackSetup)) return base::make_error("%s is not a stack image of this version", path);
+  if (range->from >= range->to || !move_to_shared(*range, &image))
+    return base::make_error("cannot share the data of %s between processes", kImageName);
+  image.door = reinterpret_cast<decltype(&zps_stack_door)>(object.base + object.header.e_entry)();
+  if (image.door.setup_bytes != sizeof(StackSetup)) return base::make_error("%s is not a stack image of this version", kImageName);
+  last_place = {object.base, base::build_id_of(reinterpret_cast<const void*>(object.base))};
   return image;
+}
+
+ImagePlace image_place() noexcept { return last_place; }
+
+base::Result<bool> load_image_again(const ImagePlace& place) noexcept {
+  Object object;
+  const base::Result<Range> range = load(object, place.base);
+  if (!range) return range.error();
+  last_place = {object.base, base::build_id_of(reinterpret_cast<const void*>(object.base))};
+  if (last_place.build == place.build && place.build.is_known()) return true;
+  return base::make_error("%s is of another build", kImageName);
 }
 
 }  // namespace netstack

@@ -9,8 +9,10 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_memory.h>
 
 #include "base/log.h"
+#include "base/shared_memory.h"
 #include "base/syscall.h"
 
 namespace netstack {
@@ -29,6 +31,13 @@ int first_allowed_cpu() noexcept {
   for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
     if (CPU_ISSET(cpu, &allowed)) return cpu;
   }
+  return 0;
+}
+
+// Its file has been moved out of the program's sight.
+int note_memory(const rte_memseg_list* list, void*) noexcept {
+  const auto begin = reinterpret_cast<uintptr_t>(list->base_va);
+  base::note_shared_part({begin, list->len, 0, rte_memseg_get_fd(rte_mem_virt2memseg(list->base_va, list)), true, false});
   return 0;
 }
 
@@ -52,6 +61,7 @@ base::Result<bool> start_eal() noexcept {
     return base::make_error("DPDK did not start: error %d (ZPS_LOG=debug tells more)", rte_errno);
   }
   owner_pid = pid;
+  (void)rte_memseg_list_walk(note_memory, nullptr);
   return true;
 }
 

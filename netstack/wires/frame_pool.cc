@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/shared_memory.h"
 #include "base/syscall.h"
 #include "netstack/wire.h"
 
@@ -42,7 +43,18 @@ int ops_dequeue(rte_mempool* mempool, void** frames, unsigned count) noexcept {
 
 unsigned ops_count(const rte_mempool* mempool) noexcept { return pool_of(mempool)->free_count(); }
 
-bool register_ops() noexcept {
+// A file of huge pages would have to be another one.
+void* map_hugepages(size_t bytes) noexcept {
+  const long address =
+      base::kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+  if (address < 0 && address > -4096) return nullptr;
+  base::note_shared_part({static_cast<uintptr_t>(address), bytes, 0, -1, true, false});
+  return reinterpret_cast<void*>(address);
+}
+
+}  // namespace
+
+bool FramePool::register_operations() noexcept {
   static bool done = false;
   if (done) return true;
   rte_mempool_ops ops{};
@@ -56,16 +68,8 @@ bool register_ops() noexcept {
   return done;
 }
 
-void* map_shared(size_t bytes, int more_flags) noexcept {
-  const long address = base::kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
-                                         MAP_SHARED | MAP_ANONYMOUS | more_flags, -1, 0);
-  return address < 0 && address > -4096 ? nullptr : reinterpret_cast<void*>(address);
-}
-
-}  // namespace
-
 base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, uint32_t room, bool hugepages) noexcept {
-  if (!register_ops()) return base::make_error("cannot register the frame pool with DPDK");
+  if (!register_operations()) return base::make_error("cannot register the frame pool with DPDK");
   const uint32_t element = sizeof(rte_mbuf) + kFramePrivateBytes + room;
   rte_mempool* mempool = rte_mempool_create_empty(name, frames, element, 0, sizeof(rte_pktmbuf_pool_private), SOCKET_ID_ANY, 0);
   if (mempool == nullptr) return base::make_error("cannot make a pool of %u frames: DPDK error %d", frames, rte_errno);
@@ -73,8 +77,8 @@ base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, ui
   const uint32_t stride = mempool->header_size + mempool->elt_size + mempool->trailer_size;
   const size_t head_bytes = round_up(sizeof(FramePool) + frames * sizeof(void*), 4096);
   const size_t bytes = round_up(head_bytes + size_t{frames} * stride, kHugePageBytes);
-  void* memory = hugepages ? map_shared(bytes, MAP_HUGETLB) : nullptr;
-  if (memory == nullptr) memory = map_shared(bytes, MAP_NORESERVE);
+  void* memory = hugepages ? map_hugepages(bytes) : nullptr;
+  if (memory == nullptr) memory = base::map_shared(bytes);
   if (memory == nullptr) return base::make_error("no memory for %u frames of %u bytes: lower ZPS_FRAMES", frames, stride);
 
   FramePool* pool = static_cast<FramePool*>(memory);

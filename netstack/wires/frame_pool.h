@@ -24,6 +24,9 @@ class FramePool {
   // A pool of `frames` frames with `room` bytes for data (headroom included); lazily backed, in hugepages if wanted and there.
   static base::Result<FramePool*> create(const char* name, uint32_t frames, uint32_t room, bool hugepages) noexcept;
 
+  // Tells DPDK how mbufs come and go; create() does it as well. In each program anew, under the same number.
+  [[nodiscard]] static bool register_operations() noexcept;
+
   // Takes `count` frames or none.
   [[nodiscard]] bool take(void** out, unsigned count) noexcept {
     if (top_ < count && !carve(count)) [[unlikely]] return false;

@@ -11,6 +11,7 @@
 #include "base/high_fd.h"
 #include "base/own_thread.h"
 #include "base/syscall.h"
+#include "netstack/wires/frame_pool.h"
 #include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/link_broker.h"
 #include "netstack/wires/memif/memif_wire.h"
@@ -95,6 +96,8 @@ bool is_left_over(const IpAddress& address) noexcept {
   const uint32_t number = address.is_v4() ? swap_to_wire(address.v4_be()) >> 8 & 0xff : swap_to_wire(address.words_be[1]);
   return number < 256 && !holds_link_name(base::make_error("zps%u", number).text);
 }
+
+bool prepare_frame_pools() noexcept { return FramePool::register_operations(); }
 
 bool has_kept_rights() noexcept { return has_link_broker(); }
 void let_rights_go() noexcept { end_link_broker(); }

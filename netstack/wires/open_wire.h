@@ -28,4 +28,7 @@ struct WireAddress {
 // as they are. No lock may be held. The error is one line that says what is missing and how to mend it.
 base::Result<Wire*> open_wire(const StackConfig& config, base::Arena* shared_arena, WireAddress* out) noexcept;
 
+// In a program that was executed with a wire: what DPDK's code has to be told anew. False if it refuses.
+[[nodiscard]] bool prepare_frame_pools() noexcept;
+
 }  // namespace netstack

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/check.h"
+#include "base/shared_memory.h"
 #include "base/syscall.h"
 #include "shim/family/locked_memory.h"
 
@@ -36,11 +37,23 @@ uintptr_t page_of(uintptr_t address) noexcept { return address & ~(kPage - 1); }
 uintptr_t page_up(uintptr_t address) noexcept { return page_of(address + kPage - 1); }
 bool is_error(long result) noexcept { return result < 0 && result > -4096; }
 
-bool map(Piece piece, int flags) noexcept {
+// Where the family lies in the file of what is shared; -1: it does not (yet).
+long file_offset = -1;
+
+bool map(Piece piece) noexcept {
   const long begin = static_cast<long>(piece.begin);
   const long at = kernel_call(SYS_mmap, begin, static_cast<long>(piece.end - piece.begin), PROT_READ | PROT_WRITE,
-                              MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE | flags, -1, 0);
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   return at == begin;
+}
+
+// Of the file, or without one; `family` is where it is.
+long map_shared_piece(Piece piece, uintptr_t at) noexcept {
+  const bool has_file = file_offset >= 0;
+  const int flags = MAP_SHARED | MAP_NORESERVE | (has_file ? 0 : MAP_ANONYMOUS) | (at != 0 ? MAP_FIXED_NOREPLACE : 0);
+  const long offset = has_file ? file_offset + static_cast<long>(piece.begin - reinterpret_cast<uintptr_t>(family)) : 0;
+  return kernel_call(SYS_mmap, static_cast<long>(at), static_cast<long>(piece.end - piece.begin), PROT_READ | PROT_WRITE, flags,
+                     has_file ? base::shared_fd() : -1, offset);
 }
 
 void unmap(Piece piece) noexcept {
@@ -86,9 +99,10 @@ int list_pieces(Family* of, uint32_t eighths, Piece (&out)[kExtents]) noexcept {
 }
 
 // All of them or none.
-bool map_pieces(const Piece* pieces, int count, int flags) noexcept {
+template <class Map>
+bool map_pieces(const Piece* pieces, int count, Map map_one) noexcept {
   for (int i = 0; i < count; i++) {
-    if (map(pieces[i], flags)) continue;
+    if (map_one(pieces[i])) continue;
     while (i-- > 0) unmap(pieces[i]);
     return false;
   }
@@ -100,7 +114,7 @@ Family* map_early() noexcept {
   auto* fresh = reinterpret_cast<Family*>(kPlace + (reinterpret_cast<uintptr_t>(&here) & kChance));
   Piece pieces[kExtents];
   const int count = list_pieces(fresh, 0, pieces);
-  return map_pieces(pieces, count, MAP_PRIVATE) ? fresh : nullptr;
+  return map_pieces(pieces, count, map) ? fresh : nullptr;
 }
 
 Family* map_anywhere() noexcept {
@@ -121,7 +135,8 @@ void list_gaps(uint32_t eighths, Piece (&out)[kExtents]) noexcept {
 
 // Memory that the keeper has already is mapped here once more.
 bool map_gap(Piece gap, uintptr_t first_page) noexcept {
-  if (first_page == 0) return map(gap, the_stack() != nullptr ? MAP_SHARED : MAP_PRIVATE);
+  if (first_page == 0 && the_stack() == nullptr) return map(gap);
+  if (first_page == 0) return map_shared_piece(gap, gap.begin) == static_cast<long>(gap.begin);
   const long begin = static_cast<long>(gap.begin);
   return kernel_call(SYS_mremap, static_cast<long>(first_page), 0, static_cast<long>(gap.end - gap.begin), MREMAP_MAYMOVE | MREMAP_FIXED,
                      begin) == begin;
@@ -207,10 +222,9 @@ bool share_family() noexcept {
   Extent extents[kExtents];
   list_extents(family, true, extents);
   uintptr_t fresh[kExtents];
+  file_offset = base::reserve_shared(page_up(shared_bytes));
   for (int i = 0; i < count; i++) {
-    const size_t bytes = pieces[i].end - pieces[i].begin;
-    const long at =
-        kernel_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const long at = map_shared_piece(pieces[i], 0);
     if (is_error(at)) {
       while (i-- > 0) unmap({fresh[i], fresh[i] + (pieces[i].end - pieces[i].begin)});
       return false;
@@ -226,6 +240,26 @@ bool share_family() noexcept {
   }
   family->slots[0].pid = static_cast<int32_t>(kernel_call(SYS_getpid));
   return true;
+}
+
+FamilyPlace family_place() noexcept { return {reinterpret_cast<uintptr_t>(family), file_offset, foreseen}; }
+
+bool attach_family(const FamilyPlace& place) noexcept {
+  Family* const own = family;
+  family = reinterpret_cast<Family*>(place.address);
+  file_offset = place.offset;
+  foreseen = place.foreseen;
+  Piece pieces[kExtents];
+  const int count = list_pieces(family, 0, pieces);
+  const auto attach = [](Piece piece) { return map_shared_piece(piece, piece.begin) == static_cast<long>(piece.begin); };
+  if (file_offset >= 0 && map_pieces(pieces, count, attach)) {
+    if (family->eighths == 0 || map_gaps(family->eighths)) return true;
+    for (int i = 0; i < count; i++) unmap(pieces[i]);
+  }
+  family = own;
+  file_offset = -1;
+  foreseen = 0;
+  return false;
 }
 
 }  // namespace shim

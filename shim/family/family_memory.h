@@ -54,4 +54,14 @@ void unmap_what_may_come() noexcept;
 // changed.
 [[nodiscard]] bool share_family() noexcept;
 
+// Where it is, for a program that this process executes; and there: maps it in place of this process's own, which stays mapped if that
+// fails (false). Its pieces must be in a file of the shared memory, `offset` >= 0.
+struct FamilyPlace {
+  uintptr_t address;
+  long offset;
+  uint32_t foreseen;  // how many eighths the keeper knows
+};
+[[nodiscard]] FamilyPlace family_place() noexcept;
+[[nodiscard]] bool attach_family(const FamilyPlace& place) noexcept;
+
 }  // namespace shim

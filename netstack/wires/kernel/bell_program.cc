@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "base/high_fd.h"
+#include "base/shared_memory.h"
 #include "base/permitted.h"
 #include "base/syscall.h"
 
@@ -248,10 +249,6 @@ bool bind_to(int socket, int interface, uint16_t protocol) noexcept {
   return base::may_call(SYS_bind) && kernel_call(SYS_bind, socket, as_arg(&address), sizeof address) == 0;
 }
 
-long map_shared(int fd, long bytes) noexcept { return kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0); }
-
-constexpr bool is_error(long address) { return address < 0 && address > -4096; }
-
 }  // namespace
 
 bool has_room_for_bells() noexcept { return base::high_fd_count() > kLeastRoom * BellFds::kCount; }
@@ -273,17 +270,15 @@ void close_bell_fds(BellFds& fds) noexcept {
 
 WakeBells map_bells(BellFds& fds) noexcept {
   if (!fds.exist()) return {};
-  const long board = map_shared(fds.board, kBoardBytes);
-  const long common = map_shared(fds.bell[WakeBells::kCommon], kPage);
-  if (is_error(board) || is_error(common)) {
-    if (!is_error(board)) (void)kernel_call(SYS_munmap, board, kBoardBytes);
-    if (!is_error(common)) (void)kernel_call(SYS_munmap, common, kPage);
+  void* const board = base::map_shared_file(fds.board, kBoardBytes);
+  void* const common = base::map_shared_file(fds.bell[WakeBells::kCommon], kPage);
+  if (board == nullptr || common == nullptr) {
+    if (board != nullptr) base::unmap_shared_file(board, kBoardBytes);
+    if (common != nullptr) base::unmap_shared_file(common, kPage);
     close_bell_fds(fds);
     return {};
   }
-  (void)base::close_high_fd(fds.board);
-  fds.board = -1;
-  return {reinterpret_cast<Board*>(board), reinterpret_cast<WakeBells::Page*>(common)};
+  return {static_cast<Board*>(board), static_cast<WakeBells::Page*>(common)};
 }
 
 bool hang_bells_before(const int* sockets, int interface) noexcept { return bind_to(sockets[0], interface, ETH_P_ALL); }

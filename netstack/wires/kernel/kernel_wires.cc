@@ -57,6 +57,7 @@ base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, 
   wire->mutable_facts().mtu = static_cast<uint16_t>(mtu);
   wire->mutable_facts().link_needs_checksum = true;
   wire->mutable_facts().tcp_checksum_offload = true;
+  wire->mutable_facts().survives_exec = true;
   return wire;
 }
 

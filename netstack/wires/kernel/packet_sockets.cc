@@ -6,10 +6,10 @@
 #include <cerrno>
 #include <initializer_list>
 #include <linux/if_ether.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "base/high_fd.h"
+#include "base/shared_memory.h"
 #include "base/syscall.h"
 
 namespace netstack {
@@ -98,16 +98,16 @@ base::Result<bool> PacketSockets::finish(int interface, bool ours) noexcept {
   }
   if (ring_result_ != 0)
     return base::make_error("cannot give a packet socket a ring of %u slots: error %ld", shape_.tp_frame_nr, -ring_result_);
-  const long bytes = static_cast<long>(size_t{shape_.tp_block_size} * shape_.tp_block_nr);
-  const long address = kernel_call(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds_.receiving, 0);
-  if (address < 0 && address > -4096) return base::make_error("cannot map the ring of a packet socket: error %ld", -address);
+  const size_t bytes = size_t{shape_.tp_block_size} * shape_.tp_block_nr;
+  void* const ring = base::map_shared_file(fds_.receiving, bytes);
+  if (ring == nullptr) return base::make_error("cannot map the ring of a packet socket: no memory, or no addresses");
   bells_ = map_bells(fds_.bells);
   if (!ours && bells_.exist() && !hang_bells_before(fds_.bells.socket, interface)) bells_ = {};
   if (const long result = bind_both(interface); result != 0) {
-    (void)kernel_call(SYS_munmap, address, bytes);
+    base::unmap_shared_file(ring, bytes);
     return base::make_error("cannot bind a packet socket to a link: error %ld", -result);
   }
-  ring_ = reinterpret_cast<uint8_t*>(address);
+  ring_ = static_cast<uint8_t*>(ring);
   taken_ = true;
   return true;
 }

@@ -39,6 +39,17 @@ struct zps_call {
   uint64_t return_address; /* the instruction after the system call */
 };
 
+/* What the next program's engine has to know to load the library where it is here: the beginning of the file whose descriptor
+ * before_exec() returns. What follows is between library and library. */
+#define ZPS_INHERITANCE "zps-exec"
+struct zps_inheritance {
+  char magic[8];           /* ZPS_INHERITANCE, without its zero */
+  int32_t pid;             /* of the process, which stays what it is */
+  uint32_t size;           /* of this structure */
+  uint64_t library_base;   /* where the first segment of the library lies */
+  uint64_t descriptors[512]; /* a bit per number: what the process has open for the library. Closed if the library is not opened. */
+};
+
 /* Per-thread words of the engine that a hook may look at. */
 struct zps_thread {
   volatile uint8_t inside;           /* 1 during a hooked call: handlers are deferred */
@@ -73,6 +84,11 @@ struct zps_engine {
   /* This thread's bytes for the library's own use, at the same distance from fs:0 in each thread, aligned to 16, zero when it begins. */
   void *(*thread_storage)(void);
   uint32_t thread_storage_bytes;
+  /* What the library of the program before has left: a descriptor of a file that begins with a zps_inheritance of this process; -1: none.
+   * The library's to close. */
+  int32_t inherited;
+  /* Whether what this execve() or execveat() executes will have this library: null, or why not. It is what the files say now. */
+  const char *(*leaves_hook)(const struct zps_call *call);
 };
 
 struct zps_hook {
@@ -86,7 +102,8 @@ struct zps_hook {
   void (*before_fork)(uint64_t flags);
   void (*after_fork_parent)(uint64_t flags, int64_t pid);
   void (*after_fork_child)(uint64_t flags);
-  /* Before execve/execveat (0: go on; negative errno: fail it) and, if the exec failed, after it. */
+  /* Before execve/execveat (0: go on; negative errno: fail it) and, if the exec failed, after it. A number above 0 is that of an open
+   * file, not close-on-exec: the next program's library finds it as `inherited`. */
   int64_t (*before_exec)(struct zps_call *call);
   void (*after_failed_exec)(void);
   /* exit_group, or exit of the last thread the engine knows. */

@@ -20,6 +20,7 @@
 #include "base/syscall.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/exec.h"
+#include "zpoline/life/inherited.h"
 #include "zpoline/ledger.h"
 #include "zpoline/life/made_code.h"
 #include "zpoline/sites/languages.h"
@@ -90,7 +91,7 @@ int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int
 }
 
 zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline",    nullptr,      thread_words, engine_sleep,
-                     print_ledger, deadly_calls,       __ehdr_start, _end,         thread_storage, kHookStorage};
+                     print_ledger, deadly_calls,       __ehdr_start, _end,         thread_storage, kHookStorage, -1, leaves_hook};
 
 base::Result<bool> find_own_path() noexcept {
   Dl_info info;
@@ -115,7 +116,7 @@ base::Result<const char*> hook_library() noexcept {
 base::Result<bool> open_hook() noexcept {
   auto path = hook_library();
   if (!path) return path.error();
-  void* library = dlmopen(LM_ID_NEWLM, *path, RTLD_NOW | RTLD_LOCAL);
+  void* library = load_hook(*path);
   if (library == nullptr) return base::make_error("the hook library cannot be loaded: %s", dlerror());
   const auto open = reinterpret_cast<zps_hook_open_fn>(dlsym(library, "zps_hook_open"));
   if (open == nullptr) return base::make_error("%s is not a hook library: it has no zps_hook_open", *path);
@@ -216,6 +217,7 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
 [[gnu::constructor]] void start(int, char**, char** environment) noexcept {
   const uint64_t begin = base::monotonic_ns();
   take_real_ids(environment);
+  engine.inherited = take_inheritance(environment);
   start_environment = environment;
   base::LogLevel level;
   const char* log_name = variable("ZPS_LOG");
@@ -224,8 +226,9 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   const bool fallback = fallback_name != nullptr && strcmp(fallback_name, "kernel") == 0;
 
   auto mode = chosen_mode();
-  if (mode && *mode == Mode::off) return;
+  if (mode && *mode == Mode::off) return refuse_inheritance("ZPS_HOOK=off");
   if (leaves_thread_pointer()) {
+    refuse_inheritance("a Go program without cgo");
     base::log(base::LogLevel::warn, "a Go program without cgo makes its threads without libc: its system calls go to the kernel");
     return;
   }
@@ -241,6 +244,7 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
     return;
   }
   const char* why = started.error().text;
+  refuse_inheritance("the engine did not start");
   if (fallback) {
     base::log(base::LogLevel::warn, "%s%srunning on the kernel (ZPS_FALLBACK=kernel)", why, *why != '\0' ? "; " : "");
     return;

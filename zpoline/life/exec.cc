@@ -22,6 +22,8 @@
 
 #include "base/syscall.h"
 #include "zpoline/life/copy.h"
+#include "zpoline/life/inherited.h"
+#include "zpoline/life/next_program.h"
 #include "zpoline/life/real_ids.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/signals.h"
@@ -63,8 +65,9 @@ int64_t count_entries(int64_t list) noexcept {
 }
 
 struct NewList {
-  const char* entries[kMaxEntries + kMaxKept + 3];
+  const char* entries[kMaxEntries + kMaxKept + 4];
   char preload[1024];
+  char inheritance[40];
   size_t count = 0;
 };
 
@@ -91,7 +94,7 @@ bool is_left_alone(const char* const* old, int64_t entries) noexcept {
   return false;
 }
 
-void fill(NewList& list, const char* const* old, int64_t entries, const RealIds& real_ids) noexcept {
+void fill(NewList& list, const char* const* old, int64_t entries, const RealIds& real_ids, int inherited) noexcept {
   for (int64_t i = 0; i < entries; i++) {
     const char* entry = old[i];
     if (real_ids.differ() && (is_unsafe(entry) || starts_with(entry, "ZPS_"))) continue;
@@ -104,10 +107,16 @@ void fill(NewList& list, const char* const* old, int64_t entries, const RealIds&
     if (!present) list.entries[list.count++] = kept[k];
   }
   if (real_ids.differ()) list.entries[list.count++] = real_ids.entry();
+  if (inherited > 0) {
+    write_inheritance(inherited, list.inheritance, sizeof list.inheritance);
+    list.entries[list.count++] = list.inheritance;
+  }
   list.entries[list.count] = nullptr;
 }
 
-int64_t exec_with_list(zps_call* call, int environment_at) noexcept {
+int environment_of(const zps_call& call) noexcept { return call.nr == SYS_execve ? 2 : 3; }
+
+int64_t exec_with_list(zps_call* call, int environment_at, int inherited) noexcept {
   const auto old = reinterpret_cast<const char* const*>(call->arg[environment_at]);
   const int64_t entries = count_entries(call->arg[environment_at]);
   const bool left_alone = is_left_alone(old, entries);
@@ -116,7 +125,7 @@ int64_t exec_with_list(zps_call* call, int environment_at) noexcept {
   int64_t arg[6];
   memcpy(arg, call->arg, sizeof arg);
   if (!left_alone) {
-    fill(list, old, entries, real_ids);
+    fill(list, old, entries, real_ids, inherited);
     arg[environment_at] = reinterpret_cast<int64_t>(list.entries);
   }
   return base::kernel_call(call->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
@@ -149,14 +158,22 @@ bool remember_environment(const char* const* environment, const char* library) n
   return true;
 }
 
+const char* leaves_hook(const zps_call* call) noexcept {
+  const int64_t list = call->arg[environment_of(*call)];
+  if (is_left_alone(reinterpret_cast<const char* const*>(list), count_entries(list))) return "its environment leaves the stack out";
+  if (is_other_than_effective()) return "its real user or group is another than its effective one";
+  return is_out_of_reach(*call, own_library);
+}
+
 int64_t program_exec(zps_call* call) noexcept {
+  int64_t inherited = 0;
   if (hook.before_exec != nullptr) {
-    const int64_t verdict = hook.before_exec(call);
-    if (verdict < 0) return verdict;
+    inherited = hook.before_exec(call);
+    if (inherited < 0) return inherited;
   }
   zps_leave();  // handlers may run until the kernel takes over, and no mask of ours goes to the next program
   give_signals_back();
-  const int64_t result = exec_with_list(call, call->nr == SYS_execve ? 2 : 3);
+  const int64_t result = exec_with_list(call, environment_of(*call), static_cast<int>(inherited));
   take_signals_again();
   enter_hook(this_thread());
   if (hook.after_failed_exec != nullptr) hook.after_failed_exec();

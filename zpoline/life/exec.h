@@ -9,6 +9,9 @@ namespace zpoline {
 // Remembers LD_PRELOAD and ZPS_* as this program was started with; `library` is libzpstack.so's path. False: no memory.
 [[nodiscard]] bool remember_environment(const char* const* environment, const char* library) noexcept;
 
+// As zps_engine has it.
+[[nodiscard]] const char* leaves_hook(const zps_call* call) noexcept;
+
 // Serves the call (entry.S comes here with `inside` set and everything saved).
 [[nodiscard]] int64_t program_exec(zps_call* call) noexcept;
 

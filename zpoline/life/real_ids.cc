@@ -86,6 +86,11 @@ RealIds::~RealIds() {
   (void)kernel_call(SYS_setresuid, user_, kUnchanged, kUnchanged);
 }
 
+bool is_other_than_effective() noexcept {
+  const Ids users = ids_of(SYS_getresuid), groups = ids_of(SYS_getresgid);
+  return users.real != users.effective || groups.real != groups.effective;
+}
+
 bool is_unsafe(const char* entry) noexcept {
   static constexpr const char* kNames[] = {
       "GCONV_PATH=", "GETCONF_DIR=", "GLIBC_TUNABLES=", "HOSTALIASES=", "LD_",    "LOCALDOMAIN=", "LOCPATH=", "MALLOC_", "NIS_PATH=",

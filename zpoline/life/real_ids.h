@@ -40,6 +40,9 @@ class RealIds {
   char entry_[48] = {};
 };
 
+// Whether real and effective user or group differ now.
+[[nodiscard]] bool is_other_than_effective() noexcept;
+
 // True for a variable that ld.so removes from the environment of an AT_SECURE program.
 [[nodiscard]] bool is_unsafe(const char* entry) noexcept;
 

@@ -12,6 +12,7 @@
 #include "base/stopped_owner.h"
 #include "base/syscall.h"
 #include "base/user_copy.h"
+#include "shim/family/exec.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
 #include "shim/family/own_memory.h"
@@ -113,15 +114,17 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   if (!read_config()) return -1;
-  if (!map_family()) {
+  const bool inherits = inherit_family();
+  if (!inherits && !map_family()) {
     base::log(base::LogLevel::error, "no address space for the family's memory: raise ulimit -v");
     return -1;
   }
   note_own_memory();
-  my_slot = &family->slots[0];
+  if (!inherits) my_slot = &family->slots[0];
   base::set_patience_ms(config.patience_ms);
   service_introduce();
   arm_test_hook(engine->environment);
+  if (inherits) settle_after_exec();
   fill(hook);
   return 0;
 }

@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/family.h"
 
+#include <ctime>
+
+#include "base/clock.h"
 #include "base/syscall.h"
 
 namespace shim {
@@ -10,12 +13,21 @@ Family* family = nullptr;
 base::Config config;
 const zps_engine* engine = nullptr;
 std::atomic<bool> exiting{false};
+std::atomic<uint64_t> exec_began_ns{0};
 constinit thread_local bool Guard::may_exit = false;
 
 namespace {
 
 using base::as_arg;
 using base::kernel_call;
+
+constexpr uint64_t kLongestExecNs = 1'000'000'000;
+
+// A handler of the program's may run until the kernel takes over, and leave by siglongjmp(): nobody is told then that there is no exec.
+bool exec_is_overdue() noexcept {
+  const uint64_t began = exec_began_ns.load();
+  return began != 0 && base::monotonic_ns() > began + kLongestExecNs;
+}
 
 }  // namespace
 
@@ -35,18 +47,30 @@ void deliver_wakes() noexcept {
   if (!family->signals.empty()) [[unlikely]] send_async_signals();
 }
 
-void park_forever() noexcept {
-  while (true) (void)kernel_call(SYS_pause);
+void park_while_exiting() noexcept {
+  constexpr timespec kNap{0, 1'000'000};
+  while (exiting.load()) {
+    if (exec_began_ns.load() == 0) {
+      (void)kernel_call(SYS_pause);
+    } else if (exec_is_overdue()) {
+      call_exec_off();
+    } else {
+      (void)kernel_call(SYS_nanosleep, as_arg(&kNap), 0);
+    }
+  }
 }
 
 void Guard::take_slowly() noexcept {
   favoured_ = false;
   while (true) {
-    if (exiting.load(std::memory_order_relaxed) && !may_exit) park_forever();
+    if (exiting.load(std::memory_order_relaxed)) {
+      if (!may_exit) park_while_exiting();
+      if (exec_is_overdue()) call_exec_off();
+    }
     stack_ = the_stack();
     lock_ = stack_ != nullptr ? &stack_->lock : &family->lock;
     if (lock_->lock() == base::BiasedLock::Taken::owner_died) recover();
-    if (the_stack() == stack_) return;
+    if (the_stack() == stack_ && (may_exit || !exiting.load(std::memory_order_relaxed))) return;
     lock_->unlock();
   }
 }

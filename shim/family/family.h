@@ -91,9 +91,14 @@ void deliver_wakes() noexcept;
 
 [[nodiscard]] inline netstack::Stack* the_stack() noexcept { return family->stack.load(std::memory_order_acquire); }
 
-// True once this process has begun to exit: other threads then stay out of the lock so as not to die with it.
+// True once this process has begun to exit or to become another program: other threads then stay out of the lock so as not to die with it.
 extern std::atomic<bool> exiting;
-[[noreturn]] void park_forever() noexcept;
+// Since when it has been becoming another program; 0: it is not.
+extern std::atomic<uint64_t> exec_began_ns;
+// Stays here while it is so: for ever, unless the exec fails.
+void park_while_exiting() noexcept;
+// The exec has failed. Without the lock.
+void call_exec_off() noexcept;
 
 // Holds the family's lock for a scope, and delivers the wake-ups that came up in it.
 class Guard {

@@ -121,6 +121,13 @@ void start_keeper() noexcept {
   base::log(base::LogLevel::info, "no process to tell the peers if this one is killed: they will not be told");
 }
 
+KeeperOf keeper() noexcept { return {keeper_pid, pipe_of_members}; }
+
+void adopt_keeper(const KeeperOf& of) noexcept {
+  keeper_pid = of.pid;
+  pipe_of_members = of.pipe;
+}
+
 void end_keeper() noexcept {
   constexpr int kMostLooks = 100;
   constexpr timespec kBetween{0, 100'000};

@@ -24,4 +24,12 @@ void start_keeper() noexcept;
 // By the last member that exits, who has done the rest: the keeper ends, and is no zombie for somebody else to reap.
 void end_keeper() noexcept;
 
+// What a program that this process executes needs to go on with the same keeper, and there: has it.
+struct KeeperOf {
+  long pid;
+  int pipe;
+};
+[[nodiscard]] KeeperOf keeper() noexcept;
+void adopt_keeper(const KeeperOf& of) noexcept;
+
 }  // namespace shim

@@ -1,11 +1,9 @@
-// fork, exec and exit: who holds what, at every moment. docs/fork.md tells the whole story.
+// fork and exit: who holds what, at every moment. docs/fork.md tells the whole story.
 // SPDX-License-Identifier: BSD-3-Clause
 #include "shim/family/process.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <new>
@@ -13,9 +11,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/syscall.h"
+#include "shim/family/exec_ticket.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
-#include "shim/family/file_limit.h"
 #include "shim/family/keeper.h"
 #include "shim/family/locked_memory.h"
 #include "shim/family/service.h"
@@ -31,7 +29,6 @@ using base::as_arg;
 using base::kernel_call;
 
 constexpr uint64_t kLingerNs = 2'000'000'000;  // how long the last member stays for what is still to be sent
-constexpr uint64_t kFarewellNs = 100'000'000;  // and for the FINs of its peers, who would else repeat them for minutes
 
 // The lock is held from before_fork to after_fork_parent; these belong to its holder.
 alignas(Guard) char fork_guard[sizeof(Guard)];
@@ -42,6 +39,14 @@ uint64_t child_since_ns = 0;
 ProcessSlot no_slot;
 
 bool shares_memory(uint64_t flags) noexcept { return (flags & CLONE_VM) != 0; }
+void become_kernel_only() noexcept {
+  my_slot = &no_slot;
+  base::set_process_tag(0);
+  base::log(base::LogLevel::warn, "no place for process %ld in the family: its sockets are the kernel's", kernel_call(SYS_getpid));
+}
+
+}  // namespace
+
 bool in_vfork_child() noexcept { return engine->thread()->vfork_child != 0; }
 
 // Sends what closed connections still have to send, as long as somebody is there to take it, and acknowledges how the peers close. What
@@ -75,35 +80,6 @@ void linger(netstack::Stack* stack, uint64_t farewell_ns) noexcept {
   }
 }
 
-// True if the file of an exec is there and may be run: the usual failures (a search along PATH) must not cost a connection.
-bool will_exec(const zps_call& call) noexcept {
-  const bool at = call.nr == SYS_execveat;
-  const long directory = at ? call.arg[0] : AT_FDCWD;
-  const long path = at ? call.arg[1] : call.arg[0];
-  const long flags = at ? call.arg[4] & AT_EMPTY_PATH : 0;
-  struct stat status;
-  if (kernel_call(SYS_newfstatat, directory, path, as_arg(&status), flags) != 0 || !S_ISREG(status.st_mode)) return false;
-  return kernel_call(SYS_faccessat2, directory, path, X_OK, AT_EACCESS | flags) == 0;
-}
-
-int count_connections(ProcessSlot* slot) noexcept {
-  int count = 0;
-  for_each_entry(slot, [&](int fd, Counted* entry) {
-    const File* file = static_cast<File*>(entry);
-    if (file->kind != FileKind::socket || static_cast<const Socket*>(file)->stream == nullptr) return;
-    if ((kernel_call(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) count++;
-  });
-  return count;
-}
-
-void become_kernel_only() noexcept {
-  my_slot = &no_slot;
-  base::set_process_tag(0);
-  base::log(base::LogLevel::warn, "no place for process %ld in the family: its sockets are the kernel's", kernel_call(SYS_getpid));
-}
-
-}  // namespace
-
 bool kernel_only() noexcept { return my_slot == &no_slot; }
 
 void before_fork(uint64_t flags) noexcept {
@@ -129,6 +105,7 @@ void before_fork(uint64_t flags) noexcept {
 
 void after_fork_parent(uint64_t flags, int64_t pid) noexcept {
   age_placeholders();
+  if (shares_memory(flags)) forget_vfork_child();
   if (shares_memory(flags) || kernel_only()) return;
   if (child_slot != nullptr) {
     if (pid < 0) {
@@ -157,7 +134,7 @@ void after_fork_child(uint64_t flags) noexcept {
     return;
   }
   my_slot = child_slot;
-  service_hold_slot();
+  service_hold_slot(my_slot);
   // Stopped before it got here, with a parent that has died since, it may have been given up.
   SlotState state = SlotState::forking;
   if (child_slot->since_ns != child_since_ns || !child_slot->state.compare_exchange_strong(state, SlotState::live)) {
@@ -169,29 +146,6 @@ void after_fork_child(uint64_t flags) noexcept {
   base::set_process_tag(tag_of(my_slot));
   service_forget();
 }
-
-// A member that is not the last one that lives leaves its references to the service of the others: the lock on its slot's byte goes with
-// life_fd, which is close-on-exec, and only if the exec succeeds. The last one has to say goodbye itself.
-int64_t before_exec(zps_call* call) noexcept {
-  if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
-  if (in_vfork_child()) return 0;
-  if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
-  if (kernel_only() || the_stack() == nullptr) return 0;
-  if (!service_none_but_this() || !will_exec(*call)) return 0;
-  netstack::Stack* stack;
-  int lost;
-  {
-    Guard guard;
-    stack = guard.stack();
-    lost = count_connections(my_slot);
-    for_each_entry(my_slot, [](int fd, Counted*) { table_clear(fd); });
-  }
-  if (lost > 0) base::log(base::LogLevel::warn, "%d connections of the stack do not survive exec: they are closed", lost);
-  linger(stack, kFarewellNs);
-  return 0;
-}
-
-void after_failed_exec() noexcept {}
 
 void before_exit(int64_t) noexcept {
   if (in_vfork_child() || kernel_only()) return;

@@ -161,7 +161,7 @@ void run_control_if_due(const pollfd& control) noexcept {
 void park_if_exiting() noexcept {
   if (!exiting.load()) return;
   busy.store(false);
-  park_forever();
+  park_while_exiting();
 }
 
 // Between two turns; being called off ends it, but where a descriptor is watched as well (a memif's) only the next tick.
@@ -276,11 +276,11 @@ bool service_prepare() noexcept {
   if (made < 0) return false;
   family->life_fd = base::move_fd_high(static_cast<int>(made));
   if (family->life_fd < 0) return false;
-  service_hold_slot();
+  service_hold_slot(my_slot);
   return true;
 }
 
-void service_hold_slot() noexcept { (void)lock_byte(F_SETLK, F_WRLCK, slot_byte(my_slot)); }
+void service_hold_slot(const ProcessSlot* slot) noexcept { (void)lock_byte(F_SETLK, F_WRLCK, slot_byte(slot)); }
 
 void service_leave_slot(const ProcessSlot* slot) noexcept { (void)lock_byte(F_SETLK, F_UNLCK, slot_byte(slot)); }
 
@@ -320,6 +320,8 @@ void service_ensure() noexcept {
   if (!missing.load(std::memory_order_relaxed)) [[likely]] return;
   if (service_due_ns() <= base::monotonic_ns()) service_start();
 }
+
+void service_leave_duty() noexcept { (void)lock_byte(F_SETLK, F_UNLCK, 0); }
 
 // The service's turn takes microseconds, unless it waits for this very CPU and this thread has a real-time priority.
 void service_stop() noexcept {

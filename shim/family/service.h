@@ -37,8 +37,8 @@ struct ProcessSlot;
 void service_introduce() noexcept;
 // Makes life_fd and takes this process's byte of it. With the family's lock held, while the stack is being made. False on failure.
 [[nodiscard]] bool service_prepare() noexcept;
-// Takes the byte of this process's slot, in the child of a fork.
-void service_hold_slot() noexcept;
+// Takes the byte of a slot for this process, the child of a fork.
+void service_hold_slot(const ProcessSlot* slot) noexcept;
 // Gives the byte back before the slot: whoever gets the slot next must find it free though this process is still there.
 void service_leave_slot(const ProcessSlot* slot) noexcept;
 // Starts the thread, if it does not run in this process. Without the lock.
@@ -54,7 +54,9 @@ void service_ensure() noexcept;
 // Whether no member lives but this process, if it still is one: what is left to do for the family is its own then. Members that are dead
 // but were not seen to yet take nothing over; they are freed. Without the lock.
 [[nodiscard]] bool service_none_but_this() noexcept;
-// Keeps the service away from the lock for good: this process exits.
+// Keeps the service away from the lock while this process exits.
 void service_stop() noexcept;
+// The duty is anybody's: a record lock would survive an exec, and the thread does not.
+void service_leave_duty() noexcept;
 
 }  // namespace shim

@@ -171,6 +171,16 @@ void abandon_placeholder(Socket* socket, int number) noexcept {
   }
 }
 
+void forget_placeholders() noexcept {
+  for_each_entry(my_slot, [](int number, Counted* entry) {
+    if (static_cast<File*>(entry)->kind != FileKind::socket) return;
+    abandon_placeholder(static_cast<Socket*>(entry), number);
+    spoil_placeholder(static_cast<Socket*>(entry));
+  });
+  age_placeholders();
+  drop_what_is_too_old();
+}
+
 void age_placeholders() noexcept {
   if (age.fetch_add(1, std::memory_order_relaxed) == UINT32_MAX) age.store(1, std::memory_order_relaxed);  // 0 is that of what is spoilt
 }

@@ -66,6 +66,9 @@ class LeavingPlaceholder {
 void abandon_placeholder(Socket* socket, int number) noexcept;
 // Something is done to the placeholder that a new one would not show. With the lock held.
 inline void spoil_placeholder(Socket* socket) noexcept { socket->placeholder_age = 0; }
+// The process becomes another program, which has nothing of what is kept here, and whose connections' kernel sockets are not to be kept.
+// With the lock held.
+void forget_placeholders() noexcept;
 // A fork, of whatever kind: what there is may be another's as well. At any time; and once more when the child is there, because of what
 // was made meanwhile.
 void age_placeholders() noexcept;

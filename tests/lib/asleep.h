@@ -1,4 +1,4 @@
-// Whether a thread of this process sleeps in the kernel: what it waits for has begun then.
+// Whether a thread, or another process, sleeps in the kernel: what it waits for has begun then.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
@@ -13,7 +13,7 @@ namespace testing_lib {
 
 inline void until_asleep(pid_t tid) {
   char path[64], line[512];
-  snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+  snprintf(path, sizeof path, "/proc/%d/stat", tid);
   for (uint64_t end = now_ms() + 5000; now_ms() < end;) {
     FILE* file = fopen(path, "r");
     if (file == nullptr) return;

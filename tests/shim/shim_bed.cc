@@ -24,8 +24,8 @@ int64_t sleep_call(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64
 void no_ledger(int) {}
 
 const char* const environment[] = {"ZPS_IP=198.18.0.2/24", "ZPS_LOG=error", "ZPS_SPIN_US=20", nullptr};
-const zps_engine test_engine = {
-    ZPS_HOOK_ABI, sizeof(zps_engine), "test", environment, thread, sleep_call, no_ledger, nullptr, nullptr, nullptr, nullptr, 0};
+const zps_engine test_engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "test",  environment, thread, sleep_call, no_ledger,
+                                nullptr,      nullptr,            nullptr, nullptr,     0,      -1,         nullptr};
 
 }  // namespace
 }  // namespace shim_test

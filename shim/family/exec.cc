@@ -1,0 +1,128 @@
+// The old program's part: what is handed on, and how it is called off.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "shim/family/exec.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/high_fd.h"
+#include "base/log.h"
+#include "base/syscall.h"
+#include "shim/family/exec_ticket.h"
+#include "shim/family/family.h"
+#include "shim/family/file_limit.h"
+#include "shim/family/process.h"
+#include "shim/family/service.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/placeholders.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+std::atomic<int> ticket_fd{-1};
+
+// True if the file of an exec is there and may be run: the usual failures (a search along PATH) must not cost a connection.
+bool will_exec(const zps_call& call) noexcept {
+  const bool at = call.nr == SYS_execveat;
+  const long directory = at ? call.arg[0] : AT_FDCWD;
+  const long path = at ? call.arg[1] : call.arg[0];
+  const long flags = at ? call.arg[4] & AT_EMPTY_PATH : 0;
+  struct stat status;
+  if (kernel_call(SYS_newfstatat, directory, path, as_arg(&status), flags) != 0 || !S_ISREG(status.st_mode)) return false;
+  return kernel_call(SYS_faccessat2, directory, path, X_OK, AT_EACCESS | flags) == 0;
+}
+
+// How many of the stack's files survive an exec on Linux.
+int count_survivors() noexcept {
+  int count = 0;
+  const Guard guard;
+  for_each_entry(my_slot, [&](int fd, Counted* entry) {
+    if (is_of_stack(entry) && (kernel_call(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) count++;
+  });
+  return count;
+}
+
+// Nobody but this thread comes to the lock from here on.
+void keep_others_out() noexcept {
+  Guard::may_exit = true;
+  while (true) {
+    const bool is_first = !exiting.exchange(true);
+    if (is_first) break;
+    Guard::may_exit = false;
+    park_while_exiting();
+    Guard::may_exit = true;
+  }
+  exec_began_ns.store(base::monotonic_ns());
+  service_stop();
+  if (the_stack()->lock.favour_allowed()) the_stack()->lock.forbid_favour();
+}
+
+// What before_exec() returns for it, or 0.
+int64_t hand_on(const zps_call& call, int survivors) noexcept {
+  const char* why = why_not_survive(call);
+  if (why == nullptr) {
+    keep_others_out();
+    {
+      const Guard guard;
+      forget_placeholders();
+      guard.stack()->flush();
+    }
+    service_leave_duty();
+    const int fd = base::move_fd_high(write_ticket(my_slot));
+    ticket_fd.store(fd);
+    if (fd > 0) {
+      base::keep_across_exec(true);
+      return fd;
+    }
+    call_exec_off();
+    Guard::may_exit = false;
+    why = "no memory file can be made for them";
+  }
+  tell_lost(survivors, why);
+  return 0;
+}
+
+}  // namespace
+
+// Who hands nothing on leaves its references to the service of the others, or to the keeper: the lock on its slot's byte and its end of the
+// keeper's pipe are close-on-exec, and go only if the exec succeeds. The last one without a keeper has to say goodbye itself.
+int64_t before_exec(zps_call* call) noexcept {
+  if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
+  if (in_vfork_child()) return hand_on_from_vfork(*call);
+  if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
+  if (kernel_only() || the_stack() == nullptr || !will_exec(*call)) return 0;
+  if (const int survivors = count_survivors(); survivors > 0) {
+    const int64_t ticket = hand_on(*call, survivors);
+    if (ticket > 0) return ticket;
+  }
+  if (keeper().pid > 0 || !service_none_but_this()) return 0;
+  netstack::Stack* stack;
+  {
+    Guard guard;
+    stack = guard.stack();
+    for_each_entry(my_slot, [](int fd, Counted*) { table_clear(fd); });
+  }
+  linger(stack, kFarewellNs);
+  return 0;
+}
+
+void call_exec_off() noexcept {
+  if (exec_began_ns.exchange(0) == 0) return;
+  base::keep_across_exec(false);
+  if (const int fd = ticket_fd.exchange(-1); fd >= 0) (void)base::close_high_fd(fd);
+  exiting.store(false);
+}
+
+void after_failed_exec() noexcept {
+  if (in_vfork_child()) return take_back_in_vfork();
+  if (exec_began_ns.load() == 0) return;
+  call_exec_off();
+  Guard::may_exit = false;
+}
+
+}  // namespace shim

@@ -1,0 +1,75 @@
+// Who may have a ticket, and what is written into it.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "shim/family/exec_ticket.h"
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+#include "base/high_fd.h"
+#include "base/log.h"
+#include "base/syscall.h"
+#include "shim/family/family.h"
+#include "shim/files/epoll_file.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+void fill(ExecTicket& ticket, const ProcessSlot* slot) noexcept {
+  memcpy(ticket.head.magic, ZPS_INHERITANCE, sizeof ticket.head.magic);
+  ticket.head.pid = static_cast<int32_t>(kernel_call(SYS_getpid));
+  ticket.head.size = sizeof ticket.head;
+  ticket.head.library_base = reinterpret_cast<uint64_t>(__ehdr_start);
+  for (unsigned fd = base::next_high_fd(0); fd != UINT_MAX; fd = base::next_high_fd(fd + 1))
+    ticket.head.descriptors[fd / 64] |= uint64_t{1} << fd % 64;
+  ticket.core = base::build_id_of(__ehdr_start);
+  ticket.code = netstack::stack_code();
+  ticket.family = family_place();
+  ticket.keeper = keeper();
+  ticket.slot = static_cast<uint32_t>(slot - family->slots);
+  ticket.first_fd = base::fd_floor();
+  ticket.fd_count = base::high_fd_count();
+  ticket.shared_fd = base::shared_fd();
+  ticket.shared_bytes = base::shared_file_bytes();
+  ticket.next_place = base::shared_place(0);
+  const auto parts = base::shared_parts();
+  ticket.part_count = static_cast<uint32_t>(parts.size());
+  memcpy(ticket.parts, parts.data(), parts.size_bytes());
+}
+
+}  // namespace
+
+const char* why_not_survive(const zps_call& call) noexcept {
+  if (!the_stack()->wire().facts().survives_exec) return "this wire does not survive it";
+  if (!base::is_whole() || family_place().offset < 0) return "its memory is in no file (RLIMIT_FSIZE, or huge pages)";
+  if (!base::build_id_of(__ehdr_start).is_known()) return "nothing tells which build of zpstack this is (--build-id)";
+  return engine->leaves_hook(&call);
+}
+
+void tell_lost(int sockets, const char* why) noexcept {
+  base::log(base::LogLevel::warn, "%d sockets of the stack do not survive an exec: %s", sockets, why);
+}
+
+int write_ticket(const ProcessSlot* slot) noexcept {
+  const long fd = kernel_call(SYS_memfd_create, as_arg("zpstack-exec"), 0);
+  if (fd < 0) return static_cast<int>(fd);
+  ExecTicket ticket{};
+  fill(ticket, slot);
+  const long written = kernel_call(SYS_pwrite64, fd, as_arg(&ticket), sizeof ticket, 0);
+  if (written == static_cast<long>(sizeof ticket)) return static_cast<int>(fd);
+  (void)kernel_call(SYS_close, fd);
+  return written < 0 ? static_cast<int>(written) : -EIO;
+}
+
+bool is_of_stack(const Counted* entry) noexcept {
+  const auto* file = static_cast<const File*>(entry);
+  if (file->kind == FileKind::epoll) return !static_cast<const EpollFile*>(file)->items.empty();
+  if (file->kind == FileKind::datagram) return static_cast<const DatagramSocket*>(file)->endpoint != nullptr;
+  const auto* socket = static_cast<const Socket*>(file);
+  return socket->stream != nullptr || socket->listener != nullptr || socket->stack_bound;
+}
+
+}  // namespace shim

@@ -1,0 +1,50 @@
+// What one program leaves to the next that the same process executes: the contents of the file that exec() hands on.
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/build_id.h"
+#include "base/shared_memory.h"
+#include "netstack/make_stack.h"
+#include "shim/family/family_memory.h"
+#include "shim/family/keeper.h"
+#include "shim/family/slots.h"
+#include "zpoline/hook.h"
+
+// The linker's: where the first segment of this library lies.
+extern "C" [[gnu::visibility("hidden")]] const char __ehdr_start[];
+
+namespace shim {
+
+struct ExecTicket {
+  zps_inheritance head;
+  base::BuildId core;        // everything below is between library and library of one build
+  netstack::StackCode code;
+  FamilyPlace family;
+  KeeperOf keeper;
+  uint32_t slot;
+  int first_fd, fd_count;    // the hidden range
+  int shared_fd;
+  uint64_t shared_bytes;
+  uintptr_t next_place;
+  uint32_t part_count;
+  base::SharedPart parts[base::kMostSharedParts];
+};
+
+// Why what this call executes cannot have the stack, or nullptr.
+[[nodiscard]] const char* why_not_survive(const zps_call& call) noexcept;
+void tell_lost(int sockets, const char* why) noexcept;
+// A file with the ticket of this process, for that slot: its descriptor, which survives an exec, or a negative errno.
+[[nodiscard]] int write_ticket(const ProcessSlot* slot) noexcept;
+// Whether the kernel's half alone would not be the same: a socket that has been given to the stack, a set with such a socket. With the lock
+// held.
+[[nodiscard]] bool is_of_stack(const Counted* entry) noexcept;
+
+// In the child of a vfork: before_exec() there, what undoes it, and what the parent does when the child has left its memory.
+[[nodiscard]] int64_t hand_on_from_vfork(const zps_call& call) noexcept;
+void take_back_in_vfork() noexcept;
+void forget_vfork_child() noexcept;
+
+}  // namespace shim

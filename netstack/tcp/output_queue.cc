@@ -89,7 +89,7 @@ void OutputQueue::reset() noexcept {
   new (&resetting_) base::List<DirtyLink>();
   count_ = answers_due_ = closes_after_answer_ = 0;
   answered_ = nullptr;
-  unflushed_bytes_ = 0;
+  unflushed_bytes_ = unseen_bytes_ = 0;
   last_acks_owed_ = false;
 }
 

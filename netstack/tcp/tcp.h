@@ -44,6 +44,12 @@ class Tcp final : public Protocol {
   }
   void run_due() noexcept;
   void flush() noexcept { output.flush(); }
+  // In the middle of a turn: what is queued leaves, what has come is taken in.
+  void look_at_wire() noexcept {
+    output.note_look();
+    output.flush();
+    (void)core.input.receive();
+  }
   [[nodiscard]] uint64_t next_timer_ns() const noexcept;
 
   // Protocol.

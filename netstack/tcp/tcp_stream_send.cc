@@ -79,6 +79,7 @@ LwipStream::Write LwipStream::begin_write(bool more) noexcept {
 }
 
 long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
+  if (tcp_.output.look_is_due()) [[unlikely]] tcp_.look_at_wire();
   if (const long error = refuse_write(); error != 0) return error;
   const bool is_empty = std::all_of(parts, parts + count, [](const iovec& part) { return part.iov_len == 0; });
   const Write write = begin_write(is_empty ? more_ : more);  // an empty write pushes nothing
@@ -100,6 +101,7 @@ long LwipStream::write(const iovec* parts, int count, bool more) noexcept {
 
 // In chunks only, which stay where they are: what would be copied behind waiting bytes later is not copied here.
 long LwipStream::write_from(ByteSource& source, size_t wanted, bool more) noexcept {
+  if (tcp_.output.look_is_due()) [[unlikely]] tcp_.look_at_wire();
   if (const long error = refuse_write(); error != 0) return error;
   const Write write = begin_write(more_);
   const size_t accepted = least(wanted, write_room());

@@ -235,6 +235,33 @@ TEST_F(TcpOutput, AReaderAcknowledgesWhatItHasRead) {
   server->release();
 }
 
+// Whoever writes much has looked at the acknowledgements of it before the next write: their memory is there for that.
+TEST_F(TcpOutput, AWriterLooksAtWhatHasCome) {
+  auto [client, server] = connected();
+  auto [other_client, other_server] = connected();
+  for (int i = 0; i < 8; i++) {  // so that the window lets all of it out
+    send_text(*server, std::string(100'000, 'w'));
+    pair_.settle();
+    text_of(*client);
+    pair_.settle();
+  }
+  send_text(*server, std::string(100'000, 'm'));
+  send_text(*other_server, "now it leaves");
+  for (int i = 0; i < 2; i++) {
+    pair_.client->poll(test_clock->now_ns);
+    text_of(*client);
+  }
+  EXPECT_EQ(100'000u, server->unsent_bytes());
+  send_text(*other_server, std::string(70'000, 'm'));
+  send_text(*other_server, "now they are seen");
+  EXPECT_LT(server->unsent_bytes(), 2 * 1460u) << "but for a delayed one";
+  text_of(*other_client);
+  pair_.settle();
+  text_of(*other_client);
+  pair_.settle();
+  for (TcpStream* stream : {client, server, other_client, other_server}) stream->release();
+}
+
 // A wire that takes few frames at a time takes them from each in turn.
 TEST_F(TcpOutput, StreamsShareANarrowWire) {
   constexpr size_t kStreams = 12;

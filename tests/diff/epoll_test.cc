@@ -378,6 +378,35 @@ TEST_P(Epoll, ManyAreFair) {
   EXPECT_EQ(seen.size(), 16u) << "those that were told go to the end of the line";
 }
 
+// A program that accepts one connection a turn comes to do so in each, and to all the others.
+TEST_P(Epoll, AListenerBesideManyIsFair) {
+  constexpr int kOthers = 40, kWaiting = 4;
+  constexpr uint64_t kListener = 1000;
+  sockaddr_in at{};
+  const int listener = listen_here(&at);
+  ASSERT_EQ(add(set_, listener, EPOLLIN, kListener), 0);
+  std::vector<Connection> all;
+  for (int i = 0; i < kOthers; i++) {
+    all.push_back(connect_pair());
+    ASSERT_EQ(add(set_, all.back().mine, EPOLLIN, static_cast<uint64_t>(i)), 0);
+    peer.send(all.back().theirs, "x");
+  }
+  for (Connection& c : all) settle_bytes(c.mine, 1);
+  for (int i = 0; i < kWaiting; i++) ASSERT_EQ(peer.connect(peer.socket(), at).result, 0);
+  std::set<uint64_t> seen;
+  for (int turn = 0; turn < kWaiting; turn++) {
+    epoll_event events[2 * kOthers];
+    const int count = epoll_wait(set_, events, 2 * kOthers, 10000);
+    ASSERT_GT(count, 1);
+    for (int i = 0; i < count; i++) seen.insert(events[i].data.u64);
+    ASSERT_EQ(seen.erase(kListener), 1u) << turn;
+    EXPECT_GE(accept(listener, nullptr, nullptr), 0);
+  }
+  EXPECT_EQ(seen.size(), size_t{kOthers});
+  epoll_event events[2 * kOthers];
+  EXPECT_EQ(epoll_wait(set_, events, 2 * kOthers, 0), kOthers) << "nobody waits to be accepted";
+}
+
 // ep_poll_callback() calls the sets that hold a set at each event of its files, also of one that is ready already.
 TEST_P(Epoll, EdgesOfANestedSet) {
   Connection c = connect_pair();

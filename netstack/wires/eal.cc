@@ -54,9 +54,9 @@ base::Result<bool> start_eal() noexcept {
   static base::Error cpu = base::make_error("--lcores=0@%d", first_allowed_cpu());
   static char program[] = "zpstack", no_huge[] = "--no-huge", no_shconf[] = "--no-shconf", no_pci[] = "--no-pci", no_hpet[] = "--no-hpet",
               no_telemetry[] = "--no-telemetry", iova[] = "--iova-mode=va", simd[] = "--force-max-simd-bitwidth=128",
-              megabytes[] = "-m", eight[] = "8", prefix[] = "--file-prefix=zpstack", place[] = "--base-virtaddr=0x300000000000";
+              megabytes[] = "-m", two[] = "2", prefix[] = "--file-prefix=zpstack", place[] = "--base-virtaddr=0x300000000000";
   static char* arguments[] = {program, cpu.text,  no_huge, no_shconf, no_pci,  no_hpet, no_telemetry, iova,
-                              simd,    megabytes, eight,   prefix,    place, nullptr};
+                              simd,    megabytes, two,     prefix,    place, nullptr};
   if (rte_eal_init(static_cast<int>(sizeof arguments / sizeof *arguments) - 1, arguments) < 0) {
     return base::make_error("DPDK did not start: error %d (ZPS_LOG=debug tells more)", rte_errno);
   }

@@ -11,6 +11,9 @@
 #  - eal_common_options.c keeps a 4 KiB thread-local buffer for directories of plugins. Static TLS of a dlmopen'ed object is
 #    scarce and we have no plugins: the section's size field is written down to 8 bytes. For the same reason the member
 #    with rte_strerror() and its buffer is left out, tls.cc has both of its names;
+#  - pages that a program writes to cost each fork of it: ethdev's constructor, which fills 256 KB for the case that somebody polls a port
+#    that is not there (with empty tables that receives nothing as well, and says nothing), and EAL's look for VFIO, which fills 560 KB, are
+#    left out, and what EAL clears that is new is not touched (zps_dpdk_clear_new);
 #  - rte_log goes through --wrap, since a renamed reference in the defining archive would rename the definition too.
 set -eu
 lib=$1 here=$2 work=$3 out=$4
@@ -40,6 +43,16 @@ ar x eal.a $handles
 objcopy --redefine-syms="$here/redirect_memory.syms" $handles
 ar r eal.a $handles 2>/dev/null
 
+ports=ethdev_ethdev_private.c.o
+ar x ethdev.a $ports
+objcopy --remove-section .init_array --remove-section .rela.init_array $ports
+ar r ethdev.a $ports 2>/dev/null
+
+tables=eal_common_eal_common_fbarray.c.o
+ar x eal.a $tables
+objcopy --redefine-sym memset=zps_dpdk_clear_new $tables
+ar r eal.a $tables 2>/dev/null
+
 # Only callers outside the defining member can be told apart from the definition.
 ethdev_member=$(ar t net_memif.a | grep 'rte_eth_memif\.c\.o$')
 ar x net_memif.a "$ethdev_member"
@@ -56,6 +69,6 @@ objcopy --redefine-syms="$here/redirect_memory.syms" net_memif.a
 
 archives() { for name in "$@"; do printf '%s.a ' "$name"; done; }
 # shellcheck disable=SC2046
-ld -r --wrap=rte_log -o prelinked.o --whole-archive $(archives $drivers) --no-whole-archive --start-group $(archives $libraries) --end-group
+ld -r --wrap=rte_log --wrap=rte_vfio_enable -o prelinked.o --whole-archive $(archives $drivers) --no-whole-archive --start-group $(archives $libraries) --end-group
 rm -f ./*.c.o
 mv prelinked.o "$out"

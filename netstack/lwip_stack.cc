@@ -24,7 +24,12 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   core_.begin_turn(now_ns);
   tcp_.begin_turn();
   udp_.begin_turn();
-  const int taken = udp_.readers().hold_back(core_.wire()) ? 0 : core_.input.receive();
+  int taken = 0;
+  if (udp_.readers().hold_back(core_.wire())) [[unlikely]] {
+    core_.input.receive_own();
+  } else {
+    taken = core_.input.receive();
+  }
   tcp_.run_due();
   udp_.run_due();
   core_.groups.run_due();

@@ -254,11 +254,14 @@ int FrameInput::receive() noexcept {
     taken += count;
   } while (crowded && taken < kMostPerTurn);
   if (taken == 0) core_.memory.note_free_frames(wire_.free_frames());
-  if (core_.interface().loop_first != nullptr) {
-    netif_poll(&core_.interface());
-    finish();
-  }
+  receive_own();
   return taken;
+}
+
+void FrameInput::receive_own() noexcept {
+  if (core_.interface().loop_first == nullptr) return;
+  netif_poll(&core_.interface());
+  finish();
 }
 
 }  // namespace netstack

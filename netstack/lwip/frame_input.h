@@ -18,6 +18,8 @@ class FrameInput {
   void add(Protocol& protocol) noexcept;
   // Hands lwIP what the wire has, and what the stack sent to itself. Returns the number of frames taken off the wire.
   int receive() noexcept;
+  // The latter alone.
+  void receive_own() noexcept;
   // Has the protocol called when lwIP is through with the present segment.
   void finish_for(Protocol& protocol) noexcept { unfinished_ = &protocol; }
   // Whom the frame under input came from, behind whom it was for; nullptr if it is from the stack itself, or none is.

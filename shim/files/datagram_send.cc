@@ -100,6 +100,13 @@ long transmit(netstack::UdpEndpoint* endpoint, const msghdr& header, Outgoing* o
   return static_cast<long>(all);
 }
 
+// As transmit(). What goes to the stack itself, or the report that nobody is there, has come when the call returns, as by Linux's loopback.
+long transmit_at_once(netstack::UdpEndpoint* endpoint, netstack::Stack* stack, const msghdr& header, Outgoing* out) noexcept {
+  const long result = transmit(endpoint, header, out);
+  if (result >= 0 && stack->owns(out->to.address)) (void)stack->poll(base::monotonic_ns());
+  return result;
+}
+
 // The end of a message that nobody waits for any more: what is left of it is lost, as in a device's queue that is full.
 long without_rest(long result, const msghdr& header, const Outgoing& out) noexcept {
   return result == -EAGAIN && out.done > 0 ? static_cast<long>(capacity_of(header)) : result;
@@ -195,7 +202,7 @@ long begin_if_blocking(DatagramSocket* socket, int flags, uint64_t timeout_ns) n
 long send_one(DatagramSocket* socket, netstack::Stack* stack, const msghdr& header, int flags) noexcept {
   Outgoing out;
   const long error = prepare(socket, stack, header, flags, &out);
-  return error != 0 ? error : without_rest(transmit(socket->endpoint, header, &out), header, out);
+  return error != 0 ? error : without_rest(transmit_at_once(socket->endpoint, stack, header, &out), header, out);
 }
 
 long send_datagram(int fd, const msghdr& header, int flags) noexcept {
@@ -217,10 +224,10 @@ long send_datagram(int fd, const msghdr& header, int flags) noexcept {
     }
     long result = prepare(socket, guard.stack(), header, flags, &out);
     if (result != 0) return result;
-    result = transmit(socket->endpoint, header, &out);
+    result = transmit_at_once(socket->endpoint, guard.stack(), header, &out);
     if (result == -EAGAIN) {
       (void)guard.stack()->poll(base::monotonic_ns());
-      result = transmit(socket->endpoint, header, &out);
+      result = transmit_at_once(socket->endpoint, guard.stack(), header, &out);
     }
     if (result != -EAGAIN) return result;
     timeout_ns = socket->send_timeout_ns;

@@ -187,6 +187,23 @@ TEST_F(Udp, NobodyThere) {
   EXPECT_EQ(errno, ECONNREFUSED);
 }
 
+// What goes to one's own address has come, and what nobody is there for is refused, when the call returns.
+TEST_F(Udp, ToItselfAtOnce) {
+  sockaddr_in here{};
+  const int fd = bound(&here), from = open(SOCK_NONBLOCK);
+  EXPECT_EQ(send_to(from, here, "abcdef"), 6);
+  int bytes = -1;
+  EXPECT_EQ(ioctl(fd, FIONREAD, &bytes), 0);
+  EXPECT_EQ(bytes, 6);
+  EXPECT_EQ(take(fd), "abcdef");
+  here.sin_port = htons(9);
+  EXPECT_EQ(connect_to(from, here), 0);
+  EXPECT_EQ(send(from, "x", 1, 0), 1);
+  EXPECT_EQ(send(from, "y", 1, 0), -1);
+  EXPECT_EQ(errno, ECONNREFUSED);
+  EXPECT_EQ(take(from), kNothing);
+}
+
 TEST_F(Udp, EmptyTruncatedAndPeeked) {
   sockaddr_in here{};
   const int fd = bound(&here);

@@ -42,7 +42,7 @@ sockaddr_in name_of(uint32_t address_be, uint16_t port_be) noexcept {
   return name;
 }
 
-// The limited broadcast and multicast: the kernel's, which has interfaces for them.
+// The limited broadcast and multicast, which say nothing of an interface.
 bool is_for_many(const netstack::IpAddress& address) noexcept { return address.v4_be() == INADDR_BROADCAST || address.is_multicast(); }
 
 // The domain of the socket under this number, which never changes.
@@ -349,8 +349,9 @@ netstack::Stack* stack_for_group(int fd, const netstack::IpAddress& group) noexc
   Guard guard;
   const DatagramSocket* const socket = datagram_at(fd);
   netstack::Stack* const stack = guard.stack();
-  if (socket == nullptr || stack == nullptr || !group.is_multicast() || is_kernels_by_rule(*socket, group)) return nullptr;
-  return sends_to_groups(*socket, *stack, group) ? stack : nullptr;
+  if (socket == nullptr || stack == nullptr || is_kernels_by_rule(*socket, group)) return nullptr;
+  const bool sends = group.is_multicast() ? sends_to_groups(*socket, *stack, group) : socket->bound_here;  // ip_route_output_key_hash_rcu()
+  return sends ? stack : nullptr;
 }
 
 netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept {

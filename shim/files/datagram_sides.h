@@ -27,7 +27,7 @@ inline constexpr long kServedByKernel = INT64_MIN + 1;
 void forget_kernel_side(DatagramSocket* socket) noexcept;
 // With the lock held: whether datagrams to this address are the stack's to send, for a socket that has an endpoint.
 [[nodiscard]] bool goes_by_stack(const DatagramSocket& socket, netstack::Stack* stack, const netstack::SocketAddress& to) noexcept;
-// The stack, if it sends what this socket sends to a group.
+// The stack, if it sends what this socket sends to a group, or to 255.255.255.255.
 [[nodiscard]] netstack::Stack* stack_for_group(int fd, const netstack::IpAddress& group) noexcept;
 // The stack, if a socket without an endpoint should get one to send there.
 [[nodiscard]] netstack::Stack* stack_for_datagram(const ParsedAddress& to) noexcept;

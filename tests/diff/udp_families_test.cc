@@ -142,4 +142,25 @@ TEST_F(UdpFamilies, WhatIsTold) {
   EXPECT_GT(info.ipi6_ifindex, 0u);
 }
 
+// 255.255.255.255 names no interface: the socket's own address does.
+TEST_F(UdpFamilies, ToAllOfTheLink) {
+  const int fd = open(), connected = open();
+  const sockaddr_in all = ipv4("255.255.255.255", there.sin_port);
+  for (const int each : {fd, connected}) ASSERT_EQ(bind_to(each, self_address(0)), 0) << strerror(errno);
+  EXPECT_EQ(send_to(fd, all, "x"), -1);
+  EXPECT_EQ(errno, EACCES);
+  EXPECT_EQ(connect_to(connected, all), -1);
+  EXPECT_EQ(errno, EACCES);
+  for (const int each : {fd, connected}) EXPECT_EQ(set(each, SOL_SOCKET, SO_BROADCAST, 1), 0);
+  EXPECT_EQ(send_to(fd, all, "all"), 3) << strerror(errno);
+  Reply got = peer.recv_from(theirs);
+  EXPECT_EQ(got.payload, "all");
+  EXPECT_EQ(to_text(got.name), to_text(name_of(fd)));
+  EXPECT_EQ(connect_to(connected, all), 0) << strerror(errno);
+  EXPECT_EQ(send(connected, "more", 4, 0), 4) << strerror(errno);
+  got = peer.recv_from(theirs);
+  EXPECT_EQ(got.payload, "more");
+  EXPECT_EQ(to_text(got.name), to_text(name_of(connected)));
+}
+
 }  // namespace

@@ -18,6 +18,7 @@
 #include "base/shared_memory.h"
 #include "base/permitted.h"
 #include "base/syscall.h"
+#include "netstack/wires/kernel/bpf.h"
 
 namespace netstack {
 namespace {
@@ -31,65 +32,11 @@ constexpr long kBoardBytes = (sizeof(Board) + kPage - 1) / kPage * kPage;
 constexpr int kLeastRoom = 8;  // times what they take
 constexpr int kBellBytes = kPage;  // of its buffer: a ring buffer's least
 
-long bpf(int command, bpf_attr& attributes) noexcept { return kernel_call(SYS_bpf, command, as_arg(&attributes), sizeof attributes); }
-
-int make_map(uint32_t type, uint32_t key_bytes, uint32_t value_bytes, uint32_t entries, uint32_t flags = 0) noexcept {
-  bpf_attr attributes{};
-  attributes.map_type = type;
-  attributes.key_size = key_bytes;
-  attributes.value_size = value_bytes;
-  attributes.max_entries = entries;
-  attributes.map_flags = flags;
-  return base::move_fd_high(static_cast<int>(bpf(BPF_MAP_CREATE, attributes)));
-}
-
-// A program under construction. Jumps lead forward, to where land() is called with what jump() has returned.
-class Assembly {
- public:
-  void add(int code, int to, int from, int offset, int immediate) noexcept {
-    code_[count_++] = bpf_insn{static_cast<uint8_t>(code), static_cast<uint8_t>(to & 0xf), static_cast<uint8_t>(from & 0xf),
-                               static_cast<int16_t>(offset), immediate};
-  }
-  void set(int to, int value) noexcept { add(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value); }
-  void move(int to, int from) noexcept { add(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0); }
-  // r0 is what stands there in the frame, counted from its IP header, as the host has numbers; r1 to r5 are lost. (From the frame's
-  // beginning: what is counted from the network header, SKF_NET_OFF, takes a call.)
-  void fetch(int size, int at) noexcept { add(BPF_LD | BPF_ABS | size, 0, 0, 0, ETH_HLEN + at); }
-  void address_of(int to, int map_fd, int pseudo, int offset) noexcept {
-    add(BPF_LD | BPF_DW | BPF_IMM, to, pseudo, 0, map_fd);
-    add(0, 0, 0, 0, offset);
-  }
-  [[nodiscard]] int jump(int code, int left, int value) noexcept {
-    add(BPF_JMP | code | BPF_K, left, 0, 0, value);
-    return count_ - 1;
-  }
-  void land(int jump) noexcept { code_[jump].off = static_cast<int16_t>(count_ - jump - 1); }
-  void call(int helper) noexcept { add(BPF_JMP | BPF_CALL, 0, 0, 0, helper); }
-  void leave() noexcept {
-    set(0, 0);
-    add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
-  }
-  [[nodiscard]] int load() const noexcept {
-    bpf_attr attributes{};
-    attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
-    attributes.insns = reinterpret_cast<uint64_t>(code_);
-    attributes.insn_cnt = static_cast<uint32_t>(count_);
-    attributes.license = reinterpret_cast<uint64_t>("BSD");
-    return base::move_fd_high(static_cast<int>(bpf(BPF_PROG_LOAD, attributes)));
-  }
-
- private:
-  bpf_insn code_[384];
-  int count_ = 0;
-};
-
-enum { r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10 };
-
 // The frame's flow as WakeBells::flow_of() has it, in r8; what is none lands at the returned jumps. r6 is the frame.
 struct NoFlow {
   int jump[5];
 };
-NoFlow find_flow(Assembly& code) noexcept {
+NoFlow find_flow(BpfCode& code) noexcept {
   constexpr int kFragmentBits = 0x3fff, kSynAck = 0x12, kSyn = 0x02;
   NoFlow none{};
   code.fetch(BPF_B, 0);
@@ -127,7 +74,7 @@ NoFlow find_flow(Assembly& code) noexcept {
 constexpr int kBellAt = offsetof(Board, bell);
 
 // r7 is the number, r8 the place on the board of the bell that is at home to the flow in r8, or of the common one.
-void find_bell(Assembly& code, const NoFlow& none, int board) noexcept {
+void find_bell(BpfCode& code, const NoFlow& none, int board) noexcept {
   constexpr int kBellShift = 6;
   static_assert(sizeof(Board::Bell) == 1 << kBellShift);
   code.address_of(r1, board, BPF_PSEUDO_MAP_VALUE, 0);
@@ -147,14 +94,14 @@ void find_bell(Assembly& code, const NoFlow& none, int board) noexcept {
 }
 
 // Of several processors one finds it armed.
-void take_armed(Assembly& code) noexcept {
+void take_armed(BpfCode& code) noexcept {
   code.set(r0, WakeBells::armed);
   code.set(r1, WakeBells::rung);
   code.add(BPF_STX | BPF_ATOMIC | BPF_W, r8, r1, offsetof(Board::Bell, state), BPF_CMPXCHG);
 }
 
 // r1 is the buffer of the bell of r7. (Not looked up in a map of maps: each update of one waits for an RCU grace period.)
-void find_buffer(Assembly& code, const int* bells) noexcept {
+void find_buffer(BpfCode& code, const int* bells) noexcept {
   int found[WakeBells::kBells];
   for (int i = 0; i < WakeBells::kBells; i++) {
     const int other = i + 1 < WakeBells::kBells ? code.jump(BPF_JNE, r7, i) : -1;
@@ -166,7 +113,7 @@ void find_buffer(Assembly& code, const int* bells) noexcept {
 }
 
 // Rings the bell of r7 and r8 if it is armed, else, if its owner is late, the common one if that is.
-void ring_bell(Assembly& code, int board, const int* bells) noexcept {
+void ring_bell(BpfCode& code, int board, const int* bells) noexcept {
   constexpr int kRecordAt = -8, kPayloadBytes = WakeBells::kRecordBytes - BPF_RINGBUF_HDR_SZ;
   take_armed(code);
   const int is_armed = code.jump(BPF_JEQ, r0, WakeBells::armed);
@@ -193,19 +140,19 @@ void ring_bell(Assembly& code, int board, const int* bells) noexcept {
   code.set(r1, 1);
   code.add(BPF_STX | BPF_ATOMIC | BPF_DW, r8, r1, offsetof(Board::Bell, rings), BPF_ADD);
   for (const int jump : {nobody, looks, not_armed}) code.land(jump);
-  code.leave();
+  code.leave(0);
   code.land(refused);  // the next frame tries again
   code.add(BPF_ST | BPF_MEM | BPF_W, r8, 0, offsetof(Board::Bell, state), WakeBells::armed);
-  code.leave();
+  code.leave(0);
 }
 
 int make_program(int board, const int* bells) noexcept {
-  Assembly code;
+  BpfCode code;
   code.move(r6, r1);
   const NoFlow none = find_flow(code);
   find_bell(code, none, board);
   ring_bell(code, board, bells);
-  return code.load();
+  return code.load(BPF_PROG_TYPE_SOCKET_FILTER);
 }
 
 long set(int fd, int level, int option, int value) noexcept {
@@ -213,10 +160,10 @@ long set(int fd, int level, int option, int value) noexcept {
 }
 
 bool make_all(BellFds& fds) noexcept {
-  fds.board = make_map(BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), kBoardBytes, 1, BPF_F_MMAPABLE);
+  fds.board = make_bpf_map(BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), kBoardBytes, 1, BPF_F_MMAPABLE);
   if (fds.board < 0) return false;
   for (int& fd : fds.bell) {
-    fd = make_map(BPF_MAP_TYPE_RINGBUF, 0, 0, kBellBytes);
+    fd = make_bpf_map(BPF_MAP_TYPE_RINGBUF, 0, 0, kBellBytes);
     if (fd < 0) return false;
   }
   const int program = make_program(fds.board, fds.bell);

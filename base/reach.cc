@@ -39,23 +39,31 @@ bool source_towards(sockaddr* peer, socklen_t bytes, sockaddr_storage* own) noex
   return reaches;
 }
 
-bool kernel_reaches4(const uint8_t* address) noexcept {
+bool source_towards4(const uint8_t* address, sockaddr_storage* own) noexcept {
   sockaddr_in peer{};
   peer.sin_family = AF_INET;
   peer.sin_port = htons(9);
   memcpy(&peer.sin_addr, address, sizeof peer.sin_addr);
-  sockaddr_storage own;
-  if (!source_towards(reinterpret_cast<sockaddr*>(&peer), sizeof peer, &own)) return false;
-  return is_wires4(reinterpret_cast<const uint8_t*>(&reinterpret_cast<const sockaddr_in*>(&own)->sin_addr));
+  return source_towards(reinterpret_cast<sockaddr*>(&peer), sizeof peer, own);
 }
 
-bool kernel_reaches6(const uint8_t* address) noexcept {
+bool source_towards6(const uint8_t* address, sockaddr_storage* own) noexcept {
   sockaddr_in6 peer{};
   peer.sin6_family = AF_INET6;
   peer.sin6_port = htons(9);
   memcpy(&peer.sin6_addr, address, sizeof peer.sin6_addr);
+  return source_towards(reinterpret_cast<sockaddr*>(&peer), sizeof peer, own);
+}
+
+bool kernel_reaches4(const uint8_t* address) noexcept {
   sockaddr_storage own;
-  if (!source_towards(reinterpret_cast<sockaddr*>(&peer), sizeof peer, &own)) return false;
+  if (!source_towards4(address, &own)) return false;
+  return is_wires4(reinterpret_cast<const uint8_t*>(&reinterpret_cast<const sockaddr_in*>(&own)->sin_addr));
+}
+
+bool kernel_reaches6(const uint8_t* address) noexcept {
+  sockaddr_storage own;
+  if (!source_towards6(address, &own)) return false;
   return is_wires6(reinterpret_cast<const uint8_t*>(&reinterpret_cast<const sockaddr_in6*>(&own)->sin6_addr));
 }
 
@@ -87,9 +95,28 @@ Reach reach6(const Config& config, const uint8_t* address) noexcept {
   return kernel_reaches6(address) ? Reach::kernel_has : Reach::wires;
 }
 
+bool shares_addresses(const Config& config) noexcept {
+  constexpr char kKind[] = "host";
+  constexpr size_t kBytes = sizeof kKind - 1;
+  return memcmp(config.wire, kKind, kBytes) == 0 && (config.wire[kBytes] == '\0' || config.wire[kBytes] == ':');
+}
+
+// The kernel sends to its own addresses from themselves.
+Reach reach_by_kernel(const uint8_t (&address)[16]) noexcept {
+  sockaddr_storage own;
+  if (memcmp(address, kMapped, sizeof kMapped) == 0) {
+    const uint8_t* const v4 = address + sizeof kMapped;
+    if (!source_towards4(v4, &own)) return Reach::outside;
+    return memcmp(&reinterpret_cast<const sockaddr_in&>(own).sin_addr, v4, sizeof(in_addr)) == 0 ? Reach::shared : Reach::interface;
+  }
+  if (!source_towards6(address, &own)) return Reach::outside;
+  return memcmp(&reinterpret_cast<const sockaddr_in6&>(own).sin6_addr, address, sizeof address) == 0 ? Reach::shared : Reach::interface;
+}
+
 }  // namespace
 
 Reach reach_of(const Config& config, const uint8_t (&address)[16]) noexcept {
+  if (shares_addresses(config)) return reach_by_kernel(address);
   return memcmp(address, kMapped, sizeof kMapped) == 0 ? reach4(config, address + sizeof kMapped) : reach6(config, address);
 }
 

@@ -47,6 +47,11 @@ uint64_t LwipStack::next_timer_ns() const noexcept {
   return udp_ns < first_ns ? udp_ns : first_ns;
 }
 
+void LwipStack::run_control() noexcept {
+  core_.wire().run_control();
+  core_.follow_wire();
+}
+
 TcpStream* LwipStack::make_stream() noexcept {
   LwipStream* stream = tcp_.make_stream();
   if (stream != nullptr) stream->hold();

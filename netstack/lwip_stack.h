@@ -23,6 +23,7 @@ class LwipStack final : public Stack {
   // Stack.
   int poll(uint64_t now_ns) noexcept override;
   void flush() noexcept override { tcp_.flush(); }
+  void run_control() noexcept override;
   [[nodiscard]] uint64_t next_timer_ns() const noexcept override;
   [[nodiscard]] uint64_t last_poll_ns() const noexcept override { return core_.clock.now_ns(); }
   [[nodiscard]] TcpStream* make_stream() noexcept override;
@@ -34,6 +35,7 @@ class LwipStack final : public Stack {
   }
   [[nodiscard]] bool owns(const IpAddress& address) const noexcept override { return core_.neighbours.owns(address); }
   [[nodiscard]] bool routes(const IpAddress& address) const noexcept override { return core_.neighbours.routes(address); }
+  [[nodiscard]] IpAddress source_for(const IpAddress& address) const noexcept override { return core_.neighbours.source_for(address); }
   [[nodiscard]] PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return !tcp_.output.owes_last_acks() && core_.setup().wire->delivered(); }
   void recover() noexcept override;

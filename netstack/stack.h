@@ -258,6 +258,8 @@ class Stack {
   // One turn: takes what the wire has, runs the timers that are due, sends what is queued. Returns the number of
   // frames taken. `now_ns` is base::monotonic_ns().
   virtual int poll(uint64_t now_ns) noexcept = 0;
+  // What is due when the wire's control_fd() is readable.
+  virtual void run_control() noexcept = 0;
   // Sends what is queued, without receiving.
   virtual void flush() noexcept = 0;
   // When poll() must run again though no frame comes, as base::monotonic_ns(); UINT64_MAX if nothing is pending.
@@ -280,6 +282,8 @@ class Stack {
   // True if `address` is the stack's own; true if the stack is the way to it (its networks, its default route).
   [[nodiscard]] virtual bool owns(const IpAddress& address) const noexcept = 0;
   [[nodiscard]] virtual bool routes(const IpAddress& address) const noexcept = 0;
+  // The stack's own address that packets to `address` come from.
+  [[nodiscard]] virtual IpAddress source_for(const IpAddress& address) const noexcept = 0;
 
   [[nodiscard]] virtual PoolLevels levels() const noexcept = 0;
   // Nothing waits for a frame or for the wire's room that no connection would send again: true before a process may leave its stack.

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "netstack/port_steering.h"
+#include "netstack/socket_address.h"
 #include "netstack/wake_bells.h"
 
 namespace netstack {
@@ -64,6 +66,11 @@ struct WireFacts {
   int name_fd = -1;        // as long as it is open in any process the link's name is taken (hold_link_name()); -1: nothing holds it
   bool ends_here = false;  // at this machine's kernel
   bool survives_exec = false;  // all of it lies in memory and descriptors that the next program can have
+  // The stack's addresses are the kernel's as well, which keeps the neighbours and routes what is sent: it takes every frame, to whatever
+  // station, and answers none that asks for one.
+  bool shared = false;
+  uint32_t address_be = 0;  // of a shared wire: the IPv4 address of both, which may become another one (run_control())
+  int interface = 1;  // what the kernel calls it: on a wire that is none of its interfaces, the one that every namespace has (loopback)
   uint32_t peers = 0;      // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
 
@@ -138,6 +145,14 @@ class Wire {
   // life. Takes the lock's absence for granted neither: the caller holds the stack's lock.
   [[nodiscard]] virtual int control_fd() noexcept = 0;
   virtual void run_control() noexcept = 0;
+
+  // Where the stack says which ports are its own, on a wire whose addresses are shared; else nullptr.
+  [[nodiscard]] virtual PortSteering* steering() const noexcept { return nullptr; }
+  // Whether what is sent to `address` can go this way; on a wire whose addresses are shared the kernel's routes say so.
+  [[nodiscard]] virtual bool leads_to(const IpAddress& address) const noexcept {
+    (void)address;
+    return true;
+  }
 
   // Free frames now, and in a wire at rest: equal again when nothing leaks.
   [[nodiscard]] virtual int free_frames() const noexcept = 0;

@@ -122,6 +122,8 @@ const char* reason_of(base::Reach reach) {
     case base::Reach::network: return "in a network of the stack's";
     case base::Reach::gateway: return "by the stack's gateway";
     case base::Reach::wires: return "in the networks of which the wire takes its own";
+    case base::Reach::interface: return "by an interface of the kernel's: the stack's if it is the wire's";
+    case base::Reach::shared: return "the kernel's own address, which the wire shares";
     case base::Reach::kernel_has: return "the kernel has a way there, from an address of the networks of which the wire takes its own";
     case base::Reach::outside: break;
   }
@@ -138,7 +140,7 @@ class Explainer {
     uint8_t bytes[16];
     memcpy(bytes, address.data(), sizeof bytes);
     const base::Reach reach = to_all ? base::Reach::own : base::reach_of(settings_.config, bytes);
-    const bool is_own = reach == base::Reach::own;
+    const bool is_own = reach == base::Reach::own || reach == base::Reach::shared;
     base::Rules rules = settings_.config.rules;
     base::keep_rules_of(&rules, program.c_str(), "");
     const base::Rule* const rule = base::find_rule(rules, {protocol, is_own ? port : uint16_t{0}, is_own ? nullptr : bytes});

@@ -27,11 +27,10 @@ err_t send_frame(netif*, pbuf* p) noexcept { return the_core->output.send(p); }
 // answer.
 err_t send_packet(netif* interface, pbuf* p, const ip4_addr_t* to) noexcept {
   const uint8_t* const mac = the_core->input.source_mac();
+  if (const uint8_t* const router = the_core->neighbours.router()) return send_to_station(router, interface, p, ETHTYPE_IP);
   const bool answers = mac != nullptr && interface->hints == nullptr && ip4_addr_cmp(to, ip4_current_src_addr()) && (mac[0] & 1) == 0;
   if (!answers) return etharp_output(interface, p, to);
-  eth_addr station;
-  memcpy(station.addr, mac, ETH_HWADDR_LEN);
-  return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), &station, ETHTYPE_IP);
+  return send_to_station(mac, interface, p, ETHTYPE_IP);
 }
 
 // What lwIP may hand to the interface.
@@ -81,7 +80,14 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   return ERR_OK;
 }
 
-void LwipCore::follow_wire() noexcept { interface_.mtu = longest_packet(setup_, facts_); }
+// netif_set_addr() would end the connections of the old address, which Linux keeps: it may come back.
+void LwipCore::follow_wire() noexcept {
+  interface_.mtu = longest_packet(setup_, facts_);
+  interface_.mtu6 = interface_.mtu < facts_.mtu ? interface_.mtu : facts_.mtu;
+  if (facts_.address_be == 0 || facts_.address_be == setup_.address_be) return;
+  setup_.address_be = facts_.address_be;
+  ip4_addr_set_u32(ip_2_ip4(&interface_.ip_addr), setup_.address_be);
+}
 
 void LwipCore::start() noexcept {
   lwip_init();

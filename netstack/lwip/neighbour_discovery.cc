@@ -147,16 +147,21 @@ void set_destination_mtu_v6(const ip6_addr_t& to, uint16_t mtu) noexcept {
   }
 }
 
+err_t send_to_station(const uint8_t* mac, netif* interface, pbuf* p, uint16_t type) noexcept {
+  eth_addr station;
+  memcpy(station.addr, mac, ETH_HWADDR_LEN);
+  return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), &station, type);
+}
+
 // As IPv4's: what answers the frame under input and belongs to no endpoint goes back where that came from.
 err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept {
   LwipCore& core = *the_core;
   const uint8_t* const mac = core.input.source_mac();
   if (is_error(*p) && !core.may_send_error()) return ERR_OK;  // 6
+  if (const uint8_t* const router = core.neighbours.router()) return send_to_station(router, interface, p, ETHTYPE_IPV6);
   const bool answers = mac != nullptr && interface->hints == nullptr && (mac[0] & 1) == 0 && ip6_addr_cmp(to, ip6_current_src_addr());
   if (answers) {
-    eth_addr station;
-    memcpy(station.addr, mac, ETH_HWADDR_LEN);
-    return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), &station, ETHTYPE_IPV6);
+    return send_to_station(mac, interface, p, ETHTYPE_IPV6);
   }
   if (ip6_addr_ismulticast(to)) return ethip6_output(interface, p, to);
   const uint8_t* known = nullptr;
@@ -166,8 +171,7 @@ err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept {
     bound_queue(*to);
     return ERR_OK;
   }
-  return ethernet_output(interface, p, reinterpret_cast<const eth_addr*>(interface->hwaddr), reinterpret_cast<const eth_addr*>(known),
-                         ETHTYPE_IPV6);
+  return send_to_station(known, interface, p, ETHTYPE_IPV6);
 }
 
 }  // namespace netstack

@@ -28,6 +28,8 @@ namespace netstack {
 [[nodiscard]] bool ask_neighbour_v6(netif& interface, const ip6_addr_t& to) noexcept;
 // What lwIP remembers of the path to a destination, if it does.
 void set_destination_mtu_v6(const ip6_addr_t& to, uint16_t mtu) noexcept;
+// A packet in a frame to this station.
+[[nodiscard]] err_t send_to_station(const uint8_t* mac, netif* interface, pbuf* p, uint16_t type) noexcept;
 // netif->output_ip6.
 [[nodiscard]] err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept;
 

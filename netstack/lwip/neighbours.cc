@@ -20,13 +20,14 @@ ip6_addr_t hop_to_v6(const Neighbours& neighbours, const StackSetup& setup, cons
 }  // namespace
 
 bool Neighbours::routes(uint32_t address_be) const noexcept {
+  if (router_ != nullptr) return setup_.wire->leads_to(IpAddress::v4(address_be));
   if (owns(address_be)) return true;
   if (address_be == 0 || address_be == ~uint32_t{0} || (address_be & 0xff) == 127) return false;
   return near(address_be) || setup_.gateway_be != 0;
 }
 
 bool Neighbours::knows_way_to(const IpAddress& address) noexcept {
-  if (owns(address)) return true;
+  if (router_ != nullptr || owns(address)) return true;
   if (!address.is_v4()) return knows_neighbour_v6(hop_to_v6(*this, setup_, address));
   const uint32_t address_be = address.v4_be();
   const ip4_addr_t hop{hop_to(address_be)};
@@ -36,7 +37,7 @@ bool Neighbours::knows_way_to(const IpAddress& address) noexcept {
 }
 
 const uint8_t* Neighbours::station_v6(const IpAddress& address, uint8_t* hint) noexcept {
-  return station_of_neighbour_v6(hop_to_v6(*this, setup_, address), hint);
+  return router_ != nullptr ? router_ : station_of_neighbour_v6(hop_to_v6(*this, setup_, address), hint);
 }
 
 bool Neighbours::ask_way_to(const IpAddress& address) noexcept {
@@ -104,6 +105,7 @@ bool Neighbours::on_link_v6(const IpAddress& address) const noexcept {
 
 // A stack without an address of its own has no way to anywhere.
 bool Neighbours::routes_v6(const IpAddress& address) const noexcept {
+  if (router_ != nullptr) return setup_.ip6[0].prefix != 0 && setup_.wire->leads_to(address);
   if (owns_v6(address)) return true;
   if (setup_.ip6[0].prefix == 0 || address.is_any() || (address.words_be[0] & 0xff) == 0xff) return false;
   const bool loopback = (address.words_be[0] | address.words_be[1] | address.words_be[2]) == 0 && address.words_be[3] == lwip_htonl(1);

@@ -29,7 +29,10 @@ struct SavedNeighbours {
 class Neighbours {
  public:
   Neighbours(netif& interface, const StackSetup& setup, SavedNeighbours& saved) noexcept
-      : interface_(interface), setup_(setup), saved_(saved) {}
+      : interface_(interface), setup_(setup), saved_(saved), router_(setup.wire->facts().shared ? setup.wire->facts().mac : nullptr) {}
+
+  // The station of every packet, where the kernel at the other end keeps the neighbours (WireFacts::shared); else nullptr.
+  [[nodiscard]] const uint8_t* router() const noexcept { return router_; }
 
   [[nodiscard]] bool owns(uint32_t address_be) const noexcept { return address_be == setup_.address_be; }
   [[nodiscard]] bool owns(const IpAddress& address) const noexcept { return address.is_v4() ? owns(address.v4_be()) : owns_v6(address); }
@@ -66,6 +69,7 @@ class Neighbours {
   netif& interface_;
   const StackSetup& setup_;
   SavedNeighbours& saved_;
+  const uint8_t* const router_;
 };
 
 }  // namespace netstack

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "netstack/port_steering.h"
 #include "netstack/stack.h"
 
 namespace netstack {
@@ -39,20 +40,29 @@ struct BoundTo {
 
 class PortTable {
  public:
-  // What may be chosen.
-  void start(const LocalPorts& allowed) noexcept { allowed_ = allowed; }
+  // What may be chosen, and who is told what is used.
+  void start(const LocalPorts& allowed, const SteeredPorts& steered) noexcept {
+    allowed_ = allowed;
+    steered_ = steered;
+  }
 
   // Zero-filled memory is an empty table.
   void reset() noexcept {
     for (Port& port : ports_) {
-      if (port.users() != 0) port = {};
+      if (port.users() == 0) continue;
+      port = {};
+      steer(static_cast<uint16_t>(&port - ports_));
     }
   }
-  void use(uint16_t number, PortUse how) noexcept { ports_[number].of(how)++; }
+  void use(uint16_t number, PortUse how) noexcept {
+    ports_[number].of(how)++;
+    steer(number);
+  }
   void unuse(uint16_t number, PortUse how) noexcept {
     Port& port = ports_[number];
     if (port.of(how) != 0) port.of(how)--;
     if (port.is_for_connect()) port.shared = false;
+    steer(number);
   }
   [[nodiscard]] bool is_free(uint16_t number) const noexcept { return ports_[number].users() == 0; }
   [[nodiscard]] bool is_for_connect(uint16_t number) const noexcept { return ports_[number].is_for_connect(); }
@@ -101,7 +111,14 @@ class PortTable {
     return wanted < allowed_.range.first || wanted > allowed_.range.last ? otherwise : wanted;
   }
 
+  // Connections alone have no more to do with a SYN. (One that meets its peer's, RFC 9293, 3.5, does not come about on a shared wire.)
+  void steer(uint16_t number) noexcept {
+    Port& port = ports_[number];
+    steered_.give(number, port.users() != 0, port.bound != 0);
+  }
+
   LocalPorts allowed_;
+  SteeredPorts steered_;
   Port ports_[65536];
 };
 

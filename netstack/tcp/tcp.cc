@@ -39,7 +39,7 @@ Tcp::Tcp(LwipCore& owner, TcpTables& memory, const base::BiasedLock& lock) noexc
       repairs(*this),
       recovery(*this) {
   tables.demux.start(owner.setup().seed);
-  tables.ports.start(owner.setup().ports);
+  tables.ports.start(owner.setup().ports, SteeredPorts::of_tcp(owner.wire().steering()));
 }
 
 // ---------------------------------------------------------------- a turn

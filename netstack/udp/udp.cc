@@ -29,7 +29,7 @@ Udp* the_udp = nullptr;
 
 Udp::Udp(LwipCore& core, UdpTables& tables) noexcept
     : core_(core), tables_(tables), output_(*this), memberships_(core.groups, tables.memberships), readers_(core.clock) {
-  tables_.demux.start(core.setup().seed);
+  tables_.demux.start(core.setup().seed, SteeredPorts::of_udp(core.wire().steering()));
 }
 
 uint64_t Udp::next_timer_ns() const noexcept {

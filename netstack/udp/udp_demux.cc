@@ -35,6 +35,10 @@ uint32_t UdpDemux::hash_of(const SocketAddress& local, const SocketAddress& peer
   return static_cast<uint32_t>(h >> 32);
 }
 
+void UdpDemux::steer(uint16_t port_be) const noexcept {
+  if (steered_.exist()) [[unlikely]] steered_.give(__builtin_bswap16(port_be), !is_free(port_be), false);
+}
+
 void UdpDemux::add(LwipUdpEndpoint& endpoint) noexcept {
   const SocketAddress& local = endpoint.name();
   push(ports_[bucket_of(local.port_be)], endpoint, &LwipUdpEndpoint::next_at_port);
@@ -44,6 +48,7 @@ void UdpDemux::add(LwipUdpEndpoint& endpoint) noexcept {
   } else {
     push(open_[bucket_of(local.port_be)], endpoint, &LwipUdpEndpoint::next_found);
   }
+  steer(local.port_be);
 }
 
 void UdpDemux::remove(LwipUdpEndpoint& endpoint) noexcept {
@@ -55,6 +60,7 @@ void UdpDemux::remove(LwipUdpEndpoint& endpoint) noexcept {
   } else {
     take_out(open_[bucket_of(local.port_be)], endpoint, &LwipUdpEndpoint::next_found);
   }
+  steer(local.port_be);
 }
 
 LwipUdpEndpoint* UdpDemux::find(const SocketAddress& local, const SocketAddress& peer) const noexcept {
@@ -104,6 +110,7 @@ void UdpDemux::reset() noexcept {
   empty(open_, kPortBuckets);
   empty(peers_, kPeerBuckets);
   connected_ = 0;
+  steered_.give_all_up();
 }
 
 }  // namespace netstack

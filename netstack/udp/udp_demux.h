@@ -7,13 +7,17 @@
 // nothing.
 #pragma once
 
+#include "netstack/port_steering.h"
 #include "netstack/udp/lwip_udp_endpoint.h"
 
 namespace netstack {
 
 class UdpDemux {
  public:
-  void start(const uint64_t seed[2]) noexcept { secret_[0] = seed[0], secret_[1] = seed[1] | 1; }
+  void start(const uint64_t seed[2], const SteeredPorts& steered) noexcept {
+    secret_[0] = seed[0], secret_[1] = seed[1] | 1;
+    steered_ = steered;
+  }
   void add(LwipUdpEndpoint& endpoint) noexcept;
   void remove(LwipUdpEndpoint& endpoint) noexcept;
   void reset() noexcept;
@@ -42,7 +46,10 @@ class UdpDemux {
   [[nodiscard]] static bool takes(const LwipUdpEndpoint& endpoint, const SocketAddress& local) noexcept;
   [[nodiscard]] LwipUdpEndpoint* find_open(const SocketAddress& local, const SocketAddress& peer) const noexcept;
 
+  void steer(uint16_t port_be) const noexcept;
+
   uint64_t secret_[2];
+  SteeredPorts steered_;
   int connected_;
   LwipUdpEndpoint* ports_[kPortBuckets];
   LwipUdpEndpoint* open_[kPortBuckets];  // those of ports_ that are not connected

@@ -215,6 +215,7 @@ const uint8_t* UdpOutput::station_for(LwipUdpEndpoint& from, const Outgoing& dat
   const SocketAddress& to = datagram.to;
   if (headers_of(to) + datagram.bytes > from.mtu_towards(to.address) || core.neighbours.owns(to.address)) return nullptr;
   if (to.address.is_multicast()) return nullptr;
+  if (const uint8_t* const router = core.neighbours.router()) return router;
   if (!to.address.is_v4()) return core.neighbours.station_v6(to.address, &from.neighbour_.addr_hint);
   return udp_.is_broadcast(to) ? nullptr : station_for_v4(from, to.address.v4_be());
 }

@@ -30,6 +30,7 @@ struct Kind {
 
 constexpr Kind kKinds[] = {
     {"veth", open_veth, keep_veth_rights},
+    {"host", open_host},
     {"af_packet", open_packet},
     {"memif", open_memif},
     {"tap", open_tap},
@@ -61,8 +62,10 @@ const Kind* find_kind(const char* wire, const char** end) noexcept {
 base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, WireAddress* out) noexcept {
   const char* end = nullptr;
   const Kind* kind = find_kind(config.wire, &end);
-  if (kind == nullptr) return base::make_error("no wire is called %s: use veth, memif:/path, tap or af_packet:device", config.wire);
-  if (kind->open == nullptr) return base::make_error("wire %s is not built in; built in are veth, memif, tap and af_packet", kind->name);
+  if (kind == nullptr)
+    return base::make_error("no wire is called %s: use veth, host:interface, memif:/path, tap or af_packet:device", config.wire);
+  if (kind->open == nullptr)
+    return base::make_error("wire %s is not built in; built in are veth, host, memif, tap and af_packet", kind->name);
   return kind->open(Opening{config, *end == ':' ? end + 1 : end, arena, out});
 }
 

@@ -1,4 +1,4 @@
-// Opens a wire from its description: "veth", "memif:/path,role=auto", "tap", "af_packet:dev" ... No DPDK type is seen here.
+// Opens a wire from its description: "veth", "host:dev", "memif:/path,role=auto", "tap", "af_packet:dev" ... No DPDK type is seen here.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 

@@ -126,7 +126,7 @@ long choose_by_stack(int fd, netstack::Stack* stack, const zps_call& call, bool 
   return error;
 }
 
-// To all addresses: in the kernel, and in the stack if there is one.
+// To all addresses, or to one that both have: in the kernel, and in the stack if there is one.
 long bind_to_all(int fd, const zps_call& call, const ParsedAddress& wanted, bool v6_only) noexcept {
   netstack::Stack* const stack = the_stack();
   const uint16_t port_be = wanted.address.port_be;
@@ -189,7 +189,9 @@ long shim_bind(const zps_call& call) noexcept {
   const bool v6_only = placeholder_is_v6_only(fd, domain);
   const bool served =
       parsed.known && !(v6_only && parsed.address.address.is_v4()) && may_be_stacks(IPPROTO_TCP, parsed.address.port_be);
-  const bool to_stack = served && !parsed.wildcard && stack_at(parsed.address.address) != nullptr;
+  const netstack::Stack* const at = served && !parsed.wildcard ? stack_at(parsed.address.address) : nullptr;
+  const bool shared = at != nullptr && at->wire().facts().shared;
+  const bool to_stack = at != nullptr && !shared;
   if (to_stack) {
     if (const long error = may_bind(parsed.address); error != 0) return error;
     if (has_name || again) return -EINVAL;
@@ -198,7 +200,7 @@ long shim_bind(const zps_call& call) noexcept {
   }
   if (shares) note_owner(fd);
   if (to_stack) return bind_to_stack(fd, parsed.address);
-  const bool to_all = served && parsed.wildcard;
+  const bool to_all = served && (parsed.wildcard || shared);
   if (again) return bind_again(fd, call, to_all, v6_only, parsed.address.port_be == 0);
   if (to_all) return bind_to_all(fd, call, parsed, v6_only);
   const long error = kernel_call(SYS_bind, fd, call.arg[1], call.arg[2]);

@@ -29,6 +29,8 @@ using base::as_arg;
 using base::kernel_call;
 using netstack::SocketAddress;
 
+constexpr int kTries = 4;  // how often the kernel may choose a port that is in use in the stack
+
 // With the lock held. A connection to itself of a socket that had shut down its stream ends with the FIN behind the handshake: on Linux,
 // whose loopback delivers at once, before connect() looks again.
 bool is_under_way(const Socket& socket) noexcept {
@@ -59,16 +61,26 @@ class ConnectCondition final : public Condition {
   Socket* socket_;
 };
 
+struct Attempt {
+  netstack::Stack* stack;
+  const SocketAddress& peer;
+  const StreamOptions& options;
+  uint16_t held_be;  // the port that the placeholder has for it, or 0
+};
+
 // Starts the handshake, with the lock held. 0 or a negative errno.
-long start(Socket* socket, netstack::Stack* stack, const SocketAddress& local, const SocketAddress& peer,
-           const StreamOptions& options) noexcept {
+long start(Socket* socket, const Attempt& attempt) noexcept {
+  netstack::Stack* const stack = attempt.stack;
   netstack::TcpStream* stream = stack->make_stream();
   if (stream == nullptr) return -ENOBUFS;
-  apply_options(stream, options);
+  apply_options(stream, attempt.options);
   (void)stream->set_option(netstack::TcpOption::owner_uid, static_cast<int>(socket->sharing.uid));
+  const int held = ntohs(attempt.held_be);
+  if (held != 0) (void)stream->set_option(netstack::TcpOption::port_range, held << 16 | held);
   if (socket->shut != 0) (void)stream->shutdown(socket->shut - 1);
+  const SocketAddress local = socket->place();
   long error = local.port_be != 0 || !local.address.is_any() ? stack->bind_stream(stream, local) : 0;
-  if (error == 0) error = stream->connect(peer);
+  if (error == 0) error = stream->connect(attempt.peer);
   if (error != 0) {
     stream->release();
     if (error != -ENETUNREACH) forget_chosen_port(socket);  // as in a failure of tcp_v4_connect() behind the route
@@ -128,9 +140,14 @@ long load_family(const zps_call& call, sa_family_t* family) noexcept {
   return 0;
 }
 
+// No address at all (tcp_v4_connect()): nothing has happened.
+bool is_too_short(int domain, size_t bytes) noexcept {
+  return bytes < (domain == AF_INET6 ? offsetof(sockaddr_in6, sin6_scope_id) : sizeof(sockaddr_in));
+}
+
 // A socket with an address of the stack's can go nowhere else; but first what is no address at all.
 long unreachable(int domain, sa_family_t family, size_t bytes) noexcept {
-  if (bytes < (domain == AF_INET6 ? offsetof(sockaddr_in6, sin6_scope_id) : sizeof(sockaddr_in))) return -EINVAL;
+  if (is_too_short(domain, bytes)) return -EINVAL;
   return family == domain ? -ENETUNREACH : -EAFNOSUPPORT;
 }
 
@@ -181,6 +198,39 @@ long may_connect(const Socket* socket) noexcept {
   }
 }
 
+// The port that the kernel keeps for an attempt from an address that it has as well; 0: the socket has one, or there is none to be had.
+uint16_t port_to_hold(int fd, const netstack::Stack& stack, const netstack::IpAddress& peer) noexcept {
+  int domain;
+  netstack::IpAddress from;
+  {
+    Guard guard;
+    Socket* const socket = socket_at(fd);
+    if (socket == nullptr || may_connect(socket) != 0) return 0;
+    if (socket->stream != nullptr) return_to_placeholder(fd, socket);
+    if (socket->has_port) return 0;
+    domain = socket->domain;
+    from = stack.source_for(peer);
+  }
+  return hold_port(fd, domain, from);
+}
+
+// Begins an attempt, if the socket's states allow it. 0, -EINPROGRESS if the program does not wait for it, or a negative errno;
+// *gives_back: the placeholder's port is another's to choose.
+long begin(int fd, const Attempt& attempt, bool* gives_back) noexcept {
+  Guard guard;
+  Socket* const socket = socket_at(fd);
+  if (socket == nullptr) return -EBADF;
+  if (const long error = may_connect(socket); error != 0) return error;
+  if (socket->stream != nullptr) return_to_placeholder(fd, socket);  // its attempt was ended
+  const bool kernel_chose = socket->kernel_bound && socket->port_chosen;
+  const long error = start(socket, attempt);
+  if (kernel_chose && error == 0 && attempt.stack->wire().facts().shared) socket->holds_port = true;
+  *gives_back = kernel_chose && error != -ENETUNREACH && !socket->holds_port;
+  if (*gives_back) socket->kernel_bound = socket->bound_to_all = false;
+  if (error != 0) let_port_go(fd, socket);
+  return error == 0 && (socket->nonblocking || socket->send_timeout_ns == 0) ? -EINPROGRESS : error;
+}
+
 }  // namespace
 
 long shim_connect(const zps_call& call) noexcept {
@@ -211,6 +261,7 @@ long shim_connect(const zps_call& call) noexcept {
   ParsedAddress parsed;
   const auto bytes = static_cast<socklen_t>(call.arg[2]);
   if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), bytes, &parsed); error != 0) return error;
+  if (address_family == domain && is_too_short(domain, bytes)) return -EINVAL;
   const bool to_v4 = parsed.known && parsed.address.address.is_v4();
   if (to_v4 && !parsed.wildcard && placeholder_is_v6_only(fd, domain)) return -ENETUNREACH;
   netstack::Stack* stack = parsed.known ? stack_towards(IPPROTO_TCP, port_be, parsed.address.address) : nullptr;
@@ -226,19 +277,12 @@ long shim_connect(const zps_call& call) noexcept {
   const OptionSet set = options_set_of(fd);
   say_refused_of(set);
   const StreamOptions options = read_placeholder_options(fd, set);
-  long error;
-  bool gives_back;
-  {
-    Guard guard;
-    socket = socket_at(fd);
-    if (socket == nullptr) return -EBADF;
-    if (error = may_connect(socket); error != 0) return error;
-    if (socket->stream != nullptr) return_to_placeholder(fd, socket);  // its attempt was ended
-    const bool kernel_chose = socket->kernel_bound && socket->port_chosen;
-    error = start(socket, stack, socket->place(), parsed.address, options);
-    gives_back = kernel_chose && error != -ENETUNREACH;
-    if (gives_back) socket->kernel_bound = socket->bound_to_all = false;
-    if (error == 0 && (socket->nonblocking || socket->send_timeout_ns == 0)) error = -EINPROGRESS;
+  long error = -EADDRNOTAVAIL;
+  bool gives_back = false;
+  for (int left = stack->wire().facts().shared ? kTries : 0; left >= 0 && error == -EADDRNOTAVAIL; left--) {
+    const uint16_t held_be = left > 0 ? port_to_hold(fd, *stack, parsed.address.address) : static_cast<uint16_t>(0);
+    error = begin(fd, {stack, parsed.address, options, held_be}, &gives_back);
+    if (held_be == 0) break;
   }
   if (gives_back) give_kernel_port_back(fd);
   if (error != 0) return error;

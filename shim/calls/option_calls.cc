@@ -23,6 +23,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/options.h"
+#include "shim/files/ports.h"
 #include "shim/files/placeholders.h"
 #include "shim/files/ports.h"
 #include "shim/files/user_memory.h"
@@ -347,10 +348,10 @@ long shim_setsockopt(const zps_call& call) noexcept {
     Guard guard;
     Socket* socket = socket_at(fd);
     if (socket == nullptr) return kPass;
-    // ipv6_setsockopt(): not with a port, which the placeholder may be without.
-    if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->domain == AF_INET6 && socket->stack_bound &&
-        socket->has_port) {
-      return -EINVAL;
+    // ipv6_setsockopt(): not with a port, which the placeholder may be without, or may hold for an attempt that is over.
+    if (row != nullptr && row->level == IPPROTO_IPV6 && row->name == IPV6_V6ONLY && socket->domain == AF_INET6) {
+      if (socket->stack_bound && socket->has_port) return -EINVAL;
+      if (socket->state == SocketState::stream && !socket->stream->connected() && !socket->stream->connecting()) let_port_go(fd, socket);
     }
     options_are_changing(socket, row);
     standing = standing_of(*socket, row != nullptr && row->states != OptionStates::any);

@@ -251,9 +251,9 @@ long listen_on_both(int fd, int domain, int backlog, int most, bool has_port) no
     result = kernel_call(SYS_listen, fd, backlog);
     if (result != 0) return result;
     netstack::Stack* stack = nullptr;
-    const bool served = placeholder_name(fd, &name) == 0 && name.known && name.wildcard && !(v6_only && name.address.address.is_v4()) &&
+    const bool served = placeholder_name(fd, &name) == 0 && name.known && !(v6_only && name.address.address.is_v4()) &&
                         side_of(IPPROTO_TCP, name.address.port_be, nullptr) == base::Side::stack;
-    if (served) stack = ensure_stack();
+    if (served) stack = name.wildcard ? ensure_stack() : shared_stack_at(name.address.address);
     if (stack == nullptr) {
       Guard guard;
       if (Socket* socket = socket_at(fd)) give_to_kernel(fd, socket);

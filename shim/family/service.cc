@@ -155,7 +155,7 @@ int ask_for_control_fd() noexcept {
 void run_control_if_due(const pollfd& control) noexcept {
   if (control.fd < 0 || control.revents == 0) return;
   Guard guard;
-  guard.stack()->wire().run_control();
+  guard.stack()->run_control();
 }
 
 void park_if_exiting() noexcept {

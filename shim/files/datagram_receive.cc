@@ -39,7 +39,7 @@ long put_name(int domain, msghdr* header, const SocketAddress& from) noexcept {
   return error;
 }
 
-constexpr int kLoopback = 1;  // the interface that every namespace has: the wire is none of the kernel's
+int wire_interface() noexcept { return the_stack()->wire().facts().interface; }
 
 // ip6_datagram_recv_common_ctl() and ip6_datagram_recv_specific_ctl().
 long put_control6(ControlWriter* writer, const DatagramControl& wanted, const netstack::Datagram& about) noexcept {
@@ -47,7 +47,7 @@ long put_control6(ControlWriter* writer, const DatagramControl& wanted, const ne
   if (wanted.packet_info6) {
     in6_pktinfo info{};
     __builtin_memcpy(&info.ipi6_addr, &about.to.address, sizeof info.ipi6_addr);
-    info.ipi6_ifindex = kLoopback;
+    info.ipi6_ifindex = static_cast<uint32_t>(wire_interface());
     error = writer->put(IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
   }
   if (about.to.address.is_v4()) return error;
@@ -72,7 +72,7 @@ long put_control(msghdr* header, const DatagramControl& wanted, const netstack::
   if (error == 0) error = put_control6(&writer, wanted, about);
   const bool v4 = about.to.address.is_v4();
   if (error == 0 && wanted.packet_info && v4) {
-    const in_pktinfo info{kLoopback, {about.to.address.v4_be()}, {about.to.address.v4_be()}};
+    const in_pktinfo info{wire_interface(), {about.to.address.v4_be()}, {about.to.address.v4_be()}};
     error = writer.put(IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
   }
   const int ttl = about.ttl;

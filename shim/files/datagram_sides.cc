@@ -257,6 +257,7 @@ long bind_datagram(int fd, const ParsedAddress& to) noexcept {
   }
   const bool is_ours = is_stacks_kind(to) && may_be_stacks(IPPROTO_UDP, to.address.port_be);
   if (is_ours && (to.wildcard || to.address.address.is_multicast())) return bind_to_both(fd, to.address);
+  if (is_ours && shared_stack_at(to.address.address) != nullptr) return bind_to_both(fd, to.address);
   if (!is_ours || stack_at(to.address.address) == nullptr) {
     Guard guard;
     if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = to.known;
@@ -342,7 +343,7 @@ bool goes_by_stack(const DatagramSocket& socket, netstack::Stack* stack, const S
   if ((socket.v6_only && to.address.is_v4()) || is_kernels_by_rule(socket, to.address)) return false;
   if (to.address.is_multicast()) return sends_to_groups(socket, *stack, to.address);
   if (to.address.is_any() || is_loopback(to.address) || is_for_many(to.address)) return false;
-  return stack->routes(to.address) || stack->owns(to.address);
+  return stack->routes(to.address);
 }
 
 netstack::Stack* stack_for_group(int fd, const netstack::IpAddress& group) noexcept {

@@ -84,6 +84,7 @@ class Socket final : public File {
   bool has_port = false;      // bound.port_be is its port still (inet_num)
   bool port_chosen = false;   // nobody asked for this port
   bool dual = false;          // the kernel listens too
+  bool holds_port = false;    // the placeholder has the port of a connection (hold_port())
   uint8_t shut = 0;           // sk_shutdown, of before there is a connection: bits 1 and 2 as SHUT_RD + 1 and SHUT_WR + 1
   uint16_t old_port_be = 0;   // of the attempt or connection that is over: in the name until there is another one
   int error = 0;              // sk_err while there is no stream: what had ended an attempt before listen()

@@ -203,7 +203,8 @@ long set_interface(int fd, const Value& value) noexcept {
     request.imr_address = shorter.imr_interface;
   }
   const uint32_t address_be = request.imr_address.s_addr;
-  const bool by_stack = request.imr_ifindex == 0 && address_be != INADDR_ANY && stack_at(IpAddress::v4(address_be)) != nullptr;
+  const netstack::Stack* const stack = request.imr_ifindex == 0 && address_be != INADDR_ANY ? stack_at(IpAddress::v4(address_be)) : nullptr;
+  const bool by_stack = stack != nullptr && !stack->wire().facts().shared;
   Guard guard;
   DatagramSocket* const socket = datagram_at(fd);
   if (socket == nullptr || socket->kernel_only) return kServedByKernel;
@@ -226,7 +227,7 @@ long set_group_option(int fd, int level, int name, const void* user, socklen_t b
   if (peek(fd) == nullptr || static_cast<const DatagramSocket*>(peek(fd))->kernel_only) return kServedByKernel;
   if (!load(*option, level, value, &request) || request.side == Side::kernel) return kServedByKernel;
   netstack::Stack* const stack = ensure_stack();
-  if (stack == nullptr) return kServedByKernel;
+  if (stack == nullptr || stack->wire().facts().shared) return kServedByKernel;
   long by_kernel = -ENODEV;
   if (request.side == Side::both) {
     by_kernel = kernel_call(SYS_setsockopt, fd, level, name, as_arg(user), bytes);

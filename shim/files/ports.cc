@@ -25,19 +25,58 @@ long placeholder_name(int fd, ParsedAddress* out) noexcept {
   return parse_address(name.sin6_family, &name, bytes, out);
 }
 
-void end_kernel_listener(int fd) noexcept {
+namespace {
+
+void end_listener(int fd, int shut) noexcept {
   (void)kernel_call(SYS_shutdown, fd, SHUT_RD);
+  if (shut != 0) (void)kernel_call(SYS_shutdown, fd, shut - 1);
+}
+
+}  // namespace
+
+void end_kernel_listener(int fd) noexcept {
   int shut = 0;
   {
     Guard guard;
     if (const Socket* socket = socket_at(fd)) shut = socket->shut;
   }
-  if (shut != 0) (void)kernel_call(SYS_shutdown, fd, shut - 1);
+  end_listener(fd, shut);
 }
 
 // tcp_disconnect() puts a port that nobody asked for. A listener is the one socket that can be disconnected without a peer.
 void give_kernel_port_back(int fd) noexcept {
   if (kernel_call(SYS_listen, fd, 0) == 0) end_kernel_listener(fd);
+}
+
+void give_kernel_port_back(int fd, const Socket& socket) noexcept {
+  if (kernel_call(SYS_listen, fd, 0) == 0) end_listener(fd, socket.shut);
+}
+
+uint16_t hold_port(int fd, int domain, const netstack::IpAddress& address) noexcept {
+  sockaddr_in6 name;
+  const socklen_t bytes = make_address(domain, {address, 0}, &name);
+  ParsedAddress held;
+  if (kernel_call(SYS_bind, fd, as_arg(&name), bytes) != 0 || placeholder_name(fd, &held) != 0) return 0;
+  Guard guard;
+  Socket* const socket = socket_at(fd);
+  if (socket == nullptr) return 0;
+  socket->holds_port = held.address.port_be != 0;
+  return held.address.port_be;
+}
+
+// The address that bind() has not given goes as well, which tcp_disconnect() leaves: bind() to all, without a port this time.
+void let_port_go(int fd, Socket* socket) noexcept {
+  if (!socket->holds_port) return;
+  socket->holds_port = false;
+  give_kernel_port_back(fd, *socket);
+  if (socket->kernel_bound) return forget_chosen_port(socket);
+  sockaddr_in6 any;
+  const bool v4 = socket->domain == AF_INET;
+  const socklen_t bytes = make_address(socket->domain, v4 ? netstack::SocketAddress{0, 0} : netstack::SocketAddress{}, &any);
+  const int before = placeholder_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), on = 1;
+  (void)kernel_call(SYS_setsockopt, fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, as_arg(&on), sizeof on);
+  (void)kernel_call(SYS_bind, fd, as_arg(&any), bytes);
+  (void)kernel_call(SYS_setsockopt, fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, as_arg(&before), sizeof before);
 }
 
 PortOptions read_port_options(int fd) noexcept {

@@ -40,7 +40,8 @@ base::Reach reach_of(const IpAddress& address) noexcept {
 // Is an address that a socket would be bound to reason enough to make a stack and ask it?
 bool worth_a_stack_at(const IpAddress& address) noexcept {
   const base::Reach reach = reach_of(address);
-  return reach == base::Reach::own || reach == base::Reach::wires || (reach == base::Reach::kernel_has && netstack::is_left_over(address));
+  return reach == base::Reach::own || reach == base::Reach::wires || reach == base::Reach::shared ||
+         (reach == base::Reach::kernel_has && netstack::is_left_over(address));
 }
 
 // The kernel's whatever the rules say.
@@ -191,7 +192,7 @@ netstack::Stack* stack_towards(int protocol, uint16_t port_be, const IpAddress& 
     if (stack == nullptr) return nullptr;
   }
   Guard guard;
-  return stack->routes(address) || stack->owns(address) ? stack : nullptr;
+  return stack->routes(address) ? stack : nullptr;
 }
 
 netstack::Stack* stack_at(const IpAddress& address) noexcept {
@@ -204,6 +205,11 @@ netstack::Stack* stack_at(const IpAddress& address) noexcept {
   }
   Guard guard;
   return stack->owns(address) ? stack : nullptr;
+}
+
+netstack::Stack* shared_stack_at(const IpAddress& address) noexcept {
+  netstack::Stack* const stack = stack_at(address);
+  return stack != nullptr && stack->wire().facts().shared ? stack : nullptr;
 }
 
 }  // namespace shim

@@ -5,6 +5,8 @@
 // gives to the kernel (base/rules.h), and what is UDP's without a rule if `udp` says so; an address of the stack, and whatever the stack's
 // networks and default route reach, is the stack's; everything else is the kernel's. A wildcard listener is on both sides.
 // `zpstack config --explain` says the same with its reason (apps/zpstack/explain.cc).
+// Where the stack's addresses are the kernel's as well (WireFacts::shared), what the kernel sends to itself is its own, and a listener at
+// one of them is on both sides: this host's clients reach it there.
 // Before there is a stack its addresses may not be known (the default wire chooses them): then an address that
 // was configured, or lies in 198.18.0.0/15 or fdc6:1200::/48 and is not reached by an interface of the kernel, is reason enough to make the
 // stack and ask it.
@@ -32,6 +34,9 @@ namespace shim {
 [[nodiscard]] netstack::Stack* stack_towards(int protocol, uint16_t port_be, const netstack::IpAddress& address) noexcept;
 // For bind(): the stack if `address` is one of its own, else nullptr, whatever the rules say. Without the lock.
 [[nodiscard]] netstack::Stack* stack_at(const netstack::IpAddress& address) noexcept;
+
+// The stack if `address` is one that it and the kernel have, else nullptr. Without the lock.
+[[nodiscard]] netstack::Stack* shared_stack_at(const netstack::IpAddress& address) noexcept;
 
 // The process is about to lose rights that a stack made later would need. Without the lock.
 void rights_are_leaving() noexcept;

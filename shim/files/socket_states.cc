@@ -40,6 +40,7 @@ void return_to_placeholder(int fd, Socket* socket) noexcept {
   socket->stream->release();
   socket->stream = nullptr;
   socket->state = SocketState::undecided;
+  let_port_go(fd, socket);
   if (socket->shut != 0) (void)kernel_call(SYS_shutdown, fd, socket->shut - 1);  // ENOTCONN, and noted
   (void)registrations_return(socket);
 }
@@ -63,6 +64,7 @@ void disconnect_stream(int fd, Socket* socket) noexcept {
   socket->stream->disconnect();
   if (socket->has_connection()) {
     socket->old_port_be = socket->stream->local().port_be;
+    let_port_go(fd, socket);
     forget_chosen_port(socket);
   }
   socket->ss_state = SsState::unconnected;

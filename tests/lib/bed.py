@@ -4,8 +4,9 @@ Modes
   kernel        the program under test natively in a namespace of its own, its peer at the other end of a kernel veth pair
   zpstack-veth  the program under test prefixed with the library, its peer a plain kernel process reached over the default wire
   zpstack-memif both prefixed, a memif between them
+  zpstack-host  as `kernel`, with the program under test prefixed: its wire is the kernel's end of the pair, whose address it shares
 
-Addresses are the same in `kernel` and `zpstack-veth`: the program under test is at 198.18.0.2, its peer at 198.18.0.1.
+Addresses are the same in all but `zpstack-memif`: the program under test is at 198.18.0.2, its peer at 198.18.0.1.
 
 A namespace lives as long as a process in it: a holder that dies with the harness keeps it, so it vanishes however that ends. When a bed closes, whatever still runs in its namespaces was started there and is ended by pid.
 """
@@ -24,7 +25,7 @@ import time
 
 import loss
 
-MODES = ("kernel", "zpstack-veth", "zpstack-memif")
+MODES = ("kernel", "zpstack-veth", "zpstack-memif", "zpstack-host")
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
@@ -116,8 +117,9 @@ class Bed:
         self.traces.mkdir(parents=True)
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="zpstest-"))
         self.peer_space = self._namespace()
-        self.sut_space = self.peer_space if self.hooked else self._namespace()
-        if not self.hooked:
+        apart = self.mode in ("kernel", "zpstack-host")
+        self.sut_space = self._namespace() if apart else self.peer_space
+        if apart:
             self._join_by_veth()
         return self
 
@@ -165,6 +167,8 @@ class Bed:
             if self.mode == "zpstack-memif":
                 environment["ZPS_WIRE"] = f"memif:{self.scratch}/memif.sock,role={role}"
                 environment["ZPS_IP"] = f"{address}/24"
+            if self.mode == "zpstack-host":
+                environment["ZPS_WIRE"] = "host:zps0p"
         environment.update({k: str(v) for k, v in extra.items()})
         return environment
 

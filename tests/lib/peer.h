@@ -16,8 +16,9 @@ namespace testing_lib {
 // Which side does the active open of a connection.
 enum class Way { accepted, connected };
 
-// Where this run stands: the mode ("kernel", "zpstack-veth", "zpstack-memif") and the two addresses, from the environment.
+// Where this run stands: the mode ("kernel", "zpstack-veth", "zpstack-memif", "zpstack-host") and the two addresses, from the environment.
 bool on_stack();
+bool on_host_wire();
 sockaddr_in self_address(uint16_t port_be = 0);
 sockaddr_in peer_address(uint16_t port_be = 0);
 std::string scratch_file(const char* name);
@@ -27,6 +28,10 @@ uint64_t now_ms();
 // Skips the running test on the stack, visibly, naming the row of docs/differences.md that says why.
 #define KNOWN_DIFFERENCE(row) \
   if (::testing_lib::on_stack()) GTEST_SKIP() << "known difference " row " of docs/differences.md"
+
+// The same where the stack shares the kernel's address.
+#define KNOWN_DIFFERENCE_OF_HOST(row) \
+  if (::testing_lib::on_host_wire()) GTEST_SKIP() << "known difference " row " of docs/differences.md"
 
 // One call into the peer. `result` and `error` are what the peer's system call returned.
 struct Reply {

@@ -50,6 +50,16 @@ class MemoryWire final : public netstack::Wire {
   // From now on the peer may send frames of so many IP bytes.
   void set_gro_max_size(uint16_t bytes) { facts_.gro_max_size = bytes; }
 
+  // Its address is a kernel's as well, which gives it another one, or leads elsewhere.
+  void share(netstack::PortSteering* steering, uint32_t address_be) {
+    steering_ = steering;
+    facts_.shared = true;
+    facts_.address_be = address_be;
+  }
+  void move_to(uint32_t address_be) { facts_.address_be = address_be; }
+  netstack::PortSteering* steering() const noexcept override { return steering_; }
+  bool leads_to(const netstack::IpAddress&) const noexcept override { return leads; }
+
   // As if somebody else were at the other end from now on.
   void new_peer() { facts_.peers++; }
 
@@ -155,6 +165,7 @@ class MemoryWire final : public netstack::Wire {
   bool cut = false;     // nothing arrives any more
   uint32_t longest_passed = UINT32_MAX;  // what is sent and longer gets lost
   bool refuse = false;  // no frame to send with
+  bool leads = true;    // to whatever address
   bool crowd = false;   // more frames would soon be lost
   int reserve = 64;     // frames kept for receiving
   uint64_t sent = 0;
@@ -220,6 +231,7 @@ class MemoryWire final : public netstack::Wire {
   }
 
   MemoryWire* peer_ = nullptr;
+  netstack::PortSteering* steering_ = nullptr;
   netstack::WireFacts facts_{};
   int free_count_ = 0;
   unsigned head_ = 0, tail_ = 0;

@@ -58,9 +58,10 @@ struct Pair {
     return pairs[static_cast<int>(segments)];
   }
 
-  static Pair make(Segments segments) {
+  static Pair make(Segments segments) { return make(MemoryLink::make(segments)); }
+  static Pair make(MemoryLink* link) {
     Pair pair{};
-    pair.link = MemoryLink::make(segments);
+    pair.link = link;
     Stack** stacks[2] = {&pair.client, &pair.server};
     const char *ips[2] = {kClientIp, kServerIp}, *ip6s[2] = {kClientIp6, kServerIp6};
     for (int i = 0; i < 2; i++) {

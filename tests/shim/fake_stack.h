@@ -94,6 +94,7 @@ class FakeStack final : public netstack::Stack {
   static FakeStack& get();
 
   int poll(uint64_t now_ns) noexcept override;
+  void run_control() noexcept override { wire().run_control(); }
   // The service ends each piece of its work with one: wait_until() looks again then.
   void flush() noexcept override;
   template <class Condition>
@@ -114,6 +115,7 @@ class FakeStack final : public netstack::Stack {
                                               long* error) noexcept override;
   [[nodiscard]] bool owns(const netstack::IpAddress& address) const noexcept override { return address.v4_be() == kStackAddress; }
   [[nodiscard]] bool routes(const netstack::IpAddress& address) const noexcept override;
+  netstack::IpAddress source_for(const netstack::IpAddress&) const noexcept override { return {}; }
   [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return true; }
   void recover() noexcept override { recoveries++; }

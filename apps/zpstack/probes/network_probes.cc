@@ -54,9 +54,9 @@ Needs Needs::of(const base::Config& config) {
   needs.page_zero = hook == "zpoline";
   needs.page_zero_is_wanted = hook == "auto";
   needs.dispatch = hook == "sud";
-  needs.veth = is("veth");
+  needs.veth = is("veth") || is("host");
   needs.tap = is("tap");
-  needs.packet = is("veth") || is("af_packet");
+  needs.packet = needs.veth || is("af_packet");
   return needs;
 }
 

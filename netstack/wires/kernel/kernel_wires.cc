@@ -44,23 +44,23 @@ RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept {
   return RingShape{slot_bytes < kBlock ? kBlock : slot_bytes, slot_bytes, slots, room};
 }
 
-base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, bool ours, uint32_t mtu,
-                                         PacketSockets& sockets) noexcept {
+base::Result<PacketParts> prepare_packet_wire(const Opening& opening, int interface, bool ours, uint32_t mtu, PacketSockets& sockets,
+                                              size_t object_bytes) noexcept {
   const RingShape shape = ring_shape(opening, mtu);
   auto pool = make_pool(opening, shape.frame_room);
   if (!pool) return pool.error();
-  auto memory = wire_memory(opening, sizeof(PacketWire), **pool);
+  auto memory = wire_memory(opening, object_bytes, **pool);
   if (!memory) return memory.error();
   if (auto finished = sockets.finish(interface, ours); !finished) return finished.error();
 
-  const PacketRing ring(sockets.ring(), shape.slot_bytes, shape.slots);
-  auto* wire = new (memory->object)
-      PacketWire(sockets, ring, ours ? interface : 0, shape.frame_room, *pool, memory->queue, memory->queue_capacity);
-  wire->mutable_facts().mtu = static_cast<uint16_t>(mtu);
-  wire->mutable_facts().link_needs_checksum = true;
-  wire->mutable_facts().tcp_checksum_offload = true;
-  wire->mutable_facts().survives_exec = true;
-  return wire;
+  return PacketParts{&sockets, ours ? interface : 0, shape, mtu, *pool, *memory};
+}
+
+base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, bool ours, uint32_t mtu,
+                                         PacketSockets& sockets) noexcept {
+  auto parts = prepare_packet_wire(opening, interface, ours, mtu, sockets, sizeof(PacketWire));
+  if (!parts) return parts.error();
+  return new (parts->memory.object) PacketWire(*parts);
 }
 
 long add_host_addresses6(const Opening& opening, RtNetlink& netlink, const char* link) noexcept {

@@ -11,6 +11,7 @@
 
 namespace netstack {
 
+struct PacketParts;
 class RtNetlink;
 
 // The ring of a packet wire.
@@ -19,13 +20,18 @@ struct RingShape {
   uint32_t frame_room;  // of the pool's frames: one that the stack sends fits
 };
 [[nodiscard]] RingShape ring_shape(const Opening& opening, uint32_t mtu) noexcept;
-// A wire over `sockets` on the link of this index in their namespace, which is up, and `ours` if nobody else uses it.
+// What a wire over `sockets` is made of, on the link of this index in their namespace, which is up, and `ours` if nobody else uses it; with
+// memory for an object of so many bytes.
+base::Result<PacketParts> prepare_packet_wire(const Opening& opening, int interface, bool ours, uint32_t mtu, PacketSockets& sockets,
+                                              size_t object_bytes) noexcept;
+// A wire over them.
 base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, bool ours, uint32_t mtu,
                                          PacketSockets& sockets) noexcept;
 
 base::Result<Wire*> open_veth(const Opening& opening) noexcept;
 // Keeps the rights that open_veth() takes, for a process that is about to lose them.
 void keep_veth_rights(const StackConfig& config) noexcept;
+base::Result<Wire*> open_host(const Opening& opening) noexcept;
 base::Result<Wire*> open_packet(const Opening& opening) noexcept;
 base::Result<Wire*> open_tap(const Opening& opening) noexcept;
 

@@ -27,17 +27,20 @@ bool is_for_us(const tpacket2_hdr& slot) noexcept {
 
 }  // namespace
 
-PacketWire::PacketWire(const PacketSockets& sockets, const PacketRing& ring, int own_link, uint32_t frame_room, FramePool* pool,
-                       rte_mbuf** queue, uint32_t queue_capacity) noexcept
-    : DpdkWire(0, pool, nullptr, sockets.receiving(), queue, queue_capacity),
-      receiving_(sockets.receiving()),
-      sending_(sockets.sending()),
-      own_link_(own_link),
-      frame_room_(frame_room),
-      ring_(ring) {
-  memcpy(bell_sockets_, sockets.bell_fds().socket, sizeof bell_sockets_);
-  memcpy(bell_fds_, sockets.bell_fds().bell, sizeof bell_fds_);
-  bells_ = sockets.bells().with(bell_fds_);
+PacketWire::PacketWire(const PacketParts& parts) noexcept
+    : DpdkWire(0, parts.pool, nullptr, parts.sockets->receiving(), parts.memory.queue, parts.memory.queue_capacity),
+      receiving_(parts.sockets->receiving()),
+      sending_(parts.sockets->sending()),
+      own_link_(parts.own_link),
+      frame_room_(parts.shape.frame_room),
+      ring_(parts.sockets->ring(), parts.shape.slot_bytes, parts.shape.slots) {
+  memcpy(bell_sockets_, parts.sockets->bell_fds().socket, sizeof bell_sockets_);
+  memcpy(bell_fds_, parts.sockets->bell_fds().bell, sizeof bell_fds_);
+  bells_ = parts.sockets->bells().with(bell_fds_);
+  facts_.mtu = static_cast<uint16_t>(parts.mtu);
+  facts_.link_needs_checksum = true;
+  facts_.tcp_checksum_offload = true;
+  facts_.survives_exec = true;
 }
 
 // ---------------------------------------------------------------- receiving

@@ -19,15 +19,25 @@
 #include "netstack/wires/kernel/departures.h"
 #include "netstack/wires/kernel/packet_burst.h"
 #include "netstack/wires/kernel/packet_ring.h"
+#include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/packet_sockets.h"
+#include "netstack/wires/opening.h"
 
 namespace netstack {
 
-class PacketWire final : public DpdkWire {
+// What a packet wire is made of.
+struct PacketParts {
+  const PacketSockets* sockets;  // finished
+  int own_link;                  // index of a link that is ours alone, or 0
+  RingShape shape;
+  uint32_t mtu;
+  FramePool* pool;
+  WireMemory memory;
+};
+
+class PacketWire : public DpdkWire {
  public:
-  // `own_link` is the index of a link that is ours alone, or 0.
-  PacketWire(const PacketSockets& sockets, const PacketRing& ring, int own_link, uint32_t frame_room, FramePool* pool, rte_mbuf** queue,
-             uint32_t queue_capacity) noexcept;
+  explicit PacketWire(const PacketParts& parts) noexcept;
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
   [[nodiscard]] bool crowded() const noexcept override { return ring_.half_full(); }
@@ -45,6 +55,9 @@ class PacketWire final : public DpdkWire {
   [[nodiscard]] bool depart(int number) noexcept override;
   [[nodiscard]] int free_frames() const noexcept override;
   void recover() noexcept override;
+
+ protected:
+  ~PacketWire() = default;
 
  private:
   static constexpr uint64_t kMostRefusedNs = 100'000'000;  // below the least retransmission time-out

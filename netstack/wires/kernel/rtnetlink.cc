@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/high_fd.h"
 #include "base/syscall.h"
 
@@ -164,6 +165,45 @@ long RtNetlink::add_address(const char* name, const IpNetwork& address) noexcept
   return add_address(name, AF_INET6, address.address.words_be, sizeof address.address.words_be, address.prefix);
 }
 
+int open_rtnetlink(uint32_t groups) noexcept {
+  const long made = kernel_call(SYS_socket, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+  if (made < 0) return static_cast<int>(made);
+  sockaddr_nl name{};
+  name.nl_family = AF_NETLINK;
+  name.nl_groups = groups;
+  const long bound = kernel_call(SYS_bind, made, as_arg(&name), sizeof name);
+  if (bound == 0) return base::move_fd_high(static_cast<int>(made));
+  (void)kernel_call(SYS_close, made);
+  return static_cast<int>(bound);
+}
+
+// The kernel has the first part of the answer ready when the request has been sent, and each next one when the one before is read.
+long dump_rtnetlink(int fd, uint16_t type, uint8_t family, NetlinkVisit visit, void* context) noexcept {
+  const auto serial = static_cast<uint32_t>(base::monotonic_ns());  // not that of a member which has died behind its request
+  struct {
+    nlmsghdr header{};
+    rtgenmsg family{};
+  } request;
+  request.header = {NLMSG_LENGTH(sizeof request.family), type, NLM_F_REQUEST | NLM_F_DUMP, serial, 0};
+  request.family.rtgen_family = family;
+  alignas(nlmsghdr) char answer[8192];
+  while (kernel_call(SYS_recvfrom, fd, as_arg(answer), sizeof answer, MSG_DONTWAIT, 0, 0) >= 0) {
+  }
+  const long sent = kernel_call(SYS_sendto, fd, as_arg(&request), request.header.nlmsg_len, 0, 0, 0);
+  if (sent < 0) return sent;
+  while (true) {
+    long left = kernel_call(SYS_recvfrom, fd, as_arg(answer), sizeof answer, 0, 0, 0);
+    if (left < 0) return left;
+    for (auto* at = reinterpret_cast<const nlmsghdr*>(answer); NLMSG_OK(at, left); at = NLMSG_NEXT(at, left)) {
+      if (at->nlmsg_seq != serial) continue;
+      if ((at->nlmsg_flags & NLM_F_DUMP_INTR) != 0) return -EAGAIN;
+      if (at->nlmsg_type == NLMSG_ERROR) return static_cast<const nlmsgerr*>(NLMSG_DATA(at))->error;
+      if (at->nlmsg_type == NLMSG_DONE) return 0;
+      visit(context, *at);
+    }
+  }
+}
+
 int link_index(const char* name) noexcept {
   ifreq request = named(name);
   const long result = interface_call(SIOCGIFINDEX, &request);
@@ -175,6 +215,26 @@ long link_mac(const char* name, uint8_t* mac) noexcept {
   const long result = interface_call(SIOCGIFHWADDR, &request);
   if (result == 0) memcpy(mac, request.ifr_hwaddr.sa_data, 6);
   return result;
+}
+
+long link_name(int index, char* out) noexcept {
+  ifreq request{};
+  request.ifr_ifindex = index;
+  const long result = interface_call(SIOCGIFNAME, &request);
+  if (result == 0) memcpy(out, request.ifr_name, IFNAMSIZ);
+  return result;
+}
+
+int link_type(const char* name) noexcept {
+  ifreq request = named(name);
+  const long result = interface_call(SIOCGIFHWADDR, &request);
+  return result < 0 ? static_cast<int>(result) : request.ifr_hwaddr.sa_family;
+}
+
+int link_flags(const char* name) noexcept {
+  ifreq request = named(name);
+  const long result = interface_call(SIOCGIFFLAGS, &request);
+  return result < 0 ? static_cast<int>(result) : static_cast<uint16_t>(request.ifr_flags);
 }
 
 int link_mtu(const char* name) noexcept {

@@ -13,6 +13,7 @@
 #include "base/syscall.h"
 #include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/rtnetlink.h"
+#include "netstack/wires/kernel/steering_program.h"
 
 namespace netstack {
 namespace {
@@ -110,9 +111,8 @@ base::Result<Pair> make_pair(RtNetlink& host, int peer_space, uint32_t mtu) noex
   return pair;
 }
 
-}  // namespace
-
-base::Result<VethLinks> make_veth_links(const Opening& opening, uint32_t mtu) noexcept {
+// `addressed`: the host's end has addresses.
+base::Result<VethLinks> make_links(const Opening& opening, uint32_t mtu, bool addressed) noexcept {
   Spaces spaces;
   const PacketFds packets = make_packet_fds();
   if (const long result = spaces.enter_host(); result != 0) return refused("return to the host's network namespace", result);
@@ -122,11 +122,11 @@ base::Result<VethLinks> make_veth_links(const Opening& opening, uint32_t mtu) no
     close_packet_fds(packets);
     return pair.error();
   }
-  VethLinks links{packets, pair->name_fd, 0, pair->number, choose_host_addresses(opening, pair->number)};
+  VethLinks links{packets, pair->name_fd, 0, pair->number, addressed ? choose_host_addresses(opening, pair->number) : 0, spaces.own() >= 0};
   memcpy(opening.out->wire, base::make_error("veth %s (af_packet)", pair->name).text, sizeof opening.out->wire);
   const char* what = "give its link an address";
-  long result = host.add_address(pair->name, links.host_be, opening.out->prefix);
-  if (result == 0) result = add_host_addresses6(opening, host, pair->name);
+  long result = addressed ? host.add_address(pair->name, links.host_be, opening.out->prefix) : 0;
+  if (result == 0 && addressed) result = add_host_addresses6(opening, host, pair->name);
   if (result == 0) result = host.set_up(pair->name);
   if (result == 0) {
     what = "switch its link on";
@@ -134,12 +134,19 @@ base::Result<VethLinks> make_veth_links(const Opening& opening, uint32_t mtu) no
   }
   if (result == 0) result = RtNetlink().set_up(pair->peer_name);
   if (result == 0) links.interface = link_index(pair->peer_name);
+  // The frames have the station of the host, so that the namespace would look for a route for each before it drops it.
+  if (links.interface > 0 && links.in_namespace && !addressed) (void)link_drop(links.interface);
   (void)spaces.enter_host();
   if (result == 0 && links.interface > 0) return links;
   close_packet_fds(packets);
   remove_veth_links(links);
   return refused(what, result);
 }
+
+}  // namespace
+
+base::Result<VethLinks> make_veth_links(const Opening& opening, uint32_t mtu) noexcept { return make_links(opening, mtu, true); }
+base::Result<VethLinks> make_bare_links(const Opening& opening, uint32_t mtu) noexcept { return make_links(opening, mtu, false); }
 
 void remove_veth_links(const VethLinks& links) noexcept {
   (void)RtNetlink().remove_link(base::make_error("zps%d", links.number).text);

@@ -53,7 +53,7 @@ base::Result<PacketParts> prepare_packet_wire(const Opening& opening, int interf
   if (!memory) return memory.error();
   if (auto finished = sockets.finish(interface, ours); !finished) return finished.error();
 
-  return PacketParts{&sockets, ours ? interface : 0, shape, mtu, *pool, *memory};
+  return PacketParts{&sockets, sockets.ring(), ours ? interface : 0, shape, mtu, *pool, *memory};
 }
 
 base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, bool ours, uint32_t mtu,

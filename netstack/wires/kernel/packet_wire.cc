@@ -33,7 +33,7 @@ PacketWire::PacketWire(const PacketParts& parts) noexcept
       sending_(parts.sockets->sending()),
       own_link_(parts.own_link),
       frame_room_(parts.shape.frame_room),
-      ring_(parts.sockets->ring(), parts.shape.slot_bytes, parts.shape.slots) {
+      ring_(parts.ring, parts.shape.slot_bytes, parts.shape.slots) {
   memcpy(bell_sockets_, parts.sockets->bell_fds().socket, sizeof bell_sockets_);
   memcpy(bell_fds_, parts.sockets->bell_fds().bell, sizeof bell_fds_);
   bells_ = parts.sockets->bells().with(bell_fds_);

@@ -28,6 +28,7 @@ namespace netstack {
 // What a packet wire is made of.
 struct PacketParts {
   const PacketSockets* sockets;  // finished
+  uint8_t* ring;                 // theirs
   int own_link;                  // index of a link that is ours alone, or 0
   RingShape shape;
   uint32_t mtu;

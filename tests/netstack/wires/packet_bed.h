@@ -39,8 +39,8 @@ class Bed {
     void* shared = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) give_up("no memory");
     auto* of_wire = static_cast<Shared*>(shared);
-    wire = new (of_wire->object)
-        netstack::PacketWire(sockets_, PacketRing(memory, kSlotBytes, kSlots), 1, kSlotBytes, *pool, of_wire->queue, kFrames);
+    const netstack::RingShape shape{kPage, kSlotBytes, kSlots, kSlotBytes};
+    wire = new (of_wire->object) Wire({&sockets_, memory, 1, shape, kSlotBytes, *pool, {of_wire->object, of_wire->queue, kFrames}});
   }
   Bed(const Bed&) = delete;
   Bed& operator=(const Bed&) = delete;
@@ -72,8 +72,11 @@ class Bed {
     abort();
   }
 
+  struct Wire final : netstack::PacketWire {
+    using PacketWire::PacketWire;
+  };
   struct Shared {
-    alignas(netstack::PacketWire) unsigned char object[sizeof(netstack::PacketWire)];
+    alignas(Wire) unsigned char object[sizeof(Wire)];
     rte_mbuf* queue[kFrames];
   };
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import ctypes
 import errno
+import ipaddress
 import os
 import pathlib
 import shutil
@@ -45,7 +46,7 @@ def serve(client):
                 answer = str(error.errno).encode()
         client.sendall(answer)
     client.close()
-listener = socket.socket()
+listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind((address, port))
 listener.listen(64)
@@ -214,10 +215,31 @@ def connects(host):
     check(ask(host.address, 7001, f"connect {host.peer} 7006".encode()) == str(errno.ECONNREFUSED), "a closed port of the peer's is not refused")
 
 
+def over_ip6(host):
+    """At the interface's IPv6 address as well, and from there."""
+    host.serve(7007, "six", True, "::")
+    pair = [link for link in host.links() if link.startswith("zps") and link != DEVICE][-1]
+    address, peer = host.bed.sut_address6, host.bed.peer_address6
+    for each in (address, host.address):
+        check(carries(host, pair, lambda: ask(each, 7007), 2) == "six", f"another serves {each}")
+    check(host.inside(lambda: ask(address, 7007)) == "six", "the host's own client is not served")
+    with socket.create_server((peer, 7008), family=socket.AF_INET6) as listener:
+
+        def serve():
+            client, who = listener.accept()
+            with client:
+                client.sendall(who[0].encode())
+
+        threading.Thread(target=serve, daemon=True).start()
+        answer = carries(host, pair, lambda: ask(address, 7007, f"connect {peer} 7008".encode()), 5)
+        check(ipaddress.ip_address(answer.split()[0]) == ipaddress.ip_address(address), f"the peer sees {answer}")
+
+
 def udp(host):
+    before = host.links()
     server = host.start([sys.executable, "-c", UDP_SERVER, "0.0.0.0", 7010], True, ZPS_UDP="stack")
     bound = host.start([sys.executable, "-c", UDP_SERVER, host.address, 7011], True, ZPS_UDP="stack")
-    pairs = sorted(set(host.links()) - {"lo", DEVICE, "zps0", "zps1"})
+    pairs = sorted(set(host.links()) - {"lo", DEVICE, *before})
     for port, pair in ((7010, pairs[0]), (7011, pairs[1])):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(10)
@@ -384,7 +406,7 @@ def main():
     with beds.Bed("zpstack-host", options.build, traces) as bed:
         bed.peer_space.enter()
         host = Host(bed)
-        for part in (shares_ports, connects, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves):
+        for part in (shares_ports, connects, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves):
             part(host)
     shutil.rmtree(traces)
     return 0

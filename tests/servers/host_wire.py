@@ -397,6 +397,15 @@ def carries_some(host, pair, work):
     return host.frames(pair) > before
 
 
+def with_few_rights(host):
+    """Without CAP_SYS_ADMIN the pair's stack end stays in the host's namespace, and outlives a killed program until the next one comes."""
+    few = ["setpriv", "--inh-caps", "-all", "--bounding-set"]
+    says(host, f"host:{DEVICE}", "CAP_NET_ADMIN", [*few, "-net_admin"])
+    host.start([*few, "-sys_admin", sys.executable, "-c", SERVER, "0.0.0.0", 7070, "visible"], True)
+    pair = next(link for link in host.links() if link.endswith("-stack")).removesuffix("-stack")
+    check(carries(host, pair, lambda: ask(host.address, 7070), 2) == "visible", "another serves port 7070")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, required=True)
@@ -406,7 +415,7 @@ def main():
     with beds.Bed("zpstack-host", options.build, traces) as bed:
         bed.peer_space.enter()
         host = Host(bed)
-        for part in (shares_ports, connects, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves):
+        for part in (shares_ports, connects, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves, with_few_rights):
             part(host)
     shutil.rmtree(traces)
     return 0

@@ -18,6 +18,7 @@
 #include "netstack/wires/eal.h"
 #include "netstack/wires/kernel/kernel_routes.h"
 #include "netstack/wires/kernel/kernel_wires.h"
+#include "netstack/wires/kernel/link_broker.h"
 #include "netstack/wires/kernel/packet_wire.h"
 #include "netstack/wires/kernel/rtnetlink.h"
 #include "netstack/wires/kernel/steering_program.h"
@@ -124,10 +125,12 @@ base::Result<PortSteering*> steer(const Device& device, const VethLinks& links) 
   const SteeringPath path{device.index, link_index(pair.text), links.in_namespace ? -1 : links.interface};
   SteeringFds fds;
   const char* what = nullptr;
-  if (const long error = link_steering(path, &fds, &what); error != 0) return refused(device.name, what, error);
-  PortSteering* const steering = map_steering(fds.board);
-  if (steering == nullptr) return base::make_error("wire host:%s: no address space for its ports", device.name);
-  return steering;
+  const long error = link_steering(path, &fds, &what);
+  PortSteering* const steering = error == 0 ? map_steering(fds.board) : nullptr;
+  if (steering != nullptr) return steering;
+  close_steering(fds);
+  if (error != 0) return refused(device.name, what, error);
+  return base::make_error("wire host:%s: no address space for its ports", device.name);
 }
 
 base::Result<Wire*> open_on(const Opening& opening, const Device& device, const KernelRoutes& routes, const IpNetwork& address,
@@ -143,6 +146,21 @@ base::Result<Wire*> open_on(const Opening& opening, const Device& device, const 
   return wire;
 }
 
+base::Result<Wire*> open_sharing(const Opening& opening, const Device& device, const KernelRoutes& routes) noexcept {
+  auto address = find_address(opening, device, routes);
+  if (!address) return address.error();
+  if (!has_link_rights()) return refused(device.name, "make links", -EPERM);
+  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : routes.mtu();
+  auto links = make_bare_links(opening, kPairMtu);
+  if (!links) return links.error();
+  say_where(opening, device, *links, *address, routes);
+  const RingShape shape = ring_shape(opening, mtu);
+  PacketSockets sockets(links->packets, shape.block_bytes, shape.slot_bytes, shape.slots);
+  auto wire = open_on(opening, device, routes, *address, *links, sockets, mtu);
+  if (!wire) remove_veth_links(*links);
+  return wire;
+}
+
 }  // namespace
 
 base::Result<Wire*> open_host(const Opening& opening) noexcept {
@@ -150,19 +168,8 @@ base::Result<Wire*> open_host(const Opening& opening) noexcept {
   if (!device) return device.error();
   KernelRoutes routes;
   if (const long error = routes.open(device->index); error != 0) return refused(device->name, "read its addresses and routes", error);
-  auto address = find_address(opening, *device, routes);
-  if (!address) return address.error();
-  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : routes.mtu();
-  auto links = make_bare_links(opening, kPairMtu);
-  if (!links) return links.error();
-  say_where(opening, *device, *links, *address, routes);
-  const RingShape shape = ring_shape(opening, mtu);
-  PacketSockets sockets(links->packets, shape.block_bytes, shape.slot_bytes, shape.slots);
-  auto wire = open_on(opening, *device, routes, *address, *links, sockets, mtu);
-  if (!wire) {
-    routes.close();
-    remove_veth_links(*links);
-  }
+  auto wire = open_sharing(opening, *device, routes);
+  if (!wire) routes.close();
   return wire;
 }
 

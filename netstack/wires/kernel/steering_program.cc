@@ -3,6 +3,7 @@
 #include "netstack/wires/kernel/steering_program.h"
 
 #include <cstddef>
+#include <initializer_list>
 #include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include <netinet/in.h>
@@ -320,6 +321,12 @@ long link_steering(const SteeringPath& path, SteeringFds* out, const char** what
   out->egress = link(egress, path.pair);
   out->ingress = link(ingress, path.interface);
   return out->egress < 0 ? out->egress : out->ingress < 0 ? out->ingress : 0;
+}
+
+void close_steering(const SteeringFds& fds) noexcept {
+  for (const int fd : {fds.ingress, fds.egress, fds.board}) {
+    if (fd >= 0) (void)base::close_high_fd(fd);
+  }
 }
 
 int link_drop(int interface) noexcept {

@@ -47,6 +47,7 @@ struct SteeringFds {
 
 // Links both programs, in the calling thread's network namespace. 0 or a negative errno; *what is what the kernel refused.
 [[nodiscard]] long link_steering(const SteeringPath& path, SteeringFds* out, const char** what) noexcept;
+void close_steering(const SteeringFds& fds) noexcept;
 // Has what comes to an interface be dropped behind its packet sockets. A link, or a negative errno.
 [[nodiscard]] int link_drop(int interface) noexcept;
 // The board in memory that the family shares, or nullptr.

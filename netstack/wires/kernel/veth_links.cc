@@ -135,7 +135,7 @@ base::Result<VethLinks> make_links(const Opening& opening, uint32_t mtu, bool ad
   if (result == 0) result = RtNetlink().set_up(pair->peer_name);
   if (result == 0) links.interface = link_index(pair->peer_name);
   // The frames have the station of the host, so that the namespace would look for a route for each before it drops it.
-  if (links.interface > 0 && links.in_namespace && !addressed) (void)link_drop(links.interface);
+  if (links.interface > 0 && links.in_namespace && !addressed) links.drop_fd = link_drop(links.interface);
   (void)spaces.enter_host();
   if (result == 0 && links.interface > 0) return links;
   close_packet_fds(packets);
@@ -150,6 +150,7 @@ base::Result<VethLinks> make_bare_links(const Opening& opening, uint32_t mtu) no
 
 void remove_veth_links(const VethLinks& links) noexcept {
   (void)RtNetlink().remove_link(base::make_error("zps%d", links.number).text);
+  if (links.drop_fd >= 0) (void)base::close_high_fd(links.drop_fd);
   (void)base::close_high_fd(links.name_fd);
 }
 

@@ -17,6 +17,7 @@ struct VethLinks {
   int number;        // of the pair: zps<number>
   uint32_t host_be;  // the kernel side's address; 0: none
   bool in_namespace; // the stack's end is in a namespace of its own
+  int drop_fd = -1;  // link of the program that drops what comes there, if the host's end has no address
 };
 
 // Makes them, links of `mtu` bytes, and fills *opening.out. The calling thread's network namespace is the host's before and after; in

@@ -15,6 +15,7 @@ const zps_engine* engine = nullptr;
 std::atomic<bool> exiting{false};
 std::atomic<uint64_t> exec_began_ns{0};
 constinit thread_local bool Guard::may_exit = false;
+std::atomic<uint32_t> Guard::forking{0};
 
 namespace {
 
@@ -27,6 +28,13 @@ constexpr uint64_t kLongestExecNs = 1'000'000'000;
 bool exec_is_overdue() noexcept {
   const uint64_t began = exec_began_ns.load();
   return began != 0 && base::monotonic_ns() > began + kLongestExecNs;
+}
+
+constexpr long kForkNapNs = 50'000;
+
+void wait_for_fork() noexcept {
+  constexpr timespec kNap{0, kForkNapNs};
+  while (Guard::forking.load(std::memory_order_acquire) != 0) (void)kernel_call(SYS_nanosleep, as_arg(&kNap), 0);
 }
 
 }  // namespace
@@ -69,9 +77,16 @@ void Guard::take_slowly() noexcept {
     }
     stack_ = the_stack();
     lock_ = stack_ != nullptr ? &stack_->lock : &family->lock;
-    if (lock_->lock() == base::BiasedLock::Taken::owner_died) recover();
-    if (the_stack() == stack_ && (may_exit || !exiting.load(std::memory_order_relaxed))) return;
+    const bool owner_died = lock_->lock() == base::BiasedLock::Taken::owner_died;
+    const uint32_t forks = forking.load(std::memory_order_relaxed);
+    const bool waits = forks != 0 && forks != base::thread_id();
+    if (owner_died) {
+      if (waits) wait_for_fork();  // nobody can go on before it is mended
+      recover();
+    }
+    if (the_stack() == stack_ && !waits && (may_exit || !exiting.load(std::memory_order_relaxed))) [[likely]] return;
     lock_->unlock();
+    if (waits) wait_for_fork();
   }
 }
 

@@ -131,6 +131,9 @@ class Guard {
 
   // Set by the thread that exits, which alone may still take the lock.
   static constinit thread_local bool may_exit;
+  // The id of the thread that forks, or 0; set with the lock held. No other thread of this process stays in the lock then: what it changes
+  // of the process's private memory, the fork would copy as it is at that moment. Other processes have no part in that.
+  static std::atomic<uint32_t> forking;
 
  private:
   void take_slowly() noexcept;

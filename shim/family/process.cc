@@ -30,7 +30,8 @@ using base::kernel_call;
 
 constexpr uint64_t kLingerNs = 2'000'000'000;  // how long the last member stays for what is still to be sent
 
-// The lock is held from before_fork to after_fork_parent; these belong to its holder.
+// Of the thread that forks: from before_fork to after_fork_parent Guard::forking keeps all others of this process out of the lock, or, if
+// the child is to be no member, the lock is held.
 alignas(Guard) char fork_guard[sizeof(Guard)];
 ProcessSlot* child_slot = nullptr;
 uint64_t child_since_ns = 0;
@@ -96,29 +97,41 @@ void before_fork(uint64_t flags) noexcept {
   child_slot = nullptr;
   if (guard->stack() == nullptr) return;
   child_slot = slot_acquire();
-  if (child_slot != nullptr) child_since_ns = child_slot->since_ns;
-  if (child_slot != nullptr && !slot_copy(my_slot, child_slot)) {
+  if (child_slot == nullptr) return;
+  child_since_ns = child_slot->since_ns;
+  if (!slot_copy(my_slot, child_slot)) {
     slot_release(child_slot);
     child_slot = nullptr;
+    return;
   }
+  // The kernel takes its time, with a large process some hundred milliseconds: the others of the family need not wait for it.
+  Guard::forking.store(base::thread_id(), std::memory_order_relaxed);
+  guard->~Guard();
 }
 
 void after_fork_parent(uint64_t flags, int64_t pid) noexcept {
   age_placeholders();
   if (shares_memory(flags)) forget_vfork_child();
   if (shares_memory(flags) || kernel_only()) return;
-  if (child_slot != nullptr) {
-    if (pid < 0) {
-      slot_release(child_slot);
-    } else if (child_slot->pid == 0) {
-      child_slot->pid = static_cast<int32_t>(pid);
-    }
+  if (child_slot == nullptr) {
+    reinterpret_cast<Guard*>(fork_guard)->~Guard();
+    return;
   }
-  reinterpret_cast<Guard*>(fork_guard)->~Guard();
+  ProcessSlot* const slot = child_slot;
+  const uint64_t since_ns = child_since_ns;
+  Guard::forking.store(0, std::memory_order_release);
+  const Guard guard;
+  if (slot->since_ns != since_ns || is_free(*slot)) return;  // the child has come and gone
+  if (pid < 0) {
+    slot_release(slot);
+  } else if (slot->pid < 0) {
+    slot->pid = static_cast<int32_t>(pid);
+  }
 }
 
 void after_fork_child(uint64_t flags) noexcept {
   if (shares_memory(flags)) return;
+  Guard::forking.store(0, std::memory_order_relaxed);
   base::know_thread_id(engine->thread()->thread_id);
   forget_this_waiter();
   forget_locked_memory();

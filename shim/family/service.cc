@@ -68,9 +68,10 @@ bool is_dead(const ProcessSlot& slot, uint64_t now) noexcept {
   flock answer;
   if (lock_byte(F_GETLK, F_WRLCK, slot_byte(&slot), &answer) != 0 || answer.l_type != F_UNLCK) return false;
   if (state != SlotState::forking) return true;
-  // Forked and not yet heard of: it takes its byte as the first thing it does.
-  if (slot.pid != 0) return base::owner_is_gone(static_cast<uint32_t>(slot.pid));
-  return now - slot.since_ns > kForkingAtMostNs;
+  // Forked and not yet heard of: it takes its byte as the first thing it does. A fork may take seconds.
+  const int32_t pid = slot.pid;
+  if (pid > 0) return base::owner_is_gone(static_cast<uint32_t>(pid));
+  return base::owner_is_gone(static_cast<uint32_t>(-pid)) && now - slot.since_ns > kForkingAtMostNs;
 }
 
 // Of the process that owns a lock, which is dead only if its slot still is its own: on its way out it gives its byte back, and owns what it

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/robust_lock.h"
 #include "shim/family/family.h"
 
 namespace shim {
@@ -43,7 +44,7 @@ ProcessSlot* slot_acquire() noexcept {
   if (map_more_of_family() == 0) return nullptr;
   for (ProcessSlot& slot : all_slots()) {
     if (!is_free(slot)) continue;
-    slot.pid = 0;
+    slot.pid = -static_cast<int32_t>(base::thread_id());
     slot.since_ns = base::monotonic_ns();
     slot.state.store(SlotState::forking, std::memory_order_release);
     family->processes.fetch_add(1, std::memory_order_relaxed);

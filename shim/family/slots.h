@@ -44,7 +44,7 @@ enum class SlotState : uint32_t { free, forking, live, leaving };
 // One process of the family.
 struct ProcessSlot {
   std::atomic<SlotState> state;
-  int32_t pid;
+  int32_t pid;  // while it is not known yet, minus the id of the thread that forks
   uint64_t since_ns;
   uint32_t chunks;  // directory entries in use, an upper bound
   std::atomic<FdChunk*> directory[kDirectoryEntries];
@@ -76,7 +76,7 @@ void for_each_entry(ProcessSlot* slot, F visit) noexcept {
   }
 }
 
-// A free slot for a new process, marked `forking`; nullptr if there are too many processes.
+// A free slot for a process that this thread is about to fork, marked `forking`; nullptr if there are too many processes.
 [[nodiscard]] ProcessSlot* slot_acquire() noexcept;
 // Fills `to` with what `from` holds, counting each entry once more. False (and `to` is empty again) if memory ran out.
 [[nodiscard]] bool slot_copy(ProcessSlot* from, ProcessSlot* to) noexcept;

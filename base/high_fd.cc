@@ -30,7 +30,8 @@ struct HiddenRange {
 HiddenRange range{0, 0};
 
 // A bit for each number that is ours.
-std::atomic<uint64_t> ours[kCeiling / 64];
+std::atomic<uint64_t> ours[kHighFdWords];
+static_assert(kHighFdWords == kCeiling / 64);
 
 void mark(int fd) noexcept { ours[fd / 64].fetch_or(uint64_t{1} << fd % 64, std::memory_order_relaxed); }
 void unmark(int fd) noexcept { ours[fd / 64].fetch_and(~(uint64_t{1} << fd % 64), std::memory_order_relaxed); }
@@ -131,8 +132,14 @@ int move_fd_to(int fd, int number) noexcept {
 }
 
 void keep_across_exec(bool keep) noexcept {
-  for (unsigned fd = next_high_fd(0); fd != UINT_MAX; fd = next_high_fd(fd + 1))
-    (void)kernel_call(SYS_fcntl, fd, F_SETFD, keep ? 0 : FD_CLOEXEC);
+  for (unsigned word = 0; word < kHighFdWords; word++) {
+    for (uint64_t bits = ours[word].load(std::memory_order_relaxed); bits != 0; bits &= bits - 1)
+      (void)kernel_call(SYS_fcntl, word * 64 + static_cast<unsigned>(__builtin_ctzll(bits)), F_SETFD, keep ? 0 : FD_CLOEXEC);
+  }
+}
+
+void list_high_fds(uint64_t (&out)[kHighFdWords]) noexcept {
+  for (unsigned word = 0; word < kHighFdWords; word++) out[word] = ours[word].load(std::memory_order_relaxed);
 }
 
 void adopt_fd_range(int first, int count) noexcept { range = {first, count}; }

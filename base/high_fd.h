@@ -9,6 +9,8 @@
 // the upper end of what it allows, and small if that is little.
 #pragma once
 
+#include <cstdint>
+
 namespace base {
 
 // Whether `fd` is one of ours: exactly, because a program with a low limit comes to numbers between ours. Async-signal-safe.
@@ -29,6 +31,10 @@ namespace base {
 [[nodiscard]] int move_fd_to(int fd, int number) noexcept;
 // Closes what was moved, or might have been. 0 or a negative errno.
 long close_high_fd(int fd) noexcept;
+
+// A bit for each number that is ours.
+inline constexpr unsigned kHighFdWords = 512;
+void list_high_fds(uint64_t (&out)[kHighFdWords]) noexcept;
 
 // Whether all of ours survive an exec. Where it fails they must not do so any longer.
 void keep_across_exec(bool keep) noexcept;

@@ -89,8 +89,8 @@ int64_t hand_on(const zps_call& call, int survivors) noexcept {
 
 }  // namespace
 
-// Who hands nothing on leaves its references to the service of the others, or to the keeper: the lock on its slot's byte and its end of the
-// keeper's pipe are close-on-exec, and go only if the exec succeeds. The last one without a keeper has to say goodbye itself.
+// A member that hands nothing on, and is not the last one that lives, leaves its references to the service of the others: the lock on its
+// slot's byte goes with life_fd, which is close-on-exec, and only if the exec succeeds. The last one says goodbye itself.
 int64_t before_exec(zps_call* call) noexcept {
   if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
   if (in_vfork_child()) return hand_on_from_vfork(*call);
@@ -100,7 +100,7 @@ int64_t before_exec(zps_call* call) noexcept {
     const int64_t ticket = hand_on(*call, survivors);
     if (ticket > 0) return ticket;
   }
-  if (keeper().pid > 0 || !service_none_but_this()) return 0;
+  if (!service_none_but_this()) return 0;
   netstack::Stack* stack;
   {
     Guard guard;

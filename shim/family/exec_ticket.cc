@@ -3,7 +3,6 @@
 #include "shim/family/exec_ticket.h"
 
 #include <cerrno>
-#include <climits>
 #include <cstring>
 
 #include "base/high_fd.h"
@@ -23,8 +22,7 @@ void fill(ExecTicket& ticket, const ProcessSlot* slot) noexcept {
   ticket.head.pid = static_cast<int32_t>(kernel_call(SYS_getpid));
   ticket.head.size = sizeof ticket.head;
   ticket.head.library_base = reinterpret_cast<uint64_t>(__ehdr_start);
-  for (unsigned fd = base::next_high_fd(0); fd != UINT_MAX; fd = base::next_high_fd(fd + 1))
-    ticket.head.descriptors[fd / 64] |= uint64_t{1} << fd % 64;
+  base::list_high_fds(ticket.head.descriptors);
   ticket.core = base::build_id_of(__ehdr_start);
   ticket.code = netstack::stack_code();
   ticket.family = family_place();

@@ -51,11 +51,13 @@ const char* interpreter_of(FirstPage& page) noexcept {
   return path;
 }
 
+// What is no ELF file the kernel refuses, or gives to an interpreter that somebody has named to it (binfmt_misc): the exec fails, or that
+// one will have the library.
 const char* look_at_elf(const FirstPage& page) noexcept {
   Elf64_Ehdr header;
-  if (page.length < static_cast<long>(sizeof header)) return "it is no program";
+  if (page.length < static_cast<long>(sizeof header)) return nullptr;
   memcpy(&header, page.bytes, sizeof header);
-  if (memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return "it is no program that this machine knows by itself";
+  if (memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return nullptr;
   if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != EM_X86_64) return "it is not of 64 bits";
   for (int i = 0; i < header.e_phnum; i++) {
     Elf64_Phdr segment;

@@ -153,6 +153,8 @@ class Wire {
     (void)address;
     return true;
   }
+  // The family is dead but for who sends what is left: whoever comes next may have the wire's place.
+  virtual void leave_name() noexcept {}
 
   // Free frames now, and in a wire at rest: equal again when nothing leaks.
   [[nodiscard]] virtual int free_frames() const noexcept = 0;

@@ -207,6 +207,13 @@ bool Control::drop_fd(int fd) noexcept {
   return false;
 }
 
+void Control::end_fd(int fd) noexcept {
+  for (Entry& entry : entries_) {
+    if (entry.used && entry.fd == fd) forget(entry);
+  }
+  if (drop_fd(fd)) publish();
+}
+
 void* Control::map_region(int fd, size_t bytes) noexcept {
   if (bytes == 0 || bytes > kRangeBytes || !stays_as_it_is(fd, bytes)) return nullptr;
   const size_t offset = free_place(bytes);

@@ -81,6 +81,8 @@ class Control {
   [[nodiscard]] int adopt_fd(int fd) noexcept;
   // Closes an adopted descriptor in this member now, in the others when they catch up; false if it is not one.
   [[nodiscard]] bool drop_fd(int fd) noexcept;
+  // The same with its callbacks, and tells the others: its last copy goes with theirs.
+  void end_fd(int fd) noexcept;
   // Maps `bytes` of an adopted descriptor at the same address in every member; nullptr if it does not fit, or if the file is
   // shorter or could be made so (it lacks F_SEAL_SHRINK, or has huge pages). No more seals can be put on it afterwards.
   [[nodiscard]] void* map_region(int fd, size_t bytes) noexcept;

@@ -203,6 +203,10 @@ void settle_for_the_dead() noexcept {
     const Guard guard;
     recover_family(stack);
   }
+  {
+    const Guard guard;
+    stack->wire().leave_name();
+  }
   for (int look = 0; !service_none_but_this() && look < kMostLooks; look++) (void)kernel_call(SYS_nanosleep, as_arg(&kBetween), 0);
   linger(stack, 0);
 }

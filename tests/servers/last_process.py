@@ -59,6 +59,54 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
     assert got == int(sys.argv[3]), got
 """
 
+# Has written as much as it can to somebody who does not read.
+FULL_SERVER = """
+import signal, socket, sys
+listener = socket.create_server((sys.argv[2], int(sys.argv[1])))
+print("ready", flush=True)
+client, _ = listener.accept()
+client.setblocking(False)
+sent = 0
+try:
+    while True:
+        sent += client.send(bytes(65536))
+except BlockingIOError:
+    print("full", sent, flush=True)
+signal.pause()
+"""
+
+LATE_CLIENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
+    client.settimeout(20)
+    sys.stdin.read()
+    got = 0
+    while piece := client.recv(1 << 16):
+        got += len(piece)
+    print("got", got)
+"""
+
+
+def run_succession(bed):
+    """A server is killed that has much left to send, and the next one is started in its place at once: that one is not told that somebody serves, and
+    the peer of the first gets all."""
+    server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", FULL_SERVER, PORT, bed.sut_address], name="full")
+    beds.wait_until(lambda: "ready" in bed.output("full"), 20, "the server's start")
+    client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", LATE_CLIENT, bed.sut_address, PORT], name="late", stdin=subprocess.PIPE)
+    sent = int(beds.wait_until(lambda: re.search(r"full (\d+)\n", bed.output("full")), 20, "a full socket")[1])
+    server.kill()
+    server.wait()
+    following = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", FULL_SERVER, PORT, bed.sut_address], name="next")
+    beds.wait_until(lambda: "ready" in bed.output("next") or following.poll() is not None, 20, "the next server's start")
+    client.stdin.close()
+    client.wait(30)
+    if following.poll() is not None:
+        return f"the next server: {bed.output('next').strip()}"
+    over_memory = "memif" in bed.mode  # a link goes with the one whose name it has
+    if (over_memory or not bed.hooked) and f"got {sent}\n" not in bed.output("late"):
+        return f"{sent} bytes were taken, {bed.output('late').strip()}"
+    return None
+
 
 def run_round(bed, *ends):
     """`ends`: how the child ends, how the server does, and at which address it listens if not at all of them."""
@@ -117,7 +165,12 @@ def main():
             problems += [f"again: {problem}"] if problem else []
             if problem:
                 print(f"FAIL again: {problem}", flush=True)
-    print(f"{len(problems)} of {options.rounds * len(CHILDREN) * len(SERVERS) + 5} went wrong")
+    with beds.Bed(options.mode, options.build, options.build / "test-traces" / f"last-process-{options.mode}") as bed:
+        problem = run_succession(bed)
+        problems += [problem] if problem else []
+        if problem:
+            print(f"FAIL {problem}", flush=True)
+    print(f"{len(problems)} of {options.rounds * len(CHILDREN) * len(SERVERS) + 6} went wrong")
     return 1 if problems else 0
 
 

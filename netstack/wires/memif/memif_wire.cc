@@ -24,6 +24,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <fcntl.h>
 #include <new>
@@ -36,6 +37,7 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 
+#include "base/high_fd.h"
 #include "base/syscall.h"
 #include "netstack/wires/control.h"
 #include "netstack/wires/eal.h"
@@ -58,6 +60,17 @@ constexpr int kMostBuffers = (kLongSegment + kEthernetBytes + kLeastBufferBytes 
 constexpr int kRetryFirstMs = 5;
 constexpr int kRetryMostMs = 160;
 constexpr int kMostControlTurns = 64;
+
+// The driver's socket that listens at the path, or -1: whoever has it open serves there.
+int listening_fd() noexcept {
+  for (unsigned fd = base::next_high_fd(0); fd != UINT_MAX; fd = base::next_high_fd(fd + 1)) {
+    int listens = 0;
+    socklen_t bytes = sizeof listens;
+    if (kernel_call(SYS_getsockopt, fd, SOL_SOCKET, SO_ACCEPTCONN, as_arg(&listens), as_arg(&bytes)) == 0 && listens != 0)
+      return static_cast<int>(fd);
+  }
+  return -1;
+}
 
 class MemifWire final : public DpdkWire {
  public:
@@ -88,6 +101,11 @@ class MemifWire final : public DpdkWire {
     rings_.fill(length);
   }
   void send_tcp_with(void* handle, uint32_t length, const Piece* pieces, int count) noexcept override;
+  void leave_name() noexcept override {
+    Control::Scope scope(control_);
+    control_->catch_up();
+    if (const int fd = listening_fd(); fd >= 0) control_->end_fd(fd);
+  }
   void flush() noexcept override {
     show();
     DpdkWire::flush();
@@ -325,6 +343,18 @@ long look_for_server(const char* path) noexcept {
   return try_connect(path, SOCK_DGRAM) == -EPROTOTYPE ? 0 : -EPROTOTYPE;
 }
 
+// The same; who is ended leaves the path to the next in some milliseconds (Wire::leave_name()).
+long look_until_free(const char* path) noexcept {
+  constexpr int kMostLooks = 300;
+  constexpr timespec kBetween{0, 1'000'000};
+  long result = look_for_server(path);
+  for (int look = 1; result == 0 && look < kMostLooks; look++) {
+    (void)kernel_call(SYS_nanosleep, as_arg(&kBetween), 0);
+    result = look_for_server(path);
+  }
+  return result;
+}
+
 // Holds the folder of the socket while it is looked at and bound.
 class FolderLock {
  public:
@@ -354,7 +384,8 @@ class FolderLock {
 // Decides an automatic role and removes what a dead server left; an error if something else is in the way.
 base::Result<bool> settle_role(Choice& choice, const FolderLock& folder) noexcept {
   const char* const path = choice.path;
-  const long result = look_for_server(path);
+  const bool must_serve = !choice.client && !choice.automatic;
+  const long result = must_serve ? look_until_free(path) : look_for_server(path);
   struct stat file {};
   const bool there = kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path), as_arg(&file), AT_SYMLINK_NOFOLLOW) == 0;
   if (there && (!S_ISSOCK(file.st_mode) || result == -EPROTOTYPE))

@@ -29,13 +29,15 @@ DEVICE = "zps0p"  # of the host; its pairs with stacks are zps0, zps1 ...
 SYS_BPF, BPF_PROG_QUERY, BPF_TCX_INGRESS = 321, 16, 46
 ROUNDS = 200
 
-# Answers each request with its name; connects where it is told to ("address port"), and passes on what it hears.
+# Answers each request with its name; connects where it is told to ("address port"), and passes on what it hears; keeps its connections when it stops listening.
 SERVER = """
 import socket, sys, threading
 address, port, name = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()
 def serve(client):
     while request := client.recv(100):
         answer = name
+        if request == b"stop listening":
+            listener.shutdown(socket.SHUT_RDWR)
         if request.startswith(b"connect "):
             _, there, at = request.split()
             try:
@@ -51,8 +53,12 @@ listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind((address, port))
 listener.listen(64)
 print("listens", flush=True)
-while True:
-    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+try:
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+except OSError:
+    listener.close()
+threading.Event().wait()
 """
 UDP_SERVER = """
 import socket, sys
@@ -213,6 +219,31 @@ def connects(host):
             answer = ask(host.address, port, f"connect {host.address} {other}".encode())
             check(answer.split()[0] == name, f"from {port} to {other}: {answer}")
     check(ask(host.address, 7001, f"connect {host.peer} 7006".encode()) == str(errno.ECONNREFUSED), "a closed port of the peer's is not refused")
+
+
+def takes_ports_over(host):
+    """A port has another server, on the other side, while connections of the first one live: each segment goes to whom its connection belongs."""
+    for port, prefixed in ((7081, False), (7082, True)):
+        host.serve(port, "old", prefixed)
+        with socket.create_connection((host.address, port), 10) as client:
+            client.sendall(b"stop listening")
+            check(client.recv(100) == b"old", "it does not serve")
+            beds.wait_until(lambda: refuses_clients(host, port), 20, "the end of the listener")
+            host.serve(port, "new", not prefixed)
+            for _ in range(3):
+                check(ask(host.address, port) == "new", "the old one is asked")
+                client.sendall(b"who")
+                check(client.recv(100) == b"old", "a connection has changed hands")
+
+
+def refuses_clients(host, port):
+    try:
+        ask(host.address, port)
+    except ConnectionRefusedError:
+        return True
+    except ConnectionError:  # it was accepted by nobody any more
+        pass
+    return False
 
 
 def over_ip6(host):
@@ -415,7 +446,7 @@ def main():
     with beds.Bed("zpstack-host", options.build, traces) as bed:
         bed.peer_space.enter()
         host = Host(bed)
-        for part in (shares_ports, connects, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves, with_few_rights):
+        for part in (shares_ports, connects, takes_ports_over, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves, with_few_rights):
             part(host)
     shutil.rmtree(traces)
     return 0

@@ -35,10 +35,13 @@ using base::kernel_call;
 
 constexpr int kLow = 64;
 constexpr int kMost = 128;
+constexpr uint32_t kUnknown = UINT32_MAX;
 
 // Of the child of this thread, which shares it: what it has prepared.
 ZPS_THREAD_VARIABLE(ProcessSlot*, spawned_slot)
 ZPS_THREAD_VARIABLE(int, spawned_ticket)
+// And the thread's own id, while the child takes locks as who it is: it may die there, and leave its name to the thread.
+ZPS_THREAD_VARIABLE(uint32_t, own_id)
 
 struct Survivor {
   int fd;
@@ -51,16 +54,22 @@ struct Survivors {
   int count = 0;
 };
 
-// The calling thread takes locks as who it is, for a scope.
+void take_own_name_back() noexcept {
+  if (own_id() == 0) return;
+  base::know_thread_id(own_id() != kUnknown ? own_id() : 0);
+  own_id() = 0;
+}
+
+// The child takes locks as who it is, for a scope.
 class OwnName {
  public:
-  OwnName() noexcept : before_(base::cached_thread_id()) { base::know_thread_id(static_cast<uint32_t>(kernel_call(SYS_gettid))); }
-  ~OwnName() { base::know_thread_id(before_); }
+  OwnName() noexcept {
+    own_id() = base::cached_thread_id() != 0 ? base::cached_thread_id() : kUnknown;
+    base::know_thread_id(static_cast<uint32_t>(kernel_call(SYS_gettid)));
+  }
+  ~OwnName() { take_own_name_back(); }
   OwnName(const OwnName&) = delete;
   OwnName& operator=(const OwnName&) = delete;
-
- private:
-  const uint32_t before_;
 };
 
 // Adds `fd` if it is a socket that survives.
@@ -180,10 +189,11 @@ void take_back_in_vfork() noexcept {
     slot_release(spawned_slot());
     guard.stack()->flush();
   }
-  forget_vfork_child();
+  spawned_slot() = nullptr;
 }
 
 void forget_vfork_child() noexcept {
+  take_own_name_back();
   if (spawned_slot() != nullptr) spawned_slot() = nullptr;
 }
 

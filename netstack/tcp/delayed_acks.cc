@@ -17,11 +17,6 @@ constexpr uint64_t kPauseNs = 200'000'000;  // no RTO is shorter (TCP_RTO_MIN)
 DelayedAcks::DelayedAcks(Tcp& tcp, const base::BiasedLock& lock) noexcept
     : tcp_(tcp), lock_(lock), frames_are_dear_(tcp.core.tcp_checksum_offload()) {}
 
-// Of those that the peer cuts its stream into (Linux: rcv_mss).
-bool DelayedAcks::is_one_segment(const tcp_pcb& pcb, const LwipStream* stream) const noexcept {
-  return segment_bytes_ < 2 * tcp_.full_payload(pcb) || (stream != nullptr && stream->long_segments_come());
-}
-
 // If something is unsent, LwipStream::output() sees to it that the acknowledgement leaves with it.
 void DelayedAcks::acknowledge(tcp_pcb* pcb) noexcept {
   auto* const stream = pcb->errf != nullptr ? static_cast<LwipStream*>(pcb->callback_arg) : nullptr;
@@ -31,7 +26,7 @@ void DelayedAcks::acknowledge(tcp_pcb* pcb) noexcept {
     } else {
       schedule(pcb);
     }
-  } else if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && is_one_segment(*pcb, stream)) {
+  } else if (!tcp_is_flag_set(pcb, TF_ACK_DELAY) && segment_bytes_ < 2 * tcp_.full_payload(*pcb)) {
     tcp_set_flags(pcb, TF_ACK_DELAY);
   } else if (frames_are_dear_ || pcb->unsent != nullptr) {
     schedule(pcb);

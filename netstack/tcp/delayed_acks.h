@@ -14,8 +14,7 @@
 //    peer's processor, here ours), and then for the thread that has read it, which answers or comes here for more. Other threads come and
 //    go here meanwhile: they send it when it has waited for kAnswerNs.
 //
-// Bytes are counted, not segments, since a frame may hold 64 KB in many (GRO). Only the host's own kernel sends 64 KB in one, and counts on
-// every second being acknowledged, as its loopback does: that is a frame for 128 KB.
+// Bytes are counted, not segments, since a segment may hold 64 KB (GRO).
 #pragma once
 
 #include <cstdint>
@@ -50,7 +49,6 @@ class DelayedAcks {
  private:
   static constexpr uint64_t kUnreadNs = 10'000'000, kAnswerNs = 1'000'000;
 
-  [[nodiscard]] bool is_one_segment(const tcp_pcb& pcb, const LwipStream* stream) const noexcept;
   // Due before the next poll.
   void schedule(tcp_pcb* pcb) noexcept;
   void await_reader(tcp_pcb* pcb) noexcept;

@@ -109,8 +109,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   // A segment with data is about to come in: whether its acknowledgement should wait for nothing (Linux: tcp_in_quickack_mode()).
   [[nodiscard]] bool acknowledges_quickly() noexcept;
   void acknowledge_when_read() noexcept { push_came_ = true; }
-  // A frame that comes is one segment of the peer's, however long it is.
-  [[nodiscard]] bool long_segments_come() const noexcept { return long_segments_come_; }
   // So many bytes more are enough for the program to be told.
   [[nodiscard]] bool would_tell(uint32_t bytes) const noexcept { return received_bytes_ + bytes >= low_water_; }
   // It has something to send in the next flush.
@@ -229,7 +227,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void detach() noexcept;
   void apply_options() noexcept;
   void bound_receiving() noexcept;
-  [[nodiscard]] bool gets_long_segments() const noexcept;
   void limit_segments() noexcept;
   [[nodiscard]] bool holds_longer_than(uint32_t payload) const noexcept;
   void split_unsent(uint32_t payload) noexcept;
@@ -346,7 +343,6 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   bool more_ = false;
   bool resetting_ = false;    // released, and what ends it is a reset
   bool interactive_ = false;  // the program answers what comes: its answers carry the acknowledgements (Linux: pingpong mode)
-  bool long_segments_come_ = false;
   uint8_t quick_acks_ = 0;    // so many acknowledgements are not delayed, unless the program answers
   bool push_came_ = false;    // of what is to be acknowledged some was pushed by the peer, or is to be acknowledged when it is read
   bool bound_ = false;  // to a port of its user's

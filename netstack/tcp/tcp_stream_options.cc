@@ -53,21 +53,11 @@ void LwipStream::bound_receiving() noexcept {
   options_.receive_bound = clamped ? options_.window_clamp : options_.receive_buffer;
 }
 
-// What comes in a frame is one segment if the peer takes some as long as the longest that the stack sends, and so is at the wire's other
-// end. A frame of anybody else's may be several that were put together on their way (GRO).
-bool LwipStream::gets_long_segments() const noexcept {
-  const WireFacts& facts = tcp_.facts();
-  const uint32_t ip_and_tcp = IP_IS_V6_VAL(pcb_->remote_ip) ? 60 : 40;
-  const bool brings_long = facts.gso_max_size != 0 && facts.gro_max_size > facts.gso_max_size;
-  return brings_long && options_.max_segment == 0 && pcb_->mss + ip_and_tcp >= facts.gso_max_size;
-}
-
 // By what is known of the path, and TCP_MAXSEG, at the start of a connection; what is set later is without effect on it, as on Linux
 // (tcp_parse_options()). A long segment is a multiple of what a frame holds, as Linux's are (tcp_xmit_size_goal()): the wire cuts it into
 // full ones, and none but the last is short.
 void LwipStream::limit_segments() noexcept {
   if (pcb_->unsent != nullptr || pcb_->unacked != nullptr) return;  // lwIP trusts that none of these is longer
-  long_segments_come_ = gets_long_segments();
   if (IP_IS_V6_VAL(pcb_->remote_ip)) {
     const uint32_t most = tcp_.path_mtu(from_lwip(pcb_->remote_ip)) - IP6_HLEN - TCP_HLEN;
     if (most < pcb_->mss) pcb_->mss = static_cast<u16_t>(most);

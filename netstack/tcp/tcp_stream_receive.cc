@@ -171,8 +171,7 @@ void LwipStream::open_window() noexcept {
   const uint32_t much = two_segments < half ? two_segments : half;
   // Whoever has read everything says the same window each time: segments that change nothing else are what Linux's TCP takes quickest.
   if (received_bytes_ == 0 || inflation >= much) pcb_->rcv_ann_wnd = pcb_->rcv_wnd;
-  const bool doubled = !long_segments_come_ || inflation >= announced;  // with those 64 KB are each segment (__tcp_cleanup_rbuf())
-  if ((inflation >= kWindowUpdateBytes && doubled) || (announced < much && inflation >= much)) {
+  if (inflation >= kWindowUpdateBytes || (announced < much && inflation >= much)) {
     tcp_ack_now(pcb_);
     mark_dirty();
   }

@@ -49,7 +49,7 @@ def block(told):
     """The text between the marks."""
     lines = [machine(told["host"]), "", "| case | zpstack | kernel loopback | ratio | to veth |", "|---|---|---|---|---|"]
     for wire, title in WIRES:
-        rows = [row for row in told["rows"] if row["wire"] == wire and name_of(row["case"]) and "bound" not in row]
+        rows = [row for row in told["rows"] if row.get("wire") == wire and name_of(row["case"]) and "bound" not in row]
         if rows:
             lines += [f"| {title} | | | | |", *map(lines_of, rows)]
     return "\n".join(lines) + "\n"

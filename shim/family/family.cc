@@ -56,15 +56,13 @@ void deliver_wakes() noexcept {
 }
 
 void park_while_exiting() noexcept {
-  constexpr timespec kNap{0, 1'000'000};
+  constexpr long kLongestNapNs = 50'000'000;
+  // Whether it is an exec that may fail is not told in one word with that it has begun: nobody sleeps for ever here.
+  timespec nap{0, 1'000'000};
   while (exiting.load()) {
-    if (exec_began_ns.load() == 0) {
-      (void)kernel_call(SYS_pause);
-    } else if (exec_is_overdue()) {
-      call_exec_off();
-    } else {
-      (void)kernel_call(SYS_nanosleep, as_arg(&kNap), 0);
-    }
+    if (exec_is_overdue()) call_exec_off();
+    (void)kernel_call(SYS_nanosleep, as_arg(&nap), 0);
+    if (nap.tv_nsec < kLongestNapNs) nap.tv_nsec *= 2;
   }
 }
 

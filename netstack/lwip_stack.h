@@ -22,6 +22,7 @@ class LwipStack final : public Stack {
 
   // Stack.
   int poll(uint64_t now_ns) noexcept override;
+  void hold_nothing_back() noexcept override { udp_.readers().reset(); }
   void flush() noexcept override { tcp_.flush(); }
   void run_control() noexcept override;
   [[nodiscard]] uint64_t next_timer_ns() const noexcept override;

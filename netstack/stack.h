@@ -258,6 +258,9 @@ class Stack {
   // One turn: takes what the wire has, runs the timers that are due, sends what is queued. Returns the number of
   // frames taken. `now_ns` is base::monotonic_ns().
   virtual int poll(uint64_t now_ns) noexcept = 0;
+  // The next poll() takes all that the wire has, though a reader of datagrams may be behind: whoever is about to sleep on the wire has to
+  // have seen what is there.
+  virtual void hold_nothing_back() noexcept = 0;
   // What is due when the wire's control_fd() is readable.
   virtual void run_control() noexcept = 0;
   // Sends what is queued, without receiving.

@@ -5,7 +5,7 @@
 // polls, a burst at a time, and it is the reader itself who polls between two of its reads: after a pause in which many have gathered on
 // the wire each poll would bring more than the one that was read, and most were lost though the reader is fast enough. So while the buffer
 // of one that reads could not take a burst, the wire is left alone; but not for long, for there are others, and not when the wire is about
-// to lose frames itself.
+// to lose frames itself. Nor before somebody sleeps: what was left lying there would not wake him.
 #pragma once
 
 #include <cstdint>

@@ -145,6 +145,7 @@ long prepare_sleep(Condition& condition, const WaitOptions& options, Waiter* wai
   const int bell = bells == nullptr ? WakeBells::kCommon : bell_of(waiter);
   if (wire_fd >= 0) arm_for_all(bells);
   if (bell != WakeBells::kCommon) bells->arm(bell, bell_page());
+  stack->hold_nothing_back();
   (void)stack->poll(base::monotonic_ns());
   const long result = condition.check();
   if (result != -EAGAIN) {

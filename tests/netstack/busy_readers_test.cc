@@ -65,6 +65,26 @@ TEST_F(BusyReaders, WhoReadsLosesNothing) {
   EXPECT_EQ(0, drops_of(server_));
 }
 
+// What was left on the wire would not wake him: whoever is about to sleep has it brought in.
+TEST_F(BusyReaders, WhoGoesToSleepHasSeenAll) {
+  constexpr int kTurns = 8;
+  UdpEndpoint* other = bound(pair_.server, 54);
+  send(8, kLong);
+  poll();
+  EXPECT_EQ(kLong, take(server_).size());
+  ASSERT_EQ(5, send_to(client_, address(kServerIp, 54), "other"));
+  (void)pair_.client->poll(test_clock->now_ns);
+  for (int turn = 0; turn < kTurns; turn++) poll();
+  EXPECT_NE("other", take(other)) << "it was to be held back for the reader";
+  std::string text;
+  for (int turn = 0; turn < kTurns && text != "other"; turn++) {
+    pair_.server->hold_nothing_back();
+    poll();
+    text = take(other);
+  }
+  EXPECT_EQ("other", text);
+}
+
 // Nobody reads: what does not fit is lost, and others are served.
 TEST_F(BusyReaders, WhoDoesNotReadHoldsNobodyUp) {
   UdpEndpoint* other = bound(pair_.server, 54);

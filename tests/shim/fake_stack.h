@@ -94,6 +94,7 @@ class FakeStack final : public netstack::Stack {
   static FakeStack& get();
 
   int poll(uint64_t now_ns) noexcept override;
+  void hold_nothing_back() noexcept override {}
   void run_control() noexcept override { wire().run_control(); }
   // The service ends each piece of its work with one: wait_until() looks again then.
   void flush() noexcept override;

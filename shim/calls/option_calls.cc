@@ -23,7 +23,6 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/epoll_file.h"
 #include "shim/files/options.h"
-#include "shim/files/ports.h"
 #include "shim/files/placeholders.h"
 #include "shim/files/ports.h"
 #include "shim/files/user_memory.h"

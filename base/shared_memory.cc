@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+
 #include "base/arena.h"
 #include "base/heap.h"
 #include "base/high_fd.h"
@@ -102,7 +104,8 @@ void unmap_shared(void* memory, size_t bytes) noexcept {
 }
 
 void unmap_shared_file(void* memory, size_t bytes) noexcept {
-  if (SharedPart* part = part_of(memory); part != nullptr) *part = parts[--count];
+  // In their order, which says what lies over what.
+  if (SharedPart* part = part_of(memory); part != nullptr) std::copy(part + 1, parts + count--, part);
   (void)kernel_call(SYS_munmap, as_arg(memory), static_cast<long>(bytes));
 }
 

@@ -103,8 +103,6 @@ def start(bed, source, *arguments):
 def activation(bed, _):
     """The activator takes the first connection's arrival as the sign to execute; what it listened at goes on, and dies with the server."""
     activator = shutil.which("systemd-socket-activate")
-    if activator is None:
-        return print("     no systemd-socket-activate: skipped")
     sut = bed.spawn_sut([activator, "-l", f"0.0.0.0:{PORT}", "/usr/bin/python3", "-S", "-c", ACTIVATED])
     beds.wait_until(lambda: "Listening" in bed.output("sut"), 20, "the activator")
     for number in range(3):
@@ -193,8 +191,6 @@ def refused(bed, options):
 def upgrade(bed, options):
     """nginx's USR2, WINCH and QUIT under load: nobody is refused, nothing but idle connections ends."""
     nginx, wrk = shutil.which("nginx", path="/usr/sbin:/usr/bin"), shutil.which("wrk")
-    if nginx is None or wrk is None:
-        return print("     no nginx, or no wrk: skipped")
     configuration = bed.scratch / "nginx.conf"
     configuration.write_text(NGINX.format(scratch=bed.scratch, port=PORT))
     pid_file, old_file = bed.scratch / "nginx.pid", bed.scratch / "nginx.pid.oldbin"

@@ -74,6 +74,11 @@ struct WireFacts {
   uint32_t peers = 0;      // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
 
+// What it has cost to give messages to the kernel behind the stack's lock: cycles of the time-stamp counter.
+struct SendCost {
+  uint64_t messages, cycles;
+};
+
 class Wire {
  public:
   [[nodiscard]] virtual const WireFacts& facts() const noexcept = 0;
@@ -116,6 +121,9 @@ class Wire {
     (void)number;
     return true;
   }
+
+  // Since the wire was made; of some wires only. Without the lock.
+  [[nodiscard]] virtual SendCost send_cost() const noexcept { return {}; }
 
   // Frames that wait in the software queue: the stack stops producing when this grows past a few bursts.
   [[nodiscard]] virtual int backlog() const noexcept = 0;

@@ -79,10 +79,15 @@ void mind_processors(uint64_t now) noexcept {
   Processors& processors = family->processors;
   if (processors.request_fd < 0 || now - processors.judged_ns < kMomentNs) return;
   const uint64_t spins = processors.answered_spins.load(std::memory_order_relaxed);
+  const netstack::SendCost cost = the_stack()->wire().send_cost();
+  const netstack::SendCost before = processors.judged_cost;
   const bool many = spins - processors.judged_spins.load(std::memory_order_relaxed) >= kManyAnswers;
   processors.judged_ns = now;
   processors.judged_spins.store(spins, std::memory_order_relaxed);
-  if (!many && processors.light) let_sleep(processors, false);
+  processors.judged_cost = cost;
+  // What is light already is no moment to compare with.
+  const bool cheaper = !many && processors.trial.judge(now, cost.messages - before.messages, cost.cycles - before.cycles);
+  if (many || cheaper != processors.light) let_sleep(processors, many || cheaper);
 }
 
 }  // namespace shim

@@ -7,7 +7,8 @@
 // How. The family has a request at /dev/cpu_dma_latency (PM QoS). While waits are answered within their spin, the service writes there that
 // idle processors shall be awake again within kWakeUs; else that they may take their time. Where the only choice is between polling and a
 // halt that leaves the virtual machine (the haltpoll driver) it asks for 0: idle processors poll. The request ends with the last process
-// that has it, however it ends. A kernel without it, or a process that may not open it, changes nothing.
+// that has it, however it ends. A kernel without it, or a process that may not open it, changes nothing. It also writes there when what it
+// sends is cheaper then (light_trial.h).
 //
 // Known limit: a process that is stopped by SIGSTOP leaves the request as it is.
 // Sources: Documentation/power/pm_qos_interface.rst, Documentation/virt/guest-halt-polling.rst.
@@ -17,6 +18,7 @@
 #include <cstdint>
 
 #include "netstack/wire.h"
+#include "shim/family/light_trial.h"
 
 namespace shim {
 
@@ -28,6 +30,8 @@ struct Processors {
   std::atomic<uint64_t> answered_spins;
   std::atomic<uint64_t> judged_spins;  // the sum at judged_ns
   uint64_t judged_ns;
+  netstack::SendCost judged_cost;  // likewise
+  LightTrial trial;
 };
 
 // Before the process loses the right to open the device.

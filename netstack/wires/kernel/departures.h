@@ -15,8 +15,9 @@
 // Both may send what has been sent already: to TCP a segment that it knows, to ARP the same answer, and of UDP a datagram that comes twice,
 // as on any network. (After any other pause a sender goes on by itself, and each question is asked later than the one before.)
 //
-// Invariants: 1 `not_taken` and then `done` are the sender's to write, after its last look at the rest, which is written under the lock; 2
-// a place is marked in under_way_ after everything in it is written; 3 the frames of a place are nobody else's, until it is given back.
+// Invariants: 1 `not_taken`, `cycles` and then `done` are the sender's to write, after its last look at the rest, which is written under
+// the lock; 2 a place is marked in under_way_ after everything in it is written; 3 the frames of a place are nobody else's, until it is
+// given back.
 #pragma once
 
 #include <atomic>
@@ -35,6 +36,7 @@ struct Departure {
   uint32_t wait_ns;     // from `seen_ns` to the next question
   uint64_t owner;       // the sender (base/robust_lock.h)
   uint64_t connections; // a bit for each (connection_bit)
+  uint64_t cycles;      // that the sender took
   uint64_t seen_ns;     // when it was first seen under way, or asked about; 0: not yet
   rte_mbuf* frame[kBurst];
   PacketBurst burst;

@@ -54,6 +54,9 @@ class PacketWire : public DpdkWire {
   void allow_departures() noexcept override { departs_allowed_ = true; }
   [[nodiscard]] int take_departure() noexcept override;
   [[nodiscard]] bool depart(int number) noexcept override;
+  [[nodiscard]] SendCost send_cost() const noexcept override {
+    return {sent_messages_.load(std::memory_order_relaxed), sent_cycles_.load(std::memory_order_relaxed)};
+  }
   [[nodiscard]] int free_frames() const noexcept override;
   void recover() noexcept override;
 
@@ -68,6 +71,7 @@ class PacketWire : public DpdkWire {
   void flush_now() noexcept;
   [[nodiscard]] long transmit() noexcept;
   void look_at_departures() noexcept;
+  void note_cost(const Departure& departure) noexcept;
   [[nodiscard]] bool refused_for_long() noexcept;
   [[nodiscard]] bool fetch(const tpacket2_hdr& slot, rte_mbuf** frames, uint32_t pieces) noexcept;
   bool discard_queued() noexcept;
@@ -84,6 +88,7 @@ class PacketWire : public DpdkWire {
   bool departs_allowed_ = false;
   bool judges_ = false;  // something was refused on its way: it goes with the lock held, and it is seen why
   bool refers_ = false;  // something that is queued does not hold its payload
+  std::atomic<uint64_t> sent_messages_{0}, sent_cycles_{0};  // of departures that are back; written with the lock held
   std::atomic<bool> left_behind_{false};  // something is queued behind what is under way
   // Not constructed: zeros, of which few are ever touched.
   PacketBurst burst_;

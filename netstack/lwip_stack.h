@@ -39,6 +39,7 @@ class LwipStack final : public Stack {
   [[nodiscard]] IpAddress source_for(const IpAddress& address) const noexcept override { return core_.neighbours.source_for(address); }
   [[nodiscard]] PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return !tcp_.output.owes_last_acks() && core_.setup().wire->delivered(); }
+  void refuse_half_open() noexcept override { tcp_.handshakes.refuse_all(); }
   void recover() noexcept override;
   void forget_holders() noexcept override {
     tcp_.forget_holders();

@@ -293,6 +293,10 @@ class Stack {
   [[nodiscard]] virtual bool all_sent() const noexcept = 0;
   [[nodiscard]] Wire& wire() const noexcept { return wire_; }
 
+  // The last process is about to end, and the wire with it: peers whose handshakes are under way get a reset, where natively they would get
+  // it when they ask again.
+  virtual void refuse_half_open() noexcept = 0;
+
   // After a member died inside the lock: resets every connection (users see ECONNRESET), keeps listeners, rebuilds
   // lwIP and the pools, and frees the endpoints that nobody holds. The caller holds the lock.
   virtual void recover() noexcept = 0;

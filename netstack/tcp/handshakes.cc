@@ -255,6 +255,13 @@ void Handshakes::forget(const LwipListener& listener) noexcept {
   });
 }
 
+void Handshakes::refuse_all() noexcept {
+  table().for_each([&](Request& request) {
+    if (!tcp_.facts().shared) refuse(request);
+    remove(request);
+  });
+}
+
 void Handshakes::recover() noexcept {
   table().rebuild(
       tcp_.now_ns(), [&](const Request& request) { return tcp_.tables.listeners.owns(request.listener); },
@@ -339,6 +346,12 @@ void Handshakes::reject(Request& request) noexcept {
   request.rejected_tick = tcp_ticks;
   ControlSegment segment{request.tuple, request.isn + 1, request.peer_isn + 1, kSynWindow, TCP_ACK};
   add_timestamps(segment, request);
+  send_control_segment(tcp_.core, segment, request.mac);
+}
+
+// To a peer in SYN-SENT and to one that takes itself for connected (RFC 9293, 3.10.7.3 and .4).
+void Handshakes::refuse(const Request& request) noexcept {
+  const ControlSegment segment{request.tuple, request.isn + 1, request.peer_isn + 1, 0, TCP_RST | TCP_ACK};
   send_control_segment(tcp_.core, segment, request.mac);
 }
 

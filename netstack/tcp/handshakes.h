@@ -63,6 +63,8 @@ class Handshakes {
   void room_made() noexcept { room_made_ = true; }
   // A listener is gone: nobody waits for these any more.
   void forget(const LwipListener& listener) noexcept;
+  // The stack is about to be gone: their peers are reset now, since nobody answers when they ask again. On a shared wire the kernel does.
+  void refuse_all() noexcept;
   // After a member died inside the lock; listeners are whole again.
   void recover() noexcept;
 
@@ -89,6 +91,7 @@ class Handshakes {
   void add_timestamps(ControlSegment& segment, const Request& request) const noexcept;
   void send_syn_ack(const LwipListener& listener, const Request& request) noexcept;
   void reject(Request& request) noexcept;
+  void refuse(const Request& request) noexcept;
   void send_reset(const FourTuple& tuple, const tcp_hdr& header, uint32_t payload) noexcept;
 
   Tcp& tcp_;

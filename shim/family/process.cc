@@ -176,6 +176,7 @@ void before_exit(int64_t) noexcept {
       if (waiter->process == my_slot) free_waiter(waiter);
     });
     forget_this_waiter();
+    if (family->processes.load(std::memory_order_relaxed) == 1) stack->refuse_half_open();
     ProcessSlot* mine = my_slot;
     my_slot = &no_slot;
     service_leave_slot(mine);

@@ -263,6 +263,10 @@ bool service_none_but_this() noexcept {
   for (const ProcessSlot& slot : all_slots()) {
     if (&slot != my_slot && slot.state.load(std::memory_order_acquire) != SlotState::free && !is_dead(slot, now)) return false;
   }
+  {
+    const Guard guard;
+    guard.stack()->refuse_half_open();
+  }
   reap(now);
   return true;
 }

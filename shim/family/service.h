@@ -52,7 +52,7 @@ void service_ensure() noexcept;
 // When a wait has to ask for that again; UINT64_MAX (kForever) if it need not.
 [[nodiscard]] uint64_t service_due_ns() noexcept;
 // Whether no member lives but this process, if it still is one: what is left to do for the family is its own then. Members that are dead
-// but were not seen to yet take nothing over; they are freed. Without the lock.
+// but were not seen to yet take nothing over; they are freed, and handshakes that are under way are refused. Without the lock.
 [[nodiscard]] bool service_none_but_this() noexcept;
 // Keeps the service away from the lock while this process exits.
 void service_stop() noexcept;

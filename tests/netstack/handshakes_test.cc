@@ -566,6 +566,26 @@ TEST_F(Handshakes, AClosedListenerForgetsThem) {
   EXPECT_EQ(0, half_open());
 }
 
+// The last process ends: who was answered and who was held are told alike.
+TEST_F(Handshakes, AreRefusedAtTheEnd) {
+  TcpListener* listener = listen(80, 0);
+  for (int number = 5; number < 9; number++) inject(syn(number));
+  pair_.settle();
+  ASSERT_EQ(4, half_open());
+  seen.clear();
+  pair_.server->refuse_half_open();
+  pair_.server->flush();
+  EXPECT_EQ(0, half_open());
+  for (int number = 5; number < 9; number++) {
+    const Segment asked = syn(number);
+    const auto is_its_reset = [&](const Seen& s) {
+      return s.peer_be == asked.source_be && s.peer_port == asked.from && s.flags == (kRst | kAck) && s.acknowledgement == asked.seq + 1;
+    };
+    EXPECT_EQ(1, std::count_if(seen.begin(), seen.end(), is_its_reset)) << number;
+  }
+  listener->release();
+}
+
 // A member died inside the lock: handshakes go on where they were.
 TEST_F(Handshakes, OutliveARecovery) {
   TcpListener* listener = listen(80);

@@ -119,6 +119,7 @@ class FakeStack final : public netstack::Stack {
   netstack::IpAddress source_for(const netstack::IpAddress&) const noexcept override { return {}; }
   [[nodiscard]] netstack::PoolLevels levels() const noexcept override;
   [[nodiscard]] bool all_sent() const noexcept override { return true; }
+  void refuse_half_open() noexcept override {}
   void recover() noexcept override { recoveries++; }
   void forget_holders() noexcept override {}
   [[nodiscard]] bool hold(netstack::TcpStream*) noexcept override { return true; }

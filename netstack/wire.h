@@ -51,8 +51,10 @@ struct WireFacts {
   char name[16];             // "veth", "memif", "tap" ...
   uint8_t mac[6];            // the stack's own address on this wire
   uint16_t mtu;              // IP bytes in a frame
-  bool memory;               // frames do not leave memory that the peer shares: no checksum needed if the peer agrees
-  bool link_needs_checksum;  // software must fill and verify checksums
+  bool memory;               // frames do not leave memory that the peer shares
+  // Software must fill and verify checksums. On a wire of `memory` it is for the peer to say, and may change when another one comes or it
+  // goes (`peers`, run_control()).
+  bool link_needs_checksum;
   // The wire fills in TCP checksums (NETIF_F_IP_CSUM), but not those of what goes through send_tcp(), nor the sum over its IP header.
   bool tcp_checksum_offload = false;
   // The largest receive segment: IP bytes in a frame that comes, if that may be more than in one that goes; else 0. Only where no software

@@ -249,6 +249,7 @@ int FrameInput::receive() noexcept {
   do {
     const int count = wire_.receive(frames, kBurst);
     if (count == 0) break;
+    core_.follow_new_peer();
     crowded = crowded || (count >= kBurst / 2 && wire_.crowded());
     take_burst(frames, count, crowded);
     taken += count;

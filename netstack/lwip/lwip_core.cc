@@ -47,7 +47,6 @@ LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
     : setup_(setup),
       facts_(setup.wire->facts()),
       tcp_checksum_offload_(facts_.tcp_checksum_offload),
-      checks_of_unverified_(facts_.link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0),
       clock(setup.now_ns),
       memory(*setup.arena, *setup.wire),
       link_timers(clock),
@@ -59,7 +58,7 @@ LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
       random_state_{setup.seed[0], setup.seed[1]} {}
 
 err_t LwipCore::init_interface(netif* interface) noexcept {
-  const LwipCore& core = *the_core;
+  LwipCore& core = *the_core;
   const WireFacts& facts = core.facts();
   CHECK(facts.gso_max_size <= TCP_MSS + kIpHeader + kTcpHeader);
   interface->name[0] = 'z';
@@ -71,17 +70,24 @@ err_t LwipCore::init_interface(netif* interface) noexcept {
   memcpy(interface->hwaddr, facts.mac, ETH_HWADDR_LEN);
   interface->mtu = longest_packet(core.setup(), facts);
   interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_IGMP | NETIF_FLAG_MLD6;
-  u16_t checksums = facts.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
-  if (facts.tcp_checksum_offload) {
-    const int not_here = NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | core.checks_of_unverified();
+  core.set_checksums(interface);
+  return ERR_OK;
+}
+
+void LwipCore::set_checksums(netif* interface) noexcept {
+  checks_of_unverified_ = facts_.link_needs_checksum ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0;
+  u16_t checksums = facts_.link_needs_checksum ? NETIF_CHECKSUM_ENABLE_ALL : NETIF_CHECKSUM_DISABLE_ALL;
+  if (tcp_checksum_offload_) {
+    const int not_here = NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_CHECK_IP | checks_of_unverified_;
     checksums &= static_cast<u16_t>(~not_here);
   }
   NETIF_SET_CHECKSUM_CTRL(interface, checksums);
-  return ERR_OK;
 }
 
 // netif_set_addr() would end the connections of the old address, which Linux keeps: it may come back.
 void LwipCore::follow_wire() noexcept {
+  peers_followed_ = facts_.peers;
+  set_checksums(&interface_);
   interface_.mtu = longest_packet(setup_, facts_);
   interface_.mtu6 = interface_.mtu < facts_.mtu ? interface_.mtu : facts_.mtu;
   if (facts_.address_be == 0 || facts_.address_be == setup_.address_be) return;
@@ -114,6 +120,7 @@ void LwipCore::start() noexcept {
 void LwipCore::reset() noexcept {
   setup_.arena->reset();
   setup_.wire->recover();
+  peers_followed_ = facts_.peers;
   in_turn_ = memory.payload_is_lent = false;
   input.reset();
   output.reset();

@@ -54,8 +54,11 @@ class LwipCore {
   // IP bytes in a TCP segment that is sent, if that may be more than in a frame, else 0; and in a frame.
   [[nodiscard]] uint32_t gso_max_size() const noexcept { return facts_.gso_max_size; }
   [[nodiscard]] uint16_t frame_mtu() const noexcept { return facts_.mtu; }
-  // After another peer has come.
+  // After another peer has come, or the one that was there has gone. The second: in the middle of a turn, before what came is looked at.
   void follow_wire() noexcept;
+  void follow_new_peer() noexcept {
+    if (peers_followed_ != facts_.peers) [[unlikely]] follow_wire();
+  }
   [[nodiscard]] uint32_t random() noexcept;
   // TCP over IPv6 needs its checksum from us, though lwIP leaves it out.
   [[nodiscard]] bool fills_tcp6_checksums() const noexcept { return tcp_checksum_offload_; }
@@ -64,12 +67,14 @@ class LwipCore {
   [[nodiscard]] uint64_t count_assertion() noexcept { return ++assertions_; }
 
  private:
+  void set_checksums(netif* interface) noexcept;
   static err_t init_interface(netif* interface) noexcept;
 
   StackSetup setup_;
   const WireFacts& facts_;
   const bool tcp_checksum_offload_;
-  const u16_t checks_of_unverified_;
+  u16_t checks_of_unverified_ = 0;
+  uint32_t peers_followed_ = 0;
   bool in_turn_ = false;
 
  public:

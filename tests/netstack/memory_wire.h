@@ -60,6 +60,9 @@ class MemoryWire final : public netstack::Wire {
   netstack::PortSteering* steering() const noexcept override { return steering_; }
   bool leads_to(const netstack::IpAddress&) const noexcept override { return leads; }
 
+  // The peer wants checksums from now on, or none.
+  void set_checksums(bool needed) { facts_.link_needs_checksum = needed; }
+
   // As if somebody else were at the other end from now on.
   void new_peer() { facts_.peers++; }
 

@@ -100,6 +100,45 @@ TEST_F(TcpRare, LargerFramesInThanOutAreAnnounced) {
   again_server->release();
 }
 
+// A peer that wants checksums comes in the place of one that wanted none, and the other way round: what is sent from then on has them, and
+// what comes is verified, already what comes in the turn that notices.
+TEST_F(TcpRare, ChecksumsFollowThePeer) {
+  pair_ = Pair::get(Segments::unchecked);
+  SetUp();
+  auto [client, server] = connected(82);
+  static uint32_t with, without;
+  const auto count = [](const uint8_t* data, uint32_t length) {
+    if (length > 54 && data[23] == IPPROTO_TCP) (data[50] != 0 || data[51] != 0 ? with : without)++;
+  };
+  for (const bool needed : {false, true, false}) {
+    with = without = 0;
+    for (MemoryWire* wire : {&pair_.client_wire(), &pair_.server_wire()}) {
+      wire->tap = count;
+      wire->set_checksums(needed);
+      wire->new_peer();
+    }
+    EXPECT_EQ(1000, send_text(*client, std::string(1000, 'c')));
+    pair_.settle();
+    EXPECT_EQ(std::string(1000, 'c'), text_of(*server));
+    EXPECT_EQ(1000, send_text(*server, std::string(1000, 's')));
+    pair_.settle();
+    EXPECT_EQ(std::string(1000, 's'), text_of(*client));
+    EXPECT_GE(needed ? with : without, 2U);
+    EXPECT_EQ(needed ? without : with, 0U);
+  }
+  pair_.server_wire().set_checksums(true);
+  pair_.server_wire().new_peer();
+  EXPECT_EQ(4, send_text(*client, "none"));
+  pair_.settle();
+  EXPECT_EQ("", text_of(*server));
+  pair_.server_wire().set_checksums(false);
+  pair_.server_wire().new_peer();
+  EXPECT_TRUE(pair_.until([server = server] { return text_of(*server) == "none"; }));
+  for (MemoryWire* wire : {&pair_.client_wire(), &pair_.server_wire()}) wire->tap = nullptr;
+  client->release();
+  server->release();
+}
+
 // Both ends hold a partial segment back until what they sent is acknowledged, and each has something to acknowledge.
 TEST_F(TcpRare, NagleOnBothSidesDoesNotHoldAcknowledgements) {
   auto [client, server] = connected();

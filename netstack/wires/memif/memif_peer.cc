@@ -34,6 +34,8 @@ constexpr uint16_t kFlagToServer = 1;
 constexpr size_t kMessageBytes = 128;
 constexpr size_t kRingHeadBytes = 128, kDescriptorBytes = 16;
 constexpr uint8_t kMostLog2 = 14;
+// In HELLO: the highest numbers of rings that a client may add.
+constexpr size_t kMostRingsAt = 40, kMostRingsBytes = 4;
 constexpr char kTakes[] = "zpstack takes ";
 constexpr size_t kNameBytes = 32;
 
@@ -82,14 +84,18 @@ void MemifPeer::begin(int socket) noexcept {
   channel_ = socket;
   for (int& fd : region_fd) fd = -1;
   to_client = to_server = {};
+  is_ours = false;
   takes = 0;
   regions_ = 0;
   greeted_ = connected_ = false;
 }
 
 void MemifPeer::introduce(void* message, size_t bytes) const noexcept {
-  const size_t at = bytes == kMessageBytes ? name_at(field<uint16_t>(message, 0)) : 0;
-  if (at == 0 || offers == 0) return;
+  if (bytes != kMessageBytes) return;
+  const auto type = field<uint16_t>(message, 0);
+  if (type == kHello) memset(static_cast<char*>(message) + kMostRingsAt, 0, kMostRingsBytes);
+  const size_t at = name_at(type);
+  if (at == 0 || !named) return;
   char name[kNameBytes] = {};
   (void)snprintf(name, sizeof name, "%s%u", kTakes, offers);
   memcpy(static_cast<char*>(message) + at, name, sizeof name);
@@ -99,6 +105,7 @@ void MemifPeer::read_introduction(const void* message) noexcept {
   const size_t at = name_at(field<uint16_t>(message, 0));
   const char* const name = static_cast<const char*>(message) + at;
   if (at == 0 || strncmp(name, kTakes, sizeof kTakes - 1) != 0) return;
+  is_ours = true;
   takes = static_cast<uint32_t>(strtoul(name + sizeof kTakes - 1, nullptr, 10));
 }
 

@@ -6,8 +6,12 @@
 // regions, is kept back, and the driver ends the connection; descriptors that nothing asked for are closed. Of several channels
 // to a server only the one that a connection was asked for on counts.
 //
-// The messages that introduce the two ends have room for a name, which nobody but people reads. Ours also says the longest IP packet that
-// this end takes in as a chain of buffers ("zpstack takes 16320"), so that two ends that both say so need not cut what they send.
+// The messages that introduce the two ends have room for a name, which nobody but people reads. Ours says that this end asks for no
+// checksums in memory that both share, and the longest IP packet that it takes in as a chain of buffers ("zpstack takes 16320"; 0: none
+// that is longer than a frame). Two ends that both say so need not fill checksums, nor cut what they send. Who says anything else (DPDK's
+// driver, libmemif, VPP) leads to a stack that drops what has none.
+//
+// One queue each way: a server's greeting offers no more than ring 0, and who asks for others all the same is refused.
 //
 // Known limit: an event descriptor is one open file for both ends. A peer that fills it and lets it block again can stop who wakes it.
 #pragma once
@@ -39,7 +43,7 @@ struct MemifPeer {
   // The ring that the peer fills: from server to client, or the other way round.
   [[nodiscard]] const MemifRing& receive_ring() const noexcept { return client ? to_client : to_server; }
   [[nodiscard]] const MemifRing& send_ring() const noexcept { return client ? to_server : to_client; }
-  // A message that goes out: puts what we offer into it.
+  // A message that goes out: puts our name and what we offer into it.
   void introduce(void* message, size_t bytes) const noexcept;
   // Of the `bytes` of a message that goes out with descriptor `fd` (-1: none).
   void note_sent(const void* message, size_t bytes, int fd) noexcept;
@@ -57,8 +61,10 @@ struct MemifPeer {
   void disconnect() noexcept;
 
   bool client = false;
-  uint32_t offers = 0;  // the longest packet that we say we take; 0: nothing is said
-  uint32_t takes = 0;   // that the peer of this connection says; 0: it has not
+  bool named = false;   // we say who we are
+  uint32_t offers = 0;  // the longest packet that we say we take; 0: a frame
+  bool is_ours = false;  // the peer of this connection has said who it is
+  uint32_t takes = 0;    // as it says
   rte_eth_dev* device = nullptr;
   int region_fd[kRegions] = {-1, -1, -1, -1};
   MemifRing to_client, to_server;

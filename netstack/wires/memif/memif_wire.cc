@@ -3,10 +3,7 @@
 //
 // DPDK's memif driver makes the connection, memif_rings.h moves the frames. What the driver leaves open is done here:
 //  - Start order. Its client fails to start while no server listens. Ours starts anyway and tries again on a timer, growing to
-//    kRetryMostMs, until a server is there, and again after a server has gone. Role "auto": who can bind the path is the server, who
-//    finds somebody there is the client.
-//  - A file that a dead server left behind is found by connecting to it, and removed. Between the look and the bind a lock on its folder
-//    keeps others out.
+//    kRetryMostMs, until a server is there, and again after a server has gone. Who is what: socket_path.h.
 //  - Peers that come late, see control.h: the driver's sockets, event descriptors and mappings go through Control.
 //  - Sleeping. The driver offers no receive interrupt, but the protocol has one: an event descriptor per ring, and a flag in the
 //    ring that says "do not bother". Which ring and which descriptor is read from the handshake's messages as they pass by, so that no
@@ -14,6 +11,8 @@
 //  - Long segments. Between two of ours a TCP segment may be longer than a buffer: it lies in a chain of them, without a copy more at
 //    either end. Each that lwIP need not make, send, receive and acknowledge saves more than the copying of its bytes costs. Whether the
 //    other end takes them is known when it comes (memif_peer.h); it may be a switch, which knows of smaller links.
+//  - Checksums. Two of ours fill none: what lies in memory is what was written there. To any other peer they are filled, and what it sends
+//    is verified (memif_peer.h tells which it is). While nobody is there they are filled as well: some frames wait for whoever comes.
 //  - Waking. Who publishes frames looks at the peer's flag afterwards, behind a full barrier: else the look may come first, and a peer
 //    that goes to sleep at that moment would not be woken until something else happens.
 //
@@ -23,16 +22,10 @@
 #include "netstack/wires/memif/memif_wire.h"
 
 #include <atomic>
-#include <cerrno>
 #include <climits>
 #include <cstring>
-#include <fcntl.h>
 #include <new>
-#include <sys/file.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
@@ -43,6 +36,7 @@
 #include "netstack/wires/eal.h"
 #include "netstack/wires/memif/memif_peer.h"
 #include "netstack/wires/memif/memif_rings.h"
+#include "netstack/wires/socket_path.h"
 
 namespace netstack {
 namespace {
@@ -72,11 +66,17 @@ int listening_fd() noexcept {
   return -1;
 }
 
+// Whether checksums are filled and verified; `automatic` leaves it to the peer.
+enum class Checksums : uint8_t { automatic, on, off };
+
 class MemifWire final : public DpdkWire {
  public:
-  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, uint32_t frame_bytes, rte_mbuf** queue,
+  MemifWire(uint16_t port, FramePool* pool, Control* control, MemifPeer* peer, Checksums checksums, uint32_t frame_bytes, rte_mbuf** queue,
             uint32_t capacity) noexcept
-      : DpdkWire(port, pool, control, -1, queue, capacity), peer_(peer), frame_bytes_(frame_bytes) {}
+      : DpdkWire(port, pool, control, -1, queue, capacity), peer_(peer), checksums_(checksums), frame_bytes_(frame_bytes) {
+    facts_.memory = true;
+    facts_.link_needs_checksum = checksums != Checksums::off;
+  }
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override {
     if (!connected_) [[unlikely]] run_control();
@@ -168,9 +168,11 @@ class MemifWire final : public DpdkWire {
     (void)kernel_call(SYS_read, peer_->receive_ring().fd, as_arg(&count), sizeof count);
   }
   void look_at_link(bool tried) noexcept;
+  void agree_on_checksums(bool connected) noexcept;
   void agree_on_segments() noexcept;
 
   MemifPeer* const peer_;
+  const Checksums checksums_;
   const uint32_t frame_bytes_;
   MemifRings rings_;
   uint32_t most_buffers_ = 1;  // that a frame takes
@@ -206,6 +208,7 @@ void MemifWire::look_at_link(bool tried) noexcept {
     rings_.detach();
     const uint32_t longest = peer_->offers != 0 ? peer_->offers + kEthernetBytes : frame_bytes_;
     if (up && rings_.attach(*peer_, *control_, frame_bytes_, longest > frame_bytes_ ? longest : frame_bytes_)) {
+      agree_on_checksums(true);
       agree_on_segments();
       facts_.peers++;
       connected_ = true;
@@ -216,7 +219,7 @@ void MemifWire::look_at_link(bool tried) noexcept {
     std::atomic_signal_fence(std::memory_order_seq_cst);
     rings_seen_ = peer_->rings_told;  // last: where somebody dies before, the next one begins anew
     if (connected_) push_out();
-    else drop_queued(0);
+    else drop_queued(0), agree_on_checksums(false);
   }
   if (!peer_->client) return;
   int wanted = retry_ms_;
@@ -227,9 +230,17 @@ void MemifWire::look_at_link(bool tried) noexcept {
   retry_ms_ = wanted;
 }
 
+// What waits without a checksum was for a peer that wanted none, and is nothing for this one.
+void MemifWire::agree_on_checksums(bool connected) noexcept {
+  if (checksums_ != Checksums::automatic) return;
+  const bool needed = !connected || !peer_->is_ours;
+  if (needed && !facts_.link_needs_checksum) drop_queued(0);
+  facts_.link_needs_checksum = needed;
+}
+
 // Both say what they take, and the ring has room for two of them.
 void MemifWire::agree_on_segments() noexcept {
-  const uint32_t both = peer_->takes < peer_->offers ? peer_->takes : peer_->offers;
+  const uint32_t both = facts_.link_needs_checksum ? 0 : peer_->takes < peer_->offers ? peer_->takes : peer_->offers;
   const uint32_t buffers = (both + kEthernetBytes + frame_bytes_ - 1) / frame_bytes_;
   const bool is_long = both > facts_.mtu && 2 * buffers <= rings_.send_slots();
   facts_.gso_max_size = facts_.gro_max_size = static_cast<uint16_t>(is_long ? both : 0);
@@ -303,108 +314,40 @@ void MemifWire::recover() noexcept {
 }
 
 struct Choice {
-  char path[108];
-  bool client, automatic;
+  SocketPath socket{"memif", SOCK_SEQPACKET};
+  Checksums checksums = Checksums::automatic;
+};
+
+struct Word {
+  const char* text;
+  Checksums checksums;
+};
+constexpr Word kWords[] = {
+    {"checksum=auto", Checksums::automatic},
+    {"checksum=on", Checksums::on},
+    {"checksum=off", Checksums::off},
 };
 
 base::Result<Choice> parse(const char* argument) noexcept {
-  Choice choice{};
-  const char* comma = strchrnul(argument, ',');
-  const size_t length = static_cast<size_t>(comma - argument);
-  if (argument[0] != '/' || length >= sizeof choice.path)
-    return base::make_error("wire memif needs an absolute path of at most 107 bytes: memif:/run/a.sock");
-  memcpy(choice.path, argument, length);
-  const char* role = *comma == '\0' ? "role=auto" : comma + 1;
-  if (strcmp(role, "role=auto") == 0) choice.automatic = true;
-  else if (strcmp(role, "role=client") == 0) choice.client = true;
-  else if (strcmp(role, "role=server") != 0)
-    return base::make_error("wire memif: \"%s\" is none of role=server, role=client, role=auto", role);
+  Choice choice;
+  const char* rest = choice.socket.take_path(argument);
+  if (rest == nullptr) return base::make_error("wire memif needs an absolute path of at most 107 bytes: memif:/run/a.sock");
+  while (*rest == ',') {
+    const char* const text = rest + 1;
+    rest = strchrnul(text, ',');
+    const auto length = static_cast<size_t>(rest - text);
+    bool known = choice.socket.take_role(text, length);
+    for (const Word& word : kWords) {
+      if (strlen(word.text) != length || memcmp(word.text, text, length) != 0) continue;
+      choice.checksums = word.checksums;
+      known = true;
+    }
+    if (!known) return base::make_error("wire memif: \"%s\" is none of role=server|client|auto, checksum=auto|on|off", text);
+  }
   return choice;
 }
 
-// The error of connect() with a socket of this type. -EPROTOTYPE: at `path` is one of another.
-long try_connect(const char* path, int type) noexcept {
-  const long fd = kernel_call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return fd;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  memcpy(address.sun_path, path, strlen(path) + 1);
-  const long result = kernel_call(SYS_connect, fd, as_arg(&address), sizeof address);
-  (void)kernel_call(SYS_close, fd);
-  return result;
-}
-
-// 0: a memif server listens at `path`, -EPROTOTYPE: some other socket does, else why none is found. The server is not disturbed: it would
-// take a connection for its peer, and the peer that comes next for one too many. It is known by being neither of the other two types.
-long look_for_server(const char* path) noexcept {
-  const long result = try_connect(path, SOCK_STREAM);
-  if (result == 0 || result == -EAGAIN) return -EPROTOTYPE;
-  if (result != -EPROTOTYPE) return result;
-  return try_connect(path, SOCK_DGRAM) == -EPROTOTYPE ? 0 : -EPROTOTYPE;
-}
-
-// The same; who is ended leaves the path to the next in some milliseconds (Wire::leave_name()).
-long look_until_free(const char* path) noexcept {
-  constexpr int kMostLooks = 300;
-  constexpr timespec kBetween{0, 1'000'000};
-  long result = look_for_server(path);
-  for (int look = 1; result == 0 && look < kMostLooks; look++) {
-    (void)kernel_call(SYS_nanosleep, as_arg(&kBetween), 0);
-    result = look_for_server(path);
-  }
-  return result;
-}
-
-// Holds the folder of the socket while it is looked at and bound.
-class FolderLock {
- public:
-  explicit FolderLock(const char* path) noexcept {
-    char folder[108];
-    memcpy(folder, path, sizeof folder);
-    char* slash = strrchr(folder, '/');
-    slash[slash == folder ? 1 : 0] = '\0';
-    fd_ = kernel_call(SYS_open, as_arg(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd_ < 0) return;
-    (void)kernel_call(SYS_flock, fd_, LOCK_EX);
-    writable_ = kernel_call(SYS_faccessat2, fd_, as_arg("."), W_OK | X_OK, AT_EACCESS) != -EACCES;
-  }
-  ~FolderLock() {
-    if (fd_ >= 0) (void)kernel_call(SYS_close, fd_);
-  }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-  [[nodiscard]] bool there() const noexcept { return fd_ >= 0; }
-  [[nodiscard]] bool writable() const noexcept { return writable_; }
-
- private:
-  long fd_;
-  bool writable_ = true;
-};
-
-// Decides an automatic role and removes what a dead server left; an error if something else is in the way.
-base::Result<bool> settle_role(Choice& choice, const FolderLock& folder) noexcept {
-  const char* const path = choice.path;
-  const bool must_serve = !choice.client && !choice.automatic;
-  const long result = must_serve ? look_until_free(path) : look_for_server(path);
-  struct stat file {};
-  const bool there = kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path), as_arg(&file), AT_SYMLINK_NOFOLLOW) == 0;
-  if (there && (!S_ISSOCK(file.st_mode) || result == -EPROTOTYPE))
-    return base::make_error("wire memif: %s is something else than a memif socket", path);
-  if (result == -EACCES)
-    return base::make_error("wire memif: %s is a socket of user %u, who lets nobody else connect to it", path, file.st_uid);
-  if (choice.client) return true;
-  const bool served = result == 0;
-  if (served && !choice.automatic) return base::make_error("wire memif: somebody serves %s already: use role=client or another path", path);
-  if (served) choice.client = true;
-  if (served) return true;
-  if (!folder.writable()) return base::make_error("wire memif: no socket can be made at %s: its folder may not be written to", path);
-  if (result == -ECONNREFUSED && kernel_call(SYS_unlink, as_arg(path)) < 0) {
-    return base::make_error("wire memif: %s was left by a server of user %u that is gone, and may not be removed", path, file.st_uid);
-  }
-  return true;
-}
-
-void describe(const Opening& opening, const Choice& choice) noexcept {
+void describe(const Opening& opening, const SocketPath& choice) noexcept {
   WireAddress& out = *opening.out;
   const uint32_t ours = kDefaultNetwork | 255U << 8 | (choice.client ? 2 : 1);
   out.address_be = opening.config.address_be != 0 ? opening.config.address_be : swap_to_wire(ours);
@@ -433,27 +376,27 @@ base::Result<Wire*> open_memif(const Opening& opening) noexcept {
   (*control)->memif = peer;
 
   Control::Scope scope(*control);
-  const FolderLock lock(choice->path);
-  if (!lock.there()) return base::make_error("wire memif: the folder of %s does not exist or may not be read", choice->path);
-  if (auto settled = settle_role(*choice, lock); !settled) return settled.error();
-  peer->client = choice->client;
+  SocketPath& socket = choice->socket;
+  const FolderLock lock(socket.path);
+  if (auto settled = socket.settle_role(lock); !settled) return settled.error();
+  peer->client = socket.client;
 
   static int serial = 0;
   const base::Error name = base::make_error("net_memif%d", serial++);
   const base::Error arguments = base::make_error("role=%s,socket=%s,socket-abstract=no,bsize=%u,rsize=%d",
-                                                 choice->client ? "client" : "server", choice->path, buffer_bytes, kRingLog2);
+                                                 socket.client ? "client" : "server", socket.path, buffer_bytes, kRingLog2);
   auto port = start_port(name.text, arguments.text, *pool, 1 << kRingLog2, mtu);
   if (!port) return port.error();
-  auto* wire = new (memory->object) MemifWire(*port, *pool, *control, peer, buffer_bytes, memory->queue, memory->queue_capacity);
+  auto* wire = new (memory->object)
+      MemifWire(*port, *pool, *control, peer, choice->checksums, buffer_bytes, memory->queue, memory->queue_capacity);
   WireFacts& facts = wire->mutable_facts();
   memcpy(facts.name, "memif", 6);
   random_mac(facts.mac);
   facts.mtu = static_cast<uint16_t>(mtu);
-  facts.memory = true;
-  facts.link_needs_checksum = false;
+  peer->named = choice->checksums != Checksums::on;
   peer->offers = opening.config.mtu == 0 ? kLongSegment : 0;
   wire->run_control();
-  describe(opening, *choice);
+  describe(opening, socket);
   return wire;
 }
 

@@ -17,6 +17,7 @@ constexpr uint16_t kAck = 1, kHello = 2, kInit = 3, kAddRegion = 4, kAddRing = 5
 constexpr uint16_t kToServer = 1, kVersion = 2 << 8;
 constexpr uint32_t kCookie = 0x3e31f20, kRegionBytes = 64 << 10, kSecondRing = 4096;
 constexpr uint8_t kLog2 = 4;
+constexpr size_t kNameAt = 2, kMostRingsAt = 40, kInitNameAt = 33;  // the first two in HELLO
 
 // A message of the protocol, packed by hand.
 class Message {
@@ -93,7 +94,7 @@ class Channel {
     return sent;
   }
   // The next message's type, running `wire` until it comes; 0 if the channel is closed instead.
-  [[nodiscard]] uint16_t hear(Wire& wire) const {
+  [[nodiscard]] uint16_t hear(Wire& wire, uint8_t* message = nullptr) const {
     uint8_t bytes[kMessageBytes];
     ssize_t length = -1;
     EXPECT_TRUE(until([&] {
@@ -103,6 +104,7 @@ class Channel {
     }));
     uint16_t type = 0;
     if (length == kMessageBytes) memcpy(&type, bytes, sizeof type);
+    if (message != nullptr) memcpy(message, bytes, sizeof bytes);
     return type;
   }
   [[nodiscard]] bool is_closed(Wire& wire) const {
@@ -126,6 +128,18 @@ class MemifHandshake : public MemifTest {
     ASSERT_TRUE(channel.send(init()));
     ASSERT_EQ(channel.hear(wire), kAck);
     ASSERT_TRUE(channel.send(add_region(0, told_bytes), {region}));
+  }
+  // All that a client says, with this name.
+  static void introduce_as(const char* name, const Channel& channel, Wire& wire) {
+    ASSERT_EQ(channel.hear(wire), kHello);
+    Message message = init();
+    memcpy(message.bytes + kInitNameAt, name, strlen(name));
+    ASSERT_TRUE(channel.send(message));
+    ASSERT_EQ(channel.hear(wire), kAck);
+    ASSERT_TRUE(channel.send(add_region(0, kRegionBytes), {make_region(kRegionBytes)}));
+    send_rings(channel, wire);
+    ASSERT_TRUE(channel.send(Message(kConnect)));
+    ASSERT_FALSE(channel.is_closed(wire));
   }
   static void send_rings(const Channel& channel, Wire& wire) {
     ASSERT_TRUE(channel.send(add_ring(kToServer, 0, 0, kLog2), {event()}));
@@ -170,6 +184,79 @@ TEST_F(MemifHandshake, ARightOneIsServed) {
   ASSERT_TRUE(channel.send(Message(kConnect).endless_text(2)));
   EXPECT_FALSE(channel.is_closed(*wire));
   EXPECT_EQ(wire->facts().peers, 1U);
+}
+
+// Who is no stack like this one may lead to one that verifies checksums. Nobody being there, whoever comes may be such.
+TEST_F(MemifHandshake, ChecksumsAreForStrangers) {
+  Wire* wire = open(",role=server");
+  EXPECT_TRUE(wire->facts().link_needs_checksum);
+  uint32_t peers = 0;
+  const std::pair<const char*, bool> names[] = {{"DPDK 22.11.11", true},    {"zpstack takes 16320", false}, {"VPP 23.10", true},
+                                                {"zpstack takes 0", false}, {"zpstack", true},              {"", true}};
+  for (const auto& [name, needed] : names) {
+    SCOPED_TRACE(name);
+    {
+      const Channel channel(path());
+      ASSERT_NO_FATAL_FAILURE(introduce_as(name, channel, *wire));
+      EXPECT_EQ(wire->facts().link_needs_checksum, needed);
+      EXPECT_EQ(wire->facts().peers, ++peers);
+    }
+    ASSERT_TRUE(until([&] { return wire->run_control(), wire->facts().link_needs_checksum; }));
+  }
+}
+
+// What waits without a checksum for one of ours is not for a stranger who comes in its place.
+TEST_F(MemifHandshake, WhatHasNoChecksumIsNotForStrangers) {
+  Wire* wire = open(",role=server");
+  {
+    const Channel ours(path());
+    ASSERT_NO_FATAL_FAILURE(introduce_as("zpstack takes 16320", ours, *wire));
+    for (int i = 0; i < 3 << kLog2; i++) {
+      TxFrame out;
+      ASSERT_TRUE(wire->allocate(&out));
+      wire->send(out.handle, kFrameBytes);
+    }
+    wire->flush();
+    EXPECT_GT(wire->backlog(), 0);
+  }
+  const Channel stranger(path());
+  ASSERT_NO_FATAL_FAILURE(introduce_as("DPDK", stranger, *wire));
+  EXPECT_EQ(wire->backlog(), 0);
+}
+
+TEST_F(MemifHandshake, ChecksumsAsTheDescriptionSays) {
+  for (const auto& [word, needed] : {std::pair{"on", true}, {"off", false}}) {
+    for (const char* name : {"DPDK", "zpstack takes 16320"}) {
+      SCOPED_TRACE(std::string(word) + name);
+      // Each in a process of its own: a wire is never closed.
+      Process client([&, word = word, needed = needed](Process&) {
+        Wire* wire = open(std::string(",role=server,checksum=") + word);
+        const Channel channel(path());
+        ASSERT_NO_FATAL_FAILURE(introduce_as(name, channel, *wire));
+        EXPECT_EQ(wire->facts().link_needs_checksum, needed);
+        EXPECT_TRUE(!needed || wire->facts().gso_max_size == 0);
+      });
+      EXPECT_EQ(client.wait_exit(), 0);
+      unlink(path().c_str());
+    }
+  }
+}
+
+// One queue is offered, by the highest number of a ring each way; and who verifies whatever the peer is does not say who it is.
+TEST_F(MemifHandshake, TheGreetingSaysWhatIsOffered) {
+  uint8_t message[kMessageBytes];
+  const uint8_t none[4] = {};
+  for (const char* word : {"", ",checksum=on"}) {
+    Process client([&](Process&) {
+      Wire* wire = open(std::string(",role=server") + word);
+      const Channel channel(path());
+      ASSERT_EQ(channel.hear(*wire, message), kHello);
+      EXPECT_EQ(memcmp(message + kMostRingsAt, none, sizeof none), 0);
+      EXPECT_EQ(strcmp(reinterpret_cast<char*>(message) + kNameAt, "zpstack takes 16320") == 0, *word == '\0');
+    });
+    EXPECT_EQ(client.wait_exit(), 0);
+    unlink(path().c_str());
+  }
 }
 
 TEST_F(MemifHandshake, RegionsThatCannotBe) {

@@ -80,7 +80,8 @@ void TcpRepairs::hold_to_budget(tcp_pcb* pcb, uint32_t sequence, uint32_t bytes)
   const uint32_t room = stream.receive_room();
   if (gap + bytes <= room || pcb->rcv_wnd == 0) [[likely]] return;
   if (gap == 0 && stream.readable_bytes() > 0) return stream.shut_window();
-  const uint32_t left = gap == 0 && room < pcb->rcv_wnd ? room : 0;
+  if (gap == 0 && room >= pcb->rcv_wnd) return;  // lwIP takes what the window has room for
+  const uint32_t left = gap == 0 ? room : 0;
   if (pending_.pcb == nullptr) pending_ = {pcb, -1, tcp_is_flag_set(pcb, TF_INFR) != 0, pcb->lastack, 0};
   set_window(pcb, left);
   tcp_.core.input.finish_for(tcp_);
@@ -123,6 +124,8 @@ err_t TcpRepairs::before_synchronised(tcp_pcb* pcb, const tcp_hdr& header, unsig
   if (!is_ordinary(*pcb, header, flags, p)) {
     if (const err_t verdict = before_unusual(pcb, header, flags, p); verdict != ERR_OK) return verdict;
   }
+  if (pcb->nrtx > 0 && TCP_SEQ_LEQ(header.ackno, pcb->lastack)) [[unlikely]] pcb->rttest = 0;  // 19
+  if (header.ackno == pcb->lastack && header.wnd == 0 && header.seqno == pcb->snd_wl1) pcb->snd_wl2 = header.ackno - 1;  // 11
   if (pcb->errf == nullptr) return ERR_OK;
   if (header.ackno == pcb->lastack) static_cast<LwipStream*>(pcb->callback_arg)->window_may_open();  // 12
   if (p.tot_len > 0) hold_to_budget(pcb, header.seqno, p.tot_len);

@@ -24,9 +24,12 @@
 //     shut window Linux takes no ACK of ours. What the peer acknowledges of it is counted here.
 // 11. A retransmitted segment whose ACK is new brings its window with it: lwIP compares sequence numbers only (RFC 9293's SND.WL1), would
 //     take the ACK but keep the older, larger window, send past the peer's, and what it then says itself would lie outside and be dropped.
-//     (tcp_may_update_window(): an ACK that is new always counts.)
+//     (tcp_may_update_window(): an ACK that is new always counts.) So does one that shuts the window and says nothing else: a peer that is
+//     short of memory could not take what is sent again and again, and would be given up in the end.
 // 12. An ACK that is not new may still open the window: lwIP calls nobody, and what waits in a stream's own queue would go on waiting.
 // 13. A simultaneous open, RFC 9293, 3.5, figure 7: lwIP ignores a SYN that crosses its own. (tcp_rcv_synsent_state_process().)
+// 19. A duplicate ACK answers nothing that was sent again: lwIP measures that as well (RFC 6298, 3), and where a part of it has been
+//     acknowledged takes each of them for the answer: the time-out would not back off.
 // Spanning the call:
 // 14. Duplicate ACKs are counted up to three, RFC 5681, 3.2, whatever data comes meanwhile: lwIP forgets them on any data segment, so
 //     two-way traffic would never retransmit fast.

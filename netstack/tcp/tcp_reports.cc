@@ -48,26 +48,4 @@ void LwipStream::path_takes(uint32_t mtu) noexcept {
   mark_dirty();
 }
 
-bool LwipStream::holds_longer_than(uint32_t payload) const noexcept {
-  for (const tcp_seg* queue : {pcb_->unacked, pcb_->unsent}) {
-    for (const tcp_seg* segment = queue; segment != nullptr; segment = segment->next) {
-      if (segment->len > payload) return true;
-    }
-  }
-  return false;
-}
-
-// lwIP splits the first segment of the queue; here each takes its turn as that. One that there is no memory for stays as it is: the router
-// will say it again.
-void LwipStream::split_unsent(uint32_t payload) noexcept {
-  tcp_seg* const first = pcb_->unsent;
-  for (tcp_seg* segment = first; segment != nullptr; segment = segment->next) {
-    if (segment->len <= payload) continue;
-    pcb_->unsent = segment;
-    if (tcp_split_unsent_seg(pcb_, static_cast<u16_t>(payload)) != ERR_OK) break;
-    TCPH_UNSET_FLAG(segment->tcphdr, TCP_FIN | TCP_PSH);  // the rest has them
-  }
-  pcb_->unsent = first;
-}
-
 }  // namespace netstack

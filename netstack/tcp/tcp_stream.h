@@ -230,6 +230,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
   void limit_segments() noexcept;
   [[nodiscard]] bool holds_longer_than(uint32_t payload) const noexcept;
   void split_unsent(uint32_t payload) noexcept;
+  void split_at_window() noexcept;
   [[nodiscard]] uint32_t paced(uint32_t bytes) noexcept;
   void pay_pace(size_t bytes) noexcept;
   [[nodiscard]] int segment_size() const noexcept;

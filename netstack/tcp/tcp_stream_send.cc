@@ -370,6 +370,7 @@ bool LwipStream::output() noexcept {
   if (fin_queued_ && !finish_sending()) return true;
   if (deferred) tcp_clear_flags(pcb_, TF_NAGLEMEMERR);  // it was no lack of memory
   deferred = false;
+  split_at_window();
   if (tcp_output(pcb_) != ERR_OK) return false;
   // lwIP leaves out what is to be acknowledged at once while Nagle holds data back: two such peers would wait for each other.
   if (tcp_is_flag_set(pcb_, TF_ACK_NOW)) (void)tcp_send_empty_ack(pcb_);
@@ -398,6 +399,8 @@ err_t LwipStream::on_sent(void* self, tcp_pcb* pcb, u16_t bytes) noexcept {
   if (stream->feeding_ != nullptr) {
     if (pcb->snd_wnd < pcb->cwnd) stream->rare_.window_limited_ns += waited_ns;
     stream->mark_dirty();  // fed once, when all ACKs of this turn are in
+  } else if (pcb->unsent != nullptr && pcb->unacked == nullptr) {
+    stream->mark_dirty();  // split_at_window()
   }
   stream->look_for_room();
   if (stream->fin_queued_) {

@@ -16,20 +16,21 @@ constexpr size_t kArena = 2 << 20;
 struct Small : Pair {
   TcpListener* listener = nullptr;
 
-  explicit Small(Segments segments = Segments::unchecked) : Pair{MemoryLink::make(segments), nullptr, nullptr} {
-    client = make_stack(0, kClientIp);
-    server = make_stack(1, kServerIp);
+  explicit Small(Segments segments = Segments::unchecked, size_t servers_arena = kArena)
+      : Pair{MemoryLink::make(segments), nullptr, nullptr} {
+    client = make_stack(0, kClientIp, kArena);
+    server = make_stack(1, kServerIp, servers_arena);
     long error = 1;
     listener = server->listen({address("0.0.0.0", 80)}, nullptr, 1000, &error);
     EXPECT_EQ(0, error);
   }
-  Stack* make_stack(int end, const char* ip) {
+  Stack* make_stack(int end, const char* ip, size_t arena_bytes) {
     netstack::StackPlan plan;
     plan.wire = &link->ends[end];
     plan.address_be = inet_addr(ip);
     plan.now_ns = test_now;
     plan.time_wait_ms = 100;
-    plan.arena_bytes = kArena;
+    plan.arena_bytes = arena_bytes;
     auto stack = netstack::build_stack(plan);
     EXPECT_TRUE(static_cast<bool>(stack));
     return *stack;
@@ -244,6 +245,35 @@ TEST(MemoryBoundShare, WhoNeverAcceptsKeepsNobodyOut) {
 }
 
 // Who waits for more than memory can keep is told of what there is.
+// A segment that is longer than what is left for a connection is taken in part, however often it comes.
+TEST(MemoryBoundShare, WhatIsLongComesInPieces) {
+  Small bed(Segments::by_reference, 32 * kArena);
+  Connections all;
+  for (int i = 0; i < 500; i++) all.push_back(bed.connect());
+  const auto [reader, writer] = all.front();
+  fill(bed, {all.begin() + 1, all.end()}, true);
+  EXPECT_GT(bed.client->levels().arena_bytes, kArena / 8 * 7) << "the burst is too small";
+  const std::string answer(50'000, 'l');
+  for (int turn = 0; turn < 20; turn++) {
+    size_t written = 0, got = 0;
+    for (int pause = 0; pause < 10; pause++) {  // what nobody reads shuts the window
+      written += static_cast<size_t>(std::max(0L, send_text(*writer, answer.substr(written))));
+      bed.pass(10);
+    }
+    EXPECT_TRUE(bed.until([&, reader = reader, writer = writer] {
+      if (written < answer.size()) written += static_cast<size_t>(std::max(0L, send_text(*writer, answer.substr(written))));
+      got += text_of(*reader).size();
+      return got == answer.size();
+    }, 20'000)) << turn << ": " << got << " of " << written << " bytes";
+  }
+  for (const auto& [near, far] : all) EXPECT_TRUE(far->connected());
+  for (const auto& [near, far] : all) {
+    near->release();
+    far->release();
+  }
+  bed.end();
+}
+
 TEST(MemoryBoundShare, LowWaterGivesWay) {
   Small bed;
   Connections all;

@@ -10,6 +10,7 @@
 #include "shim/calls/calls.h"
 #include "shim/calls/datagram_calls.h"
 #include "shim/calls/page_zero_pointers.h"
+#include "shim/calls/rights.h"
 #include "shim/family/family.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/stream_io.h"
@@ -117,16 +118,18 @@ bool only_error_is_left(int fd) noexcept {
 
 long shim_sendmsg(const zps_call& call) noexcept {
   if (passes(call.arg[0])) {
-    const long result = datagram_sendmsg(call);
-    return result == kPass ? pass_message(call) : result;
+    long result = datagram_sendmsg(call);
+    if (result == kPass) result = pass_message(call);
+    return result == kPass ? send_rights(call) : result;
   }
   return send_message(static_cast<int>(call.arg[0]), reinterpret_cast<const msghdr*>(call.arg[1]), static_cast<int>(call.arg[2]));
 }
 
 long shim_recvmsg(const zps_call& call) noexcept {
   if (passes(call.arg[0])) {
-    const long result = datagram_recvmsg(call);
-    return result == kPass ? pass_message(call) : result;
+    long result = datagram_recvmsg(call);
+    if (result == kPass) result = pass_message(call);
+    return result == kPass ? receive_rights(call) : result;
   }
   int message_flags;
   auto* const message = reinterpret_cast<msghdr*>(call.arg[1]);
@@ -134,7 +137,10 @@ long shim_recvmsg(const zps_call& call) noexcept {
 }
 
 long shim_sendmmsg(const zps_call& call) noexcept {
-  if (passes(call.arg[0])) return datagram_sendmmsg(call);
+  if (passes(call.arg[0])) {
+    const long result = datagram_sendmmsg(call);
+    return result == kPass ? send_many_rights(call) : result;
+  }
   mmsghdr* messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
   const unsigned wanted = static_cast<unsigned>(call.arg[2]);
   const unsigned count = wanted < kMostMessages ? wanted : kMostMessages;
@@ -149,7 +155,10 @@ long shim_sendmmsg(const zps_call& call) noexcept {
 }
 
 long shim_recvmmsg(const zps_call& call) noexcept {
-  if (passes(call.arg[0])) return datagram_recvmmsg(call);
+  if (passes(call.arg[0])) {
+    const long result = datagram_recvmmsg(call);
+    return result == kPass ? receive_many_rights(call) : result;
+  }
   mmsghdr* messages = reinterpret_cast<mmsghdr*>(call.arg[1]);
   const unsigned count = static_cast<unsigned>(call.arg[2]);
   int flags = static_cast<int>(call.arg[3]);

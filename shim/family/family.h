@@ -17,6 +17,7 @@
 #include "netstack/make_stack.h"
 #include "netstack/stack.h"
 #include "shim/family/async_signals.h"
+#include "shim/family/in_flight.h"
 #include "shim/family/pool.h"
 #include "shim/family/processors.h"
 #include "shim/family/slots.h"
@@ -68,7 +69,13 @@ struct alignas(64) Family {
   uint32_t option_stamps;             // given to sockets (Socket::options_stamp)
   uint32_t eighths;                   // so much of its memory is there; 0: as much as at the start (family_memory.h)
   std::atomic<uint32_t> keeper_apart;  // 1: the keeper has closed what is not its own; a futex
+  int flight_fd;                      // memfd whose bytes are locked by what is in flight (in_flight.h); negative: there is none
+  int proc_fd;                        // of /proc, for whoever cannot name it any more
+  base::LockWritten<uint32_t> flights;  // records of in_flight that have a file
+  uint32_t next_flight;
   int life_fd;                        // memfd whose bytes are locked: byte 0 by who took up the duty, byte 1 + i by the process of slot i
+
+  InFlight in_flight[kInFlight];  // the last before the pools: nothing is in flight before there is a stack (family_memory.cc)
 
   Pool<Waiter, 8192, 128> waiters;
   Pool<WaitNode, 65536, 1024> nodes;

@@ -64,7 +64,7 @@ void unmap(Piece piece) noexcept {
 void list_extents(Family* of, bool mapped, Extent (&out)[kExtents]) noexcept {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(of);
   const size_t head = reinterpret_cast<uintptr_t>(&of->waiters) - begin;
-  out[0] = {begin, head, head, head};
+  out[0] = {begin, head, head, reinterpret_cast<uintptr_t>(of->in_flight) - begin};
   out[1] = extent_of(of->waiters, mapped);
   out[2] = extent_of(of->nodes, mapped);
   out[3] = extent_of(of->chunks, mapped);

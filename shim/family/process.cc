@@ -132,6 +132,7 @@ void after_fork_parent(uint64_t flags, int64_t pid) noexcept {
 void after_fork_child(uint64_t flags) noexcept {
   if (shares_memory(flags)) return;
   Guard::forking.store(0, std::memory_order_relaxed);
+  forget_envelopes();
   base::know_thread_id(engine->thread()->thread_id);
   forget_this_waiter();
   forget_locked_memory();
@@ -182,6 +183,7 @@ void before_exit(int64_t) noexcept {
     service_leave_slot(mine);
     slot_release(mine);
     last = family->processes.load(std::memory_order_relaxed) == 0;
+    if (last) end_flights();
     stack->flush();
   }
   if (!last && !service_none_but_this()) return;

@@ -5,7 +5,8 @@
 // entries, and the scalar fields of objects. What cannot: links of lists, counts, free lists, and whether a pointer still leads to what it
 // once led to. So nothing is undone or completed. Everything is derived anew from what the processes hold:
 //
-//   slots -> chunks, entries -> files; waiters -> pinned files; files -> endpoints of the stack; items -> files and sets
+//   slots -> chunks, entries -> files; waiters -> pinned files; messages -> files in flight
+//   files -> endpoints of the stack; items -> files and sets
 //
 // What is reached is in use, and once; the rest was being made or ended by the dead member, and its cell is freed as it is, without the
 // steps of a close, some of which may have been taken. A description that says it is a connection or a listener and has no endpoint is
@@ -244,6 +245,7 @@ void recover_family(netstack::Stack* stack) noexcept {
   find_chunks();
   count_entries();
   find_waiters();
+  recount_flights(known);
   free_what_nobody_holds();
   if (stack != nullptr) {
     stack->forget_holders();

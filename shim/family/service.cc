@@ -194,6 +194,7 @@ void be_on_duty() noexcept {
     const long tick_ms = look_after_stack(now, &own_poll_ns, &others_poll_ns);
     if (now - reaped_ns > kReapEveryNs) {
       if (family->processes.load(std::memory_order_relaxed) > 1) reap(now);
+      sweep_flights();
       reaped_ns = now;
     }
     tell_levels(now);
@@ -268,6 +269,8 @@ bool service_none_but_this() noexcept {
     guard.stack()->refuse_half_open();
   }
   reap(now);
+  const Guard guard;
+  end_flights();
   return true;
 }
 

@@ -17,8 +17,8 @@
 //  2 Nobody else has it: a child of any kind of fork may hold on to the number, so with each fork all that there is grows too old.
 //  3 All here is the process's own, guarded by the family's lock. A hidden descriptor belongs to a place from its making to its close.
 //
-// Known limits: flock(), fchown(), fchmod() and extended attributes on a connection, and what another process does to a number that it was
-// passed by SCM_RIGHTS, stay with the kernel's socket.
+// Known limits: flock(), fchown(), fchmod() and extended attributes on a connection, and what another process does to a number that it has
+// taken by pidfd_getfd(), stay with the kernel's socket.
 #pragma once
 
 #include "shim/files/file.h"

@@ -101,6 +101,7 @@ const char* prepare_family() noexcept {
   if (family->kick_fd < 0) return "no descriptors left: raise RLIMIT_NOFILE (ulimit -Hn)";
   if (!service_prepare()) return "no memory file for the service: memfd_create failed";
   make_wake_fds();
+  prepare_flights();
   return nullptr;
 }
 

@@ -208,8 +208,8 @@ TEST(FdTable, ADeathInTheMendingIsMended) {
     ASSERT_EQ(control(static_cast<int>(set), EPOLL_CTL_ADD, near, EPOLLIN, 7), 0);
     const uint64_t most_ns = sample == 0 ? all_ns : random() % all_ns;
     const uint64_t took_ns = kill_after(most_ns, [] { return forked(); }, [] {
-      auto* guard = new shim::Guard();
-      shim::recover_family(guard->stack());
+      const shim::Guard guard;  // not for longer than it takes: who forks needs the lock before it can kill
+      shim::recover_family(guard.stack());
     });
     if (sample == 0) all_ns = took_ns;
     far_write(far, "alive");

@@ -206,7 +206,7 @@ void clear_range(unsigned first, unsigned last) noexcept {
 }  // namespace
 
 long shim_close(const zps_call& call) noexcept {
-  if (peek(call.arg[0]) == nullptr) return hidden(call.arg[0]) ? -EBADF : kPass;
+  if (peek(call.arg[0]) == nullptr) return is_high_fd(number(call.arg[0])) ? -EBADF : kPass;
   if (numbers_are_the_kernels()) return kPass;
   Socket* lingering;
   uint64_t linger_ns = 0;
@@ -229,13 +229,10 @@ long shim_close_range(const zps_call& call) noexcept {
   const unsigned first = static_cast<unsigned>(call.arg[0]);
   const unsigned last = static_cast<unsigned>(call.arg[1]);
   const unsigned flags = static_cast<unsigned>(call.arg[2]);
-  if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0 || numbers_are_the_kernels() ||
-      base::next_high_fd(first) > last) {
-    if (first <= last && (flags & CLOSE_RANGE_CLOEXEC) == 0 && !numbers_are_the_kernels()) clear_range(first, last);
-    return kPass;
-  }
-  if ((flags & CLOSE_RANGE_CLOEXEC) == 0) clear_range(first, last);
-  // Ours are left out.
+  if (first > last || (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0) return kPass;
+  if ((flags & CLOSE_RANGE_CLOEXEC) == 0 && !numbers_are_the_kernels()) clear_range(first, last);
+  if (base::next_high_fd(first) > last) return kPass;
+  // Ours are left out, in the child of a vfork as well: what it executes may need them.
   long result = 0;
   for (uint64_t from = first; from <= last && result == 0;) {
     const uint64_t skipped = base::next_high_fd(static_cast<unsigned>(from));

@@ -96,7 +96,7 @@ int64_t before_exec(zps_call* call) noexcept {
   if (in_vfork_child()) return hand_on_from_vfork(*call);
   if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
   if (kernel_only() || the_stack() == nullptr || !will_exec(*call)) return 0;
-  if (const int survivors = count_survivors(); survivors > 0) {
+  if (const int survivors = count_survivors(); survivors > 0 || hands_on_unix_socket()) {
     const int64_t ticket = hand_on(*call, survivors);
     if (ticket > 0) return ticket;
   }

@@ -4,6 +4,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
+#include <sys/socket.h>
 
 #include "base/high_fd.h"
 #include "base/log.h"
@@ -16,6 +18,12 @@ namespace {
 
 using base::as_arg;
 using base::kernel_call;
+
+int socket_option(int fd, int name) noexcept {
+  int value = -1;
+  unsigned bytes = sizeof value;
+  return kernel_call(SYS_getsockopt, fd, SOL_SOCKET, name, as_arg(&value), as_arg(&bytes)) == 0 ? value : -1;
+}
 
 void fill(ExecTicket& ticket, const ProcessSlot* slot) noexcept {
   memcpy(ticket.head.magic, ZPS_INHERITANCE, sizeof ticket.head.magic);
@@ -48,7 +56,16 @@ const char* why_not_survive(const zps_call& call) noexcept {
 }
 
 void tell_lost(int sockets, const char* why) noexcept {
-  base::log(base::LogLevel::warn, "%d sockets of the stack do not survive an exec: %s", sockets, why);
+  if (sockets > 0) base::log(base::LogLevel::warn, "%d sockets of the stack do not survive an exec: %s", sockets, why);
+}
+
+bool hands_on_unix_socket() noexcept {
+  constexpr int kFirst = 3, kEnd = 64;
+  for (int fd = kFirst; fd < kEnd; fd++) {
+    const long flags = kernel_call(SYS_fcntl, fd, F_GETFD);
+    if (flags >= 0 && (flags & FD_CLOEXEC) == 0 && socket_option(fd, SO_DOMAIN) == AF_UNIX) return true;
+  }
+  return false;
 }
 
 int write_ticket(const ProcessSlot* slot) noexcept {

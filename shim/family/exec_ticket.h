@@ -36,6 +36,9 @@ struct ExecTicket {
 // Why what this call executes cannot have the stack, or nullptr.
 [[nodiscard]] const char* why_not_survive(const zps_call& call) noexcept;
 void tell_lost(int sockets, const char* why) noexcept;
+// Whether the next program may be passed sockets (SCM_RIGHTS) by this family: it has a Unix socket, among the lowest numbers but for
+// standard input, output and error, which any command has.
+[[nodiscard]] bool hands_on_unix_socket() noexcept;
 // A file with the ticket of this process, for that slot: its descriptor, which survives an exec, or a negative errno.
 [[nodiscard]] int write_ticket(const ProcessSlot* slot) noexcept;
 // Whether the kernel's half alone would not be the same: a socket that has been given to the stack, a set with such a socket. With the lock

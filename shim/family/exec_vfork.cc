@@ -152,7 +152,9 @@ const char* prepare(const Survivors& survivors) noexcept {
 }  // namespace
 
 int64_t hand_on_from_vfork(const zps_call& call) noexcept {
-  if (kernel_only() || the_stack() == nullptr || my_slot->chunks == 0) return 0;
+  if (kernel_only() || the_stack() == nullptr) return 0;
+  const bool may_be_passed_some = hands_on_unix_socket();
+  if (my_slot->chunks == 0 && !may_be_passed_some) return 0;
   Survivors survivors;
   const OwnName own_name;
   const char* why;
@@ -161,7 +163,7 @@ int64_t hand_on_from_vfork(const zps_call& call) noexcept {
     Guard guard;
     find_sockets(survivors);
     found = survivors.count == 0 ? 0 : identify(survivors);
-    if (found == 0) return 0;
+    if (found == 0 && !may_be_passed_some) return 0;
     why = why_not_survive(call);
     while (why == nullptr && guard.stack()->lock.favour_allowed()) {
       guard.drop();

@@ -166,6 +166,27 @@ TEST_P(Exec, Spawned) {
   EXPECT_EQ(status_of(child), 0);
 }
 
+// As Python's subprocess does it.
+TEST_P(Exec, SpawnedByAChildThatClosesTheRest) {
+  Connection c = connect_pair();
+  keep(c.mine, false);
+  char* words[] = {const_cast<char*>("cat"), nullptr};
+  const pid_t child = vfork();
+  if (child == 0) {
+    dup2(c.mine, 0);
+    dup2(c.mine, 1);
+    close_range(3, ~0U, 0);
+    for (int fd = 3; fd < 8192; fd++) close(fd);
+    execv("/bin/cat", words);
+    _exit(97);
+  }
+  close(c.mine);
+  expect_echo(c.theirs, "spawned");
+  peer.shutdown(c.theirs, SHUT_WR);
+  EXPECT_EQ(peer.recv(c.theirs, 1).result, 0);
+  EXPECT_EQ(status_of(child), 0);
+}
+
 TEST_P(Exec, AScriptAndItsPrograms) {
   Connection c = connect_pair();
   const std::string script = scratch_file("script");

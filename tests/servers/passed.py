@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Servers whose processes pass sockets on to each other (SCM_RIGHTS): Python's multiprocessing, Node's cluster, haproxy's reload; and who gets none.
+
+  passed.py --build build/release --mode kernel|zpstack-veth [--seconds 3] [--reloads 2] [CASE ...]
+"""
+# SPDX-License-Identifier: BSD-3-Clause
+import argparse
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import bed as beds  # noqa: E402
+
+PORT = 8090
+
+# The first process accepts, its workers answer. By a handle that is sent to a certain process, and by one that is fetched when it is unpickled.
+WORKERS = """
+import multiprocessing, os, socket, sys
+from multiprocessing import reduction
+
+def answer(connection):
+    connection.sendall(b"%d %s" % (os.getpid(), connection.recv(100)))
+    connection.close()
+
+def work(pipe):
+    for _ in range(3):
+        answer(socket.socket(fileno=reduction.recv_handle(pipe)))
+    for _ in range(3):
+        answer(pipe.recv())
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[2])
+    listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+    workers = []
+    for _ in range(2):
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=work, args=(theirs,))
+        process.start()
+        workers.append((ours, process))
+    print("ready", flush=True)
+    for number in range(12):
+        connection, _ = listener.accept()
+        pipe, process = workers[number % 2]
+        if number < 6:
+            reduction.send_handle(pipe, connection.fileno(), process.pid)
+        else:
+            pipe.send(connection)
+        connection.close()
+    for _, process in workers:
+        process.join()
+        assert process.exitcode == 0
+"""
+
+CLUSTER = """
+const cluster = require('cluster'), net = require('net');
+cluster.schedulingPolicy = process.argv[2] === 'rr' ? cluster.SCHED_RR : cluster.SCHED_NONE;
+if (cluster.isPrimary) {
+  let listening = 0;
+  cluster.on('listening', () => { if (++listening === 2) console.log('ready'); });
+  net.createServer().listen(Number(process.argv[3]) + 1, '0.0.0.0', () => { cluster.fork(); cluster.fork(); });
+} else {
+  net.createServer(c => c.on('data', d => c.end(process.pid + ' ' + d))).listen(Number(process.argv[3]), '0.0.0.0');
+}
+"""
+
+HAPROXY = """
+global
+  stats socket {scratch}/haproxy.sock mode 600 level admin expose-fd listeners
+  maxconn 200
+  hard-stop-after 5s
+defaults
+  mode http
+  timeout client 5s
+  timeout server 5s
+  timeout connect 5s
+frontend all
+  bind 0.0.0.0:{port}
+  http-request return status 200 content-type text/plain string served
+"""
+
+# Passes one connection to whoever comes to its Unix socket.
+GIVER = """
+import os, socket, sys
+listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+door = socket.socket(socket.AF_UNIX)
+door.bind(sys.argv[2])
+door.listen()
+print("ready", flush=True)
+connection, _ = listener.accept()
+visitor, _ = door.accept()
+socket.send_fds(visitor, [b"x"], [connection.fileno()])
+connection.close()
+visitor.recv(1)
+kept, _ = listener.accept()
+kept.sendall(b"still there")
+kept.recv(1)
+"""
+
+TAKER = """
+import os, socket, sys
+visitor = socket.socket(socket.AF_UNIX)
+visitor.connect(sys.argv[1])
+data, fds, flags, _ = socket.recv_fds(visitor, 1, 1)
+text = "%s %d %d" % (data.decode(), len(fds), flags == socket.MSG_CTRUNC)
+if fds:
+    with open(fds[0], "r+b", 0) as file:
+        try:
+            file.write(b"from the taker")
+            text += " written"
+        except OSError as error:
+            text += " " + type(error).__name__
+print(text, flush=True)
+visitor.send(b"x")
+"""
+
+
+def connect(bed):
+    connection = socket.create_connection((bed.sut_address, PORT), 10)
+    connection.settimeout(10)
+    return connection
+
+
+def ask(bed):
+    """The answer to one request, whole."""
+    with connect(bed) as connection:
+        connection.sendall(b"request")
+        answer = b""
+        while piece := connection.recv(100):
+            answer += piece
+        return answer
+
+
+def start(bed, argv, **options):
+    sut = bed.spawn_sut(argv, **options)
+    beds.wait_until(lambda: "ready" in bed.output("sut") or sut.poll() is not None, 30, "the start")
+    assert sut.poll() is None, bed.output("sut")
+    return sut
+
+
+def silent(bed):
+    assert "SCM_RIGHTS" not in bed.output("sut"), bed.output("sut")
+
+
+def workers(bed, _, method):
+    script = bed.scratch / "workers.py"
+    script.write_text(WORKERS)
+    sut = start(bed, ["/usr/bin/python3", script, str(PORT), method])
+    answers = [ask(bed).split() for _ in range(12)]
+    assert all(words[1:] == [b"request"] for words in answers), answers
+    assert len({words[0] for words in answers}) == 2, answers
+    assert sut.wait(20) == 0
+    silent(bed)
+
+
+def cluster(bed, _, policy):
+    script = bed.scratch / "cluster.js"
+    script.write_text(CLUSTER)
+    sut = start(bed, [shutil.which("node"), script, policy, str(PORT)])
+    answers = [ask(bed).split() for _ in range(20)]
+    assert all(words[1:] == [b"request"] for words in answers), answers
+    if policy == "rr":
+        assert len({words[0] for words in answers}) == 2, answers
+    sut.terminate()
+    silent(bed)
+
+
+def is_waiting(pid):
+    """Whether a signal to reload would be heeded: haproxy says that it is ready somewhat earlier."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    caught, blocked = (int(re.search(rf"{name}:\s*(\w+)", status)[1], 16) >> (signal.SIGUSR2 - 1) & 1 for name in ("SigCgt", "SigBlk"))
+    return caught and not blocked and "State:\tS" in status
+
+
+def haproxy(bed, options):
+    """Reloads under load: the new worker has the listeners from the old one, and nobody is refused."""
+    configuration = bed.scratch / "haproxy.cfg"
+    configuration.write_text(HAPROXY.format(scratch=bed.scratch, port=PORT))
+    sut = bed.spawn_sut([shutil.which("haproxy", path="/usr/sbin:/usr/bin"), "-W", "-db", "-f", configuration])
+    serving = lambda: [child for child in beds.children(sut.pid) if pathlib.Path(f"/proc/{child}/comm").read_text() == "haproxy\n"]  # noqa: E731
+    beds.wait_until(lambda: "Loading success" in bed.output("sut") and is_waiting(sut.pid), 20, "haproxy's start")
+    loads = [
+        bed.spawn_peer([shutil.which("wrk"), "-t1", "-c10", f"-d{options.seconds}", *more, f"http://{bed.sut_address}:{PORT}/"], name=name)
+        for name, more in (("load", []), ("load-close", ["-H", "Connection: close"]))
+    ]
+    for number in range(options.reloads):
+        old = serving()
+        sut.send_signal(signal.SIGUSR2)
+        beds.wait_until(lambda: bed.output("sut").count("Loading success") == number + 2, 20, "the new worker")
+        beds.wait_until(lambda: not set(old) & set(serving()) and is_waiting(sut.pid), 20, "the end of the old worker")
+    for load in loads:
+        assert load.wait(options.seconds + 30) == 0
+        text = bed.output(load.name)
+        assert not re.search(r"connect [1-9]|timeout [1-9]|Non-2xx", text), text
+        assert int(re.search(r"(\d+) requests in", text)[1]) > 100, text
+    sut.terminate()
+    sut.wait(20)
+    silent(bed)
+
+
+def stranger(bed, _, prefixed):
+    """One that has no part in the stack is told so, and so are the peer and the reader of the log; what the giver has left is not touched."""
+    path = bed.scratch / "door"
+    start(bed, ["/usr/bin/python3", "-S", "-c", GIVER, str(PORT), path])
+    environment = bed.sut_environment() if prefixed else beds.clean_environment()
+    with connect(bed) as passed:
+        taker = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", TAKER, path], name="taker", environment=environment)
+        assert taker.wait(20) == 0
+        said = bed.output("taker").splitlines()
+        if not bed.hooked:
+            assert said == ["x 1 0 written"], said
+            assert passed.recv(100) == b"from the taker"
+        elif prefixed:
+            assert "x 0 1" in said and any("SCM_RIGHTS" in line for line in said), said
+        else:
+            assert said == ["x 1 0 BrokenPipeError"], said
+        assert passed.recv(100) == b"", "the peer of what nobody has"
+    if bed.hooked:
+        beds.wait_until(lambda: "no process of this family has received them" in bed.output("sut"), 20, "the line")
+    with connect(bed) as kept:
+        assert kept.recv(100) == b"still there"
+
+
+def with_word(case, word):
+    return lambda bed, options: case(bed, options, word)
+
+
+CASES = {f"python-{method}": with_word(workers, method) for method in ("fork", "spawn", "forkserver")}
+CASES.update({f"node-{policy}": with_word(cluster, policy) for policy in ("rr", "none")})
+CASES.update({"haproxy": haproxy, "stranger": with_word(stranger, True), "native-stranger": with_word(stranger, False)})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    parser.add_argument("--mode", choices=beds.MODES, required=True)
+    parser.add_argument("--seconds", type=int, default=3, help="how long the load on haproxy lasts")
+    parser.add_argument("--reloads", type=int, default=2)
+    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="which; all without one")
+    options = parser.parse_args()
+    for name in options.cases or CASES:
+        begin = time.monotonic()
+        traces = options.build / "test-traces" / f"passed-{name}-{options.mode}"
+        if os.fork() == 0:  # who has entered a namespace does not come back
+            problem = None
+            with beds.Bed(options.mode, options.build, traces) as bed:
+                bed.peer_space.enter()
+                try:
+                    CASES[name](bed, options)
+                except (AssertionError, OSError, TimeoutError, ValueError) as error:
+                    problem = f"{name}: {type(error).__name__} {error}"
+                    with contextlib.suppress(OSError):
+                        bed.explain_hang()
+            os._exit(beds.conclude(problem, traces, "*.*"))
+        if os.waitstatus_to_exitcode(os.wait()[1]) != 0:
+            return 1
+        print(f"ok   {name} {time.monotonic() - begin:.1f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

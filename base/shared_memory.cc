@@ -164,6 +164,18 @@ bool adopt_shared(std::span<const SharedPart> of, int fd, uint64_t bytes, uintpt
   return true;
 }
 
+void abandon_shared() noexcept {
+  for (size_t i = 0; i < count; i++) {
+    if (!parts[i].over) (void)kernel_call(SYS_munmap, static_cast<long>(parts[i].address), static_cast<long>(parts[i].bytes));
+  }
+  count = 0;
+  whole = true;
+  file = -1;
+  owner = 0;
+  file_bytes = 0;
+  place = 0;
+}
+
 Arena* Arena::map_shared(size_t bytes) noexcept {
   void* const memory = base::map_shared(bytes);
   return memory == nullptr ? nullptr : create(memory, bytes);

@@ -55,6 +55,8 @@ void note_shared_part(const SharedPart& part) noexcept;
 [[nodiscard]] std::span<const SharedPart> shared_parts() noexcept;
 // In the next program: maps all parts, where nothing else may be, and has them as its own. False, and nothing is mapped, if one cannot be.
 [[nodiscard]] bool adopt_shared(std::span<const SharedPart> parts, int fd, uint64_t file_bytes, uintptr_t next_place) noexcept;
+// It will not have them after all: as before anything was mapped or adopted.
+void abandon_shared() noexcept;
 [[nodiscard]] uint64_t shared_file_bytes() noexcept;
 
 }  // namespace base

@@ -233,6 +233,8 @@ long wait_in_kernel(int fd, epoll_event* events, long capacity, uint64_t deadlin
   long count = engine->sleep(SYS_epoll_pwait, fd, as_arg(events), capacity, timeout_ms, as_arg(mask), mask_bytes);
   const long all = count;
   Guard guard;
+  if (!files().epolls.owns(set)) set = set_at(fd);  // it has moved: the process has joined a family (join.h)
+  if (set == nullptr) return count;
   if (set->bare_waiters > 0) set->bare_waiters--;
   count = settle_events_locked(set, events, count);
   take_kick_back(set);

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -12,11 +13,16 @@
 #include "shim/calls/calls.h"
 #include "shim/family/exec_ticket.h"
 #include "shim/family/family.h"
+#include "shim/family/join.h"
 #include "shim/family/process.h"
 #include "shim/family/wait.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/placeholders.h"
+#include "shim/files/routing.h"
 #include "shim/files/user_memory.h"
+
+// keep_everything.S
+extern "C" long zps_keep_everything(long argument, long (*function)(long argument) noexcept) noexcept;
 
 namespace shim {
 namespace {
@@ -66,13 +72,18 @@ long for_each_right(const msghdr& message, Visit visit) noexcept {
   });
 }
 
-// Whether the process at the other end, if one has connected it, is of the family. With the lock held.
-bool leads_to_member(int fd) noexcept {
+// Who has made or connected the other end; 0: nobody.
+pid_t peer_of(int fd) noexcept {
   ucred peer{};
   unsigned bytes = sizeof peer;
-  if (kernel_call(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, as_arg(&peer), as_arg(&bytes)) != 0 || peer.pid <= 0) return false;
+  return kernel_call(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, as_arg(&peer), as_arg(&bytes)) == 0 ? peer.pid : 0;
+}
+
+// Whether that is a member of the family. With the lock held.
+bool leads_to_member(int fd) noexcept {
+  const pid_t pid = peer_of(fd);
   for (const ProcessSlot& slot : all_slots()) {
-    if (!is_free(slot) && slot.pid == peer.pid) return true;
+    if (pid > 0 && !is_free(slot) && slot.pid == pid) return true;
   }
   return false;
 }
@@ -90,6 +101,26 @@ long after_signal(int fd, int timeout, const Interruption& interruption) noexcep
 // ---------------------------------------------------------------- sending
 
 bool may_have_files() noexcept { return the_stack() != nullptr && my_slot->chunks != 0 && !kernel_only() && !in_vfork_child(); }
+
+bool is_own_process(int fd) noexcept { return peer_of(fd) == static_cast<pid_t>(kernel_call(SYS_getpid)); }
+
+// Whether it is bound to what the rules give to the stack: it is about to be listened at, by who receives it.
+bool is_for_stack(int fd) noexcept {
+  const Guard guard;
+  const Socket* const socket = socket_at(fd);
+  const bool is_bound = socket != nullptr && socket->state == SocketState::undecided && socket->has_port;
+  return is_bound && (socket->stack_bound || socket->bound_to_all) &&
+         side_of(IPPROTO_TCP, socket->bound.port_be, nullptr) == base::Side::stack;
+}
+
+// A socket that the stack will serve is passed on by a process that has none yet, over a pair of sockets that it has made itself, to a
+// worker of its own (Node's cluster).
+void make_stack_for(int fd, const msghdr& message) noexcept {
+  if (my_slot->chunks == 0 || kernel_only() || in_vfork_child() || message.msg_control == nullptr || !is_own_process(fd)) return;
+  const long found = for_each_right(message, [](int number, int*) noexcept -> long { return is_for_stack(number) ? 1 : 0; });
+  const auto make = [](long) noexcept { return static_cast<long>(ensure_stack() != nullptr); };
+  if (found == 1) (void)zps_keep_everything(0, make);
+}
 
 bool has_files(const msghdr& message) noexcept {
   if (message.msg_control == nullptr || message.msg_controllen < CMSG_LEN(sizeof(int))) return false;
@@ -142,6 +173,12 @@ long send_message(int fd, msghdr message, int flags) noexcept {
 
 // ---------------------------------------------------------------- receiving
 
+// join_family(), which runs any code there is.
+const char* join(int envelope) noexcept {
+  const auto function = [](long fd) noexcept { return reinterpret_cast<long>(join_family(static_cast<int>(fd))); };
+  return reinterpret_cast<const char*>(zps_keep_everything(envelope, function));
+}
+
 // `envelope` becomes what is in it. 0 or a negative errno.
 long unseal(int envelope) noexcept {
   Guard guard;
@@ -174,12 +211,17 @@ void unseal_all(msghdr* user) noexcept {
   msghdr message;
   if (copy_in(&message, user, sizeof message) != 0 || message.msg_control == nullptr) return;
   long refused = 0;
+  const char* why = nullptr;
   (void)for_each_part(message, [&](const ControlPart& part) noexcept -> long {
     for (int i = 0; part.is_rights() && i < part.count(); i++) {
       int number;
       if (copy_in(&number, part.numbers() + i, sizeof number) != 0) return -EFAULT;
       if (!is_envelope(number)) continue;
       refused = unseal(number);
+      if (refused == -ESTALE) {
+        why = join(number);
+        if (why == nullptr) refused = unseal(number);
+      }
       if (refused == 0) continue;
       cut(&message, part, i);
       return 1;
@@ -190,7 +232,8 @@ void unseal_all(msghdr* user) noexcept {
   (void)copy_out(user, &message, sizeof message);
   if (refused == -ESTALE) {
     base::log(base::LogLevel::warn,
-              "a socket of a stack that this process has no part in was passed on to it (SCM_RIGHTS): refused (MSG_CTRUNC)");
+              "a socket of a stack that this process has no part in was passed on to it (SCM_RIGHTS): refused (MSG_CTRUNC), for %s",
+              why != nullptr ? why : "it is gone");
   }
 }
 
@@ -203,8 +246,9 @@ bool has_room(const msghdr* user) noexcept {
 
 long send_rights(const zps_call& call) noexcept {
   msghdr message;
-  if (!may_have_files() || copy_in(&message, reinterpret_cast<void*>(call.arg[1]), sizeof message) != 0) return kPass;
-  if (!has_files(message)) return kPass;
+  if (my_slot->chunks == 0 || copy_in(&message, reinterpret_cast<void*>(call.arg[1]), sizeof message) != 0) return kPass;
+  if (the_stack() == nullptr) make_stack_for(static_cast<int>(call.arg[0]), message);
+  if (!may_have_files() || !has_files(message)) return kPass;
   return send_message(static_cast<int>(call.arg[0]), message, static_cast<int>(call.arg[2]));
 }
 

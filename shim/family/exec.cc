@@ -92,10 +92,12 @@ int64_t hand_on(const zps_call& call, int survivors) noexcept {
 // A member that hands nothing on, and is not the last one that lives, leaves its references to the service of the others: the lock on its
 // slot's byte goes with life_fd, which is close-on-exec, and only if the exec succeeds. The last one says goodbye itself.
 int64_t before_exec(zps_call* call) noexcept {
+  int64_t place = 0;
   if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
-  if (in_vfork_child()) return hand_on_from_vfork(*call);
+  if (!kernel_only() && the_stack() == nullptr && will_exec(*call)) place = leave_place(*call);
+  if (in_vfork_child()) return place != 0 ? place : hand_on_from_vfork(*call);
   if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
-  if (kernel_only() || the_stack() == nullptr || !will_exec(*call)) return 0;
+  if (kernel_only() || the_stack() == nullptr || !will_exec(*call)) return place;
   if (const int survivors = count_survivors(); survivors > 0 || hands_on_unix_socket()) {
     const int64_t ticket = hand_on(*call, survivors);
     if (ticket > 0) return ticket;
@@ -119,6 +121,7 @@ void call_exec_off() noexcept {
 }
 
 void after_failed_exec() noexcept {
+  take_place_back();
   if (in_vfork_child()) return take_back_in_vfork();
   if (exec_began_ns.load() == 0) return;
   call_exec_off();

@@ -25,11 +25,24 @@ int socket_option(int fd, int name) noexcept {
   return kernel_call(SYS_getsockopt, fd, SOL_SOCKET, name, as_arg(&value), as_arg(&bytes)) == 0 ? value : -1;
 }
 
+int write_file(const void* data, size_t bytes) noexcept {
+  const long fd = kernel_call(SYS_memfd_create, as_arg("zpstack-exec"), 0);
+  if (fd < 0) return static_cast<int>(fd);
+  const long written = kernel_call(SYS_pwrite64, fd, as_arg(data), static_cast<long>(bytes), 0);
+  if (written == static_cast<long>(bytes)) return static_cast<int>(fd);
+  (void)kernel_call(SYS_close, fd);
+  return written < 0 ? static_cast<int>(written) : -EIO;
+}
+
+void fill_head(zps_inheritance& head, int32_t pid) noexcept {
+  memcpy(head.magic, ZPS_INHERITANCE, sizeof head.magic);
+  head.pid = pid;
+  head.size = sizeof head;
+  head.library_base = reinterpret_cast<uint64_t>(__ehdr_start);
+}
+
 void fill(ExecTicket& ticket, const ProcessSlot* slot) noexcept {
-  memcpy(ticket.head.magic, ZPS_INHERITANCE, sizeof ticket.head.magic);
-  ticket.head.pid = static_cast<int32_t>(kernel_call(SYS_getpid));
-  ticket.head.size = sizeof ticket.head;
-  ticket.head.library_base = reinterpret_cast<uint64_t>(__ehdr_start);
+  fill_head(ticket.head, slot->pid);
   base::list_high_fds(ticket.head.descriptors);
   ticket.core = base::build_id_of(__ehdr_start);
   ticket.code = netstack::stack_code();
@@ -48,11 +61,26 @@ void fill(ExecTicket& ticket, const ProcessSlot* slot) noexcept {
 
 }  // namespace
 
-const char* why_not_survive(const zps_call& call) noexcept {
+const char* why_not_attach() noexcept {
   if (!the_stack()->wire().facts().survives_exec) return "this wire does not survive it";
   if (!base::is_whole() || family_place().offset < 0) return "its memory is in no file (RLIMIT_FSIZE, or huge pages)";
   if (!base::build_id_of(__ehdr_start).is_known()) return "nothing tells which build of zpstack this is (--build-id)";
-  return engine->leaves_hook(&call);
+  return nullptr;
+}
+
+const char* why_not_survive(const zps_call& call) noexcept {
+  const char* const why = why_not_attach();
+  return why != nullptr ? why : engine->leaves_hook(&call);
+}
+
+int64_t leave_place(const zps_call& call) noexcept {
+  if (!hands_on_unix_socket() || !base::build_id_of(__ehdr_start).is_known() || engine->leaves_hook(&call) != nullptr) return 0;
+  PlaceTicket ticket{{}, reinterpret_cast<uintptr_t>(family)};
+  fill_head(ticket.head, static_cast<int32_t>(kernel_call(SYS_getpid)));
+  const int fd = write_file(&ticket, sizeof ticket);
+  if (fd <= 0) return 0;
+  note_place(fd);
+  return fd;
 }
 
 void tell_lost(int sockets, const char* why) noexcept {
@@ -69,14 +97,9 @@ bool hands_on_unix_socket() noexcept {
 }
 
 int write_ticket(const ProcessSlot* slot) noexcept {
-  const long fd = kernel_call(SYS_memfd_create, as_arg("zpstack-exec"), 0);
-  if (fd < 0) return static_cast<int>(fd);
   ExecTicket ticket{};
   fill(ticket, slot);
-  const long written = kernel_call(SYS_pwrite64, fd, as_arg(&ticket), sizeof ticket, 0);
-  if (written == static_cast<long>(sizeof ticket)) return static_cast<int>(fd);
-  (void)kernel_call(SYS_close, fd);
-  return written < 0 ? static_cast<int>(written) : -EIO;
+  return write_file(&ticket, sizeof ticket);
 }
 
 bool is_of_stack(const Counted* entry) noexcept {

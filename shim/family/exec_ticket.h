@@ -33,13 +33,31 @@ struct ExecTicket {
   base::SharedPart parts[base::kMostSharedParts];
 };
 
-// Why what this call executes cannot have the stack, or nullptr.
+// One that says where the code lies, and where a family may come that the program may join later (join.h).
+struct PlaceTicket {
+  zps_inheritance head;
+  uintptr_t family;
+};
+
+// Why another program than one that was forked cannot have the stack, or nullptr; and that which this call executes.
+[[nodiscard]] const char* why_not_attach() noexcept;
 [[nodiscard]] const char* why_not_survive(const zps_call& call) noexcept;
 void tell_lost(int sockets, const char* why) noexcept;
 // Whether the next program may be passed sockets (SCM_RIGHTS) by this family: it has a Unix socket, among the lowest numbers but for
 // standard input, output and error, which any command has.
 [[nodiscard]] bool hands_on_unix_socket() noexcept;
-// A file with the ticket of this process, for that slot: its descriptor, which survives an exec, or a negative errno.
+// A PlaceTicket for what this call executes: a descriptor; 0: there is no reason, or no room.
+[[nodiscard]] int64_t leave_place(const zps_call& call) noexcept;
+// Of the thread that executes a program with that alone: its descriptor, and its end if the exec fails.
+void note_place(int fd) noexcept;
+void take_place_back() noexcept;
+// Reads a ticket that this process is to use. False if it is none.
+[[nodiscard]] bool read_ticket(int fd) noexcept;
+// Whether the family that it tells of lies where this process has its own.
+[[nodiscard]] bool ticket_is_of_own_place() noexcept;
+// The family that it tells of, whose slot for this process is in that state: nullptr, or why it cannot be had.
+[[nodiscard]] const char* attach_by_ticket(SlotState state) noexcept;
+// A file with the ticket of that slot's process: a descriptor, which survives an exec, or a negative errno.
 [[nodiscard]] int write_ticket(const ProcessSlot* slot) noexcept;
 // Whether the kernel's half alone would not be the same: a socket that has been given to the stack, a set with such a socket. With the lock
 // held.

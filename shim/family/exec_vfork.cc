@@ -37,7 +37,8 @@ constexpr int kLow = 64;
 constexpr int kMost = 128;
 constexpr uint32_t kUnknown = UINT32_MAX;
 
-// Of the child of this thread, which shares it: what it has prepared.
+// Of the child of this thread, which shares it: what it has prepared. A ticket without a slot says where the code lies, and may be the
+// thread's own.
 ZPS_THREAD_VARIABLE(ProcessSlot*, spawned_slot)
 ZPS_THREAD_VARIABLE(int, spawned_ticket)
 // And the thread's own id, while the child takes locks as who it is: it may die there, and leave its name to the thread.
@@ -180,11 +181,20 @@ int64_t hand_on_from_vfork(const zps_call& call) noexcept {
   return 0;
 }
 
+void note_place(int fd) noexcept { spawned_ticket() = fd; }
+
+void take_place_back() noexcept {
+  if (spawned_slot() != nullptr || spawned_ticket() <= 0) return;
+  (void)kernel_call(SYS_close, spawned_ticket());
+  spawned_ticket() = 0;
+}
+
 void take_back_in_vfork() noexcept {
   if (spawned_slot() == nullptr) return;
   const OwnName own_name;
   base::keep_across_exec(false);
   (void)kernel_call(SYS_close, spawned_ticket());
+  spawned_ticket() = 0;
   {
     const Guard guard;
     service_leave_slot(spawned_slot());
@@ -195,6 +205,7 @@ void take_back_in_vfork() noexcept {
 }
 
 void forget_vfork_child() noexcept {
+  spawned_ticket() = 0;
   take_own_name_back();
   if (spawned_slot() != nullptr) spawned_slot() = nullptr;
 }

@@ -70,6 +70,8 @@ struct alignas(64) Family {
   uint32_t eighths;                   // so much of its memory is there; 0: as much as at the start (family_memory.h)
   std::atomic<uint32_t> keeper_apart;  // 1: the keeper has closed what is not its own; a futex
   int flight_fd;                      // memfd whose bytes are locked by what is in flight (in_flight.h); negative: there is none
+  uint32_t owner;                     // the user whose family it is
+  int door_fd, door_step_fd;          // the two ends of the door (join.h): who is on duty has the first, each envelope the other
   int proc_fd;                        // of /proc, for whoever cannot name it any more
   base::LockWritten<uint32_t> flights;  // records of in_flight that have a file
   uint32_t next_flight;

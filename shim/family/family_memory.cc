@@ -21,6 +21,7 @@ using base::kernel_call;
 constexpr uintptr_t kPage = 4096;
 constexpr uintptr_t kPlace = 0x2000'0000'0000;       // with as much chance in it as the stack's address has
 constexpr uintptr_t kChance = 0xff'ffff'f000;
+constexpr uintptr_t kElsewhere = 0x80'0000'0000;
 constexpr int kOwnExtents = 5;
 constexpr int kExtents = kOwnExtents + kFileExtents;
 
@@ -39,6 +40,8 @@ bool is_error(long result) noexcept { return result < 0 && result > -4096; }
 
 // Where the family lies in the file of what is shared; -1: it does not (yet).
 long file_offset = -1;
+
+uintptr_t avoided = 0;  // where another family is or may come, which this process may join
 
 bool map(Piece piece) noexcept {
   const long begin = static_cast<long>(piece.begin);
@@ -111,7 +114,9 @@ bool map_pieces(const Piece* pieces, int count, Map map_one) noexcept {
 
 Family* map_early() noexcept {
   const char here = 0;
-  auto* fresh = reinterpret_cast<Family*>(kPlace + (reinterpret_cast<uintptr_t>(&here) & kChance));
+  uintptr_t place = kPlace + (reinterpret_cast<uintptr_t>(&here) & kChance);
+  if (family_would_overlap(place, avoided)) place ^= kElsewhere;
+  auto* fresh = reinterpret_cast<Family*>(place);
   Piece pieces[kExtents];
   const int count = list_pieces(fresh, 0, pieces);
   return map_pieces(pieces, count, map) ? fresh : nullptr;
@@ -165,6 +170,13 @@ void copy_used(Piece piece, uintptr_t to, const Extent (&extents)[kExtents]) noe
 }
 
 }  // namespace
+
+bool family_would_overlap(uintptr_t one, uintptr_t other) noexcept {
+  const size_t bytes = page_up(shared_bytes);
+  return one < other + bytes && other < one + bytes;
+}
+
+void avoid_family_at(uintptr_t address) noexcept { avoided = address; }
 
 bool map_family() noexcept {
   family = map_early();
@@ -243,6 +255,13 @@ bool share_family() noexcept {
 }
 
 FamilyPlace family_place() noexcept { return {reinterpret_cast<uintptr_t>(family), file_offset, foreseen}; }
+
+void unmap_family() noexcept {
+  Piece pieces[kExtents];
+  const int count = list_pieces(family, family->eighths, pieces);
+  for (int i = 0; i < count; i++) unmap(pieces[i]);
+  family = nullptr;
+}
 
 bool attach_family(const FamilyPlace& place) noexcept {
   Family* const own = family;

@@ -42,6 +42,10 @@ extern const size_t shared_bytes;
 inline constexpr int kFileExtents = 5;
 void extents_of_files(Family* of, bool mapped, Extent* out) noexcept;
 
+// Whether families at these addresses lie over each other.
+[[nodiscard]] bool family_would_overlap(uintptr_t one, uintptr_t other) noexcept;
+// This process may join a family there: its own is not to be in the way.
+void avoid_family_at(uintptr_t address) noexcept;
 // Maps an empty family whose only member is this process, as `family`. False if the kernel refuses.
 [[nodiscard]] bool map_family() noexcept;
 // In the child of a fork before there was a stack: a family of its own, with what its parent's had. Makes no system call.
@@ -63,5 +67,7 @@ struct FamilyPlace {
 };
 [[nodiscard]] FamilyPlace family_place() noexcept;
 [[nodiscard]] bool attach_family(const FamilyPlace& place) noexcept;
+// Unmaps this process's own, which is private, to make room for one that lies there: `family` is null then. In the only thread.
+void unmap_family() noexcept;
 
 }  // namespace shim

@@ -41,10 +41,11 @@ struct Outgoing {
 Outgoing outgoing[kOutgoing];
 int outgoing_count = 0;
 
-// Room for the descriptors in an envelope.
+// The descriptors in an envelope: the placeholder, the locked description, the door.
+constexpr int kContents = 3;
 union Rights {
   cmsghdr header;
-  char bytes[CMSG_SPACE(2 * sizeof(int))];
+  char bytes[CMSG_SPACE(kContents * sizeof(int))];
 };
 
 // As fcntl() has it, of one byte.
@@ -98,7 +99,7 @@ void drop_the_dead() noexcept {
   }
 }
 
-// The end of a pair that has the label and both descriptors in its queue, or a negative errno.
+// The end of a pair that has the label and the descriptors in its queue, or a negative errno.
 long fill_envelope(int placeholder, int description, uint32_t record) noexcept {
   int ends[2];
   if (const long error = kernel_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, as_arg(ends)); error != 0) return error;
@@ -106,8 +107,8 @@ long fill_envelope(int placeholder, int description, uint32_t record) noexcept {
   label.record = record;
   iovec part{&label, sizeof label};
   Rights rights{};
-  rights.header = {CMSG_LEN(2 * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-  const int numbers[] = {placeholder, description};
+  rights.header = {CMSG_LEN(kContents * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+  const int numbers[kContents] = {placeholder, description, family->door_step_fd};
   memcpy(CMSG_DATA(&rights.header), numbers, sizeof numbers);
   msghdr message{};
   message.msg_iov = &part;
@@ -170,7 +171,7 @@ long peek_into(int fd, Label* label, Rights* rights) noexcept {
   message.msg_control = rights != nullptr ? rights->bytes : nullptr;
   message.msg_controllen = rights != nullptr ? sizeof rights->bytes : 0;
   const long got = kernel_call(SYS_recvmsg, fd, as_arg(&message), MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  if (rights != nullptr && message.msg_controllen < sizeof rights->bytes) rights->header.cmsg_len = 0;
+  if (rights != nullptr && message.msg_controllen < sizeof rights->header) rights->header.cmsg_len = 0;
   return got;
 }
 
@@ -182,19 +183,20 @@ bool is_flight_file(int fd) noexcept {
          theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino;
 }
 
-// Both descriptors, which are new ones. -EMFILE if there are no numbers for them.
-long unpack(int fd, Label* label, int (&numbers)[2]) noexcept {
+// The descriptors, which are new ones. -EMFILE if there are no numbers for them.
+long unpack(int fd, Label* label, int (&numbers)[kContents]) noexcept {
   Rights rights{};
   const long got = peek_into(fd, label, &rights);
   if (got < 0) return got;
   if (got != sizeof *label || !is_label(*label)) return -ESTALE;
   memcpy(numbers, CMSG_DATA(&rights.header), sizeof numbers);
   if (rights.header.cmsg_len == CMSG_LEN(sizeof numbers)) return 0;
-  if (rights.header.cmsg_len == CMSG_LEN(sizeof(int))) (void)kernel_call(SYS_close, numbers[0]);
+  const size_t came = rights.header.cmsg_len < CMSG_LEN(0) ? 0 : (rights.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+  for (size_t i = 0; i < came; i++) (void)kernel_call(SYS_close, numbers[i]);
   return -EMFILE;
 }
 
-long unpack_all(int fd, Label* label, int (&numbers)[2]) noexcept {
+long unpack_all(int fd, Label* label, int (&numbers)[kContents]) noexcept {
   const long error = unpack(fd, label, numbers);
   if (error != -EMFILE) return error;
   const base::RaisedFdLimit raised;
@@ -203,7 +205,22 @@ long unpack_all(int fd, Label* label, int (&numbers)[2]) noexcept {
 
 }  // namespace
 
+int door_of(int envelope) noexcept {
+  Label label{};
+  int numbers[kContents];
+  if (const long error = unpack_all(envelope, &label, numbers); error != 0) return static_cast<int>(error);
+  for (const int number : {numbers[0], numbers[1]}) (void)kernel_call(SYS_close, number);
+  return numbers[2];
+}
+
 void prepare_flights() noexcept {
+  int ends[2] = {-1, -1};
+  const int on = 1;
+  family->owner = static_cast<uint32_t>(kernel_call(SYS_getuid));
+  (void)kernel_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, as_arg(ends));
+  (void)kernel_call(SYS_setsockopt, ends[0], SOL_SOCKET, SO_PASSCRED, as_arg(&on), sizeof on);
+  family->door_fd = base::move_fd_high(ends[0]);
+  family->door_step_fd = base::move_fd_high(ends[1]);
   family->flight_fd = base::move_fd_high(static_cast<int>(kernel_call(SYS_memfd_create, as_arg("zpstack-in-flight"), MFD_CLOEXEC)));
   family->proc_fd =
       base::move_fd_high(static_cast<int>(kernel_call(SYS_openat, AT_FDCWD, as_arg("/proc"), O_PATH | O_DIRECTORY | O_CLOEXEC)));
@@ -250,10 +267,10 @@ bool is_envelope(int fd) noexcept {
 long open_envelope(int fd, Opened* out) noexcept {
   if (the_stack() == nullptr || family->flight_fd < 0) return -ESTALE;
   Label label{};
-  int numbers[2];
+  int numbers[kContents];
   if (const long error = unpack_all(fd, &label, numbers); error != 0) return error;
   const bool is_own = is_flight_file(numbers[1]) && label.record < kInFlight && family->in_flight[label.record].file != nullptr;
-  (void)kernel_call(SYS_close, numbers[1]);
+  for (const int number : {numbers[1], numbers[2]}) (void)kernel_call(SYS_close, number);
   if (!is_own) {
     (void)kernel_call(SYS_close, numbers[0]);
     return -ESTALE;

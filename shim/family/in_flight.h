@@ -7,7 +7,7 @@
 // says to nobody when the last reference to one is gone.
 //
 // How. What travels is an envelope: one end of a pair of Unix sockets, whose other end is closed. In its queue lies one message, with a
-// label that says what it is, and two descriptors: the placeholder, and an open file description of a memory file that the family shares.
+// label that says what it is, and descriptors: the placeholder, and an open file description of a memory file that the family shares.
 // That one holds an OFD lock on a byte, the record's, which the kernel drops with the last reference to the envelope, wherever it is: as
 // long as the byte is locked the family holds the file. The receiver looks into the envelope (MSG_PEEK, since others may have it too) and
 // puts the placeholder in its place.
@@ -20,7 +20,7 @@
 //
 // Invariants: 1 a record without a file is free if its byte can be locked; 2 a record's file is counted once, whatever the number of its
 // envelope's descriptors; 3 a descriptor of an envelope that is about to be sent is registered, so that the child of a fork closes it.
-// Known limits: kInFlight at a time in a family (ETOOMANYREFS); an envelope counts as three descriptors of what a user may have in flight.
+// Known limits: kInFlight at a time in a family (ETOOMANYREFS); an envelope counts as four descriptors of what a user may have in flight.
 #pragma once
 
 #include <cstdint>
@@ -67,6 +67,8 @@ void recount_flights(bool (*known)(Counted*)) noexcept;
 
 // Whether `fd`, which has just been received, is an envelope, of whatever family.
 [[nodiscard]] bool is_envelope(int fd) noexcept;
+// The family's door, which goes with each envelope, of whatever family: a descriptor, or a negative errno.
+[[nodiscard]] int door_of(int envelope) noexcept;
 // Drops what nobody can receive any more. Costs a load if nothing is in flight.
 void sweep_flights() noexcept;
 // In the child of a fork: what its parent was about to send.

@@ -28,8 +28,13 @@ void for_each_inherited(Visit visit) noexcept {
   }
 }
 
-// nullptr, or why it cannot be had.
-const char* attach() noexcept {
+}  // namespace
+
+bool read_ticket(int fd) noexcept { return kernel_call(SYS_pread64, fd, as_arg(&ticket), sizeof ticket, 0) == sizeof ticket; }
+
+bool ticket_is_of_own_place() noexcept { return family_would_overlap(ticket.family.address, reinterpret_cast<uintptr_t>(family)); }
+
+const char* attach_by_ticket(SlotState state) noexcept {
   if (ticket.head.library_base != reinterpret_cast<uint64_t>(__ehdr_start)) return "something else lies where its code has to be";
   if (ticket.core != base::build_id_of(__ehdr_start)) return "they come from another build of zpstack";
   if (ticket.part_count > base::kMostSharedParts) return "what they come with is damaged";
@@ -43,12 +48,11 @@ const char* attach() noexcept {
     return "there is no room for their memory where it was";
   }
   ProcessSlot& slot = family->slots[ticket.slot];
-  if (slot.state.load() != SlotState::live || slot.pid != ticket.head.pid) return "the others have given this process up";
+  if (slot.state.load() != state || slot.pid != ticket.head.pid) return "the others have given this process up";
   my_slot = &slot;
+  adopt_keeper(ticket.keeper);
   return nullptr;
 }
-
-}  // namespace
 
 bool inherit_family() noexcept {
   if (engine->inherited < 0) return false;
@@ -56,11 +60,12 @@ bool inherit_family() noexcept {
   for_each_inherited(base::adopt_high_fd);
   base::adopt_fd_range(ticket.first_fd, ticket.fd_count);
   (void)kernel_call(SYS_close, engine->inherited);
-  const char* const why = bytes == sizeof ticket ? attach() : "they come from another build of zpstack";
-  if (why == nullptr) {
-    adopt_keeper(ticket.keeper);
-    return true;
+  if (bytes == sizeof(PlaceTicket)) {
+    avoid_family_at(reinterpret_cast<const PlaceTicket*>(&ticket)->family);
+    return false;
   }
+  const char* const why = bytes == sizeof ticket ? attach_by_ticket(SlotState::live) : "they come from another build of zpstack";
+  if (why == nullptr) return true;
   for_each_inherited([](int fd) { (void)base::close_high_fd(fd); });
   family = nullptr;
   base::log(base::LogLevel::warn, "the sockets of the stack that this program was given are closed: %s", why);

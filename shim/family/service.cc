@@ -16,6 +16,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/identity.h"
+#include "shim/family/join.h"
 #include "shim/family/process.h"
 #include "shim/family/processors.h"
 #include "shim/family/wait.h"
@@ -197,6 +198,7 @@ void be_on_duty() noexcept {
       sweep_flights();
       reaped_ns = now;
     }
+    answer_door();
     tell_levels(now);
     mind_processors(now);
     if (family->wakes_due.load(std::memory_order_relaxed)) deliver_wakes();  // whoever brought them up may have died before

@@ -37,13 +37,18 @@ def work(pipe):
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[2])
-    listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
     workers = []
-    for _ in range(2):
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(target=work, args=(theirs,))
-        process.start()
-        workers.append((ours, process))
+    def start():
+        for _ in range(2):
+            ours, theirs = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=work, args=(theirs,))
+            process.start()
+            workers.append((ours, process))
+    if sys.argv[3] == "older":
+        start()
+    listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+    if sys.argv[3] == "younger":
+        start()
     print("ready", flush=True)
     for number in range(12):
         connection, _ = listener.accept()
@@ -64,7 +69,8 @@ cluster.schedulingPolicy = process.argv[2] === 'rr' ? cluster.SCHED_RR : cluster
 if (cluster.isPrimary) {
   let listening = 0;
   cluster.on('listening', () => { if (++listening === 2) console.log('ready'); });
-  net.createServer().listen(Number(process.argv[3]) + 1, '0.0.0.0', () => { cluster.fork(); cluster.fork(); });
+  const start = () => { cluster.fork(); cluster.fork(); };
+  if (process.argv[4] === 'older') start(); else net.createServer().listen(Number(process.argv[3]) + 1, '0.0.0.0', start);
 } else {
   net.createServer(c => c.on('data', d => c.end(process.pid + ' ' + d))).listen(Number(process.argv[3]), '0.0.0.0');
 }
@@ -148,10 +154,10 @@ def silent(bed):
     assert "SCM_RIGHTS" not in bed.output("sut"), bed.output("sut")
 
 
-def workers(bed, _, method):
+def workers(bed, _, method, age):
     script = bed.scratch / "workers.py"
     script.write_text(WORKERS)
-    sut = start(bed, ["/usr/bin/python3", script, str(PORT), method])
+    sut = start(bed, ["/usr/bin/python3", script, str(PORT), method, age])
     answers = [ask(bed).split() for _ in range(12)]
     assert all(words[1:] == [b"request"] for words in answers), answers
     assert len({words[0] for words in answers}) == 2, answers
@@ -159,10 +165,10 @@ def workers(bed, _, method):
     silent(bed)
 
 
-def cluster(bed, _, policy):
+def cluster(bed, _, policy, age):
     script = bed.scratch / "cluster.js"
     script.write_text(CLUSTER)
-    sut = start(bed, [shutil.which("node"), script, policy, str(PORT)])
+    sut = start(bed, [shutil.which("node"), script, policy, str(PORT), age])
     answers = [ask(bed).split() for _ in range(20)]
     assert all(words[1:] == [b"request"] for words in answers), answers
     if policy == "rr":
@@ -227,13 +233,18 @@ def stranger(bed, _, prefixed):
         assert kept.recv(100) == b"still there"
 
 
-def with_word(case, word):
-    return lambda bed, options: case(bed, options, word)
+def given(case, *more):
+    return lambda bed, options: case(bed, options, *more)
 
 
-CASES = {f"python-{method}": with_word(workers, method) for method in ("fork", "spawn", "forkserver")}
-CASES.update({f"node-{policy}": with_word(cluster, policy) for policy in ("rr", "none")})
-CASES.update({"haproxy": haproxy, "stranger": with_word(stranger, True), "native-stranger": with_word(stranger, False)})
+# The workers are older or younger than the stack.
+CASES = {
+    f"{program}-{way}-{age}": given(case, way, age)
+    for program, case, ways in (("python", workers, ("fork", "spawn", "forkserver")), ("node", cluster, ("rr", "none")))
+    for way in ways
+    for age in ("older", "younger")
+}
+CASES.update({"haproxy": haproxy, "stranger": given(stranger, True), "native-stranger": given(stranger, False)})
 
 
 def main():

@@ -1,0 +1,264 @@
+// The side of the process that joins: asks at the door, attaches, and takes along what it has open.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "shim/family/join.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/check.h"
+#include "base/high_fd.h"
+#include "base/robust_lock.h"
+#include "base/shared_memory.h"
+#include "base/syscall.h"
+#include "shim/family/door.h"
+#include "shim/family/exec_ticket.h"
+#include "shim/family/family.h"
+#include "shim/family/family_memory.h"
+#include "shim/family/in_flight.h"
+#include "shim/family/process.h"
+#include "shim/family/service.h"
+#include "shim/family/wait.h"
+#include "shim/files/fd_table.h"
+#include "shim/files/file_pools.h"
+
+namespace shim {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+constexpr int kAtMostMs = 2000;
+constexpr int kMostMoved = 256;
+
+// One entry of the old table, and its file in the new memory.
+struct Moved {
+  int fd;
+  const File* old;  // only compared: its memory may be gone
+  File* fresh;
+  union {
+    alignas(16) char socket[sizeof(Socket)];
+    char datagram[sizeof(DatagramSocket)];
+    char epoll[sizeof(EpollFile)];
+  } bytes;
+};
+Moved* moved = nullptr;
+int moved_count = 0;
+
+bool has_tried = false;
+
+// Whether nothing refers to it but the table.
+bool may_move(const File* file) noexcept {
+  if (!file->registrations.empty() || file->notice != nullptr || file->parked != nullptr) return false;
+  if (file->kind == FileKind::epoll) {
+    const auto* set = static_cast<const EpollFile*>(file);
+    return set->items.empty() && set->observers.empty() && set->kicked_ns == 0;
+  }
+  if (file->kind == FileKind::datagram) {
+    const auto* socket = static_cast<const DatagramSocket*>(file);
+    return socket->endpoint == nullptr && socket->reserve == nullptr;
+  }
+  const auto* socket = static_cast<const Socket*>(file);
+  return socket->state == SocketState::undecided && !socket->has_port && !socket->stack_bound && socket->binding == nullptr;
+}
+
+size_t size_of(FileKind kind) noexcept {
+  return kind == FileKind::socket ? sizeof(Socket) : kind == FileKind::datagram ? sizeof(DatagramSocket) : sizeof(EpollFile);
+}
+
+// With the old lock held. nullptr, or why it cannot be done.
+const char* list_own_files() noexcept {
+  const long memory =
+      kernel_call(SYS_mmap, 0, kMostMoved * sizeof(Moved), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory < 0 && memory > -4096) return "there is no memory left";
+  moved = reinterpret_cast<Moved*>(memory);
+  release_this_waiter();
+  if (family->waiters.in_use() > 0) return "its other threads wait";
+  moved_count = 0;
+  const char* why = nullptr;
+  for_each_entry(my_slot, [&](int fd, Counted* entry) {
+    if (moved_count == kMostMoved || !may_move(static_cast<File*>(entry))) {
+      why = "its own sockets are bound or watched";
+    } else {
+      const auto* const file = static_cast<const File*>(entry);
+      moved[moved_count].fd = fd;
+      moved[moved_count].old = file;
+      memcpy(&moved[moved_count++].bytes, static_cast<const void*>(file), size_of(file->kind));
+    }
+  });
+  return why;
+}
+
+// The same object in the new memory: what it says of itself, and none of its links.
+template <class T, class P, class... A>
+File* copy_of(const T& old, P& pool, A... arguments) noexcept {
+  T* const fresh = pool.allocate(arguments...);
+  if (fresh == nullptr) return nullptr;
+  memcpy(static_cast<void*>(fresh), &old, sizeof old);
+  fresh->refs = 0;
+  new (&fresh->registrations) base::List<FileLink>();
+  return fresh;
+}
+
+File* copy_file(const File& old) noexcept {
+  if (old.kind == FileKind::socket)
+    return copy_of(static_cast<const Socket&>(old), files().sockets, static_cast<const Socket&>(old).domain);
+  if (old.kind == FileKind::datagram)
+    return copy_of(static_cast<const DatagramSocket&>(old), files().datagrams, static_cast<const DatagramSocket&>(old).domain);
+  auto* const set = static_cast<EpollFile*>(copy_of(static_cast<const EpollFile&>(old), files().epolls));
+  if (set == nullptr) return nullptr;
+  new (&set->items) base::List<SetLink>();
+  new (&set->ready_items) base::List<ReadyLink>();
+  new (&set->observers) base::List<netstack::Observer>();
+  return set;
+}
+
+// With the new lock held. What does not find room is the kernel's from now on.
+void move_own_files() noexcept {
+  for (int i = 0; i < moved_count; i++) {
+    for (int j = 0; j < i && moved[i].fresh == nullptr; j++) {
+      if (moved[j].old == moved[i].old) moved[i].fresh = moved[j].fresh;
+    }
+    if (moved[i].fresh == nullptr) moved[i].fresh = copy_file(*reinterpret_cast<const File*>(&moved[i].bytes));
+    if (moved[i].fresh != nullptr) (void)table_set(moved[i].fd, moved[i].fresh);
+  }
+}
+
+// Waits for a message there.
+bool comes(int fd) noexcept {
+  pollfd one{fd, POLLIN, 0};
+  const timespec at_most{kAtMostMs / 1000, 0};
+  return kernel_call(SYS_ppoll, as_arg(&one), 1, as_arg(&at_most), 0, 8) == 1;
+}
+
+void close_hidden(const uint64_t (&hidden)[base::kHighFdWords]) noexcept {
+  for (unsigned fd = 0; fd < base::kHighFdWords * 64; fd++) {
+    if ((hidden[fd / 64] >> fd % 64 & 1) != 0) (void)base::close_high_fd(static_cast<int>(fd));
+  }
+}
+
+// Puts what is passed under the numbers that it has in the family.
+const char* take_hidden(int over, int count, uint64_t (&hidden)[base::kHighFdWords]) noexcept {
+  while (count > 0) {
+    Passed message{};
+    int fds[kMostPassed];
+    if (!comes(over)) return "nobody answered at its door";
+    {
+      const base::RaisedFdLimit raised;
+      // So many as the message says: looked at first.
+      if (kernel_call(SYS_recvfrom, over, as_arg(&message), sizeof message, MSG_PEEK, 0, 0) != sizeof message || message.count < 1 ||
+          message.count > kMostPassed || receive_with(over, &message, sizeof message, fds, message.count, 0, nullptr) < 0) {
+        return "its descriptors did not come";
+      }
+    }
+    const char* why = nullptr;
+    for (int i = 0; i < message.count; i++) {
+      const int number = message.numbers[i];
+      if (why == nullptr && kernel_call(SYS_fcntl, number, F_GETFD) >= 0) why = "this process has something else under its numbers";
+      if (why != nullptr || base::move_fd_to(fds[i], number) < 0) {
+        (void)kernel_call(SYS_close, fds[i]);
+        if (why == nullptr) why = "this process may not have its descriptors (RLIMIT_NOFILE)";
+        continue;
+      }
+      base::adopt_high_fd(number);
+      hidden[number / 64] |= uint64_t{1} << number % 64;
+    }
+    if (why != nullptr) return why;
+    count -= message.count;
+  }
+  return nullptr;
+}
+
+// `over` is this process's end of what it is answered by.
+const char* ask(int door, int over, int theirs, int* count) noexcept {
+  const Visit visit{base::build_id_of(__ehdr_start), reinterpret_cast<uint64_t>(__ehdr_start)};
+  if (send_with(door, &visit, sizeof visit, &theirs, 1) < 0 || !comes(over)) return "nobody answered at its door";
+  static Answer answer;
+  if (kernel_call(SYS_recvfrom, over, as_arg(&answer), sizeof answer, MSG_PEEK, 0, 0) != sizeof answer) return "its answer is damaged";
+  int ticket;
+  const bool refuses = answer.why[0] != '\0';
+  if (receive_with(over, &answer, sizeof answer, &ticket, refuses ? 0 : 1, 0, nullptr) < 0) return "its answer is damaged";
+  if (refuses) return answer.why;
+  const bool is_read = read_ticket(ticket);
+  (void)kernel_call(SYS_close, ticket);
+  *count = answer.count;
+  return is_read ? nullptr : "its answer is damaged";
+}
+
+// Each thread is a folder there.
+bool is_only_thread() noexcept {
+  struct stat status{};
+  return kernel_call(SYS_newfstatat, AT_FDCWD, as_arg("/proc/self/task"), as_arg(&status), 0) == 0 && status.st_nlink == 3;
+}
+
+// As it was, in memory that is new.
+void go_on_alone() noexcept {
+  CHECK(map_family());
+  my_slot = &family->slots[0];
+  move_own_files();
+}
+
+const char* attach_and_move(int over, int count) noexcept {
+  uint64_t hidden[base::kHighFdWords] = {};
+  Family* own = family;
+  const bool in_the_way = ticket_is_of_own_place();
+  const char* why = in_the_way && !is_only_thread() ? "its memory lies in the way of theirs, and it has threads" : nullptr;
+  if (why == nullptr) why = take_hidden(over, count, hidden);
+  if (why == nullptr && in_the_way) {
+    unmap_family();
+    own = nullptr;
+  }
+  if (why == nullptr) why = attach_by_ticket(SlotState::forking);
+  if (why != nullptr) {
+    base::abandon_shared();
+    close_hidden(hidden);
+    family = own;
+    if (own == nullptr) go_on_alone();
+    return why;
+  }
+  service_hold_slot(my_slot);
+  SlotState state = SlotState::forking;
+  if (!my_slot->state.compare_exchange_strong(state, SlotState::live)) {
+    kernel_call(SYS_exit_group, 127);  // it cannot be: this process lives, and so do the descriptors that say so
+  }
+  service_introduce();
+  measure_spinning();
+  const Guard guard;
+  move_own_files();
+  service_forget();
+  return nullptr;
+}
+
+}  // namespace
+
+const char* join_family(int envelope) noexcept {
+  if (the_stack() != nullptr || kernel_only() || in_vfork_child() || base::shared_fd() >= 0) return "it has a stack of its own";
+  if (has_tried) return "it could not join before";
+  has_tried = true;
+  const int door = door_of(envelope);
+  int ends[2];
+  if (door < 0 || kernel_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, as_arg(ends)) != 0) {
+    if (door >= 0) (void)kernel_call(SYS_close, door);
+    return "there is no descriptor left";
+  }
+  const char* why;
+  {
+    const Guard guard;
+    why = list_own_files();
+    if (why == nullptr) Guard::forking.store(base::thread_id(), std::memory_order_relaxed);
+  }
+  if (why == nullptr) {
+    int count = 0;
+    why = ask(door, ends[0], ends[1], &count);
+    if (why == nullptr) why = attach_and_move(ends[0], count);
+    Guard::forking.store(0, std::memory_order_release);
+  }
+  if (moved != nullptr) (void)kernel_call(SYS_munmap, as_arg(moved), kMostMoved * sizeof(Moved));
+  for (const int fd : {door, ends[0], ends[1]}) (void)kernel_call(SYS_close, fd);
+  return why;
+}
+
+}  // namespace shim

@@ -54,6 +54,11 @@ struct CloneFrame {
   uint64_t child_stack;
   uint64_t on;
   uint64_t same_stack;   // all ones: the child has the parent's, or a copy; 0: one of its own
+  uint64_t program_rdi;  // what the program finds in these registers again: the kernel gets others for a static program's thread
+  uint64_t program_r8;
+  uint64_t program_on;   // where a static program goes on
+  uint64_t thread_block;  // of a static program's new thread: the engine's control block for it; else 0
+  uint64_t arguments[16];  // and what clone3 gets
   uint64_t flags;
   uint64_t id_at;        // where the child finds its thread id in its memory; 0: nowhere
   uint64_t mask;         // the program's signal mask
@@ -66,6 +71,8 @@ struct CloneFrame {
 };
 static_assert(offsetof(CloneFrame, program_rbx) == ZPS_CLONE_RBX && offsetof(CloneFrame, return_address) == ZPS_CLONE_RETURN &&
               offsetof(CloneFrame, nr) == ZPS_CLONE_NR);
+static_assert(offsetof(CloneFrame, program_rdi) == ZPS_CLONE_RDI && offsetof(CloneFrame, program_r8) == ZPS_CLONE_R8 &&
+              offsetof(CloneFrame, program_on) == ZPS_CLONE_PROGRAM_ON);
 static_assert(offsetof(CloneFrame, stack) == ZPS_CLONE_STACK && offsetof(CloneFrame, child_stack) == ZPS_CLONE_CHILD_STACK &&
               offsetof(CloneFrame, on) == ZPS_CLONE_ON && offsetof(CloneFrame, same_stack) == ZPS_CLONE_SAME_STACK);
 
@@ -103,6 +110,8 @@ inline ThreadState& this_thread() noexcept;
 void prepare_dispatch(const void** dispatch) noexcept;
 // Where the stub of a near jump with this number goes; null: to the kernel (not wanted, or rt_sigreturn).
 [[nodiscard]] const void* near_entry(int64_t nr) noexcept;
+// The program is static (static_program.h): fs is the engine's only while the program's code does not run.
+extern bool static_program;
 // True while page 0 holds the sled: it is then not the program's to see.
 extern bool page_zero_is_ours;
 // In a fork's child: frees the engine's locks, whose holders may not exist here.
@@ -137,6 +146,11 @@ extern const char zps_hooked_general_own_stack[], zps_hooked_sse_own_stack[], zp
 extern const char zps_engine_general_own_stack[], zps_engine_sse_own_stack[], zps_engine_full_own_stack[];
 extern const char zps_own_stack[], zps_own_stack_switched[], zps_own_stack_trapped[], zps_own_stack_missing[];
 extern const char zps_own_stack_trapped_on[], zps_pass_without_stack[];
+// For those who come from a static program (static_entry.S).
+extern const char zps_static[], zps_exit_static[], zps_clone_on[], zps_clone_on_static[];
+extern const char zps_own_stack_static[], zps_own_stack_static_again[], zps_own_stack_static_switched[], zps_own_stack_static_missing[];
+extern const char zps_own_stack_static_trapped[], zps_own_stack_static_on[];
+extern const void* zps_clone_way_on __attribute__((visibility("hidden")));
 // For those who come from a signal handler (trap.cc).
 extern const char zps_trapped[], zps_pass_trapped[], zps_sigreturn_trapped[];
 extern const char zps_sleep_begin[], zps_sleep_end[], zps_sleep_interrupted[], zps_restore_rt[];

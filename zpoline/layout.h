@@ -22,6 +22,7 @@
 #define ZPS_OWN_ON 0
 #define ZPS_OWN_RETURN 8
 #define ZPS_OWN_RSP 16
+#define ZPS_OWN_PROGRAM_ON 24   /* of a static program: then ZPS_OWN_ON leads to static_entry.S */
 #define ZPS_OWN_HEAD_BYTES 32
 /* A stub that leads there: where it goes on, from its begin. */
 #define ZPS_OWN_STUB_ON 26
@@ -34,6 +35,14 @@
 #define ZPS_CLONE_CHILD_STACK 32
 #define ZPS_CLONE_ON 40
 #define ZPS_CLONE_SAME_STACK 48
+#define ZPS_CLONE_RDI 56
+#define ZPS_CLONE_R8 64
+#define ZPS_CLONE_PROGRAM_ON 72
+
+/* Words of libc's thread control block that nothing uses (once for the processor's number). Of a static program's thread: its fs, and what
+ * signals.cc keeps. */
+#define ZPS_PROGRAM_FS 56
+#define ZPS_INTERRUPTED 64
 
 /* How many numbers the dispatch table answers: the sled's 512 and the landing zone behind it. */
 #define ZPS_DISPATCH_SLOTS 1024

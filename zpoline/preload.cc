@@ -30,6 +30,7 @@
 #include "zpoline/life/real_ids.h"
 #include "zpoline/life/seccomp_filter.h"
 #include "zpoline/life/signals.h"
+#include "zpoline/life/static_program.h"
 #include "zpoline/life/symbol_calls.h"
 #include "zpoline/life/symbols.h"
 #include "zpoline/life/trap.h"
@@ -39,6 +40,7 @@ thread_local zpoline::ThreadState zps_thread_state;
 uint64_t zps_site_table[65536];
 int64_t (*zps_on_syscall)(zps_call*);
 int64_t (*zps_on_engine_call_pointer)(zps_call*) = zps_on_engine_call;
+const void* zps_clone_way_on = zps_clone_on;
 const void* zps_own_stack_ways[ZPS_NR_COUNT];
 // The linker's.
 [[gnu::visibility("hidden")]] extern const char __ehdr_start[];
@@ -136,6 +138,7 @@ base::Result<bool> open_hook() noexcept {
 
 // Which mode it will be. `why` becomes what stands against a better one.
 base::Result<Mode> settle_mode(Mode wanted, base::Error& why) noexcept {
+  if (static_program && wanted != Mode::sud) return Mode::nopage0;
   if (wanted == Mode::nopage0 || wanted == Mode::sud || wanted == Mode::symbols) return wanted;
   if (const char* language = wanted == Mode::best ? relies_on_null_faults() : nullptr) {
     why = base::make_error("%s leaves its null checks to faults at NULL", language);
@@ -210,12 +213,21 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   for (;;) (void)base::kernel_call(SYS_exit_group, 127);
 }
 
+// The static program in whose place this process was made, as if nobody had.
+void run_natively(const char* program, char** arguments, char** environment) noexcept {
+  (void)base::kernel_call(SYS_execve, base::as_arg(program), base::as_arg(arguments), base::as_arg(environment));
+  give_up();
+}
+
 [[gnu::destructor]] void end() noexcept {
   if (ends_with_symbols) end_with_symbols();
 }
 
-[[gnu::constructor]] void start(int, char**, char** environment) noexcept {
+[[gnu::constructor]] void start(int, char** arguments, char** environment) noexcept {
   const uint64_t begin = base::monotonic_ns();
+  const char* program = take_static_program(environment);
+  const bool reaches_static = program != nullptr;
+  if (reaches_static && *program == '\0') program = nullptr;
   take_real_ids(environment);
   engine.inherited = take_inheritance(environment);
   start_environment = environment;
@@ -226,28 +238,36 @@ base::Result<bool> start_engine(Mode wanted, base::Error& why) noexcept {
   const bool fallback = fallback_name != nullptr && strcmp(fallback_name, "kernel") == 0;
 
   auto mode = chosen_mode();
-  if (mode && *mode == Mode::off) return refuse_inheritance("ZPS_HOOK=off");
+  if (mode && *mode == Mode::off) {
+    refuse_inheritance("ZPS_HOOK=off");
+    if (program != nullptr) run_natively(program, arguments, environment);
+    return;
+  }
   if (leaves_thread_pointer()) {
     refuse_inheritance("a Go program without cgo");
     base::log(base::LogLevel::warn, "a Go program without cgo makes its threads without libc: its system calls go to the kernel");
     return;
   }
   base::Error why_not_better;
+  if (auto ready = program != nullptr ? prepare_static_program() : base::Result<bool>(true); !ready) mode = ready.error();
   auto started = mode ? start_engine(*mode, why_not_better) : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;
+  if (started && reaches_static) run_static_programs(library_path);
   if (started) {
     if (*why_not_better.text != '\0') base::log(base::LogLevel::debug, "no better mode: %s", why_not_better.text);
     base::log(base::LogLevel::debug,
               "mode %s: %zu objects, %zu sites: %zu near jumps, %zu calls, %zu traps, %zu known to be unclaimed, %zu odd, in %llu us",
               engine.mode, counts.objects, counts.sites, counts.jumped, counts.called, counts.trapped, counts.native, counts.other,
               static_cast<unsigned long long>(counts.startup_ns / 1000));
-    return;
+    if (program == nullptr) return;
+    started = become_static_program(program, arguments);
   }
   const char* why = started.error().text;
   refuse_inheritance("the engine did not start");
   if (fallback) {
     base::log(base::LogLevel::warn, "%s%srunning on the kernel (ZPS_FALLBACK=kernel)", why, *why != '\0' ? "; " : "");
-    return;
+    if (program == nullptr) return;
+    run_natively(program, arguments, environment);
   }
   if (*why != '\0') base::log(base::LogLevel::error, "%s", why);
   give_up();

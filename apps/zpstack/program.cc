@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The dynamic linker honours LD_PRELOAD only in a dynamically linked program that runs with its caller's privileges: not in a
-// static one (no PT_INTERP: nobody reads the variable), not in one of another architecture or C library, and not in one
-// that gains privileges by set-user-id, set-group-id or file capabilities (AT_SECURE: the variable is dropped). A script is
-// as reachable as its interpreter. Sources: elf(5), ld.so(8), execve(2).
+// static one (no PT_INTERP: nobody reads the variable; see zpoline/life/static_program.h), not in one of another architecture or C
+// library, and not in one that gains privileges by set-user-id, set-group-id or file capabilities (AT_SECURE: the variable is dropped). A
+// script is as reachable as its interpreter. Sources: elf(5), ld.so(8), execve(2).
 #include "apps/zpstack/program.h"
 
 #include <elf.h>
@@ -23,6 +23,7 @@
 namespace tool {
 namespace {
 
+constexpr char kStatic[] = "is statically linked, so LD_PRELOAD does not reach it";
 constexpr int kMaxInterpreters = 4;  // as many levels of #! as the kernel follows
 
 // 0 if `path` is a file that may be executed, else the errno that exec would give.
@@ -79,7 +80,7 @@ std::string elf_obstacle(std::ifstream& file) {
   if (!file.read(reinterpret_cast<char*>(&header), sizeof header)) return "is a damaged ELF file";
   if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != EM_X86_64) return "is not a 64-bit x86 program";
   const std::string interpreter = elf_interpreter(file, header);
-  if (interpreter.empty()) return "is statically linked, so LD_PRELOAD does not reach it";
+  if (interpreter.empty()) return kStatic;
   if (interpreter.find("/ld-linux-x86-64") == std::string::npos) return "is not linked against glibc (it asks for " + interpreter + ")";
   return "";
 }
@@ -129,6 +130,8 @@ Program find_program(const std::string& name, const std::string& search_path) {
   Program program;
   program.path = search(name, search_path);
   program.obstacle = obstacle_of(program.path, search_path, 0);
+  program.is_static = program.obstacle == kStatic;
+  if (program.is_static) program.obstacle.clear();
   return program;
 }
 

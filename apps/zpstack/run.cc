@@ -35,6 +35,12 @@ void prepend_preload(const std::string& library, Environment& environment) {
   if (!there) environment.set("LD_PRELOAD", before.empty() ? library : library + ":" + before);
 }
 
+std::string static_host(const Libraries& libraries) {
+  const std::string path = libraries.preload.substr(0, libraries.preload.rfind('/') + 1) + "zpstack-static";
+  if (access(path.c_str(), X_OK) != 0) throw Failure(fmt::format("cannot run a static program: {}: {}", path, strerror(errno)));
+  return path;
+}
+
 [[noreturn]] void become(const std::string& path, const std::vector<std::string>& command, const Environment& environment) {
   std::vector<char*> arguments;
   for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
@@ -47,6 +53,7 @@ void prepend_preload(const std::string& library, Environment& environment) {
 }  // namespace
 
 void run_program(const std::vector<std::string>& command, Environment environment) {
+  environment.unset("ZPS_PROGRAM");  // of somebody who runs this tool without the library
   const Settings settings = load_settings(environment);
   export_early_keys(settings, environment);
   const bool may_run_plain = settings.config.fallback == base::Fallback::kernel;
@@ -67,7 +74,9 @@ void run_program(const std::vector<std::string>& command, Environment environmen
   const Libraries libraries = find_libraries();
   if (libraries.preload.empty()) throw Failure(fmt::format("libzpstack.so is not in {}", libraries.searched));
   prepend_preload(libraries.preload, environment);
-  become(program.path, command, environment);
+  // For it, and for what it executes (zpoline/life/static_program.h).
+  environment.set("ZPS_PROGRAM", program.is_static ? program.path : "");
+  become(program.is_static ? static_host(libraries) : program.path, command, environment);
 }
 
 }  // namespace tool

@@ -55,6 +55,9 @@ def run_case(options, case, traces):
         beds.wait_until(lambda: control.exists() or peer.poll() is not None, 30, "the peer's control socket")
         environment = bed.sut_environment(ZPS_TEST_CONTROL=control)
         environment, prefix = under_tool(options, bed, environment)
+        if options.run and bed.hooked:
+            environment.pop("LD_PRELOAD")
+            prefix = [bed.build / "zpstack", "run", "--"]
         sut = bed.spawn_sut([*prefix, options.program, f"--gtest_filter={case}", "--gtest_color=no"], environment=environment)
         try:
             code = sut.wait(options.timeout)
@@ -82,6 +85,7 @@ def main():
     parser.add_argument("--timeout", type=float, default=60)
     parser.add_argument("--together", action="store_true", help="all cases in one process")
     parser.add_argument("--pcap", action="store_true")
+    parser.add_argument("--run", action="store_true", help="by `zpstack run`, as static programs have to be")
     parser.add_argument("--strace", action="store_true")
     parser.add_argument("--gdb", action="store_true", help="backtraces of a crash, in sut.out")
     options = parser.parse_args()

@@ -81,9 +81,15 @@ class Run(WithTool):
         self.assert_refused(run(self.tool, "run", "--", self.file("plain", "x", 0o644)), "Permission denied")
         self.assert_refused(run(self.tool, "run", "--", "/tmp"), "/tmp")
 
-    def test_static_programs_are_refused_or_run_plain(self):
+    def test_static_programs_run_in_place_of_a_program_beside_the_library(self):
         program = facts.facts.static_program
-        self.assert_refused(run(self.tool, "run", "--", program), "statically linked")
+        self.assert_refused(run(self.tool, "run", "--", program), "zpstack-static", "No such file")
+        for hook in ("auto", "sud", "off"):
+            result = run(facts.facts.build / "zpstack", "run", "--hook", hook, "--", program)
+            self.assertEqual((result.returncode, result.stderr), (7, ""), hook)
+
+    def test_programs_of_another_kind_are_refused_or_run_plain(self):
+        program = self.file("script", f"#!{facts.facts.static_program}\n")
         result = run(self.tool, "run", "--fallback", "kernel", "--", program)
         self.assertEqual(result.returncode, 7, result)
         self.assertEqual(result.stderr.count("\n"), 1)

@@ -42,6 +42,14 @@ class Install(unittest.TestCase):
         self.assertEqual(probe["state"], "ok", probe)
         self.assertIn(str(self.usr / facts.facts.libdir), probe["detail"])
 
+    def test_the_installed_tool_runs_a_static_program(self):
+        self.need_libraries()
+        source = self.root / "static.c"
+        source.write_text('#include <stdio.h>\nint main(int count, char** words) { return puts(words[count - 1]) < 0; }\n')
+        subprocess.run(["gcc", "-static", "-o", self.root / "static", source], check=True)
+        result = run(self.usr / "bin/zpstack", "run", "--", self.root / "static", "said")
+        self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "said\n", ""))
+
     def need_libraries(self):
         if not all((facts.facts.build / name).exists() for name in LIBRARIES):
             self.skipTest("this build makes no libraries")

@@ -57,6 +57,18 @@ print('hooked' if 'libzpstack.so' in open('/proc/self/maps').read() else 'native
           {'LD_LIBRARY_PATH': '/nowhere', 'LD_PRELOAD': '/nowhere/libzpstack.so', 'ZPS_HOOK_LIBRARY': '/nowhere/hook.so', 'PYTHONHOME': sys.prefix})"
 expect "a static program" "static: 42" hooked "$static"
 expect "a static program's child" hooked hooked "$static" /bin/sh -c "$look"
+expect "a static program, left alone" native hooked "$static" look
+reached() { hooked env ZPS_PROGRAM= env "$@"; }
+expect "a static program on the stack" hooked reached "$static" look
+expect "its child" hooked reached "$static" /bin/sh -c "$look"
+expect "its static child" hooked reached "$static" "$static" look
+expect "itself again" hooked reached "$static" /proc/self/exe look
+expect "a static program of a shell" hooked reached sh -c "PATH=/nowhere; exec '$static' look"
+expect "by its descriptor" hooked reached python3 -c "
+import os
+os.execve(os.open('$static', os.O_RDONLY), ['static', 'look'], {})"
+expect "a static program that may not be executed" "sh: 1: $scratch/closed: Permission denied" reached sh -c "cp '$static' '$scratch/closed'; chmod 644 '$scratch/closed'; '$scratch/closed' look"
+expect "a static program with rights of its own" native reached sh -c "cp '$static' '$scratch/setuid'; chmod u+s '$scratch/setuid'; '$scratch/setuid' look"
 expect "a file that is no program" "sh: 1: /etc/passwd: Permission denied" hooked sh -c /etc/passwd
 expect "address space of 200 MB" hooked bash -c "ulimit -v 200000; LD_PRELOAD='$library' ZPS_HOOK_LIBRARY='$hook' sh -c '$look'"
 expect "data of 20 MB" hooked bash -c "ulimit -d 20000; LD_PRELOAD='$library' ZPS_HOOK_LIBRARY='$hook' sh -c '$look'"

@@ -44,7 +44,13 @@
         mov     %rcx, ZPS_CLONE_CHILD_STACK(%rax)
         mov     8+ZPS_OWN_ON(%rbp), %rcx
         mov     %rcx, ZPS_CLONE_ON(%rax)
+        mov     8+ZPS_OWN_PROGRAM_ON(%rbp), %rcx
+        mov     %rcx, ZPS_CLONE_PROGRAM_ON(%rax)
         .endif
+        mov     ZPS_CALL_ARGS(%rsp), %rcx       /* as zps_before_clone() left them: these two it may have changed */
+        mov     %rcx, -24(%rbp)
+        mov     ZPS_CALL_ARGS+32(%rsp), %rcx
+        mov     %rcx, -56(%rbp)
         RECALL_FULL
         CLOSE_FRAME \name               /* rax: the CloneFrame */
         .if ON_OWN_STACK
@@ -94,17 +100,23 @@ zps_clone_both:
 2:      jrcxz   3f
         xchg    %rcx, %rsp
         mov     %rcx, ZPS_OWN_RSP(%rsp)
+        mov     ZPS_CLONE_PROGRAM_ON(%rbx), %rcx
+        mov     %rcx, ZPS_OWN_PROGRAM_ON(%rsp)
         mov     ZPS_CLONE_ON(%rbx), %rcx
         jmp     4f
 3:      lea     -144(%rsp), %rsp
         .cfi_adjust_cfa_offset 144
-        lea     zps_clone_on(%rip), %rcx
+        mov     zps_clone_way_on(%rip), %rcx
 4:      mov     %rcx, ZPS_OWN_ON(%rsp)
         mov     ZPS_CLONE_RETURN(%rbx), %rcx
         .cfi_register %rip, %rcx
         OPEN_FRAME after_clone
         mov     ZPS_CLONE_RBX(%rbx), %rcx
         mov     %rcx, -72(%rbp)
+        mov     ZPS_CLONE_RDI(%rbx), %rcx
+        mov     %rcx, -24(%rbp)
+        mov     ZPS_CLONE_R8(%rbx), %rcx
+        mov     %rcx, -56(%rbp)
         mov     %r11, -80(%rbp)         /* SAVE_FULL uses r11 */
         SAVE_FULL -80
         STORE_CALL                      /* nr: the result */
@@ -115,6 +127,8 @@ zps_clone_both:
         RECALL_FULL
         CLOSE_FRAME after_clone
         jmp     *ZPS_OWN_ON(%rsp)
+        .globl  zps_clone_on
+        .hidden zps_clone_on
 zps_clone_on:
         lea     144(%rsp), %rsp
         .cfi_adjust_cfa_offset -144

@@ -97,6 +97,10 @@ zps_pass_small_stack:
         .cfi_startproc
         CFI_OF_FRAME
         CLOSE_FRAME pass_small_stack
+        mov     ZPS_OWN_RSP(%rsp), %r11
+        mov     ZPS_OWN_PROGRAM_ON(%rsp), %rcx
+        mov     %rcx, ZPS_OWN_PROGRAM_ON-ZPS_OWN_HEAD_BYTES(%r11)
+        mov     ZPS_OWN_RETURN(%rsp), %rcx
         mov     ZPS_OWN_ON(%rsp), %r11
         mov     ZPS_OWN_RSP(%rsp), %rsp
 zps_pass_without_stack:

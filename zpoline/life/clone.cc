@@ -27,6 +27,8 @@
 #include "zpoline/engine.h"
 #include "zpoline/life/signal_stacks.h"
 #include "zpoline/life/signals.h"
+#include "zpoline/life/thread_blocks.h"
+#include "zpoline/life/thread_pointer.h"
 #include "zpoline/life/trap.h"
 
 namespace zpoline {
@@ -96,6 +98,33 @@ uint32_t id_of_child(const CloneFrame& frame) noexcept {
 // Callbacks of the hook belong to forks of threads that have words of their own.
 [[nodiscard]] bool tells_hook(const CloneFrame& frame) noexcept { return !(frame.flags & CLONE_THREAD) && !frame.by_guest; }
 
+[[nodiscard]] bool makes_thread_pointer(uint64_t flags) noexcept {
+  return static_program && (flags & CLONE_SETTLS) != 0 && has_two_readers(flags);
+}
+
+// What a static program gives to clone3; false if it is not to be read, or more than is known.
+bool read_arguments(const zps_call& call, uint64_t (&arguments)[16]) noexcept {
+  const auto bytes = static_cast<uint64_t>(call.arg[1]);
+  return bytes <= sizeof arguments && copy_in(arguments, static_cast<uint64_t>(call.arg[0]), bytes);
+}
+
+// A thread of a static program begins with a block of the engine's at fs, and finds its own in there. `arguments`: of a clone3, or null.
+// False: no memory.
+bool give_thread_block(CloneFrame& frame, zps_call* call, const uint64_t* arguments) noexcept {
+  constexpr size_t kTlsOfClone3 = 7;  // struct clone_args
+  frame.program_rdi = static_cast<uint64_t>(call->arg[0]);
+  frame.program_r8 = static_cast<uint64_t>(call->arg[4]);
+  frame.thread_block = 0;
+  const bool third = call->nr == SYS_clone3;
+  if (!makes_thread_pointer(frame.flags) || (third && arguments == nullptr)) return true;
+  for (size_t i = 0; third && i < sizeof frame.arguments / sizeof *arguments; i++) frame.arguments[i] = arguments[i];
+  uint64_t& pointer = third ? frame.arguments[kTlsOfClone3] : reinterpret_cast<uint64_t&>(call->arg[4]);
+  frame.thread_block = make_thread_block(pointer);
+  pointer = frame.thread_block;
+  if (third) call->arg[0] = base::as_arg(frame.arguments);
+  return frame.thread_block != 0;
+}
+
 void put_mask_back(uint64_t mask) noexcept {
   (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&mask), 0, sizeof mask);
 }
@@ -110,6 +139,8 @@ using zpoline::CloneFrame;
 CloneFrame* zps_before_clone(zps_call* call) noexcept {
   const zpoline::Request request = zpoline::request_of(call);  // may fault, as the next: before all signals are blocked
   const uint64_t id_at = zpoline::readable(request.id_at());
+  uint64_t arguments[16] = {};
+  const bool third = call->nr == SYS_clone3 && zpoline::makes_thread_pointer(request.flags) && zpoline::read_arguments(*call, arguments);
   const uint64_t all = ~uint64_t{0};
   uint64_t mask = 0;
   (void)base::kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, base::as_arg(&all), base::as_arg(&mask), sizeof all);
@@ -126,6 +157,7 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
   frame->hidden_mask = thread.hidden_mask;
   frame->held = thread.held;
   frame->armed = thread.armed;
+  if (!zpoline::give_thread_block(*frame, call, third ? arguments : nullptr)) frame->nr = -1;  // no such call, and so no thread
   if (zpoline::has_two_readers(frame->flags)) frame->used = 2;
   // Counted before it is there: a thread may be gone again before its maker returns, and is not the last one then.
   if (frame->flags & CLONE_THREAD) __atomic_add_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
@@ -158,6 +190,7 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
     thread.words.signals_pending = 0;
   }
   const bool no_child = result < 0;
+  if (no_child && frame->thread_block != 0) zpoline::free_thread_block(frame->thread_block);
   zpoline::give_back(frame, zpoline::has_two_readers(flags) && no_child ? 2 : 1);
   if ((flags & CLONE_THREAD) && no_child) __atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED);
   if (tells_hook && zpoline::hook.after_fork_parent != nullptr) {
@@ -172,6 +205,7 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
 int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
   const uint64_t flags = frame->flags;
   const uint64_t mask = frame->mask;
+  if (frame->thread_block != 0) zpoline::take_engine_pointer();
   zpoline::ThreadState& thread = zpoline::this_thread();
   const bool by_guest = frame->by_guest;
   if (flags & CLONE_CLEAR_SIGHAND) zpoline::forget_handlers(!(flags & CLONE_VM));

@@ -12,6 +12,7 @@
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
+#include "zpoline/life/copy.h"
 #include "zpoline/life/exec.h"
 #include "zpoline/life/made_code.h"
 #include "zpoline/life/masks.h"
@@ -21,11 +22,14 @@
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/signals.h"
+#include "zpoline/life/thread_blocks.h"
+#include "zpoline/life/thread_pointer.h"
 #include "zpoline/life/trap.h"
 
 namespace zpoline {
 
 bool page_zero_is_ours = false;
+bool static_program = false;
 
 namespace {
 
@@ -62,6 +66,7 @@ int64_t on_munmap(zps_call* call) noexcept {
     rest.arg[0] = static_cast<int64_t>(kPageBytes);
     rest.arg[1] -= static_cast<int64_t>(kPageBytes);
   }
+  if (unmap_at_the_end(begin_of(&rest), end_of(&rest))) return 0;
   const int64_t result = to_kernel(&rest);
   if (result == 0) forget_sites(begin_of(&rest), end_of(&rest));
   return result;
@@ -118,6 +123,21 @@ int64_t on_seccomp(zps_call* call) noexcept {
   return ZPS_PASS;
 }
 
+// Of a static program: fs is the engine's at this moment, and gs always.
+int64_t on_arch_prctl(zps_call* call) noexcept {
+  constexpr int64_t kSetGs = 0x1001, kSetFs = 0x1002, kGetFs = 0x1003, kGetGs = 0x1004;
+  constexpr uint64_t kEnd = (uint64_t{1} << 47) - 4096;
+  const auto wanted = static_cast<uint64_t>(call->arg[1]);
+  const uint64_t fs = program_pointer(), none = 0;
+  if (call->arg[0] == kSetFs && wanted < kEnd) set_program_pointer(wanted);
+  if (call->arg[0] == kSetFs) return wanted < kEnd ? 0 : -EPERM;
+  if (call->arg[0] == kSetGs) return wanted == 0 ? 0 : -EPERM;
+  if (call->arg[0] == kGetFs || call->arg[0] == kGetGs) {
+    return copy_out(wanted, call->arg[0] == kGetFs ? &fs : &none, sizeof fs) ? 0 : -EFAULT;
+  }
+  return ZPS_PASS;
+}
+
 int64_t on_exit_group(zps_call* call) noexcept {
   if (hook.before_exit != nullptr && !this_thread().words.vfork_child) hook.before_exit(call->arg[0]);
   return to_kernel(call);
@@ -125,6 +145,7 @@ int64_t on_exit_group(zps_call* call) noexcept {
 
 int64_t on_exit(zps_call* call) noexcept {
   zps_before_exit(call->arg[0]);
+  if (static_program) end_static_thread(call->arg[0]);
   return to_kernel(call);
 }
 
@@ -160,6 +181,7 @@ constexpr EngineCall kEngineCalls[] = {
     {SYS_exit, ZPS_CLAIM_FULL, on_exit},
     {SYS_exit_group, ZPS_CLAIM_FULL, on_exit_group},
 };
+constexpr EngineCall kOfStatic = {SYS_arch_prctl, ZPS_CLAIM_GENERAL, on_arch_prctl};
 
 constexpr int16_t kClones[] = {SYS_fork, SYS_vfork, SYS_clone, SYS_clone3};
 
@@ -167,7 +189,7 @@ const EngineCall* find(int64_t nr) noexcept {
   for (const EngineCall& candidate : kEngineCalls) {
     if (candidate.nr == nr) return &candidate;
   }
-  return nullptr;
+  return static_program && nr == kOfStatic.nr ? &kOfStatic : nullptr;
 }
 
 // The bytes that xsavec writes for `mask`, header and legacy part included.
@@ -250,6 +272,7 @@ void reset_locks_after_fork() noexcept {
   reset_signal_lock();
   reset_rewriter_lock();
   reset_arming_lock();
+  reset_thread_blocks_lock();
 }
 
 }  // namespace zpoline
@@ -260,7 +283,9 @@ extern "C" void zps_before_exit(int64_t status) noexcept {
   zpoline::free_own_stack(zpoline::this_thread());
   zpoline::give_back_signal_stack(zpoline::this_thread());
   zpoline::this_thread().words.selector = 0;  // nothing of the program runs in this thread any more
-  if (__atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED) == 0 && hook.before_exit != nullptr) hook.before_exit(status);
+  const bool last = __atomic_sub_fetch(&zpoline::thread_count, 1, __ATOMIC_RELAXED) == 0;
+  if (last && hook.before_exit != nullptr) hook.before_exit(status);
+  if (zpoline::static_program && !last) zpoline::leave_thread_block();
 }
 
 extern "C" int64_t zps_on_engine_call(zps_call* call) noexcept {

@@ -9,7 +9,10 @@
 // What is put back is a copy made at the start: programs that set their title (sshd, nginx, redis) write over the environment they got.
 //
 // The new list lies on the stack: after a vfork the memory is the parent's, and nothing may stay behind. ld.so ignores
-// LD_PRELOAD paths in setuid programs by itself; static and 32-bit programs never look (32-bit ld.so prints one line).
+// LD_PRELOAD paths in setuid programs by itself; 32-bit programs never look (32-bit ld.so prints one line).
+//
+// Static programs. Where `zpstack run` was the beginning, ZPS_PROGRAM comes with each environment, and names the file if that is static:
+// then zpstack-static is executed in its place (static_program.h). A script whose interpreter is static runs on the kernel.
 //
 // Known limit: a list of over 1400 entries goes through as it is.
 #include "zpoline/life/exec.h"
@@ -27,10 +30,13 @@
 #include "zpoline/life/real_ids.h"
 #include "zpoline/engine.h"
 #include "zpoline/life/signals.h"
+#include "zpoline/life/static_program.h"
 
 namespace zpoline {
 namespace {
 
+constexpr char kProgram[] = "ZPS_PROGRAM=";
+constexpr size_t kProgramBytes = sizeof kProgram - 1;
 constexpr size_t kMaxKept = 24;
 constexpr size_t kMaxEntries = 1400;
 
@@ -38,6 +44,7 @@ const char* kept[kMaxKept];  // "LD_PRELOAD=..." first, then ZPS_*
 size_t kept_count = 0;
 const char* own_library = nullptr;
 bool inherit = true;
+char static_host[4096];  // zpstack-static, beside the library; empty: static programs are left to the kernel
 
 bool starts_with(const char* text, const char* prefix) noexcept { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
@@ -68,6 +75,7 @@ struct NewList {
   const char* entries[kMaxEntries + kMaxKept + 4];
   char preload[1024];
   char inheritance[40];
+  char program[4096 + 16];
   size_t count = 0;
 };
 
@@ -111,10 +119,27 @@ void fill(NewList& list, const char* const* old, int64_t entries, const RealIds&
     write_inheritance(inherited, list.inheritance, sizeof list.inheritance);
     list.entries[list.count++] = list.inheritance;
   }
+  if (*list.program != '\0') list.entries[list.count++] = list.program;
   list.entries[list.count] = nullptr;
 }
 
 int environment_of(const zps_call& call) noexcept { return call.nr == SYS_execve ? 2 : 3; }
+
+// The variable that says that static programs are run here as well, and which. False if the call cannot be looked at.
+bool prepare_static(const zps_call& call, NewList& list) noexcept {
+  const char* const file = reinterpret_cast<const char*>(call.nr == SYS_execveat ? call.arg[1] : call.arg[0]);
+  char first = 0;
+  if (!copy_in(&first, reinterpret_cast<uint64_t>(file), 1)) return false;
+  memcpy(list.program, kProgram, kProgramBytes + 1);
+  char* const path = list.program + kProgramBytes;
+  const char* const own = static_program_path();
+  if (own != nullptr && call.nr == SYS_execve && strcmp(file, "/proc/self/exe") == 0) {
+    memcpy(path, own, strlen(own) + 1);
+  } else if (!names_static_program(call, path, sizeof list.program - kProgramBytes)) {
+    *path = '\0';
+  }
+  return true;
+}
 
 int64_t exec_with_list(zps_call* call, int environment_at, int inherited) noexcept {
   const auto old = reinterpret_cast<const char* const*>(call->arg[environment_at]);
@@ -124,11 +149,19 @@ int64_t exec_with_list(zps_call* call, int environment_at, int inherited) noexce
   NewList list;
   int64_t arg[6];
   memcpy(arg, call->arg, sizeof arg);
+  int64_t nr = call->nr;
+  *list.program = '\0';
+  if (!left_alone && *static_host != '\0' && prepare_static(*call, list) && list.program[kProgramBytes] != '\0') {
+    nr = SYS_execve;
+    arg[0] = base::as_arg(static_host);
+    arg[1] = call->arg[environment_at - 1];
+    environment_at = 2;
+  }
   if (!left_alone) {
     fill(list, old, entries, real_ids, inherited);
     arg[environment_at] = reinterpret_cast<int64_t>(list.entries);
   }
-  return base::kernel_call(call->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+  return base::kernel_call(nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }
 
 }  // namespace
@@ -158,11 +191,21 @@ bool remember_environment(const char* const* environment, const char* library) n
   return true;
 }
 
+void run_static_programs(const char* library) noexcept {
+  constexpr char kHost[] = "zpstack-static";
+  const char* const slash = strrchr(library, '/');
+  const size_t folder = slash != nullptr ? static_cast<size_t>(slash + 1 - library) : 0;
+  if (folder + sizeof kHost > sizeof static_host) return;
+  memcpy(static_host, library, folder);
+  memcpy(static_host + folder, kHost, sizeof kHost);
+  if (base::kernel_call(SYS_access, base::as_arg(static_host), 1) != 0) *static_host = '\0';
+}
+
 const char* leaves_hook(const zps_call* call) noexcept {
   const int64_t list = call->arg[environment_of(*call)];
   if (is_left_alone(reinterpret_cast<const char* const*>(list), count_entries(list))) return "its environment leaves the stack out";
   if (is_other_than_effective()) return "its real user or group is another than its effective one";
-  return is_out_of_reach(*call, own_library);
+  return is_out_of_reach(*call, own_library, *static_host != '\0');
 }
 
 int64_t program_exec(zps_call* call) noexcept {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "base/syscall.h"
@@ -18,6 +19,7 @@ using base::kernel_call;
 
 constexpr int kMostInterpreters = 5;  // Linux: fs/exec.c, exec_binprm()
 constexpr char kLoader[] = "/ld-linux-x86-64.so.2";
+constexpr char kStatic[] = "it is a static program";
 constexpr size_t kPage = 4096;
 
 struct FirstPage {
@@ -69,23 +71,54 @@ const char* look_at_elf(const FirstPage& page) noexcept {
     if (end > static_cast<uint64_t>(page.length) || segment.p_filesz < sizeof kLoader) break;
     return memcmp(page.bytes + end - sizeof kLoader, kLoader, sizeof kLoader) == 0 ? nullptr : "it has another libc";
   }
-  return "it is a static program";
+  return kStatic;
 }
+
+// The file of an execve() or execveat().
+struct Target {
+  explicit Target(const zps_call& call) noexcept
+      : directory(call.nr == SYS_execveat ? call.arg[0] : AT_FDCWD), path(call.nr == SYS_execveat ? call.arg[1] : call.arg[0]),
+        itself(call.nr == SYS_execveat && (call.arg[4] & AT_EMPTY_PATH) != 0 && *reinterpret_cast<const char*>(path) == '\0') {}
+
+  [[nodiscard]] long open() const noexcept {
+    if (itself) return kernel_call(SYS_fcntl, directory, F_DUPFD_CLOEXEC, 0);
+    return kernel_call(SYS_openat, directory, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  }
+
+  long directory, path;
+  bool itself;  // the descriptor `directory`
+};
 
 }  // namespace
 
-const char* is_out_of_reach(const zps_call& call, const char* library) noexcept {
-  const bool at = call.nr == SYS_execveat;
-  const long flags = at ? call.arg[4] : 0;
-  long directory = at ? call.arg[0] : AT_FDCWD, path = at ? call.arg[1] : call.arg[0];
+bool names_static_program(const zps_call& call, char* path, size_t capacity) noexcept {
+  const Target target(call);
+  const long opened = target.open();
+  if (opened < 0) return false;
+  // By its name: what is open is not open any more when it is looked for.
+  char link[40];
+  (void)snprintf(link, sizeof link, "/proc/self/fd/%ld", opened);
+  const long length = kernel_call(SYS_readlink, as_arg(link), as_arg(path), static_cast<long>(capacity) - 1);
+  FirstPage page;
+  const char* const why = read_page(opened, page);
+  if (why != nullptr || look_at_elf(page) != kStatic || length <= 0) return false;
+  path[length] = '\0';
+  constexpr long kExecutable = 1;
+  return kernel_call(SYS_faccessat2, AT_FDCWD, as_arg(path), kExecutable, AT_EACCESS) == 0;
+}
+
+const char* is_out_of_reach(const zps_call& call, const char* library, bool reaches_static) noexcept {
+  const Target target(call);
+  long directory = target.directory, path = target.path;
   if (kernel_call(SYS_access, as_arg(library), 4) != 0) return "libzpstack.so is not to be found there";
   FirstPage page;
   for (int depth = 0; depth <= kMostInterpreters; depth++) {
-    const bool itself = depth == 0 && (flags & AT_EMPTY_PATH) != 0 && *reinterpret_cast<const char*>(path) == '\0';
-    const long fd = itself ? kernel_call(SYS_fcntl, directory, F_DUPFD_CLOEXEC, 0)
-                           : kernel_call(SYS_openat, directory, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    const long fd = depth == 0 ? target.open() : kernel_call(SYS_openat, directory, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (const char* why = read_page(fd, page); why != nullptr) return why;
-    if (page.bytes[0] != '#' || page.bytes[1] != '!') return look_at_elf(page);
+    if (page.bytes[0] != '#' || page.bytes[1] != '!') {
+      const char* const why = look_at_elf(page);
+      return depth == 0 && why == kStatic && reaches_static ? nullptr : why;
+    }
     path = as_arg(interpreter_of(page));
     directory = AT_FDCWD;
   }

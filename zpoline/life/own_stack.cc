@@ -68,19 +68,22 @@ void enter_own_stack(ucontext_t* context, uint64_t return_address) noexcept {
     registers[REG_RIP] = reinterpret_cast<greg_t>(zps_pass_without_stack);
     return;
   }
-  word(thread.own_stack, ZPS_OWN_ON) = reinterpret_cast<uint64_t>(zps_own_stack_trapped_on);
+  const char* const on = static_program ? zps_own_stack_static_on : zps_own_stack_trapped_on;
+  word(thread.own_stack, ZPS_OWN_ON) = reinterpret_cast<uint64_t>(on);
+  word(thread.own_stack, ZPS_OWN_PROGRAM_ON) = reinterpret_cast<uint64_t>(zps_own_stack_trapped_on);
   word(thread.own_stack, ZPS_OWN_RETURN) = return_address;
   word(thread.own_stack, ZPS_OWN_RSP) = static_cast<uint64_t>(registers[REG_RSP]);
   registers[REG_RSP] = static_cast<greg_t>(thread.own_stack);
-  registers[REG_RIP] = reinterpret_cast<greg_t>(zps_own_stack_trapped);
+  registers[REG_RIP] = reinterpret_cast<greg_t>(static_program ? zps_own_stack_static_trapped : zps_own_stack_trapped);
 }
 
 bool answer_missing_stack(ucontext_t* context) noexcept {
   greg_t* registers = context->uc_mcontext.gregs;
-  if (registers[REG_RIP] != reinterpret_cast<greg_t>(zps_own_stack_missing)) return false;
+  const char* const missing = static_program ? zps_own_stack_static_missing : zps_own_stack_missing;
+  if (registers[REG_RIP] != reinterpret_cast<greg_t>(missing)) return false;
   registers[REG_EFL] &= ~kResume;
   if (make_stack(this_thread())) {
-    registers[REG_RIP] = reinterpret_cast<greg_t>(zps_own_stack);
+    registers[REG_RIP] = reinterpret_cast<greg_t>(static_program ? zps_own_stack_static_again : zps_own_stack);
   } else {
     registers[REG_RIP] = reinterpret_cast<greg_t>(zps_pass_without_stack);
     registers[REG_RCX] = static_cast<greg_t>(word(static_cast<uint64_t>(registers[REG_R11]), static_cast<uint64_t>(-8)));
@@ -95,9 +98,15 @@ void free_own_stack(ThreadState& thread) noexcept {
   (void)base::kernel_call(SYS_munmap, memory, kStackBytes);
 }
 
+bool is_in_own_entry(const ucontext_t* context) noexcept {
+  const greg_t rip = context->uc_mcontext.gregs[REG_RIP];
+  if (static_program) return is_between(rip, zps_own_stack_static, zps_own_stack_static_switched);
+  return is_between(rip, zps_own_stack, zps_own_stack_switched);
+}
+
 void leave_own_entry(ucontext_t* context) noexcept {
   greg_t* registers = context->uc_mcontext.gregs;
-  if (is_between(registers[REG_RIP], zps_own_stack, zps_own_stack_switched)) registers[REG_RIP] = registers[REG_R11] - ZPS_OWN_STUB_ON;
+  if (is_in_own_entry(context)) registers[REG_RIP] = registers[REG_R11] - ZPS_OWN_STUB_ON;
 }
 
 ProgramContext::ProgramContext(ThreadState& thread, ucontext_t* context, bool own_fault) noexcept
@@ -106,9 +115,11 @@ ProgramContext::ProgramContext(ThreadState& thread, ucontext_t* context, bool ow
   if (own_fault || !is_on(thread, rsp)) return;
   begin_ = thread.own_stack;
   hook_ = program_ = place();
-  if (is_between(hook_.rip, zps_own_stack_switched, zps_own_stack_trapped)) {
+  const char* const switched = static_program ? zps_own_stack_static_switched : zps_own_stack_switched;
+  if (is_between(hook_.rip, switched, static_program ? zps_own_stack_static_missing : zps_own_stack_trapped)) {
+    const bool noted = hook_.rip != reinterpret_cast<greg_t>(switched);
     program_.rip = static_cast<greg_t>(word(static_cast<uint64_t>(registers_[REG_R11]), static_cast<uint64_t>(-8)));
-    program_.rsp = registers_[REG_RCX];
+    program_.rsp = noted ? static_cast<greg_t>(word(begin_, ZPS_OWN_RSP)) : registers_[REG_RCX];
   } else {
     program_.rip = static_cast<greg_t>(word(begin_, ZPS_OWN_RETURN));
     program_.rsp = static_cast<greg_t>(word(begin_, ZPS_OWN_RSP));

@@ -44,6 +44,7 @@ class ProgramContext {
   Place program_{};
 };
 
+[[nodiscard]] bool is_in_own_entry(const ucontext_t* context) noexcept;
 // A signal on the first steps of the entry, before the exchange: the context is at the begin of the stub again.
 void leave_own_entry(ucontext_t* context) noexcept;
 

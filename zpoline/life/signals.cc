@@ -37,6 +37,8 @@
 // SIGSYS is either the kernel's dispatch, or the engine's word to a thread to arm itself (trap.cc), or the program's own business: seccomp,
 // kill().
 //
+// A static program's thread pointer is not the engine's (static_entry.S): the kernel calls on_signal_static(), which exchanges them.
+//
 // Known limits: what a jump (not a call) through a small pointer
 // aimed at is not recorded by the CPU: the address reported is then 0. Sources: signal(7), sigaction(2), rt_sigqueueinfo(2); Linux
 // kernel/signal.c, arch/x86/kernel/signal_64.c.
@@ -55,6 +57,7 @@
 #include "zpoline/life/masks.h"
 #include "zpoline/life/own_stack.h"
 #include "zpoline/life/seccomp_filter.h"
+#include "zpoline/life/static_signals.h"
 #include "zpoline/sites/page_zero.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/sites/stubs.h"
@@ -85,8 +88,9 @@ std::atomic<uint32_t> lock{0};
 // A seccomp filter may make a kill of each call that on_signal() makes: those two then are not blocked at all, and frames may nest.
 std::atomic<bool> boxed{false};
 
-using Handler = void (*)(int, siginfo_t*, void*);
-void on_signal(int number, siginfo_t* info, void* context) noexcept;
+
+// What the kernel knows.
+[[nodiscard]] uint64_t kernel_handler() noexcept { return reinterpret_cast<uint64_t>(static_program ? &on_signal_static : &on_signal); }
 
 [[nodiscard]] bool has_handler(const Action& action) noexcept { return action.handler != kDefault && action.handler != kIgnore; }
 
@@ -114,7 +118,7 @@ Action kernel_view(int number, const Action& action) noexcept {
   Action seen = action;
   const bool needed = is_needed(number);
   if (!has_handler(action) && !needed) return seen;
-  seen.handler = reinterpret_cast<uint64_t>(&on_signal);
+  seen.handler = kernel_handler();
   if (has_handler(action)) {
     seen.flags = (action.flags | SA_SIGINFO) & ~kResetHand;
     seen.mask = action.mask & ~kNeverBlocked;
@@ -285,6 +289,7 @@ bool resume_copy(ThreadState& thread, ucontext_t* context) noexcept {
 void go_on(int number, ucontext_t* context) noexcept {
   if (!is_deadly(SYS_rt_sigreturn)) return;
   if (kernel_view(number, actions[number]).mask & ~*mask_of(context)) change_kernel_mask(SIG_SETMASK, *mask_of(context));
+  if (static_program) leave_interrupted();
   zps_resume(context);
 }
 
@@ -316,7 +321,7 @@ void run_handler(ThreadState& thread, int number, const Action& action, siginfo_
   let_trap(number, blocked);
   {
     const ProgramContext shown(thread, context, is_own_fault(number, info));
-    handler(number, info, context);
+    call_handler(handler, number, info, context);
   }
   const uint64_t hidden = *mask & kNeverBlocked;
   *mask = (*mask & ~kNeverBlocked) | blocked;
@@ -325,6 +330,8 @@ void run_handler(ThreadState& thread, int number, const Action& action, siginfo_
   if (signal_bit(number) & blocked_by_kernel() || now.held & ~hidden) change_kernel_mask(SIG_SETMASK, ~uint64_t{0});
   believe(now, hidden);
 }
+
+}  // namespace
 
 void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   ThreadState& thread = this_thread();
@@ -359,11 +366,13 @@ void on_signal(int number, siginfo_t* info, void* opaque) noexcept {
   if (!has_handler(action)) return die_of(number, info, own_fault && !edited && number != SIGSYS);
   if (guest) {
     let_trap(number, *mask_of(context));
-    return reinterpret_cast<Handler>(action.handler)(number, info, opaque);
+    return call_handler(reinterpret_cast<Handler>(action.handler), number, info, opaque);
   }
   count_handler(thread.words, (action.flags & SA_RESTART) != 0);
   run_handler(thread, number, action, info, context);
 }
+
+namespace {
 
 class Locked {
  public:
@@ -393,7 +402,7 @@ int64_t vfork_child_sigaction(zps_call* call) noexcept {
   const int64_t result = base::kernel_call(call->nr, call->arg[0], call->arg[1], call->arg[2], call->arg[3]);
   Action old;
   if (result < 0 || call->arg[2] == 0 || !peek(static_cast<uint64_t>(call->arg[2]), &old, sizeof old)) return result;
-  if (old.handler == reinterpret_cast<uint64_t>(&on_signal))
+  if (old.handler == kernel_handler())
     (void)poke(static_cast<uint64_t>(call->arg[2]), &actions[number], sizeof(Action));
   return result;
 }

@@ -274,8 +274,8 @@ void enter_trapped(ucontext_t* context, uint64_t return_address) noexcept {
   greg_t* registers = context->uc_mcontext.gregs;
   const int64_t nr = registers[REG_RAX];
   const void* entry = nr >= 0 && nr < ZPS_NR_COUNT ? near_entry(nr) : nullptr;
-  const void* way = entry == zps_exit_near   ? entry
-                    : entry != nullptr       ? zps_trapped
+  const void* way = entry == zps_exit_near   ? (static_program ? zps_exit_static : entry)
+                    : entry != nullptr       ? (static_program ? zps_static : zps_trapped)
                     : nr == SYS_rt_sigreturn ? zps_sigreturn_trapped
                                              : zps_pass_trapped;
   registers[REG_RIP] = reinterpret_cast<greg_t>(way);

@@ -52,6 +52,9 @@ uint64_t take_encoded(const uint8_t*& p, uint8_t encoding, bool& ok) noexcept {
   return value;
 }
 
+const ElfW(Sym) * lent_symbols = nullptr;
+size_t lent_count = 0;
+
 struct Common {
   uint8_t pointer_encoding = 0;
   bool has_landing_pads = false;
@@ -85,13 +88,21 @@ Common read_common_entry(const uint8_t* p) noexcept {
 
 }  // namespace
 
+void lend_symbols(const ElfW(Sym) * symbols, size_t count) noexcept {
+  lent_symbols = symbols;
+  lent_count = count;
+}
+
 FunctionTable::FunctionTable(const dl_phdr_info& object) noexcept
     : object_(object), base_(reinterpret_cast<const uint8_t*>(object.dlpi_addr)) {
   for (int i = 0; i < object.dlpi_phnum; i++) {
     const ElfW(Phdr)& segment = object.dlpi_phdr[i];
     if (segment.p_type == PT_GNU_EH_FRAME) read_unwind_header(base_ + segment.p_vaddr);
-    if (segment.p_type == PT_DYNAMIC) read_dynamic(reinterpret_cast<const ElfW(Dyn)*>(base_ + segment.p_vaddr));
+    if (segment.p_type == PT_DYNAMIC && lent_count == 0) read_dynamic(reinterpret_cast<const ElfW(Dyn)*>(base_ + segment.p_vaddr));
   }
+  if (symbol_count_ != 0 || lent_count == 0) return;
+  symbols_ = lent_symbols;
+  symbol_count_ = lent_count;
 }
 
 void FunctionTable::read_unwind_header(const uint8_t* header) noexcept {

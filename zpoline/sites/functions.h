@@ -30,6 +30,9 @@ struct Function {
   [[nodiscard]] bool contains(const uint8_t* p) const noexcept { return p >= begin && p < end; }
 };
 
+// Symbols that the next FunctionTables use if their object has none in memory; none: null, 0. They are the caller's.
+void lend_symbols(const ElfW(Sym) * symbols, size_t count) noexcept;
+
 // A view of one object that dl_iterate_phdr() reported; valid while the object stays loaded.
 class FunctionTable {
  public:

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "zpoline/sites/maps.h"
 
+#include <sys/mman.h>
+
 #include <atomic>
 
 namespace zpoline {
@@ -20,6 +22,10 @@ bool holds(const dl_phdr_info& object, uint64_t address) noexcept {
     if (segment.p_type == PT_LOAD && address >= begin && address < begin + segment.p_memsz) return true;
   }
   return false;
+}
+
+int protection_of(const ElfW(Phdr) & segment) noexcept {
+  return (segment.p_flags & PF_R ? PROT_READ : 0) | (segment.p_flags & PF_W ? PROT_WRITE : 0) | (segment.p_flags & PF_X ? PROT_EXEC : 0);
 }
 
 Range text_of(const dl_phdr_info& object) noexcept {

@@ -17,6 +17,8 @@ struct Range {
 
 // True if `address` lies in a loaded segment of the object.
 [[nodiscard]] bool holds(const dl_phdr_info& object, uint64_t address) noexcept;
+// As mmap() and mprotect() take it.
+[[nodiscard]] int protection_of(const ElfW(Phdr) & segment) noexcept;
 // The object's first executable segment, as far as it comes from its file.
 [[nodiscard]] Range text_of(const dl_phdr_info& object) noexcept;
 

@@ -131,6 +131,7 @@ struct Batch {
   uint64_t stubs[2048] = {};  // where the site's jump goes; 0: it gets none
   size_t count = 0;
   size_t left = 0;       // sites that are wanted and stay as they are
+  bool of_static = false;  // it is a static program
   bool threads = false;  // others, or a handler's interrupted code, may be executing this text
 };
 constinit Batch batch;
@@ -150,10 +151,6 @@ void collect(void*, const Site& site) noexcept {
   if (batch.count == sizeof batch.sites / sizeof batch.sites[0]) return leave_alone(Verdict::native_other);
   batch.stubs[batch.count] = 0;
   batch.sites[batch.count++] = site;
-}
-
-int protection_of(const ElfW(Phdr) & segment) noexcept {
-  return (segment.p_flags & PF_R ? PROT_READ : 0) | (segment.p_flags & PF_W ? PROT_WRITE : 0) | (segment.p_flags & PF_X ? PROT_EXEC : 0);
 }
 
 long protect(uint64_t begin, uint64_t end, int protection) noexcept {
@@ -275,7 +272,9 @@ void write_stubs() noexcept {
   if (area == nullptr) return;
   for (size_t i = 0; i < batch.count; i++) {
     const Site& site = batch.sites[i];
-    if (wants_jump(site)) batch.stubs[i] = add_stub(area, site, site.small_stack ? zps_own_stack : near_entry(site.number));
+    if (!wants_jump(site)) continue;
+    const void* const own_stack = batch.of_static ? zps_own_stack_static : zps_own_stack;
+    batch.stubs[i] = add_stub(area, site, site.small_stack ? own_stack : near_entry(site.number), batch.of_static);
   }
   if (seal_stubs(area) >= 0) return;
   for (size_t i = 0; i < batch.count; i++) batch.stubs[i] = 0;
@@ -390,6 +389,8 @@ void undo() noexcept {
 Verdict judge(const Site& site) noexcept {
   constexpr int32_t kSigreturn = 15;
   if (site.number != kUnknownNumber && (site.number == kSigreturn || !is_wanted(site.number))) return Verdict::native_unclaimed;
+  // What takes the compare comes back through its stub, which does not know the program's thread pointer.
+  if (batch.of_static && takes_compare(site) && !site.small_stack) return Verdict::trap;
   if (site.jump == Jump::unnumbered || (site.number != kUnknownNumber && site.jump != Jump::none)) return Verdict::jump;
   if (!site.callable || site.below_rsp || site.small_stack || !page_zero_is_ours) return Verdict::trap;
   return Verdict::call;
@@ -406,6 +407,15 @@ base::Result<bool> rewrite_loaded_objects(AfterFailure after_failure) noexcept {
   if (all.error < 0) return base::make_error("program text cannot be made writable (error %ld): a security policy forbids it", -all.error);
   for (size_t i = 0; i < uncovered_count; i++) cover(uncovered[i].object, uncovered[i].calls, after_failure);
   return true;
+}
+
+long rewrite_static_program(const dl_phdr_info& program, AfterFailure after_failure) noexcept {
+  size_t left = 0;
+  at_start = batch.of_static = true;  // nothing else runs
+  const long result = rewrite_object(program, &left);
+  at_start = batch.of_static = false;
+  if (left != 0) cover(program, left, after_failure);
+  return result;
 }
 
 void note_loaded_objects() noexcept {

@@ -20,6 +20,8 @@ using AfterFailure = bool (*)(uint64_t begin, uint64_t end);
 // Scans and rewrites every object of the program's namespace that is loaded now, except libzpstack.so and the vDSO.
 // An error leaves no site rewritten.
 base::Result<bool> rewrite_loaded_objects(AfterFailure after_failure) noexcept;
+// The same for a static program that was mapped, and has not begun; `program.dlpi_name` is its file. 0 or what mprotect said.
+long rewrite_static_program(const dl_phdr_info& program, AfterFailure after_failure) noexcept;
 // Scans and rewrites the objects that were loaded since; false if there are none. For calls that ld.so makes during dlopen.
 bool rewrite_new_objects(AfterFailure after_failure) noexcept;
 

@@ -18,6 +18,11 @@
 //     18  next                     the address itself
 //     26  on: mov 16(%rsp),%rsp    the program's stack
 //     31  jmp  back                or the compare before it, as above
+// Of a static program (static_entry.S), which comes back without a stub:
+//      0  mov  $number,%eax
+//      5  lea  next(%rip),%rcx
+//     12  mov  slot(%rip),%r11     the entry
+//     19  jmp  *slot(%rip)         static_entry.S; for exit, whose entry it is, at once
 // Before that no flag changes, and nothing is written between rsp-128 and rsp. The call and the entry's ret are a pair, so the way back is
 // predicted whatever the hook did in between; a common indirect jump at the entry's end would not be. The slots, one for each
 // entry, stand at the start of the area: absolute addresses, so that it does not matter how far away the engine or page 0 is.
@@ -51,16 +56,18 @@ struct StubArea {
 namespace {
 
 constexpr size_t kPageBytes = 4096;
-constexpr size_t kSlots = 8;
+constexpr size_t kSlots = 16;
 constexpr size_t kStubBytes = 48;
 constexpr size_t kHeaderBytes = kSlots * sizeof(uint64_t);
 constexpr int64_t kReach = (int64_t{1} << 31) - 64 * 1024;
 constexpr int32_t kLowered = 136;
 constexpr size_t kMov = 8, kLea = 13, kCall = 20, kAfterCall = 26, kTail = 34;
+constexpr size_t kStaticLea = 5, kStaticLoad = 12, kStaticJump = 19;
 constexpr size_t kOwnLea = 5, kOwnJump = 12, kOwnNext = 18, kOwnTail = 31;
 static_assert(kAfterCall == ZPS_OWN_STUB_ON);
 constexpr uint8_t kJumpNear[] = {0xe9};
 constexpr uint8_t kCompareOpcode[] = {0x48, 0x3d};
+constexpr uint8_t kLeaRcx[] = {0x48, 0x8d, 0x0d};
 constexpr uint8_t kLeaR11[] = {0x4c, 0x8d, 0x1d};
 constexpr uint8_t kLoadOpcode = 0xb8;
 constexpr uint8_t kJumpSlot[] = {0xff, 0x25};
@@ -254,7 +261,6 @@ void put_load(uint8_t* at, const Site& site) noexcept {
 
 void put_stub(uint8_t* code, const Site& site, bool returns, uint64_t slot) noexcept {
   static constexpr uint8_t kLeaRsp[] = {0x48, 0x8d, 0xa4, 0x24};
-  static constexpr uint8_t kLeaRcx[] = {0x48, 0x8d, 0x0d};
   static constexpr uint8_t kCallSlot[] = {0xff, 0x15};
   memcpy(code, kLeaRsp, sizeof kLeaRsp);
   put(code + sizeof kLeaRsp, -kLowered);
@@ -276,16 +282,26 @@ void put_own_stack_stub(uint8_t* code, const Site& site, uint64_t slot) noexcept
   put_tail(code + kOwnTail, site);
 }
 
+void put_static_stub(uint8_t* code, const Site& site, uint64_t slot, uint64_t way) noexcept {
+  static constexpr uint8_t kLoadR11[] = {0x4c, 0x8b, 0x1d};
+  put_load(code, site);
+  put_relative(code + kStaticLea, kLeaRcx, reinterpret_cast<uint64_t>(site.address) + 2);
+  put_relative(code + kStaticLoad, kLoadR11, slot);
+  put_relative(code + kStaticJump, kJumpSlot, way);
+}
+
 }  // namespace
 
-uint64_t add_stub(StubArea* area, const Site& site, const void* entry) noexcept {
+uint64_t add_stub(StubArea* area, const Site& site, const void* entry, bool of_static) noexcept {
   const uint64_t begin = area->begin.load(std::memory_order_relaxed);
   const uint64_t at = begin + kHeaderBytes + area->used * kStubBytes;
   const uint64_t slot = slot_of(begin, entry);
-  if (slot == 0 || at + kStubBytes > begin + area->bytes) return 0;
+  const uint64_t way = of_static ? slot_of(begin, entry == zps_exit_near ? zps_exit_static : zps_static) : slot;
+  if (slot == 0 || way == 0 || at + kStubBytes > begin + area->bytes) return 0;
   auto* code = reinterpret_cast<uint8_t*>(at);
   memset(code, kFill, kStubBytes);
   if (site.small_stack) put_own_stack_stub(code, site, slot);
+  else if (of_static) put_static_stub(code, site, slot, way);
   else put_stub(code, site, entry != zps_exit_near, slot);
   area->used++;
   area->live++;
@@ -311,6 +327,11 @@ bool step_out_of_stub(StubRegisters& registers) noexcept {
   if (begin == 0 || registers.rip < begin + kHeaderBytes) return false;
   const size_t inside = (registers.rip - begin - kHeaderBytes) % kStubBytes;
   const auto* stub = reinterpret_cast<const uint8_t*>(registers.rip - inside);
+  if (memcmp(stub + kStaticLea, kLeaRcx, sizeof kLeaRcx) == 0) {
+    const int64_t next = load<int32_t>(stub + kStaticLea + sizeof kLeaRcx);
+    registers.rip = reinterpret_cast<uint64_t>(stub) + kStaticLoad + static_cast<uint64_t>(next) - 2 - kLoadBytes;
+    return true;
+  }
   const bool own_stack = stub[kOwnLea] == kLeaR11[0] && stub[kOwnLea + 1] == kLeaR11[1] && stub[kOwnLea + 2] == kLeaR11[2];
   const size_t tail = own_stack ? kOwnTail : kTail;
   const bool compares = stub[tail] == kCompareOpcode[0];

@@ -15,9 +15,9 @@ struct StubArea;
 // Null if there is no room.
 StubArea* reserve_stubs(uint64_t low, uint64_t high, size_t count) noexcept;
 
-// The next stub of `area`, for a site that may have a jump; it goes to `entry` (one of the _near entries of entry.S). Its
-// address, or 0 if it does not fit.
-uint64_t add_stub(StubArea* area, const Site& site, const void* entry) noexcept;
+// The next stub of `area`, for a site that may have a jump; it goes to `entry` (one of the _near entries of entry.S), if it is the site
+// of a static program by the way that those take. Its address, or 0 if it does not fit.
+uint64_t add_stub(StubArea* area, const Site& site, const void* entry, bool of_static) noexcept;
 
 // Makes the area executable and read-only; 0 or what mprotect said (the area is gone then).
 long seal_stubs(StubArea* area) noexcept;

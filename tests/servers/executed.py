@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Servers whose sockets come from another program by exec: socket activation, shells, many programs in a row, nginx's upgrade; and who gets none.
 
-  executed.py --build build/release --mode kernel|zpstack-veth [--seconds 3] [--upgrades 2] [CASE ...]
+  executed.py --build build/release --mode kernel|zpstack-veth [--seconds 3] [--upgrades 2] [--kills 10] [CASE ...]
 """
 # SPDX-License-Identifier: BSD-3-Clause
 import argparse
@@ -61,6 +61,21 @@ connection, _ = listener.accept()
 connection.set_inheritable(True)
 environment = dict(os.environ, **dict(word.split("=", 1) for word in sys.argv[3:]))
 os.execve(sys.argv[2], [sys.argv[2], str(connection.fileno())], environment)
+"""
+
+# A child for each connection, spawned with all other descriptors closed, as inetd has it; the next ones are killed as soon as they begin.
+SPAWNER = """
+import random, socket, subprocess, sys, time
+listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+print("ready", flush=True)
+for number in range(2 * int(sys.argv[2])):
+    connection, _ = listener.accept()
+    child = subprocess.Popen(["/bin/cat"], stdin=connection, stdout=connection)
+    connection.close()
+    if number % 2:
+        time.sleep(random.uniform(0, 0.03))
+        child.kill()
+    child.wait()
 """
 
 NGINX = """
@@ -136,6 +151,23 @@ def shell(bed, _):
             connection.shutdown(socket.SHUT_WR)
             assert receive_all(connection) == (b"", True)
         assert sut.wait(10) == 0
+
+
+def spawned(bed, options):
+    """Children that serve, and children that are killed while they begin: their peers are told."""
+    sut = start(bed, SPAWNER, str(PORT), str(options.kills))
+    for number in range(options.kills):
+        with connect(bed) as connection:
+            connection.sendall(b"hello %d" % number)
+            assert connection.recv(100) == b"hello %d" % number, bed.output("sut")
+            connection.shutdown(socket.SHUT_WR)
+            assert receive_all(connection) == (b"", True)
+        with connect(bed) as connection:
+            begin = time.monotonic()
+            connection.sendall(b"hello")
+            receive_all(connection)
+            assert time.monotonic() - begin < 5, f"kill {number}: the peer is told late"
+    assert sut.wait(10) == 0
 
 
 def hops(bed, _):
@@ -219,7 +251,7 @@ def upgrade(bed, options):
     beds.wait_until(lambda: not pid_file.exists(), 20, "nginx's end")
 
 
-CASES = {"activation": activation, "shell": shell, "hops": hops, "refused": refused, "upgrade": upgrade}
+CASES = {"activation": activation, "shell": shell, "spawned": spawned, "hops": hops, "refused": refused, "upgrade": upgrade}
 
 
 def main():
@@ -228,6 +260,7 @@ def main():
     parser.add_argument("--mode", choices=beds.MODES, required=True)
     parser.add_argument("--seconds", type=int, default=3, help="how long the load on nginx lasts")
     parser.add_argument("--upgrades", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=10, help="how many children are killed while they begin")
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="which; all without one")
     options = parser.parse_args()
     for name in options.cases or CASES:

@@ -10,12 +10,14 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/high_fd.h"
 #include "base/log.h"
+#include "base/permitted.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
@@ -119,6 +121,17 @@ void start_keeper() noexcept {
   if (pid > 0) return;
   end_keeper();
   base::log(base::LogLevel::info, "no process to tell the peers if this one is killed: they will not be told");
+}
+
+// Nobody else has the end that it reads.
+void look_after_keeper() noexcept {
+  constexpr uint32_t kMissed = 2;
+  if (pipe_of_members < 0 || family->keeper_apart.load(std::memory_order_relaxed) == kMissed || !base::may_call(SYS_ppoll)) return;
+  pollfd pipe{pipe_of_members, 0, 0};
+  constexpr timespec kAtOnce{};
+  if (kernel_call(SYS_ppoll, as_arg(&pipe), 1, as_arg(&kAtOnce), 0, 8) <= 0 || (pipe.revents & POLLERR) == 0) return;
+  if (family->keeper_apart.exchange(kMissed) == kMissed) return;
+  base::log(base::LogLevel::warn, "the process that tells the peers is gone: if this one is killed they will not be told");
 }
 
 KeeperOf keeper() noexcept { return {keeper_pid, pipe_of_members}; }

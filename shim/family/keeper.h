@@ -14,7 +14,8 @@
 //
 // Invariants: 1 it touches nothing that is shared before the pipe has no writer left; 2 a failure to make it is no failure of the stack.
 // Known limits: its memory is the program's as it was when the stack was made, so a page that the program writes to later is there twice;
-// a member that is killed inside the lock takes the family's connections with it, as ever; who kills both tells nobody.
+// a member that is killed inside the lock takes the family's connections with it, as ever; who kills both tells nobody;
+// one that is killed is not replaced, since forked members have no end of another pipe.
 #pragma once
 
 namespace shim {
@@ -23,6 +24,9 @@ namespace shim {
 void start_keeper() noexcept;
 // By the last member that exits, who has done the rest: the keeper ends, and is no zombie for somebody else to reap.
 void end_keeper() noexcept;
+
+// By whoever is on duty: says once if somebody has killed it.
+void look_after_keeper() noexcept;
 
 // What a program that this process executes needs to go on with the same keeper, and there: has it.
 struct KeeperOf {

@@ -17,6 +17,7 @@
 #include "shim/family/family.h"
 #include "shim/family/identity.h"
 #include "shim/family/join.h"
+#include "shim/family/keeper.h"
 #include "shim/family/process.h"
 #include "shim/family/processors.h"
 #include "shim/family/wait.h"
@@ -196,6 +197,7 @@ void be_on_duty() noexcept {
     if (now - reaped_ns > kReapEveryNs) {
       if (family->processes.load(std::memory_order_relaxed) > 1) reap(now);
       sweep_flights();
+      look_after_keeper();
       reaped_ns = now;
     }
     answer_door();

@@ -126,6 +126,21 @@ def run_round(bed, *ends):
     return f"{name}: {problem}" if problem else None
 
 
+def run_without_keeper(bed):
+    """The process that stays is killed: one line says so, and the server goes on and ends as ever."""
+    server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", SERVER, PORT, BYTES, "none", "exit"], name="alone")
+    beds.wait_until(lambda: "ready" in bed.output("alone"), 20, "the server's start")
+    for keeper in pathlib.Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+        os.kill(int(keeper), signal.SIGKILL)
+    if bed.hooked:
+        beds.wait_until(lambda: "the process that tells the peers is gone" in bed.output("alone"), 10, "a line about it")
+    client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, PORT, BYTES], name="alone-client")
+    codes = client.wait(30), server.wait(10)
+    if codes != (0, 0) or bed.output("alone").count("the process that tells") != int(bed.hooked):
+        return f"without a keeper: {codes} {bed.output('alone-client').strip()} {bed.output('alone').strip()}"
+    return None
+
+
 def keeper_of(server):
     """What is wrong with the process that stays behind `server`: it has a name of its own, and nothing else that is the program's."""
     children = pathlib.Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
@@ -165,12 +180,13 @@ def main():
             problems += [f"again: {problem}"] if problem else []
             if problem:
                 print(f"FAIL again: {problem}", flush=True)
-    with beds.Bed(options.mode, options.build, options.build / "test-traces" / f"last-process-{options.mode}") as bed:
-        problem = run_succession(bed)
-        problems += [problem] if problem else []
-        if problem:
-            print(f"FAIL {problem}", flush=True)
-    print(f"{len(problems)} of {options.rounds * len(CHILDREN) * len(SERVERS) + 6} went wrong")
+    for run in (run_succession, run_without_keeper):
+        with beds.Bed(options.mode, options.build, options.build / "test-traces" / f"last-process-{options.mode}") as bed:
+            problem = run(bed)
+            problems += [problem] if problem else []
+            if problem:
+                print(f"FAIL {problem}", flush=True)
+    print(f"{len(problems)} of {options.rounds * len(CHILDREN) * len(SERVERS) + 7} went wrong")
     return 1 if problems else 0
 
 

@@ -20,7 +20,8 @@ namespace {
 // What base/, the shim and the engine do beside the program's own calls, and can do without.
 constexpr int16_t kConveniences[] = {SYS_sched_yield, SYS_futex,  SYS_nanosleep, SYS_openat,  SYS_read,      SYS_close,          SYS_clone,
                                      SYS_ptrace,      SYS_wait4,  SYS_kill,      SYS_tgkill,  SYS_getpid,    SYS_rt_sigprocmask, SYS_fcntl,
-                                     SYS_fstat,       SYS_socket, SYS_sendmsg, SYS_rt_sigreturn, SYS_prctl,  SYS_write, SYS_sigaltstack};
+                                     SYS_fstat,       SYS_socket, SYS_sendmsg, SYS_rt_sigreturn, SYS_prctl,  SYS_write, SYS_sigaltstack,
+                                     SYS_ppoll};
 
 void mark(int nr) noexcept { deadly_calls[nr / 64] = deadly_calls[nr / 64] | uint64_t{1} << nr % 64; }
 

@@ -125,6 +125,7 @@ struct PortRequest {
   bool is_known = false;  // it was bound before there was a stack: not compared with others
   bool is_chosen = false; // by the kernel, for a socket that asked for none: not shared with anybody
   bool v6_only = false;   // IPV6_V6ONLY: the unspecified address of IPv6 does not mean IPv4's as well
+  bool for_v6 = false;    // of a socket of IPv6, whatever the address
 };
 
 // A port that bind() has given to a socket. Connections and listeners hold theirs by themselves; this is what remains beside them.

@@ -55,7 +55,8 @@ long LwipUdpEndpoint::bind(const PortRequest& request) noexcept {
   if (const long error = udp_.find_port(request, &local); error != 0) return error;
   name_ = without_scope(local);
   only_v4_ = name_.address.is_v4();
-  asked_for_port_ = request.local.port_be != 0 && !request.is_chosen;
+  for_v6_ = request.for_v6;
+  asked_for_port_ = request.local.port_be != 0 && !request.is_chosen && !request.is_known;
   asked_for_address_ = !is_any(request.local);
   udp_.demux().add(*this);
   return 0;
@@ -66,6 +67,7 @@ long LwipUdpEndpoint::choose_port() noexcept {
   any.local = name_;
   any.sharing = options_.sharing;
   any.v6_only = v6_only_;
+  any.for_v6 = for_v6_;
   const bool asked = asked_for_address_;
   const long error = bind(any);
   asked_for_address_ = asked;
@@ -96,6 +98,7 @@ long LwipUdpEndpoint::connect(const SocketAddress& peer) noexcept {
 }
 
 void LwipUdpEndpoint::disconnect() noexcept {
+  if (!connected_ && asked_for_address_ && asked_for_port_) return;  // and keeps its place among those that share the port
   const bool has_port = name_.port_be != 0;
   if (has_port) udp_.demux().remove(*this);
   connected_ = false;

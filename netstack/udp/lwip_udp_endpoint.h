@@ -69,6 +69,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] const SocketAddress& name() const noexcept { return name_; }
   [[nodiscard]] const SocketAddress& other_end() const noexcept { return peer_; }
   [[nodiscard]] bool v6_only() const noexcept { return v6_only_; }
+  [[nodiscard]] bool for_v6() const noexcept { return for_v6_; }
   [[nodiscard]] const PortSharing& sharing() const noexcept { return options_.sharing; }
   [[nodiscard]] bool held() const noexcept { return held_; }
   void hold(bool held) noexcept { held_ = held; }
@@ -131,7 +132,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   int error_ = 0;
   uint32_t drops_ = 0;
   uint8_t shut_ = 0;
-  bool connected_ = false, v6_only_ = false;
+  bool connected_ = false, v6_only_ = false, for_v6_ = false;
   bool only_v4_ = false;  // its unspecified address is IPv4's
   bool asked_for_port_ = false, asked_for_address_ = false;  // by name, in bind() (SOCK_BINDPORT_LOCK, SOCK_BINDADDR_LOCK)
   mutable bool no_space_ = false;                             // its user waits for room to send

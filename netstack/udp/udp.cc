@@ -101,13 +101,38 @@ void Udp::deliver_to_all(const SocketAddress& local, const SocketAddress& peer, 
   }
 }
 
+namespace {
+
+// Shows as much of the packet as fits 576 bytes (RFC 1812, 4.3.2.3; icmp_send()): lwIP's own shows the least that RFC 792 asks for, and a
+// sender that reads its error queue (IP_RECVERR) gets no datagram back of that.
+void refuse_v4(pbuf* p) noexcept {
+  constexpr uint16_t kMost = 576 - IP_HLEN - sizeof(icmp_echo_hdr);
+  const uint16_t shown = p->tot_len < kMost ? p->tot_len : kMost;
+  pbuf* const message = pbuf_alloc(PBUF_IP, static_cast<uint16_t>(sizeof(icmp_echo_hdr) + shown), PBUF_RAM);
+  if (message == nullptr) return;
+  auto* const header = static_cast<icmp_echo_hdr*>(message->payload);
+  *header = {};
+  header->type = ICMP_DUR;
+  header->code = ICMP_DUR_PORT;
+  (void)pbuf_copy_partial(p, header + 1, shown, 0);
+  header->chksum = inet_chksum(header, message->len);
+  (void)ip4_output_if(message, ip4_current_dest_addr(), ip4_current_src_addr(), ICMP_TTL, 0, IP_PROTO_ICMP, ip_current_input_netif());
+  pbuf_free(message);
+}
+
+}  // namespace
+
 void Udp::answer_unreachable(pbuf* p, uint32_t ip_header_bytes) noexcept {
   const uint64_t now = core_.clock.now_ns();
   if (unreachables_from_ns_ + kUnreachableBurst * kUnreachableNs < now) unreachables_from_ns_ = now - kUnreachableBurst * kUnreachableNs;
   if (unreachables_from_ns_ + kUnreachableNs <= now) {
     unreachables_from_ns_ += kUnreachableNs;
     (void)pbuf_add_header_force(p, UDP_HLEN + ip_header_bytes);
-    icmp_port_unreach(ip_current_is_v6(), p);
+    if (ip_current_is_v6()) {
+      icmp_port_unreach(true, p);
+    } else {
+      refuse_v4(p);
+    }
   }
   pbuf_free(p);
 }

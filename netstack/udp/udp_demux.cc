@@ -10,6 +10,9 @@ namespace {
 
 using Link = LwipUdpEndpoint* LwipUdpEndpoint::*;
 
+// One whose peer has no port takes what comes from any port there (compute_score()): it is found as one without a peer.
+bool has_whole_peer(const LwipUdpEndpoint& endpoint) noexcept { return endpoint.connected() && endpoint.other_end().port_be != 0; }
+
 void push(LwipUdpEndpoint*& bucket, LwipUdpEndpoint& endpoint, Link link) noexcept {
   endpoint.*link = bucket;
   bucket = &endpoint;
@@ -42,7 +45,7 @@ void UdpDemux::steer(uint16_t port_be) const noexcept {
 void UdpDemux::add(LwipUdpEndpoint& endpoint) noexcept {
   const SocketAddress& local = endpoint.name();
   push(ports_[bucket_of(local.port_be)], endpoint, &LwipUdpEndpoint::next_at_port);
-  if (endpoint.connected()) {
+  if (has_whole_peer(endpoint)) {
     push(peers_[hash_of(local, endpoint.other_end()) % kPeerBuckets], endpoint, &LwipUdpEndpoint::next_found);
     connected_++;
   } else {
@@ -54,7 +57,7 @@ void UdpDemux::add(LwipUdpEndpoint& endpoint) noexcept {
 void UdpDemux::remove(LwipUdpEndpoint& endpoint) noexcept {
   const SocketAddress& local = endpoint.name();
   take_out(ports_[bucket_of(local.port_be)], endpoint, &LwipUdpEndpoint::next_at_port);
-  if (endpoint.connected()) {
+  if (has_whole_peer(endpoint)) {
     take_out(peers_[hash_of(local, endpoint.other_end()) % kPeerBuckets], endpoint, &LwipUdpEndpoint::next_found);
     connected_--;
   } else {
@@ -84,7 +87,9 @@ LwipUdpEndpoint* UdpDemux::find_open(const SocketAddress& local, const SocketAdd
     const SocketAddress& name = e->name();
     const bool exact = name == local;
     if (!exact && !takes(*e, local)) continue;
-    if (best == nullptr || (exact && is_any(best->name()))) {
+    if (e->connected() && e->other_end().address != peer.address) continue;
+    const bool is_nearer = best != nullptr && exact == !is_any(best->name()) && best->for_v6() && !e->for_v6();
+    if (best == nullptr || (exact && is_any(best->name())) || is_nearer) {
       best = e;
       sharers = 1;
     } else if (name == best->name() && e->sharing().reuse_port && best->sharing().reuse_port) {

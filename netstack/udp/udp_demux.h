@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // An endpoint with a port is in the table of ports. One that is not connected is found there by its port: the one with the datagram's own
-// address before one with all, the last that came first, and of several that share by SO_REUSEPORT the one that the source's hash picks
-// (udp4_lib_lookup2()). A connected one is in a second table, by both ends, so that ten thousand of them on one port cost a datagram
-// nothing.
+// address before one with all, one of IPv4's own sockets before IPv6's, the last that came first, and of several that share by SO_REUSEPORT
+// the one that the source's hash picks (udp4_lib_lookup2()). A connected one is in a second table, by both ends, so that ten thousand of
+// them on one port cost a datagram nothing.
 #pragma once
 
 #include "netstack/port_steering.h"

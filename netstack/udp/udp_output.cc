@@ -97,6 +97,9 @@ struct LwipUdpEndpoint::Pending {
 long LwipUdpEndpoint::send(const SendRequest& request, const iovec* parts, int count) noexcept {
   size_t bytes = 0;
   for (int i = 0; i < count; i++) bytes += parts[i].iov_len;
+  if (name_.port_be == 0) {  // whatever becomes of the call (inet_send_prepare())
+    if (const long error = choose_port(); error != 0) return error;
+  }
   if (bytes > 0xffff) return -EMSGSIZE;
   if (pending_ != nullptr) {
     if (request.to != nullptr && request.to->address.is_v4() && !pending_->to.address.is_v4()) return -EINVAL;
@@ -130,9 +133,6 @@ uint16_t LwipUdpEndpoint::mtu_towards(const IpAddress& to) const noexcept {
 // What forbids a datagram of so many bytes to go there.
 long LwipUdpEndpoint::may_send(const SendRequest& request, const SocketAddress& to, size_t bytes) noexcept {
   if (const long error = check_destination(to); error != 0) return error;
-  if (name_.port_be == 0) {
-    if (const long error = choose_port(); error != 0) return error;
-  }
   if (bytes > (is_whole(request, to) ? mtu_towards(to.address) : size_t{0xffff}) - headers_of(to)) {
     return request.whole ? -EMSGSIZE : too_long(to);
   }

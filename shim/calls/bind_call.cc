@@ -43,14 +43,6 @@ long may_bind(const SocketAddress& local) noexcept {
   return ask_kernel(AF_INET, &name, sizeof name, true) == -EACCES ? -EACCES : 0;
 }
 
-// What bind() says about a socket that has a name already: __inet_bind() looks at the address first, __inet6_bind() behind that.
-long refuse(int fd, int domain, const zps_call& call) noexcept {
-  const bool any_address =
-      domain == AF_INET6 || placeholder_int(fd, IPPROTO_IP, IP_FREEBIND) != 0 || placeholder_int(fd, IPPROTO_IP, IP_TRANSPARENT) != 0;
-  const long error = ask_kernel(domain, reinterpret_cast<const void*>(call.arg[1]), static_cast<size_t>(call.arg[2]), any_address);
-  return error == 0 || error == -EADDRINUSE ? -EINVAL : error;
-}
-
 // Takes `local` in the stack for a socket that may share it as it says. 0 or a negative errno.
 long take_port(int fd, netstack::Stack* stack, const SocketAddress& local, const PortOptions& options, bool port_chosen) noexcept {
   Guard guard;
@@ -79,6 +71,9 @@ long bind_to_stack(int fd, const SocketAddress& local) noexcept {
   if (!socket->has_port) socket->bound = local;
   socket->stack_bound = true;
   socket->old_port_be = 0;
+  guard.drop();
+  if (!local.address.is_v4()) end_v4(fd);
+  guard.take();
   return 0;
 }
 
@@ -168,6 +163,13 @@ long bind_again(int fd, const zps_call& call, bool to_all, bool v6_only, bool po
 
 }  // namespace
 
+long refuse_bind(int fd, int domain, const zps_call& call) noexcept {
+  const bool any_address =
+      domain == AF_INET6 || placeholder_int(fd, IPPROTO_IP, IP_FREEBIND) != 0 || placeholder_int(fd, IPPROTO_IP, IP_TRANSPARENT) != 0;
+  const long error = ask_kernel(domain, reinterpret_cast<const void*>(call.arg[1]), static_cast<size_t>(call.arg[2]), any_address);
+  return error == 0 || error == -EADDRINUSE ? -EINVAL : error;
+}
+
 long shim_bind(const zps_call& call) noexcept {
   const int fd = static_cast<int>(call.arg[0]);
   if (peek(fd) == nullptr || engine->thread()->vfork_child != 0) return kPass;
@@ -196,7 +198,7 @@ long shim_bind(const zps_call& call) noexcept {
     if (const long error = may_bind(parsed.address); error != 0) return error;
     if (has_name || again) return -EINVAL;
   } else if (has_name) {
-    return refuse(fd, domain, call);
+    return refuse_bind(fd, domain, call);
   }
   if (shares) note_owner(fd);
   if (to_stack) return bind_to_stack(fd, parsed.address);

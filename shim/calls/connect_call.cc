@@ -241,7 +241,7 @@ long shim_connect(const zps_call& call) noexcept {
   if (long error = load_family(call, &address_family); error != 0) return error;
   if (address_family == AF_UNSPEC) return disconnect(fd);
   int domain;
-  bool stack_bound, kernel_bound, to_all;
+  bool stack_bound, bound_to_v4, kernel_bound, to_all;
   uint16_t port_be;
   Socket* socket;
   long refusal;
@@ -252,6 +252,7 @@ long shim_connect(const zps_call& call) noexcept {
     refusal = may_connect(socket);
     domain = socket->domain;
     stack_bound = socket->stack_bound;
+    bound_to_v4 = stack_bound && socket->bound.address.is_v4();
     kernel_bound = socket->kernel_bound;
     to_all = socket->bound_to_all;
     port_be = socket->place().port_be;
@@ -269,6 +270,7 @@ long shim_connect(const zps_call& call) noexcept {
     service_ensure();
     stack = nullptr;
   }
+  if (stack != nullptr && bound_to_v4 && !to_v4) return -EAFNOSUPPORT;  // ip6_dst_lookup_tail()
   if (stack == nullptr) {
     if (stack_bound) return unreachable(domain, address_family, bytes);
     return connect_by_kernel(fd, domain, address_family, parsed, call);

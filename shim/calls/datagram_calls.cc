@@ -41,6 +41,13 @@ bool serves(int fd, const ParsedAddress& to) noexcept {
   return is_stacks_kind(to) && !(v6 && mapped && placeholder_is_v6_only(fd, AF_INET6));
 }
 
+// It is bound to an address of the stack's, so that the kernel does not know of its name.
+bool has_name_here(int fd) noexcept {
+  Guard guard;
+  const DatagramSocket* const socket = datagram_at(fd);
+  return socket != nullptr && socket->bound_here && socket->endpoint->local().port_be != 0;
+}
+
 long or_pass(long result) noexcept { return result == kServedByKernel ? kPass : result; }
 
 // The value as getsockopt() writes it: cut to the room there is.
@@ -81,7 +88,14 @@ long datagram_bind(const zps_call& call) noexcept {
   ParsedAddress to;
   const auto bytes = static_cast<socklen_t>(call.arg[2]);
   if (long error = parse_address(domain_of(call), reinterpret_cast<void*>(call.arg[1]), bytes, &to); error != 0) return error;
-  return or_pass(serves(fd, to) ? bind_datagram(fd, to) : kServedByKernel);
+  if (has_name_here(fd) && !owned_by_stack(to)) return refuse_bind(fd, domain_of(call), call);
+  bool is_kernels = false;
+  long result = serves(fd, to) ? bind_datagram(fd, to, &is_kernels) : kServedByKernel;
+  if (result != kServedByKernel || !is_kernels) return or_pass(result);
+  result = kernel_call(SYS_bind, call.arg[0], call.arg[1], call.arg[2]);
+  Guard guard;
+  if (DatagramSocket* const socket = datagram_at(fd); socket != nullptr && result == 0) socket->kernel_only = true;
+  return result;
 }
 
 long datagram_connect(const zps_call& call) noexcept {
@@ -104,7 +118,9 @@ long datagram_shutdown(const zps_call& call) noexcept {
   const int how = static_cast<int>(call.arg[1]);
   Guard guard;
   DatagramSocket* const socket = datagram_at(call.arg[0]);
-  if (socket == nullptr || socket->endpoint == nullptr) return kPass;
+  if (socket == nullptr) return kPass;
+  if (how >= SHUT_RD && how <= SHUT_RDWR) socket->shut |= static_cast<uint8_t>(how + 1);
+  if (socket->endpoint == nullptr) return kPass;
   if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
   {
     const MutedNotice muted(socket);
@@ -121,7 +137,7 @@ long datagram_name(const zps_call& call, bool peer) noexcept {
     const DatagramSocket* const socket = datagram_at(call.arg[0]);
     if (socket == nullptr || socket->endpoint == nullptr) return kPass;
     const bool connected = socket->endpoint->connected();
-    if (peer && !connected) return -ENOTCONN;
+    if (peer && (!connected || socket->endpoint->peer().port_be == 0)) return -ENOTCONN;  // inet_getname()
     if (!connected && !socket->bound_here) return kPass;
     name = peer ? socket->endpoint->peer() : socket->endpoint->local();
   }
@@ -150,6 +166,7 @@ long datagram_setsockopt(const zps_call& call) noexcept {
     const auto bytes = static_cast<int>(call.arg[4]) > 0 ? static_cast<socklen_t>(call.arg[4]) : 0;
     return or_pass(set_group_option(fd, level, name, reinterpret_cast<const void*>(call.arg[3]), bytes));
   }
+  if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && domain_of(call) == AF_INET6 && has_name_here(fd)) return -EINVAL;
   const long result = kernel_call(SYS_setsockopt, fd, level, name, call.arg[3], call.arg[4]);
   if (result == 0) follow_datagram_option(fd, level, name);
   return result;

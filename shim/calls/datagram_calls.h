@@ -10,6 +10,8 @@
 namespace shim {
 
 [[nodiscard]] long make_datagram_socket(const zps_call& call) noexcept;
+// What bind() says about a socket that has a name already: __inet_bind() looks at the address first, __inet6_bind() behind that.
+[[nodiscard]] long refuse_bind(int fd, int domain, const zps_call& call) noexcept;
 [[nodiscard]] long datagram_bind(const zps_call& call) noexcept;
 [[nodiscard]] long datagram_connect(const zps_call& call) noexcept;
 [[nodiscard]] long datagram_shutdown(const zps_call& call) noexcept;

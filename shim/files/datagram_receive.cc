@@ -180,7 +180,10 @@ class ReceiveCondition final : public Condition {
   long check() noexcept override {
     if (socket_->endpoint == nullptr || socket_->both != both_) return kRestart;
     const long result = take_datagram(socket_, header_, flags_);
-    return result == -EAGAIN && socket_->endpoint->read_shut() ? 0 : result;
+    if (result != -EAGAIN || !socket_->endpoint->read_shut()) return result;
+    header_->msg_namelen = 0;  // of nobody
+    header_->msg_controllen = 0;
+    return 0;
   }
   bool watch_all(Waiter* waiter) noexcept override { return socket_->endpoint != nullptr && watch(waiter, socket_->endpoint); }
   bool has_kernel_side() const noexcept override { return both_ && kernel_fds_[0].fd >= 0; }
@@ -229,7 +232,7 @@ long receive_one(DatagramSocket* socket, msghdr* header, int flags) noexcept {
 
 long receive_datagram(int fd, msghdr* header, int flags) noexcept {
   DatagramSocket* socket;
-  bool both, kernel_first, waits;
+  bool both, kernel_first, asks;
   long result = -EAGAIN;
   header->msg_flags = flags & MSG_CMSG_CLOEXEC;
   {
@@ -237,7 +240,10 @@ long receive_datagram(int fd, msghdr* header, int flags) noexcept {
     socket = datagram_at(fd);
     if (socket == nullptr || socket->endpoint == nullptr) return ZPS_PASS;
     both = socket->both;
-    waits = !socket->nonblocking && (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) == 0 && socket->receive_timeout_ns != 0;
+    const bool waits = !socket->nonblocking && (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) == 0 && socket->receive_timeout_ns != 0;
+    asks = both && !waits;
+    // Who has shut down this half does not wait, and still reads what there is.
+    if (socket->endpoint->read_shut()) asks = both;
     kernel_first = both && (socket->mute || ++socket->turns >= kKernelEveryTurns);
     if (kernel_first) socket->turns = 0;
     if ((flags & MSG_ERRQUEUE) != 0) {
@@ -251,7 +257,7 @@ long receive_datagram(int fd, msghdr* header, int flags) noexcept {
     }
   }
   if (result != -EAGAIN) return result;
-  if (kernel_first || (both && !waits)) result = receive_from_kernel(fd, header, flags);
+  if (kernel_first || asks) result = receive_from_kernel(fd, header, flags);
   if (result != -EAGAIN || (flags & MSG_ERRQUEUE) != 0) return result;
   uint64_t timeout_ns;
   {
@@ -260,8 +266,9 @@ long receive_datagram(int fd, msghdr* header, int flags) noexcept {
     if (socket->endpoint == nullptr) return kRestart;
     if (kernel_first && socket->mute) forget_kernel_side(socket);
     if (kernel_first) result = take_datagram(socket, header, flags);
+    if (result != -EAGAIN) return result;
     timeout_ns = socket->receive_timeout_ns;
-    if (result == -EAGAIN) result = begin_if_blocking(socket, flags, timeout_ns);
+    result = begin_if_blocking(socket, flags, timeout_ns);
     if (result != 0) return result;
   }
   return receive_waiting(socket, fd, header, flags, timeout_ns);

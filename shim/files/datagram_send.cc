@@ -136,6 +136,7 @@ long settle_destination(const DatagramSocket& socket, netstack::Stack* stack, co
   }
   if (result == 0) {
     out->request.to = &out->to;
+    if (socket.v6_only && out->to.address.is_v4()) return -ENETUNREACH;
     return goes_by_stack(socket, stack, out->to) ? 0 : ZPS_PASS;
   }
   if (result != kNobody) return result;
@@ -143,7 +144,8 @@ long settle_destination(const DatagramSocket& socket, netstack::Stack* stack, co
     out->to = endpoint.peer();
     return 0;
   }
-  return socket.bound_here ? -EDESTADDRREQ : ZPS_PASS;
+  if (!socket.bound_here) return ZPS_PASS;
+  return socket.domain == AF_INET6 ? -EDESTADDRREQ : 0;  // udp_sendmsg() looks at the length first
 }
 
 // With the lock held. 0: the stack sends it; ZPS_PASS: the kernel does; or why nobody does.

@@ -97,19 +97,17 @@ bool placeholder_has_datagrams(int fd) noexcept {
 // The registrations follow what has become of the sides. With the lock held.
 void follow_sides(DatagramSocket* socket) noexcept {
   const MutedNotice muted(socket);
-  if (socket->endpoint == nullptr) {
-    (void)registrations_return(socket);
-    return;
+  netstack::UdpEndpoint* const endpoint = socket->endpoint;
+  if (endpoint == nullptr || socket->both) (void)registrations_return(socket);
+  if (endpoint != nullptr) {  // who sleeps on other sides looks again
+    for (netstack::Observer* o = endpoint->observers.front(); o != nullptr; o = endpoint->observers.after(o))
+      o->on_ready(*endpoint, EPOLLIN | EPOLLOUT);
+    registrations_follow(socket, socket->both);
+    if (!socket->both) return;
   }
-  netstack::UdpEndpoint* const endpoint = socket->endpoint;  // who sleeps on other sides looks again
-  for (netstack::Observer* o = endpoint->observers.front(); o != nullptr; o = endpoint->observers.after(o))
-    o->on_ready(*endpoint, EPOLLIN | EPOLLOUT);
-  if (socket->both) (void)registrations_return(socket);
-  registrations_follow(socket, socket->both);
-  if (!socket->both) return;
   for (FileLink* link = socket->registrations.front(); link != nullptr; link = socket->registrations.after(link)) {
     auto* const item = static_cast<EpollItem*>(link);
-    if (!item->in_kernel || peek(item->fd) != socket) continue;
+    if (!item->in_kernel || !item->armed || peek(item->fd) != socket) continue;
     (void)kernel_half_control(number_of(item->set), EPOLL_CTL_MOD, item, item->events, item->data);
   }
 }
@@ -130,6 +128,7 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
   request.is_chosen = port == Port::chosen && local.port_be != 0;
   request.is_known = port == Port::known;
   request.v6_only = is_v6_only(fd);
+  request.for_v6 = domain_of(fd) == AF_INET6;
   const DatagramOptions options = read_datagram_options(fd);
   service_ensure();
   Guard guard;
@@ -147,6 +146,7 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
   socket->v6_only = request.v6_only;
   socket->both = both;
   socket->endpoint = endpoint;
+  if (socket->shut != 0) endpoint->shutdown(socket->shut - 1);
   attach_notice(socket);
   follow_sides(socket);
   return 0;
@@ -165,13 +165,23 @@ void leave_stack(DatagramSocket* socket) noexcept {
   follow_sides(socket);
 }
 
+// The kernel chooses a port now, whatever IP_BIND_ADDRESS_NO_PORT says of later.
+long choose_port(int fd, const netstack::IpAddress& address) noexcept {
+  const int no_port = placeholder_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), off = 0;
+  if (no_port == 0) return bind_placeholder(fd, {address, 0});
+  (void)kernel_call(SYS_setsockopt, fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, as_arg(&off), sizeof off);
+  const long error = bind_placeholder(fd, {address, 0});
+  (void)kernel_call(SYS_setsockopt, fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, as_arg(&no_port), sizeof no_port);
+  return error;
+}
+
 // A port that is free on both sides, unless the placeholder has one.
 long join_stack_at(int fd, netstack::Stack* stack, const netstack::IpAddress& address) noexcept {
   long error = -EADDRINUSE;
   for (int i = 0; i < kTries && error == -EADDRINUSE; i++) {
     const uint16_t before = placeholder_end(fd, SYS_getsockname).sin_port;
     if (before != 0) return make_endpoint(fd, stack, {address, before}, Port::known, true);
-    if (const long refused = bind_placeholder(fd, {address, 0}); refused != 0) return refused;
+    if (const long refused = choose_port(fd, address); refused != 0) return refused;
     error = make_endpoint(fd, stack, {address, placeholder_end(fd, SYS_getsockname).sin_port}, Port::chosen, true);
     if (error != 0) disconnect_placeholder(fd);
   }
@@ -183,10 +193,8 @@ long bind_to_both(int fd, const SocketAddress& local) noexcept {
   netstack::Stack* const stack = ensure_stack();
   if (stack == nullptr) return kServedByKernel;
   const SocketAddress name = local.address.is_any() ? all_of(fd, local.port_be) : local;
-  if (local.port_be == 0) {
-    if (placeholder_end(fd, SYS_getsockname).sin_port != 0) return kServedByKernel;
-    return join_stack_at(fd, stack, name.address);
-  }
+  if (placeholder_end(fd, SYS_getsockname).sin_port != 0) return kServedByKernel;
+  if (local.port_be == 0) return join_stack_at(fd, stack, name.address);
   if (const long error = make_endpoint(fd, stack, name, Port::asked_for, true); error != 0) return error;
   const long error = bind_placeholder(fd, name);
   if (error == 0) return 0;
@@ -228,6 +236,29 @@ netstack::Stack* stack_to_connect(int fd, const ParsedAddress& to) noexcept {
   return stack_towards(IPPROTO_UDP, port_be, address);
 }
 
+// A connection that fails changes nothing: the stack's half goes when there is one to the kernel's side.
+long connect_to_kernel(int fd, const ParsedAddress& to) noexcept {
+  bool deaf;
+  {
+    Guard guard;
+    const DatagramSocket* const socket = datagram_at(fd);
+    if (socket == nullptr || socket->endpoint == nullptr) return kServedByKernel;
+    if (socket->bound_here && !to.wildcard) return -ENETUNREACH;
+  }
+  sockaddr_in6 name;
+  const socklen_t bytes = make_address(domain_of(fd), to.address, &name);
+  if (const long error = kernel_call(SYS_connect, fd, as_arg(&name), bytes); error != 0) return error;
+  {
+    Guard guard;
+    DatagramSocket* const socket = datagram_at(fd);
+    if (socket == nullptr || socket->endpoint == nullptr) return 0;
+    deaf = std::exchange(socket->mute, false);
+    leave_stack(socket);
+  }
+  if (deaf) set_mute(fd, false);
+  return 0;
+}
+
 }  // namespace
 
 DatagramSocket* datagram_at(int64_t fd) noexcept {
@@ -245,48 +276,47 @@ void close_datagram(DatagramSocket* socket) noexcept {
   files().datagrams.release(socket);
 }
 
+bool owned_by_stack(const ParsedAddress& to) noexcept { return is_stacks_kind(to) && stack_at(to.address.address) != nullptr; }
+
 long join_stack(int fd, netstack::Stack* stack) noexcept { return join_stack_at(fd, stack, all_of(fd, 0).address); }
 
-long bind_datagram(int fd, const ParsedAddress& to) noexcept {
+long bind_datagram(int fd, const ParsedAddress& to, bool* is_kernels) noexcept {
+  const bool is_own = owned_by_stack(to);
   {
     Guard guard;
-    const DatagramSocket* const socket = datagram_at(fd);
+    DatagramSocket* const socket = datagram_at(fd);
+    if (socket != nullptr && socket->kernel_only && is_own) return -EINVAL;
     if (socket == nullptr || socket->kernel_only) return kServedByKernel;
-    if (socket->endpoint != nullptr)
-      return socket->bound_here ? -EINVAL : kServedByKernel;  // which has the port as well, and says what is wrong first
+    if (socket->bound_here && socket->endpoint->local().port_be == 0) leave_stack(socket);  // disconnect() has taken it
+    if (socket->endpoint != nullptr)  // the kernel has the port as well, and says what is wrong first
+      return socket->bound_here || is_own ? -EINVAL : kServedByKernel;
   }
   const bool is_ours = is_stacks_kind(to) && may_be_stacks(IPPROTO_UDP, to.address.port_be);
   if (is_ours && (to.wildcard || to.address.address.is_multicast())) return bind_to_both(fd, to.address);
   if (is_ours && shared_stack_at(to.address.address) != nullptr) return bind_to_both(fd, to.address);
-  if (!is_ours || stack_at(to.address.address) == nullptr) {
-    Guard guard;
-    if (DatagramSocket* const socket = datagram_at(fd)) socket->kernel_only = to.known;
+  if (!is_ours || !is_own) {
+    *is_kernels = to.known;
     return kServedByKernel;
   }
   if (const long error = may_bind(to.address); error != 0) return error;
   if (placeholder_end(fd, SYS_getsockname).sin_port != 0) return -EINVAL;
-  return make_endpoint(fd, the_stack(), to.address, Port::asked_for, false);
+  if (const long error = make_endpoint(fd, the_stack(), to.address, Port::asked_for, false); error != 0) return error;
+  if (to.address.address.is_v4()) return 0;
+  end_v4(fd);
+  Guard guard;
+  if (DatagramSocket* const socket = datagram_at(fd)) socket->v6_only = true;
+  return 0;
 }
 
 long connect_datagram(int fd, const ParsedAddress& to) noexcept {
   netstack::Stack* const stack = stack_to_connect(fd, to);
-  bool had_endpoint, deaf = false;
+  if (stack == nullptr) return connect_to_kernel(fd, to);
+  bool had_endpoint;
   {
     Guard guard;
     DatagramSocket* const socket = datagram_at(fd);
     if (socket == nullptr || socket->kernel_only) return kServedByKernel;
     had_endpoint = socket->endpoint != nullptr;
-    if (stack == nullptr) {
-      if (socket->bound_here && !to.wildcard) return -ENETUNREACH;
-      if (had_endpoint) {
-        deaf = std::exchange(socket->mute, false);
-        leave_stack(socket);
-      }
-    }
-  }
-  if (stack == nullptr) {
-    if (deaf) set_mute(fd, false);
-    return kServedByKernel;
   }
   if (!had_endpoint) {
     if (placeholder_end(fd, SYS_getpeername).sin_port != 0) disconnect_placeholder(fd);

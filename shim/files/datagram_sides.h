@@ -17,9 +17,12 @@ inline constexpr long kServedByKernel = INT64_MIN + 1;
   return to.known && !to.address.address.is_link_local();
 }
 
+// Whether this is one of the stack's addresses. May make the stack.
+[[nodiscard]] bool owned_by_stack(const ParsedAddress& to) noexcept;
 // The socket gets an endpoint if it has none, with the placeholder's port or one that is free on both sides.
 [[nodiscard]] long join_stack(int fd, netstack::Stack* stack) noexcept;
-[[nodiscard]] long bind_datagram(int fd, const ParsedAddress& to) noexcept;
+// `is_kernels`: an address of the kernel's, whose the socket is for good when it has it.
+[[nodiscard]] long bind_datagram(int fd, const ParsedAddress& to, bool* is_kernels) noexcept;
 [[nodiscard]] long connect_datagram(int fd, const ParsedAddress& to) noexcept;
 [[nodiscard]] long disconnect_datagram(int fd) noexcept;
 

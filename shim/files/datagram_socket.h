@@ -52,6 +52,7 @@ class DatagramSocket final : public File {
   bool kernel_only = false;                   // bind() named an address of the kernel's
   bool mute = false;                          // the placeholder receives nothing
   bool v6_only = false;                       // IPV6_V6ONLY, of one that has an endpoint
+  uint8_t shut = 0;                           // what shutdown() has told, whether there was a peer or not: SHUT_RD + 1, SHUT_WR + 1
   uint8_t turns = 0;                          // receives since the kernel was asked
   int32_t peek_offset = -1;                   // SO_PEEK_OFF, in what the stack has received
   DatagramControl control;

@@ -111,6 +111,11 @@ bool placeholder_is_v6_only(int fd, int domain) noexcept {
   return domain == AF_INET6 && placeholder_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) != 0;
 }
 
+void end_v4(int fd) noexcept {
+  const int on = 1;
+  (void)kernel_call(SYS_setsockopt, fd, IPPROTO_IPV6, IPV6_V6ONLY, as_arg(&on), sizeof on);
+}
+
 void set_placeholder_nonblocking(int fd) noexcept {
   const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);
   if (flags >= 0) (void)kernel_call(SYS_fcntl, fd, F_SETFL, flags | O_NONBLOCK);

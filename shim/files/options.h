@@ -134,6 +134,8 @@ void inherit_options(int from_fd, int to_fd, const OptionSet& set) noexcept;
 [[nodiscard]] int placeholder_int(int fd, int level, int name) noexcept;
 // IPV6_V6ONLY of a socket of `domain`.
 [[nodiscard]] bool placeholder_is_v6_only(int fd, int domain) noexcept;
+// What is bound to an address of IPv6 has nothing to do with IPv4 any more, and says so (__inet6_bind()).
+void end_v4(int fd) noexcept;
 void set_placeholder_nonblocking(int fd) noexcept;
 
 }  // namespace shim

@@ -448,6 +448,50 @@ TEST_F(Udp, ShutDown) {
   EXPECT_EQ(errno, EINVAL);
 }
 
+TEST_F(Udp, ShutBeforeThereIsAPeer) {
+  const int fd = open();
+  EXPECT_EQ(shutdown(fd, SHUT_RDWR), -1);
+  EXPECT_EQ(errno, ENOTCONN);
+  ASSERT_EQ(connect_to(fd, there), 0);
+  char byte;
+  EXPECT_EQ(recv(fd, &byte, 1, 0), 0);
+  EXPECT_EQ(send(fd, "x", 1, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, EPIPE);
+}
+
+TEST_F(Udp, AConnectionThatFailsChangesNothing) {
+  sockaddr_in here{};
+  const int fd = bound(&here), set_fd = epoll_create1(0);
+  epoll_event event{EPOLLIN | EPOLLOUT, {.u64 = 1}};
+  ASSERT_EQ(epoll_ctl(set_fd, EPOLL_CTL_ADD, fd, &event), 0);
+  peer.send_to(theirs, here, "before");
+  ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+  EXPECT_EQ(connect_to(fd, ipv4("203.0.113.1", htons(9))), -1);
+  EXPECT_EQ(errno, ENETUNREACH);
+  EXPECT_EQ(bind_to(fd, ipv4("203.0.113.1", 0)), -1);
+  EXPECT_EQ(epoll_wait(set_fd, &event, 1, 10'000), 1);
+  EXPECT_EQ(event.events, EPOLLIN | EPOLLOUT);
+  EXPECT_EQ(take(fd), "before");
+  EXPECT_EQ(send_to(fd, there, "behind"), 6);
+  EXPECT_EQ(peer.recv_from(theirs).payload, "behind");
+  const int fresh = open();
+  EXPECT_EQ(bind_to(fresh, ipv4("203.0.113.1", 0)), -1);
+  EXPECT_EQ(connect_to(fresh, there), 0) << "and it is not the kernel's for that: " << strerror(errno);
+  close(set_fd);
+}
+
+// An empty one is no reason to wait for the next.
+TEST_F(Udp, AnEmptyOneAfterManyTurns) {
+  sockaddr_in here{};
+  const int fd = bound(&here);
+  for (int i = 0; i < 100; i++) {
+    peer.send_to(theirs, here, "");
+    ASSERT_EQ(wait_for(fd, POLLIN), POLLIN);
+    char byte;
+    ASSERT_EQ(recv(fd, &byte, 1, 0), 0) << i;
+  }
+}
+
 TEST_F(Udp, CopiesAndChildren) {
   sockaddr_in here{};
   const int fd = bound(&here), copy = dup(fd);

@@ -57,19 +57,10 @@ ssize_t receive_attentively(int control, void* data, size_t bytes) {
   return got;
 }
 
-sockaddr_in address(const char* variable, uint32_t port) {
-  sockaddr_in made{};
-  made.sin_family = AF_INET;
-  made.sin_port = htons(static_cast<uint16_t>(port));
-  const char* text = getenv(variable);
-  if (text == nullptr || inet_pton(AF_INET, text, &made.sin_addr) != 1) fail(variable);
-  return made;
-}
-
 uint32_t local_port(int fd) {
-  sockaddr_in name{};
-  socklen_t bytes = sizeof name;
-  return getsockname(fd, reinterpret_cast<sockaddr*>(&name), &bytes) == 0 ? ntohs(name.sin_port) : 0;
+  sockaddr_storage name{};
+  socklen_t bytes = sizeof name;  // a port is at the same place in both families
+  return getsockname(fd, reinterpret_cast<sockaddr*>(&name), &bytes) == 0 ? ntohs(reinterpret_cast<sockaddr_in&>(name).sin_port) : 0;
 }
 
 bool await(int fd, const Arrival& before) {
@@ -82,8 +73,12 @@ bool await(int fd, const Arrival& before) {
   return true;
 }
 
-int new_socket() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+sockaddr_storage of_self(int family, uint32_t port) { return address_of(family == AF_INET6 ? "ZPS_TEST_SELF6" : "ZPS_TEST_SELF", port); }
+sockaddr_storage of_peer(int family) { return address_of(family == AF_INET6 ? "ZPS_TEST_PEER6" : "ZPS_TEST_PEER", 0); }
+socklen_t bytes_of(const sockaddr_storage& name) { return name.ss_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in); }
+
+int new_socket(int family) {
+  const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) fail("socket");
   const int on = 1;
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -91,25 +86,55 @@ int new_socket() {
   return fd;
 }
 
-int do_listen(AgentReply* reply) {
-  const int fd = new_socket();
-  sockaddr_in any = address("ZPS_TEST_PEER", 0);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0 || listen(fd, 16) != 0) fail("listen");
+int do_listen(int family, AgentReply* reply) {
+  const int fd = new_socket(family);
+  sockaddr_storage any = of_peer(family);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&any), bytes_of(any)) != 0 || listen(fd, 16) != 0) fail("listen");
   reply->port = local_port(fd);
   return fd;
 }
 
-int do_connect(uint32_t port, AgentReply* reply) {
-  const int fd = new_socket();
-  const sockaddr_in to = address("ZPS_TEST_SELF", port);
-  const int result = connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+int do_datagram(int family, AgentReply* reply) {
+  const int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  sockaddr_storage any = of_peer(family);
+  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&any), bytes_of(any)) != 0) fail("bind");
+  opened.insert(fd);
+  reply->port = local_port(fd);
+  return fd;
+}
+
+int do_send_to(const AgentRequest& request) {
+  sockaddr_storage name{};
+  socklen_t bytes = sizeof name;
+  (void)getsockname(request.fd, reinterpret_cast<sockaddr*>(&name), &bytes);
+  const sockaddr_storage to = of_self(name.ss_family, static_cast<uint32_t>(request.a));
+  fill(buffer.data(), static_cast<unsigned>(request.b), static_cast<unsigned>(request.c));
+  return static_cast<int>(
+      sendto(request.fd, buffer.data(), static_cast<size_t>(request.b), 0, reinterpret_cast<const sockaddr*>(&to), bytes_of(to)));
+}
+
+int do_keep(const AgentRequest& request) {
+  const sockaddr_storage to = of_self(request.b, static_cast<uint32_t>(request.a));
+  opened.erase(request.fd);
+  return connect(request.fd, reinterpret_cast<const sockaddr*>(&to), bytes_of(to));
+}
+
+int do_turn(int fd, uint32_t turn) {
+  if (!await_turn(fd, turn)) return 0;
+  return send(fd, &turn, sizeof turn, 0) == static_cast<ssize_t>(sizeof turn) ? 1 : -1;
+}
+
+int do_connect(int family, uint32_t port, AgentReply* reply) {
+  const int fd = new_socket(family);
+  const sockaddr_storage to = of_self(family, port);
+  const int result = connect(fd, reinterpret_cast<const sockaddr*>(&to), bytes_of(to));
   reply->error = result == 0 ? 0 : errno;
   reply->port = local_port(fd);
   return fd;
 }
 
 int do_accept(int listener, AgentReply* reply) {
-  sockaddr_in who{};
+  sockaddr_storage who{};
   socklen_t bytes = sizeof who;
   pollfd one{listener, POLLIN, 0};
   (void)poll(&one, 1, static_cast<int>(kPatienceUs / 1000));  // the tester asks when somebody is there
@@ -118,7 +143,7 @@ int do_accept(int listener, AgentReply* reply) {
   const int on = 1;
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   opened.insert(fd);
-  reply->port = ntohs(who.sin_port);
+  reply->port = ntohs(reinterpret_cast<sockaddr_in&>(who).sin_port);
   return fd;
 }
 
@@ -149,8 +174,8 @@ int do_forget() {
 void run(const AgentRequest& request, AgentReply* reply) {
   errno = 0;
   switch (request.call) {
-    case AgentCall::listen: reply->result = do_listen(reply); return;
-    case AgentCall::connect: reply->result = do_connect(static_cast<uint32_t>(request.a), reply); return;
+    case AgentCall::listen: reply->result = do_listen(request.a, reply); return;
+    case AgentCall::connect: reply->result = do_connect(request.b, static_cast<uint32_t>(request.a), reply); return;
     case AgentCall::accept: reply->result = do_accept(request.fd, reply); break;
     case AgentCall::send: reply->result = do_send(request); break;
     case AgentCall::receive: reply->result = do_receive(request, reply); break;
@@ -160,6 +185,10 @@ void run(const AgentRequest& request, AgentReply* reply) {
     case AgentCall::look: reply->result = 0; break;
     case AgentCall::acknowledge: acknowledge_now(request.fd); break;
     case AgentCall::drain: reply->result = drain(request.fd, static_cast<uint32_t>(request.a), static_cast<uint32_t>(request.b)); break;
+    case AgentCall::datagram: reply->result = do_datagram(request.a, reply); return;
+    case AgentCall::send_to: reply->result = do_send_to(request); break;
+    case AgentCall::keep: reply->result = do_keep(request); break;
+    case AgentCall::turn: reply->result = do_turn(request.fd, static_cast<uint32_t>(request.a)); break;
     case AgentCall::forget: reply->result = do_forget(); break;
   }
   reply->error = reply->result < 0 ? errno : 0;
@@ -185,6 +214,23 @@ void serve(int control) {
 
 }  // namespace
 
+sockaddr_storage address_of(const char* variable, uint32_t port) {
+  sockaddr_storage made{};
+  auto* const v4 = reinterpret_cast<sockaddr_in*>(&made);
+  auto* const v6 = reinterpret_cast<sockaddr_in6*>(&made);
+  const char* text = getenv(variable);
+  if (text == nullptr) fail(variable);
+  if (inet_pton(AF_INET6, text, &v6->sin6_addr) == 1) {
+    made.ss_family = AF_INET6;
+  } else {
+    made = {};
+    made.ss_family = AF_INET;
+    if (inet_pton(AF_INET, text, &v4->sin_addr) != 1) fail(variable);
+  }
+  v4->sin_port = htons(static_cast<uint16_t>(port));  // the same place for both families
+  return made;
+}
+
 Agent::Agent(const char* control) : control_(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
@@ -192,8 +238,8 @@ Agent::Agent(const char* control) : control_(socket(AF_UNIX, SOCK_SEQPACKET | SO
   if (control_ < 0 || connect(control_, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0) fail(control);
 }
 
-AgentReply Agent::call(AgentCall call, int fd, int a, int b, const Arrival& before) {
-  const AgentRequest request{call, fd, a, b, before};
+AgentReply Agent::call(AgentCall call, int fd, int a, int b, const Arrival& before, int c) {
+  const AgentRequest request{call, fd, a, b, c, before};
   AgentReply reply{};
   if (send(control_, &request, sizeof request, MSG_NOSIGNAL) < 0) fail("agent");
   if (receive_attentively(control_, &reply, sizeof reply) != static_cast<ssize_t>(sizeof reply)) fail("agent");

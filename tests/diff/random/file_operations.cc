@@ -236,6 +236,7 @@ void run_look(World& world, const int*) {
   for (int slot = 0; slot < kSlots; slot++) {
     if (all[slot].fd < 0) continue;
     world.note(" s%d:%#x", slot, static_cast<unsigned>(all[slot].revents));
+    if (world.file(slot)->kind == FileKind::datagram) world.note("/%u", unread_bytes(all[slot].fd));
     if (world.file(slot)->kind != FileKind::stream) continue;
     world.note("/%u/%s", unread_bytes(all[slot].fd), state_name(tcp_state(all[slot].fd)));
   }

@@ -20,8 +20,9 @@ namespace {
 
 constexpr int kFewest = 6, kMost = 60;
 constexpr uint64_t kStatesEvery = 6;  // one world of so many is about the states of sockets more than about what they move
+constexpr uint64_t kDatagramsEvery = 3;  // and one about datagram sockets
 
-enum class Idea : uint8_t { nothing, fresh, listener, stream, epoll, pipe };
+enum class Idea : uint8_t { nothing, fresh, listener, stream, datagram, epoll, pipe };
 
 class Generator {
  public:
@@ -35,7 +36,8 @@ class Generator {
     forks_ = one_in(20);
     kernel_side_ = one_in(6);
     states_ = world_ % kStatesEvery == kStatesEvery - 1;
-    while (static_cast<int>(made_.size()) < length) step();
+    datagrams_ = world_ % kDatagramsEvery == 1;
+    while (static_cast<int>(made_.size()) < length) datagrams_ ? step_of_datagrams() : step();
     return std::move(made_);
   }
 
@@ -88,7 +90,7 @@ class Generator {
     for (Idea one : ideas_) sum += one == idea;
     return sum;
   }
-  int socket_slot() { return slot(any_of_ideas()); }
+  int socket_slot() { return slot(datagrams_ ? Idea::datagram : any_of_ideas()); }
   Idea any_of_ideas() {
     const int chance = below(10);
     return chance < 7 ? Idea::stream : chance < 9 ? Idea::listener : Idea::fresh;
@@ -112,6 +114,7 @@ class Generator {
   }
 
   // --- operations ---
+  int any_family() { return one_in(4) ? AF_INET6 : AF_INET; }
   int new_socket() {
     const int s = free_slot();
     const bool v6 = one_in(8);
@@ -130,7 +133,7 @@ class Generator {
   int own_address(int s) {
     const bool v6 = s < kSlots && six_[s] != one_in(20);
     if (kernel_side_ && one_in(3)) return v6 ? any_of({kLoopMapped, kLoop6}) : kLoop;
-    return v6 ? kSelfMapped : kSelf;
+    return v6 ? any_of({kSelfMapped, kSelf6}) : kSelf;
   }
   void new_listener() {
     const int s = new_socket();
@@ -159,7 +162,7 @@ class Generator {
   void connect_to_peer() {
     int p = peer_slot(Idea::listener);
     if (peers_[p] != Idea::listener) {
-      add(Kind::peer_listen, {p});
+      add(Kind::peer_listen, {p, any_family()});
       peers_[p] = Idea::listener;
     }
     const int s = has(Idea::fresh) && one_in(2) ? exactly(Idea::fresh) : new_socket();
@@ -176,19 +179,19 @@ class Generator {
     if (!has(Idea::listener)) new_listener();
     const int listener = slot(Idea::listener);
     const int p = below(kPeerSlots);
-    add(Kind::peer_connect, {p, listener});
+    add(Kind::peer_connect, {p, listener, any_family()});
     peers_[p] = Idea::stream;
     if (!one_in(4)) accept_into(listener);
   }
   void bind(int s) {
     // Row "source-address": a socket bound to an address of the kernel's is the kernel's; hence no kLoop.
-    const int address = any_of({kAny, kSelf, kSelf, kForeign, kAny6, kSelfMapped});
+    const int address = any_of({kAny, kSelf, kSelf, kForeign, kAny6, kSelfMapped, kSelf6});
     if (one_in(3)) return add(Kind::bind_used, {s, address, socket_slot()});
     add(Kind::bind, {s, address, one_in(3) ? between(1, kFixedPorts) : 0});
   }
   void connect_elsewhere() {
     const int s = one_in(3) ? socket_slot() : slot(Idea::fresh);
-    add(Kind::connect_port, {s, any_of({kSelf, kPeer, kNobody, kForeign, kAny, kLoop, kSelfMapped}), below(kFixedPorts)});
+    add(Kind::connect_port, {s, any_of({kSelf, kPeer, kNobody, kForeign, kAny, kLoop, kSelfMapped, kSelf6, kPeer6}), below(kFixedPorts)});
   }
   void receive(int s) {
     const int flags =
@@ -206,6 +209,8 @@ class Generator {
     if (name == "SO_TIMESTAMP") return;  // when the kernel begins to take times is left to a work queue (net_enable_timestamp())
     int value = any_of({0, 1, 1, 2, 5, 100, -1});
     if (name == "SO_RCVBUF" || name == "SO_SNDBUF") value = any_of({16384, 65536, 100000});
+    if (datagrams_ && name == "SO_RCVBUF") value = 200'000;  // what buffers hold is not compared here
+    if (datagrams_ && name == "SO_SNDBUF") value = 100'000;
     if (name == "SO_LINGER") value = any_of({0, 1, 1, 2});
     if (name == "SO_RCVLOWAT") value = any_of({0, 1, 1, 2, 10, 100});
     if (name == "IPV6_V6ONLY") value = below(2);
@@ -248,6 +253,7 @@ class Generator {
     const int what = any_of({EPOLL_CTL_ADD, EPOLL_CTL_ADD, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL});
     if (what != EPOLL_CTL_DEL && one_in(20)) events |= static_cast<int>(EPOLLEXCLUSIVE);
     const int target = one_in(10) ? any_slot() : socket_slot();
+    if (datagrams_ && (events & static_cast<int>(EPOLLET | EPOLLONESHOT)) != 0) events &= ~EPOLLOUT;  // row "udp-edges"
     add(Kind::epoll_ctl, {set, what, target, events, ++registrations_});
   }
   void ask(int s) {
@@ -308,7 +314,9 @@ class Generator {
     switch (below(12)) {
       case 0:
       case 1:
-      case 2: return add(Kind::connect_port, {s, any_of({kSelf, kSelf, kPeer, kNobody, kForeign, kSelfMapped}), below(kFixedPorts)});
+      case 2:
+        return add(Kind::connect_port,
+                   {s, any_of({kSelf, kSelf, kPeer, kNobody, kForeign, kSelfMapped, kSelf6, kPeer6}), below(kFixedPorts)});
       case 3:
       case 4: return add(Kind::shutdown, {s, any_of({SHUT_RD, SHUT_WR, SHUT_RDWR})});
       case 5:
@@ -354,6 +362,91 @@ class Generator {
     if (call == kBlockAccept && wakening == kByConnect) idea(other % kSlots, Idea::stream);
   }
 
+  // --- datagrams ---
+  void new_datagram_socket() {
+    const int s = free_slot();
+    six_[s] = one_in(2);
+    add(Kind::datagram, {s, six_[s] ? AF_INET6 : AF_INET, some_bits({SOCK_NONBLOCK}, 2) | some_bits({SOCK_CLOEXEC}, 6)});
+    idea(s, Idea::datagram);
+    if (six_[s] && one_in(6)) add(Kind::set_option, {s, option("IPV6_V6ONLY"), 1, 0});
+    if (one_in(4)) add(Kind::set_option, {s, option("IP_RECVERR"), 1, 0});
+    const bool fixed = one_in(3);
+    if (fixed) add(Kind::set_option, {s, option(one_in(4) ? "SO_REUSEPORT" : "SO_REUSEADDR"), 1, 0});
+    if (!one_in(4)) add(Kind::bind, {s, one_in(2) ? (six_[s] ? kAny6 : kAny) : own_address(s), fixed ? between(1, 2) : 0});
+  }
+  int datagram_slot() { return slot(Idea::datagram); }
+  int datagram_bytes() { return one_in(40) ? any_of({1472, 1473, 9000, 20'000, 66'000}) : size(); }
+  int send_flags() { return some_bits({MSG_NOSIGNAL, MSG_DONTWAIT}, 3); }
+  void new_datagram_peer() {
+    const int p = below(kPeerSlots);
+    add(Kind::peer_datagram, {p, one_in(3) ? AF_INET6 : AF_INET});
+    peers_[p] = Idea::datagram;
+  }
+  void change_datagram_socket() {
+    const int s = datagram_slot();
+    switch (below(7)) {
+      case 0: return add(Kind::connect, {s, own_address(s), datagram_slot()});
+      case 1:
+      case 2: return add(Kind::connect_peer, {s, kPeer, peer_slot(Idea::datagram)});
+      case 3: return add(Kind::connect_port, {s, any_of({kSelf, kSelf6, kPeer, kForeign, kSelfMapped}), below(2)});
+      case 4: return add(Kind::disconnect, {s});
+      case 5: return add(Kind::shutdown, {s, any_of({SHUT_RD, SHUT_WR, SHUT_RDWR})});
+      default: return bind(s);
+    }
+  }
+  void send_datagram() {
+    const int s = datagram_slot();
+    switch (below(7)) {
+      case 0:
+      case 1:
+        return add(Kind::send_to,
+                   {s, own_address(s), datagram_slot(), any_of({kSendto, kSendmsg, kSendmmsg}), datagram_bytes(), send_flags()});
+      case 2:
+        return add(Kind::send_to_peer,
+                   {s, peer_slot(Idea::datagram), any_of({kSendto, kSendmsg, kSendmmsg}), datagram_bytes(), send_flags()});
+      case 3:
+      case 4: return add(Kind::send, {s, below(kSendCalls), datagram_bytes(), send_flags()});
+      default: return add(Kind::peer_send_to, {peer_slot(Idea::datagram), s, datagram_bytes() % 30'000});
+    }
+  }
+  void receive_datagram() {
+    if (one_in(5)) return add(Kind::peer_receive, {peer_slot(Idea::datagram), one_in(2) ? 20'000 : size()});
+    const int flags = some_bits({MSG_PEEK}, 5) | some_bits({MSG_TRUNC, MSG_DONTWAIT, MSG_WAITALL}, 6) | some_bits({MSG_ERRQUEUE}, 12);
+    add(Kind::receive, {datagram_slot(), below(kReceiveCalls), one_in(3) ? 30'000 : size(), flags});
+  }
+  void rarely_with_datagrams() {
+    switch (below(8)) {
+      case 0: return act_as_peer();
+      case 1: return threads_ ? block() : duplicate();
+      case 2: return duplicate();
+      case 3: return add(Kind::listen, {datagram_slot(), 1});
+      case 4: return add(Kind::accept, {datagram_slot(), free_slot(), 0, 0});
+      case 5: return forks_ ? add(Kind::fork, {datagram_slot(), below(5)}) : add(Kind::look);
+      case 6: return add(Kind::splice, {datagram_slot(), datagram_slot(), 100});
+      default:
+        return add(Kind::send_to, {datagram_slot(), any_of({kForeign, kSelf, kSelf6, kAny, kLoop6}), datagram_slot(), kSendto, 10, 0});
+    }
+  }
+  void step_of_datagrams() {
+    if (count(Idea::datagram) < 3 && !one_in(3)) return new_datagram_socket();
+    const int chance = below(100);
+    if (chance < 5) return new_datagram_socket();
+    if (chance < 10) return new_datagram_peer();
+    if (chance < 38) return send_datagram();
+    if (chance < 60) return receive_datagram();
+    if (chance < 69) return change_datagram_socket();
+    if (chance < 72) return close(one_in(8) ? any_slot() : datagram_slot());
+    if (chance < 78) return control();
+    if (chance < 83) return add(Kind::epoll_wait, {slot(Idea::epoll)});
+    if (chance < 85) return set_option(datagram_slot());
+    if (chance < 88) return get_option(datagram_slot());
+    if (chance < 92) return ask(datagram_slot());
+    if (chance < 94) return add(Kind::poll, {datagram_slot(), some_bits({POLLIN, POLLOUT, POLLRDHUP, POLLPRI, POLLRDNORM}, 2)});
+    if (chance < 95) return add(Kind::select, {datagram_slot(), any_slot()});
+    if (chance < 97) return add(Kind::look);
+    rarely_with_datagrams();
+  }
+
   void step() {
     if (count(Idea::stream) < 2 && !one_in(3)) return connect();
     if (states_ && one_in(3)) return change_state();
@@ -397,7 +490,7 @@ class Generator {
   Idea peers_[kPeerSlots] = {};
   bool six_[kSlots + 1] = {};
   int registrations_ = 0, pipe_reader_ = 0, pipe_writer_ = 0;
-  bool threads_ = false, forks_ = false, kernel_side_ = false, states_ = false;
+  bool threads_ = false, forks_ = false, kernel_side_ = false, states_ = false, datagrams_ = false;
 };
 
 }  // namespace

@@ -31,9 +31,14 @@ using namespace random_sequences;
 
 namespace {
 
+struct Sides {
+  Agent agent;
+  Barrier barrier;
+};
+
 // `told`: every line is printed as soon as it is there, so that a hang can be located.
-std::string trace_of(Agent& agent, const std::vector<Operation>& sequence, bool told) {
-  World world(agent);
+std::string trace_of(Sides& sides, const std::vector<Operation>& sequence, bool told) {
+  World world(sides.agent, sides.barrier);
   size_t printed = 0;
   const auto tell = [&] {
     if (!told) return;
@@ -52,11 +57,11 @@ std::string trace_of(Agent& agent, const std::vector<Operation>& sequence, bool 
 
 std::map<uint64_t, std::string> traces;  // of the last mass
 
-void run_mass(Agent& agent, uint64_t seed, uint64_t first, uint64_t count) {
+void run_mass(Sides& sides, uint64_t seed, uint64_t first, uint64_t count) {
   traces.clear();
   for (uint64_t number = first; number < first + count; number++) {
     const std::vector<Operation> sequence = generate(seed, number);
-    const std::string& trace = traces[number] = trace_of(agent, sequence, false);
+    const std::string& trace = traces[number] = trace_of(sides, sequence, false);
     printf("%llu %zu %08x\n", static_cast<unsigned long long>(number), sequence.size(),
            digest(trace.data(), static_cast<unsigned>(trace.size())));
     fflush(stdout);
@@ -75,18 +80,18 @@ std::vector<Operation> read_sequence(size_t lines) {
   return sequence;
 }
 
-void serve(Agent& agent) {
+void serve(Sides& sides) {
   char line[400];
   while (fgets(line, sizeof line, stdin) != nullptr) {
     unsigned long long a, b, c;
     if (sscanf(line, "mass %llu %llu %llu", &a, &b, &c) == 3) {
-      run_mass(agent, a, b, c);
+      run_mass(sides, a, b, c);
     } else if (sscanf(line, "trace %llu", &a) == 1) {
       fputs(traces[a].c_str(), stdout);
     } else if (sscanf(line, "show %llu %llu", &a, &b) == 2) {
       for (const Operation& operation : generate(a, b)) puts(to_text(operation).c_str());
     } else if (sscanf(line, "run %llu", &a) == 1) {
-      (void)trace_of(agent, read_sequence(a), true);
+      (void)trace_of(sides, read_sequence(a), true);
     }
     puts("END");
     fflush(stdout);
@@ -127,6 +132,7 @@ int main(int argc, char** argv) {
   sigaction(SIGALRM, &action, nullptr);
   make_stack();
   Agent agent(control);
-  serve(agent);
+  Sides sides{agent, Barrier(agent)};
+  serve(sides);
   return 0;
 }

@@ -60,8 +60,8 @@ constexpr KindRow kRows[] = {
     {Kind::pipe, "pipe", "ss", run_pipe},
     {Kind::look, "look", "", run_look},
     {Kind::block, "block", "sbts", run_block},
-    {Kind::peer_listen, "peer_listen", "p", run_peer_listen},
-    {Kind::peer_connect, "peer_connect", "ps", run_peer_connect},
+    {Kind::peer_listen, "peer_listen", "pd", run_peer_listen},
+    {Kind::peer_connect, "peer_connect", "psd", run_peer_connect},
     {Kind::peer_accept, "peer_accept", "pp", run_peer_accept},
     {Kind::peer_send, "peer_send", "pn", run_peer_send},
     {Kind::peer_receive, "peer_receive", "pn", run_peer_receive},
@@ -69,6 +69,11 @@ constexpr KindRow kRows[] = {
     {Kind::peer_close, "peer_close", "p", run_peer_close},
     {Kind::peer_reset, "peer_reset", "p", run_peer_reset},
     {Kind::peer_look, "peer_look", "p", run_peer_look},
+    {Kind::datagram, "datagram", "sdy", run_datagram},
+    {Kind::send_to, "send_to", "saswnm", run_send_to},
+    {Kind::send_to_peer, "send_to_peer", "spwnm", run_send_to_peer},
+    {Kind::peer_datagram, "peer_datagram", "pd", run_peer_datagram},
+    {Kind::peer_send_to, "peer_send_to", "psn", run_peer_send_to},
 };
 static_assert(sizeof kRows / sizeof kRows[0] == static_cast<size_t>(Kind::count));
 
@@ -81,17 +86,13 @@ struct Name {
   { #name, static_cast < int>(prefix##name) }
 constexpr Name kDomains[] = {NAMED(AF_, INET), NAMED(AF_, INET6), {}};
 constexpr Name kTypes[] = {NAMED(SOCK_, NONBLOCK), NAMED(SOCK_, CLOEXEC), {}};
-constexpr Name kAddressNames[] = {{"any", kAny},
-                                  {"self", kSelf},
-                                  {"peer", kPeer},
-                                  {"loop", kLoop},
-                                  {"nobody", kNobody},
-                                  {"foreign", kForeign},
-                                  {"any6", kAny6},
-                                  {"loop6", kLoop6},
-                                  {"self46", kSelfMapped},
-                                  {"loop46", kLoopMapped},
-                                  {}};
+constexpr Name kAddressNames[] = {{"any", kAny},           {"self", kSelf},
+                                  {"peer", kPeer},         {"loop", kLoop},
+                                  {"nobody", kNobody},     {"foreign", kForeign},
+                                  {"any6", kAny6},         {"loop6", kLoop6},
+                                  {"self46", kSelfMapped}, {"loop46", kLoopMapped},
+                                  {"self6", kSelf6},       {"peer6", kPeer6},
+                                  {"peer46", kPeerMapped}, {}};
 constexpr Name kReceiveNames[] = {
     {"read", kRead}, {"recv", kRecv}, {"recvfrom", kRecvfrom}, {"recvmsg", kRecvmsg}, {"readv", kReadv}, {"recvmmsg", kRecvmmsg}, {}};
 constexpr Name kSendNames[] = {

@@ -16,7 +16,7 @@ class World;
 constexpr int kSlots = 12;      // of the program under test
 constexpr int kPeerSlots = 6;   // of the process at the other end of the wire
 constexpr int kFixedPorts = 4;  // ports a world may ask for by number
-constexpr int kMostArguments = 5;
+constexpr int kMostArguments = 6;
 
 enum class Kind : uint8_t {
   socket,
@@ -71,6 +71,11 @@ enum class Kind : uint8_t {
   peer_close,
   peer_reset,
   peer_look,
+  datagram,
+  send_to,
+  send_to_peer,
+  peer_datagram,
+  peer_send_to,
   count
 };
 
@@ -95,7 +100,22 @@ std::string to_text(const Operation& operation);
 bool from_text(std::string_view line, Operation* operation);
 
 // Address classes; what they are depends on the mode.
-enum Address { kAny, kSelf, kPeer, kLoop, kNobody, kForeign, kAny6, kLoop6, kSelfMapped, kLoopMapped, kAddresses };
+enum Address {
+  kAny,
+  kSelf,
+  kPeer,
+  kLoop,
+  kNobody,
+  kForeign,
+  kAny6,
+  kLoop6,
+  kSelfMapped,
+  kLoopMapped,
+  kSelf6,
+  kPeer6,
+  kPeerMapped,
+  kAddresses
+};
 
 struct Option {
   const char* name;

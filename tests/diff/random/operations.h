@@ -59,6 +59,11 @@ void run_peer_shutdown(World& world, const int* args);
 void run_peer_close(World& world, const int* args);
 void run_peer_reset(World& world, const int* args);
 void run_peer_look(World& world, const int* args);
+void run_datagram(World& world, const int* args);
+void run_send_to(World& world, const int* args);
+void run_send_to_peer(World& world, const int* args);
+void run_peer_datagram(World& world, const int* args);
+void run_peer_send_to(World& world, const int* args);
 
 // The books of calls that other threads make: an accept() that gave `fd`, a connect() to an address where nobody is, which blocks.
 void note_accepted(World& world, File* listener, int slot, int fd);

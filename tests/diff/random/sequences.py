@@ -26,7 +26,7 @@ WORLDS_AT_ONCE = 50
 ANSWER_SECONDS = 12.0  # for one line of an answer
 LINES_AROUND = 60  # what differed once is shown with so many lines before and after
 POOLS = (r"pools: (\d+ streams, \d+ listeners)", r"family: .* watched, (.*)")
-OWN_LEVELS = ["0 streams, 1 listeners", "1 sockets, 0 datagram sockets, 0 sets, 0 registrations"]  # the listener by which it looks after the wire
+OWN_LEVELS = ["0 streams, 1 listeners", "1 sockets, 3 datagram sockets, 0 sets, 0 registrations"]  # the listener by which it looks after the wire, and its barrier
 POOL_SECONDS = 20.0
 NOBODY = "02:00:00:00:00:77"  # the link address of somebody who is not there, so that nothing tells that he is not
 
@@ -50,14 +50,16 @@ class Side:
         traces = self.build / "test-traces" / f"random-{self.mode}-{self.name}"
         self.bed = beds.Bed(self.mode, self.build, traces)
         self.bed.__enter__()
+        for space in {self.bed.sut_space, self.bed.peer_space}:  # whoever is refused is told, however often
+            space.run("sysctl", "-w", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
         if self.mode == "kernel":
             nobody = self.bed.sut_address.rsplit(".", 1)[0] + ".77"
             self.bed.sut_space.run("ip", "neigh", "add", nobody, "lladdr", NOBODY, "dev", "zps0p", "nud", "permanent")
         program = self.build / "diff_random"
         control = self.bed.scratch / "control"
-        agent = self.bed.spawn_peer([program, "--agent", control])
+        agent = self.bed.spawn_peer([program, "--agent", control], environment=self.bed.peer_environment(ZPS_UDP="stack"))
         beds.wait_until(lambda: control.exists() or agent.poll() is not None, 30, "the agent's control socket")
-        environment = self.bed.sut_environment(ZPS_TEST_CONTROL=control, ZPS_LOG="debug")  # tells what the pools hold
+        environment = self.bed.sut_environment(ZPS_TEST_CONTROL=control, ZPS_LOG="debug", ZPS_UDP="stack")  # tells what the pools hold
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = self.bed.spawn_sut([program, "--serve"], environment=environment, **pipes)
         self.answers = queue.Queue()

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "tests/diff/random/datagrams.h"
 #include "tests/diff/random/exclusions.h"
 #include "tests/diff/random/operations.h"
 #include "tests/diff/random/world.h"
@@ -23,29 +24,13 @@ constexpr uint64_t kPatienceUs = 3'000'000;
 
 sockaddr* as_sockaddr(sockaddr_storage* name) { return reinterpret_cast<sockaddr*>(name); }
 
-uint16_t port_of(const sockaddr_storage& name) {
-  return ntohs(name.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(name).sin6_port
-                                          : reinterpret_cast<const sockaddr_in&>(name).sin_port);
-}
-
-uint16_t local_port(int fd) {
-  sockaddr_storage name{};
-  socklen_t bytes = sizeof name;
-  return getsockname(fd, as_sockaddr(&name), &bytes) == 0 ? port_of(name) : static_cast<uint16_t>(0);
-}
-
 uint16_t remote_port(int fd) {
   sockaddr_storage name{};
   socklen_t bytes = sizeof name;
   return getpeername(fd, as_sockaddr(&name), &bytes) == 0 ? port_of(name) : static_cast<uint16_t>(0);
 }
 
-bool is_own(int address) { return address != kPeer && address != kNobody && address != kForeign; }
-
-// The kernel's side serves who connects there.
-bool is_loopback(int address) {
-  return address == kLoop || address == kLoopMapped || address == kLoop6 || address == kAny || address == kAny6;
-}
+bool is_own(int address) { return is_self(address) || is_loopback(address); }
 
 // Where a connect() goes and who is known to answer there.
 struct Target {
@@ -94,10 +79,14 @@ void begin_connection(World& world, File* file, const Target& target, bool in_pr
 void connect_to(World& world, int slot, const Target& target) {
   const int fd = world.fd(slot);
   File* file = world.file(slot);
+  if (is_datagram(file)) return connect_datagram(world, file, target.address, target.port);
   if (target.full()) return world.note(" full");
   const bool to_kernel = is_loopback(target.address);
   if (file != nullptr && target.address != kForeign && (to_kernel ? file->has_ended : file->is_the_kernels))
     return world.leave_out(kGoneToKernel);
+  // Linux goes on using IPv4's ways for a connection that was made by them (ipv6_mapped of inet_connection_sock_af_ops).
+  if (file != nullptr && file->has_ended && is_v6(fd) && (target.address == kSelf6 || target.address == kPeer6))
+    return world.note(" mapped");
   if (file != nullptr && file->bound_to_self && is_loopback(target.address)) return world.leave_out(kSourceAddress);
   if (target.listener != nullptr && !target.listener->waiting.empty() &&
       target.listener->waiting.back()->by_loopback != is_loopback(target.address))
@@ -154,6 +143,7 @@ void note_listener(File* file) {
     return;
   }
   const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(name).sin6_addr;
+  file->address6 = IN6_IS_ADDR_UNSPECIFIED(&address) ? kAny6 : IN6_IS_ADDR_LOOPBACK(&address) ? kLoop6 : kSelf6;
   if (is_v6_only(file->fd)) return;
   file->family = IN6_IS_ADDR_V4MAPPED(&address) ? AF_INET : IN6_IS_ADDR_UNSPECIFIED(&address) ? AF_UNSPEC : AF_INET6;
   if (file->family == AF_INET) file->address_be = address.s6_addr32[3];
@@ -209,8 +199,10 @@ void bind_to(World& world, int slot, int address, uint16_t port) {
   if (file != nullptr && file->is_the_kernels) return world.leave_out(kGoneToKernel);
   const int result = bind(world.fd(slot), as_sockaddr(&name), bytes);
   world.note_result(result);
+  if (is_datagram(file)) note_datagram_port(world, slot);
   if (result != 0 || file == nullptr) return;
-  file->bound_to_self = address == kSelf || address == kSelfMapped;
+  file->bound_to_self = is_self(address);
+  file->bound_to_loop = address == kLoop || address == kLoopMapped || address == kLoop6;
   file->bound = true;
   file->bound_by_number = port != 0;
 }
@@ -227,7 +219,8 @@ bool is_settled(const World& world, const File& user, int address) {
   if (is_v6_only(user.fd) || getsockname(user.fd, as_sockaddr(&name), &bytes) != 0) return false;
   const std::string place = world.name_of(name, bytes, 0);
   if (user.bound && place.compare(0, 3, "any") == 0) return true;
-  const bool at_self = (address == kSelf || address == kSelfMapped) && place.compare(0, 4, "self") == 0;
+  if (place.compare(0, 5, "self6") == 0) return false;
+  const bool at_self = is_self(address) && place.compare(0, 4, "self") == 0;
   return at_self ? user.bound || !user.may_share : address == kAny && !user.may_share;
 }
 
@@ -266,7 +259,7 @@ void run_listen(World& world, const int* args) {
   file->bound = true;
   file->backlog = args[1];
   note_listener(file);
-  if (file->family == AF_INET6 || file->address_be == htonl(INADDR_LOOPBACK)) file->is_the_kernels = true;
+  if (file->address6 == kLoop6 || file->address_be == htonl(INADDR_LOOPBACK)) file->is_the_kernels = true;
 }
 
 void run_connect(World& world, const int* args) {
@@ -280,7 +273,8 @@ void run_connect_peer(World& world, const int* args) {
   PeerSlot& peer = world.peers[args[2]];
   Target target{kPeer, peer.port};
   if (peer.port != 0 && args[1] != kNobody) {
-    target.peer = &peer;
+    target.address = address_of_peer(world.fd(args[0]), peer);
+    if (!peer.datagrams) target.peer = &peer;
   } else {
     target = {args[1] == kNobody ? kNobody : kPeer, kNobodysPort};
   }
@@ -299,6 +293,7 @@ void run_disconnect(World& world, const int* args) {
   name.ss_family = AF_UNSPEC;
   File* file = world.file(args[0]);
   End* end = file == nullptr ? nullptr : file->end;
+  if (is_datagram(file)) return disconnect_datagram(world, file);
   if (end != nullptr && end->other == nullptr && end->answered && !end->reset) return world.note(" not accepted");
   if (end != nullptr) world.await_acknowledged(end);
   const int result = connect(world.fd(args[0]), as_sockaddr(&name), sizeof(sockaddr_in));
@@ -421,8 +416,9 @@ void run_dup3(World& world, const int* args) {
 
 void run_peer_listen(World& world, const int* args) {
   run_peer_close(world, args);
-  const AgentReply reply = world.agent.call(AgentCall::listen, -1);
+  const AgentReply reply = world.agent.call(AgentCall::listen, -1, args[1]);
   PeerSlot& peer = world.peers[args[0]];
+  peer.family = args[1];
   peer.fd = reply.result;
   peer.port = static_cast<uint16_t>(reply.port);
 }
@@ -433,14 +429,14 @@ void run_peer_connect(World& world, const int* args) {
   if (Target{kSelf, listener->port, listener, nullptr}.full()) return world.note(" full");
   if (!listener->waiting.empty() && listener->waiting.back()->by_loopback) return world.leave_out(kAcceptOrder);
   run_peer_close(world, args);
-  const AgentReply reply = world.agent.call(AgentCall::connect, -1, listener->port);
+  const AgentReply reply = world.agent.call(AgentCall::connect, -1, listener->port, args[2]);
   PeerSlot& peer = world.peers[args[0]];
   End* end = world.new_end();
   end->agent_fd = reply.result;
   end->local_port = static_cast<uint16_t>(reply.port);
   end->remote_port = listener->port;
   peer = {reply.result, 0, {}, end};
-  if (world.answers(*listener, kSelf)) end->listener = listener;
+  if (world.answers(*listener, args[2] == AF_INET6 ? kSelf6 : kSelf)) end->listener = listener;
   for (int turn = 0; turn < 3; turn++) (void)level(listener->fd, POLLIN);
   const AgentReply there = world.agent.call(AgentCall::look, reply.result, 0, 0, world.expected_at(*end));
   world.note(" revents %#x%s", static_cast<unsigned>(there.revents), there.arrived ? "" : " (not arrived)");

@@ -18,6 +18,7 @@
 
 #include <algorithm>
 
+#include "tests/diff/random/datagrams.h"
 #include "tests/diff/random/operations.h"
 #include "tests/diff/random/world.h"
 
@@ -196,6 +197,7 @@ int source_file() {
 void run_receive(World& world, const int* args) {
   const int fd = world.fd(args[0]);
   File* file = world.file(args[0]);
+  if (is_datagram(file)) return receive_datagrams(world, args);
   const bool takes_flags = args[1] != kRead && args[1] != kReadv;
   const int flags = takes_flags ? args[3] : 0;
   const unsigned total = static_cast<unsigned>(args[2]);
@@ -212,6 +214,7 @@ void run_send(World& world, const int* args) {
   const unsigned total = static_cast<unsigned>(args[2]);
   const bool takes_flags = args[1] != kWrite && args[1] != kWritev;
   const int flags = takes_flags ? args[3] : 0;
+  if (is_datagram(world.file(args[0]))) return send_to_ones_peer(world, args);
   if (send_is_left_out(world, args[0], total, flags)) return;
   // The answer to the first message ends the connection before the second, or after it.
   if (args[1] == kSendmmsg && world.file(args[0]) != nullptr && will_be_reset(world.file(args[0])->end)) return world.note(" too late");
@@ -250,6 +253,7 @@ void run_corked(World& world, const int* args) {
 
 void run_sendfile(World& world, const int* args) {
   const unsigned total = static_cast<unsigned>(args[1]);
+  if (is_datagram(world.file(args[0]))) return world.note(" datagrams");
   if (send_is_left_out(world, args[0], total, 0)) return;
   off_t offset = args[2];
   const int source = source_file();
@@ -293,7 +297,7 @@ void run_fork(World& world, const int* args) {
   File* file = world.file(args[0]);
   const int fd = world.fd(args[0]);
   const int what = args[1];
-  if (what == 1 && send_is_left_out(world, args[0], 10, MSG_DONTWAIT)) return;
+  if (what == 1 && (is_datagram(file) || send_is_left_out(world, args[0], 10, MSG_DONTWAIT))) return;
   fill(bytes_out, 10, static_cast<unsigned>(world.step));
   const pid_t child = fork();
   if (child == 0) {
@@ -367,6 +371,7 @@ void run_peer_send(World& world, const int* args) {
 }
 
 void run_peer_receive(World& world, const int* args) {
+  if (world.peers[args[0]].datagrams) return receive_at_peer(world, args);
   PeerSlot* peer = stream_of_peer(world, args[0]);
   if (peer == nullptr) return;
   const AgentReply reply = call_peer(world, *peer, AgentCall::receive, args[1]);

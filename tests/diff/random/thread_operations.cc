@@ -24,6 +24,7 @@
 #include <atomic>
 #include <string>
 
+#include "tests/diff/random/datagrams.h"
 #include "tests/diff/random/exclusions.h"
 #include "tests/diff/random/operations.h"
 #include "tests/diff/random/world.h"
@@ -170,6 +171,7 @@ void interrupt(int number) { (void)syscall(SYS_tgkill, getpid(), blocked.tid.loa
 bool fits(const File& file, int call) {
   if (call == kBlockConnect) return file.kind == FileKind::socket;
   if (file.kind == FileKind::listener) return call == kBlockAccept || call == kBlockPoll || call == kBlockEpoll || call == kBlockSelect;
+  if (file.kind == FileKind::datagram) return call != kBlockAccept && call != kBlockWaitall;
   return file.kind == FileKind::stream && call != kBlockAccept;
 }
 
@@ -202,6 +204,14 @@ void send_from_other_end(World& world, const End* end) {
   else if (ours >= 0 && ours < kSlots) run_send(world, to_own);
 }
 
+void send_datagram(World& world, int slot) {
+  for (int peer = 0; peer < kPeerSlots; peer++) {
+    const int args[] = {peer, slot, 30};
+    if (world.peers[peer].datagrams && (world.peers[peer].family == AF_INET6) == is_v6(world.fd(slot)))
+      return run_peer_send_to(world, args);
+  }
+}
+
 void shut(World& world, int slot, int how) {
   const int args[] = {slot, how};
   run_shutdown(world, args);
@@ -214,7 +224,7 @@ void end_other_end(World& world, const End* end, bool reset) {
 }
 
 void connect_from_peer(World& world, int slot, int peer) {
-  const int from_peer[] = {peer, slot};
+  const int from_peer[] = {peer, slot, AF_INET};
   if (world.file(slot)->kind == FileKind::listener) run_peer_connect(world, from_peer);
 }
 
@@ -222,7 +232,7 @@ void waken(World& world, int slot, int how, int other_slot) {
   const End* end = world.file(slot)->end;
   const int to[] = {other_slot, slot};
   switch (how) {
-    case kBySend: return send_from_other_end(world, end);
+    case kBySend: return is_datagram(world.file(slot)) ? send_datagram(world, slot) : send_from_other_end(world, end);
     case kByShutdownRead: return shut(world, slot, SHUT_RD);
     case kByShutdownWrite: return shut(world, slot, SHUT_WR);
     case kByShutdownBoth: return shut(world, slot, SHUT_RDWR);

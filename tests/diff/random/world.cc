@@ -30,6 +30,13 @@ in_addr_t address_in(const char* variable) {
   return text == nullptr ? INADDR_NONE : inet_addr(text);
 }
 
+in6_addr address6_in(const char* variable) {
+  in6_addr made{};
+  const char* text = getenv(variable);
+  if (text != nullptr) (void)inet_pton(AF_INET6, text, &made);
+  return made;
+}
+
 // What the address classes are in this run, in network order.
 struct Addresses {
   in_addr_t self = address_in("ZPS_TEST_SELF");
@@ -38,6 +45,8 @@ struct Addresses {
   in_addr_t nobody = (self & htonl(0xffff'ff00)) | htonl(77);
   // No address of this machine, in no network of it.
   in_addr_t foreign = htonl(0xc633'6401);
+  in6_addr self6 = address6_in("ZPS_TEST_SELF6");
+  in6_addr peer6 = address6_in("ZPS_TEST_PEER6");
 };
 
 const Addresses& addresses() {
@@ -49,7 +58,8 @@ in_addr_t address_be(int kind) {
   switch (kind) {
     case kSelf:
     case kSelfMapped: return addresses().self;
-    case kPeer: return addresses().peer;
+    case kPeer:
+    case kPeerMapped: return addresses().peer;
     case kLoop:
     case kLoopMapped: return htonl(INADDR_LOOPBACK);
     case kNobody: return addresses().nobody;
@@ -57,6 +67,22 @@ in_addr_t address_be(int kind) {
     default: return INADDR_ANY;
   }
 }
+
+in6_addr address6(int kind) {
+  in6_addr made{};
+  switch (kind) {
+    case kLoop6: return in6addr_loopback;
+    case kSelf6: return addresses().self6;
+    case kPeer6: return addresses().peer6;
+    case kAny6: return made;
+    default: break;
+  }
+  made.s6_addr32[2] = htonl(0xffff);
+  made.s6_addr32[3] = address_be(kind);
+  return made;
+}
+
+bool same(const in6_addr& a, const in6_addr& b) { return memcmp(&a, &b, sizeof a) == 0; }
 
 // Those that a world may have made: the tester's own lie higher.
 int open_descriptors() {
@@ -82,6 +108,15 @@ std::string word_of(in_addr_t address) {
   return inet_ntoa(text);
 }
 
+std::string word_of(const in6_addr& address) {
+  if (IN6_IS_ADDR_V4MAPPED(&address)) return word_of(address.s6_addr32[3]) + "46";
+  for (const auto& [kind, word] :
+       {std::pair(kAny6, "any6"), std::pair(kLoop6, "loop6"), std::pair(kSelf6, "self6"), std::pair(kPeer6, "peer6")}) {
+    if (same(address, address6(kind))) return word;
+  }
+  return "other6";
+}
+
 }  // namespace
 
 volatile int sigpipe_count = 0, sigalrm_count = 0;
@@ -91,12 +126,39 @@ bool is_nonblocking(int fd) {
   return flags >= 0 && (flags & O_NONBLOCK) != 0;
 }
 
+bool is_v6(int fd) {
+  int domain = 0;
+  socklen_t bytes = sizeof domain;
+  return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) == 0 && domain == AF_INET6;
+}
+
+bool is_self(int address) { return address == kSelf || address == kSelfMapped || address == kSelf6; }
+
+// No address is the loopback's to connect() and sendto().
+bool is_loopback(int address) {
+  return address == kLoop || address == kLoopMapped || address == kLoop6 || address == kAny || address == kAny6;
+}
+
+int address_of_peer(int fd, const PeerSlot& peer) { return peer.family == AF_INET6 ? kPeer6 : is_v6(fd) ? kPeerMapped : kPeer; }
+
+uint16_t port_of(const sockaddr_storage& name) {
+  return ntohs(reinterpret_cast<const sockaddr_in&>(name).sin_port);  // the same place for both families
+}
+
+uint16_t local_port(int fd) {
+  sockaddr_storage name{};
+  socklen_t bytes = sizeof name;
+  return getsockname(fd, reinterpret_cast<sockaddr*>(&name), &bytes) == 0 ? port_of(name) : static_cast<uint16_t>(0);
+}
+
 short level(int fd, short events) {
   pollfd one{fd, events, 0};
   return poll(&one, 1, 0) > 0 ? one.revents : static_cast<short>(0);
 }
 
-World::World(Agent& the_agent) : agent(the_agent), descriptors_before_(open_descriptors()) { std::fill(fds_, fds_ + kSlots, -1); }
+World::World(Agent& the_agent, Barrier& the_barrier) : agent(the_agent), barrier(the_barrier), descriptors_before_(open_descriptors()) {
+  std::fill(fds_, fds_ + kSlots, -1);
+}
 
 World::~World() = default;
 
@@ -210,8 +272,11 @@ bool World::port_is_listened_at(uint16_t port) const {
 }
 
 bool World::answers(const File& listener, int address) const {
-  if (address == kPeer || address == kNobody || address == kForeign) return false;
-  if (address == kLoop6 || address == kAny6) return listener.family != AF_INET && listener.address_be == 0;
+  if (address == kPeer || address == kPeer6 || address == kPeerMapped || address == kNobody || address == kForeign) return false;
+  if (address == kLoop6 || address == kAny6 || address == kSelf6) {
+    const int at = address == kAny6 ? kLoop6 : address;
+    return listener.family != AF_INET && (listener.address6 == kAny6 || listener.address6 == at);
+  }
   const in_addr_t wanted = address == kAny ? htonl(INADDR_LOOPBACK) : address_be(address);  // connect() to no address goes to the loopback
   return listener.family != AF_INET6 && (listener.address_be == 0 || listener.address_be == wanted);
 }
@@ -308,12 +373,7 @@ unsigned World::address(int kind, uint16_t port, sockaddr_storage* out) const {
   auto* v6 = reinterpret_cast<sockaddr_in6*>(out);
   v6->sin6_family = AF_INET6;
   v6->sin6_port = htons(port);
-  if (kind == kLoop6) v6->sin6_addr = in6addr_loopback;
-  if (kind == kSelfMapped || kind == kLoopMapped) {
-    v6->sin6_addr.s6_addr[10] = v6->sin6_addr.s6_addr[11] = 0xff;
-    const in_addr_t v4 = address_be(kind);
-    memcpy(v6->sin6_addr.s6_addr + 12, &v4, sizeof v4);
-  }
+  v6->sin6_addr = address6(kind);
   return sizeof *v6;
 }
 
@@ -326,10 +386,7 @@ std::string World::name_of(const sockaddr_storage& name, unsigned bytes, uint16_
     port = ntohs(v4.sin_port);
   } else if (name.ss_family == AF_INET6) {
     const auto& v6 = reinterpret_cast<const sockaddr_in6&>(name);
-    in_addr_t mapped;
-    memcpy(&mapped, v6.sin6_addr.s6_addr + 12, sizeof mapped);
-    if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr)) text = word_of(mapped) + "46";
-    else text = IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr) ? "any6" : IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) ? "loop6" : "other6";
+    text = word_of(v6.sin6_addr);
     port = ntohs(v6.sin6_port);
   } else {
     return "family " + std::to_string(name.ss_family) + "/" + std::to_string(bytes);
@@ -340,6 +397,12 @@ std::string World::name_of(const sockaddr_storage& name, unsigned bytes, uint16_
   }
   text += port == 0 ? "0" : port == expected_port ? "expected" : expected_port == 0 ? "some" : "unexpected";
   return text + "/" + std::to_string(bytes);
+}
+
+void World::await_barrier() {
+  if (lost_ || barrier.pass(agent)) return;
+  note(" (barrier)");
+  lost_ = true;
 }
 
 void World::note(const char* format, ...) {

@@ -8,11 +8,13 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "tests/diff/random/agent.h"
+#include "tests/diff/random/barrier.h"
 #include "tests/diff/random/operation.h"
 
 struct sockaddr_storage;
@@ -40,7 +42,7 @@ struct End {
   bool reset = false;                  // the other side has reset it, or will
 };
 
-enum class FileKind { socket, listener, stream, epoll, pipe };
+enum class FileKind { socket, listener, stream, datagram, epoll, pipe };
 
 // An open file description of ours.
 struct File {
@@ -53,6 +55,7 @@ struct File {
   uint16_t port = 0;
   int family = 0;                              // a listener's, as its address says: a v6 one that takes v4 as well is AF_UNSPEC
   uint32_t address_be = 0;                     // what it is bound to, 0 for any
+  int address6 = kAny6;                        // and of IPv6: a class of addresses
   uint16_t seen_port = 0;                      // the last port its name had
   bool bound_to_self = false, failed = false;  // its last connect()
   bool is_the_kernels = false;   // for good: it had to do with an address of the kernel's
@@ -66,6 +69,10 @@ struct File {
   bool has_edges = false;  // it is, or was, in a set that is told of its edges
   bool chose_receive_buffer = false, chose_send_buffer = false;
   bool pipe_writer = false;
+  bool bound_to_loop = false;
+  bool unnamed = false;         // a call that failed, or a send by the loopback, has given it its port
+  bool has_vague_peer = false;  // of no port
+  bool had_peer = false;        // a datagram socket of IPv6 that was connected and is no more
 };
 
 struct PeerSlot {
@@ -73,11 +80,20 @@ struct PeerSlot {
   uint16_t port = 0;  // a listener's
   std::vector<End*> waiting;
   End* end = nullptr;
+  int family = 0;  // of a listener or a datagram socket
+  bool datagrams = false;
+  unsigned queued = 0;  // datagrams sent to it and not received, at most
+};
+
+// What may lie unread in the datagram sockets of a port.
+struct Inbox {
+  unsigned datagrams = 0, bytes = 0;
+  bool by_kernel = false;  // whose side it came by
 };
 
 class World {
  public:
-  explicit World(Agent& agent);
+  World(Agent& agent, Barrier& barrier);
   ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
@@ -90,7 +106,10 @@ class World {
 
   // --- what operations use ---
   Agent& agent;
+  Barrier& barrier;
   PeerSlot peers[kPeerSlots];
+  std::map<uint16_t, Inbox> inboxes;
+  std::map<uint16_t, std::string> datagram_ports;  // what the trace calls them
   int step = 0;  // the number of the running operation: the origin of the bytes it sends
 
   [[nodiscard]] int fd(int slot) const { return slot >= 0 && slot < kSlots ? fds_[slot] : -1; }
@@ -141,6 +160,8 @@ class World {
   void note_result(long result);
   // What is left out, and the row of docs/differences.md that says why (exclusions.h).
   void leave_out(const char* row) { note(" (row %s)", row); }
+  // Until all that was sent has arrived, and what it has caused: refusals.
+  void await_barrier();
 
  private:
   void await_reset_of_fin_wait(End* other);
@@ -157,6 +178,14 @@ class World {
 constexpr uint16_t kNobodysPort = 1999;
 
 bool is_nonblocking(int fd);
+bool is_v6(int fd);
+// The machine's own addresses on the wire, and those of the kernel's side.
+bool is_self(int address);
+bool is_loopback(int address);
+// The address at which a socket of one family reaches a peer of another or the same.
+int address_of_peer(int fd, const PeerSlot& peer);
+uint16_t port_of(const sockaddr_storage& name);
+uint16_t local_port(int fd);
 // poll() without waiting.
 short level(int fd, short events);
 extern volatile int sigpipe_count, sigalrm_count;

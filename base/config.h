@@ -29,7 +29,8 @@ inline constexpr int kMostIp6Settings = 3;
 struct Config {
   char hook[16] = "auto";       // ZPS_HOOK: auto, zpoline, nopage0, sud, symbols, off
   char hook_library[256] = "";  // ZPS_HOOK_LIBRARY
-  char wire[256] = "veth";      // ZPS_WIRE: veth, host[:interface], tap, memif:/path[,role=server|client|auto], af_packet:interface
+  // ZPS_WIRE: veth, host[:interface], af_xdp[:interface], tap, memif:/path[,role=server|client|auto], af_packet:interface
+  char wire[256] = "veth";
   uint32_t address_be = 0;      // ZPS_IP=198.18.0.2/24,fd00::2/64
   uint8_t prefix = 24;
   Ip6Setting ip6[kMostIp6Settings];

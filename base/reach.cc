@@ -96,9 +96,11 @@ Reach reach6(const Config& config, const uint8_t* address) noexcept {
 }
 
 bool shares_addresses(const Config& config) noexcept {
-  constexpr char kKind[] = "host";
-  constexpr size_t kBytes = sizeof kKind - 1;
-  return memcmp(config.wire, kKind, kBytes) == 0 && (config.wire[kBytes] == '\0' || config.wire[kBytes] == ':');
+  const size_t bytes = strcspn(config.wire, ":");
+  for (const char* kind : {"host", "af_xdp"}) {
+    if (strlen(kind) == bytes && memcmp(config.wire, kind, bytes) == 0) return true;
+  }
+  return false;
 }
 
 // The kernel sends to its own addresses from themselves.

@@ -11,7 +11,7 @@
 namespace netstack {
 
 struct StackConfig {
-  // "veth", "host[:dev]", "tap", "memif:/path[,role=server|client|auto]", "af_packet:dev"; later "af_xdp:dev" ...
+  // "veth", "host[:dev]", "af_xdp[:dev]", "tap", "memif:/path[,role=server|client|auto]", "af_packet:dev"
   const char* wire = "veth";
   // The stack's IPv4 address in wire order and prefix length; 0: chosen by the wire (veth: 198.18.N.2/24, the kernel side is .1).
   uint32_t address_be = 0;

@@ -20,6 +20,7 @@ namespace {
 // A new mempool asks for operations of this name, DPDK's ring, which is not linked: ours take its place.
 constexpr char kOpsName[] = "ring_mp_mc";
 constexpr size_t kHugePageBytes = size_t{2} << 20;
+constexpr size_t kChunkHead = RTE_CACHE_LINE_SIZE;  // mempool's, before each object
 
 size_t round_up(size_t bytes, size_t unit) noexcept { return (bytes + unit - 1) / unit * unit; }
 
@@ -68,13 +69,19 @@ bool FramePool::register_operations() noexcept {
   return done;
 }
 
-base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, uint32_t room, bool hugepages) noexcept {
+uint32_t FramePool::room_in_chunk(uint32_t chunk) noexcept {
+  return chunk - static_cast<uint32_t>(kChunkHead + sizeof(rte_mbuf) + kFramePrivateBytes);
+}
+
+base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, uint32_t room, bool hugepages, uint32_t chunk) noexcept {
   if (!register_operations()) return base::make_error("cannot register the frame pool with DPDK");
   const uint32_t element = sizeof(rte_mbuf) + kFramePrivateBytes + room;
-  rte_mempool* mempool = rte_mempool_create_empty(name, frames, element, 0, sizeof(rte_pktmbuf_pool_private), SOCKET_ID_ANY, 0);
+  const unsigned flags = chunk != 0 ? RTE_MEMPOOL_F_NO_SPREAD : 0;
+  rte_mempool* mempool = rte_mempool_create_empty(name, frames, element, 0, sizeof(rte_pktmbuf_pool_private), SOCKET_ID_ANY, flags);
   if (mempool == nullptr) return base::make_error("cannot make a pool of %u frames: DPDK error %d", frames, rte_errno);
 
   const uint32_t stride = mempool->header_size + mempool->elt_size + mempool->trailer_size;
+  CHECK(chunk == 0 || stride == chunk);
   const size_t head_bytes = round_up(sizeof(FramePool) + frames * sizeof(void*), 4096);
   const size_t bytes = round_up(head_bytes + size_t{frames} * stride, kHugePageBytes);
   void* memory = hugepages ? map_hugepages(bytes) : nullptr;

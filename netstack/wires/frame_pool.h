@@ -22,7 +22,9 @@ namespace netstack {
 class FramePool {
  public:
   // A pool of `frames` frames with `room` bytes for data (headroom included); lazily backed, in hugepages if wanted and there.
-  static base::Result<FramePool*> create(const char* name, uint32_t frames, uint32_t room, bool hugepages) noexcept;
+  // With `chunk` each takes exactly so many bytes of aligned memory, what room_in_chunk() says of them for data.
+  static base::Result<FramePool*> create(const char* name, uint32_t frames, uint32_t room, bool hugepages, uint32_t chunk = 0) noexcept;
+  [[nodiscard]] static uint32_t room_in_chunk(uint32_t chunk) noexcept;
 
   // Tells DPDK how mbufs come and go; create() does it as well. In each program anew, under the same number.
   [[nodiscard]] static bool register_operations() noexcept;
@@ -51,6 +53,12 @@ class FramePool {
       if (!kept(frame_at(i))) free_[top_++] = lay(i);
     }
   }
+
+  // All frames that there can be, one behind the other.
+  [[nodiscard]] char* memory() const noexcept { return memory_; }
+  [[nodiscard]] uint64_t memory_bytes() const noexcept { return uint64_t{limit_} * stride_; }
+  // The frame of a chunk with this number, laid as others are.
+  [[nodiscard]] void* frame_of_chunk(uint64_t number) const noexcept { return frame_at(static_cast<uint32_t>(number)); }
 
   // What a driver (not the wire) took last.
   [[nodiscard]] void* last_for_driver() const noexcept { return last_for_driver_; }

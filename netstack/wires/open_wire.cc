@@ -31,10 +31,10 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {"veth", open_veth, keep_veth_rights},
     {"host", open_host},
+    {"af_xdp", open_af_xdp},
     {"af_packet", open_packet},
     {"memif", open_memif},
     {"tap", open_tap},
-    {"af_xdp", nullptr},
     {"vhost", nullptr},
     {"virtio-user", nullptr},
     {"pci", nullptr},
@@ -63,9 +63,10 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
   const char* end = nullptr;
   const Kind* kind = find_kind(config.wire, &end);
   if (kind == nullptr)
-    return base::make_error("no wire is called %s: use veth, host:interface, memif:/path, tap or af_packet:device", config.wire);
+    return base::make_error("no wire is called %s: use veth, host:interface, "
+                            "af_xdp:interface, memif:/path, tap or af_packet:device", config.wire);
   if (kind->open == nullptr)
-    return base::make_error("wire %s is not built in; built in are veth, host, memif, tap and af_packet", kind->name);
+    return base::make_error("wire %s is not built in; built in are veth, host, af_xdp, memif, tap and af_packet", kind->name);
   return kind->open(Opening{config, *end == ':' ? end + 1 : end, arena, out});
 }
 

@@ -28,6 +28,16 @@ long use_link_name(long call, long fd, const char* link) noexcept {
   return base::kernel_call(call, fd, base::as_arg(&address), length);
 }
 
+base::Result<FramePool*> make_pool_of(const Opening& opening, uint32_t stride, uint32_t room, uint32_t chunk) noexcept {
+  static int serial = 0;
+  const uint32_t affordable = static_cast<uint32_t>((uint64_t{memory_mb(opening.config)} << 20) / 3 / stride);
+  uint32_t frames = opening.config.frames != 0 ? opening.config.frames : kDefaultFrames;
+  if (opening.config.frames == 0 && frames > affordable) frames = affordable;
+  if (frames < 4 * kBurst) frames = 4 * kBurst;
+  const base::Error name = base::make_error("zps_frames_%d", serial++);
+  return FramePool::create(name.text, frames, room, opening.config.hugepages, chunk);
+}
+
 }  // namespace
 
 uint32_t power_of_two(uint32_t at_least) noexcept {
@@ -110,14 +120,11 @@ uint32_t choose_host_addresses(const Opening& opening, int number) noexcept {
 
 // A third of the memory that the stack may use is for frames at most; the rest is for rings, connections and DPDK.
 base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexcept {
-  static int serial = 0;
-  const uint32_t stride = room + kHeadroom + 256;
-  const uint32_t affordable = static_cast<uint32_t>((uint64_t{memory_mb(opening.config)} << 20) / 3 / stride);
-  uint32_t frames = opening.config.frames != 0 ? opening.config.frames : kDefaultFrames;
-  if (opening.config.frames == 0 && frames > affordable) frames = affordable;
-  if (frames < 4 * kBurst) frames = 4 * kBurst;
-  const base::Error name = base::make_error("zps_frames_%d", serial++);
-  return FramePool::create(name.text, frames, room + kHeadroom, opening.config.hugepages);
+  return make_pool_of(opening, room + kHeadroom + 256, room + kHeadroom, 0);
+}
+
+base::Result<FramePool*> make_chunk_pool(const Opening& opening, uint32_t chunk) noexcept {
+  return make_pool_of(opening, chunk, FramePool::room_in_chunk(chunk), chunk);
 }
 
 base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept {

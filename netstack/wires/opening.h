@@ -51,6 +51,8 @@ void random_mac(uint8_t* mac) noexcept;
 
 // The pool for a wire whose frames need `room` bytes for data, as large as the configuration says or allows.
 base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexcept;
+// The same in chunks of so many bytes, a power of two.
+base::Result<FramePool*> make_chunk_pool(const Opening& opening, uint32_t chunk) noexcept;
 // Memory for a Wire of type T and for its queue of frames to send.
 struct WireMemory {
   void* object;

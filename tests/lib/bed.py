@@ -5,6 +5,7 @@ Modes
   zpstack-veth  the program under test prefixed with the library, its peer a plain kernel process reached over the default wire
   zpstack-memif both prefixed, a memif between them
   zpstack-host  as `kernel`, with the program under test prefixed: its wire is the kernel's end of the pair, whose address it shares
+  zpstack-afxdp the same, by sockets of AF_XDP
 
 Addresses are the same in all but `zpstack-memif`: the program under test is at 198.18.0.2, its peer at 198.18.0.1.
 
@@ -25,7 +26,8 @@ import time
 
 import loss
 
-MODES = ("kernel", "zpstack-veth", "zpstack-memif", "zpstack-host")
+MODES = ("kernel", "zpstack-veth", "zpstack-memif", "zpstack-host", "zpstack-afxdp")
+SHARED_WIRES = {"zpstack-host": "host:zps0p", "zpstack-afxdp": "af_xdp:zps0p"}
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
@@ -117,7 +119,7 @@ class Bed:
         self.traces.mkdir(parents=True)
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="zpstest-"))
         self.peer_space = self._namespace()
-        apart = self.mode in ("kernel", "zpstack-host")
+        apart = self.mode in ("kernel", *SHARED_WIRES)
         self.sut_space = self._namespace() if apart else self.peer_space
         if apart:
             self._join_by_veth()
@@ -167,8 +169,8 @@ class Bed:
             if self.mode == "zpstack-memif":
                 environment["ZPS_WIRE"] = f"memif:{self.scratch}/memif.sock,role={role}"
                 environment["ZPS_IP"] = f"{address}/24"
-            if self.mode == "zpstack-host":
-                environment["ZPS_WIRE"] = "host:zps0p"
+            if self.mode in SHARED_WIRES:
+                environment["ZPS_WIRE"] = SHARED_WIRES[self.mode]
         environment.update({k: str(v) for k, v in extra.items()})
         return environment
 

@@ -1,4 +1,4 @@
-# Registers one test per mode: <name>_kernel, <name>_zpstack_veth, <name>_zpstack_memif; <name>_zpstack_host if asked for.
+# Registers one test per mode: <name>_kernel, <name>_zpstack_veth, <name>_zpstack_memif; <name>_zpstack_host, <name>_zpstack_afxdp if asked for.
 # SPDX-License-Identifier: BSD-3-Clause
 #
 # zps_add_modes(name TIMEOUT seconds [MODES kernel zpstack-veth ...] COMMAND ... ): "@mode@" in the command becomes the mode. The hooked

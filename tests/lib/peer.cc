@@ -39,7 +39,7 @@ sockaddr_in address_from(const char* name, uint16_t port_be) {
 
 }  // namespace
 
-bool on_host_wire() { return variable("ZPS_TEST_MODE") == "zpstack-host"; }
+bool on_host_wire() { return variable("ZPS_TEST_MODE") == "zpstack-host" || variable("ZPS_TEST_MODE") == "zpstack-afxdp"; }
 bool on_stack() { return variable("ZPS_TEST_MODE") != "kernel"; }
 sockaddr_in self_address(uint16_t port_be) { return address_from("ZPS_TEST_SELF", port_be); }
 sockaddr_in peer_address(uint16_t port_be) { return address_from("ZPS_TEST_PEER", port_be); }

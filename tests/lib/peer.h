@@ -16,7 +16,8 @@ namespace testing_lib {
 // Which side does the active open of a connection.
 enum class Way { accepted, connected };
 
-// Where this run stands: the mode ("kernel", "zpstack-veth", "zpstack-memif", "zpstack-host") and the two addresses, from the environment.
+// Where this run stands: the mode ("kernel", "zpstack-veth", "zpstack-memif", "zpstack-host", "zpstack-afxdp") and the two addresses, from
+// the environment.
 bool on_stack();
 bool on_host_wire();
 sockaddr_in self_address(uint16_t port_be = 0);

@@ -333,7 +333,7 @@ def nginx(host):
         return
     folder = host.bed.scratch
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
-    server = host.bed.spawn_sut([program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"], name="nginx")
+    server = host.start([program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"], True, "shared with the kernel")
 
     def get():
         with socket.create_connection((host.address, 7030), 10) as client:
@@ -353,11 +353,15 @@ def nginx(host):
     server.kill()
 
 
-def kill_all(host):
-    """Everything in the host's namespace, and then nothing is left but the kernel's own."""
+def kill_members(host):
     for pid in host.bed.sut_space.members():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def kill_all(host):
+    """Everything in the host's namespace, and then nothing is left but the kernel's own."""
+    kill_members(host)
     beds.wait_until(lambda: sorted(host.links()) == sorted(["lo", DEVICE]) and host.programs() == 0, 30, "the end of links and pairs")
 
 

@@ -5,6 +5,7 @@
 // relocates it, would be another dependency and another file beside the library. Sources: Documentation/bpf/ and include/uapi/linux/bpf.h.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -18,6 +19,12 @@ enum { r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10 };
 // Has a program run for what comes in at an interface of the calling thread's network namespace, behind those that are there already (tcx,
 // Linux 6.6), for as long as the descriptor is open anywhere.
 [[nodiscard]] int link_to_ingress(int program, int interface) noexcept;
+// The same for what has just come, before anybody else sees it (XDP; `flags`: XDP_FLAGS_). An interface has one such program: -EBUSY.
+[[nodiscard]] int link_to_xdp(int program, int interface, uint32_t flags) noexcept;
+// 0 or a negative errno.
+[[nodiscard]] long set_map_entry(int map, uint32_t key, uint32_t value) noexcept;
+// The name of a loaded program (BPF_OBJ_NAME_LEN bytes), empty if the kernel does not tell.
+void program_name(uint32_t id, char* out) noexcept;
 
 // Jumps lead forward, to where land() is called with what jump() has returned.
 class BpfCode {
@@ -45,6 +52,7 @@ class BpfCode {
     add(BPF_JMP | BPF_JNE | BPF_X, left, right, 0, 0);
     return count_ - 1;
   }
+  [[nodiscard]] int last() const noexcept { return count_ - 1; }
   void land(int jump) noexcept { code_[jump].off = static_cast<int16_t>(count_ - jump - 1); }
   void call(int helper) noexcept { add(BPF_JMP | BPF_CALL, 0, 0, 0, helper); }
   void leave(int result) noexcept {
@@ -52,11 +60,11 @@ class BpfCode {
     leave();
   }
   void leave() noexcept { add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0); }
-  // A descriptor out of the program's sight, or a negative errno.
-  [[nodiscard]] int load(uint32_t type) const noexcept;
+  // A descriptor out of the program's sight, or a negative errno. `flags`: BPF_F_XDP_HAS_FRAGS ...
+  [[nodiscard]] int load(uint32_t type, uint32_t flags = 0) const noexcept;
 
  private:
-  bpf_insn code_[384];
+  bpf_insn code_[640];
   int count_ = 0;
 };
 

@@ -6,11 +6,13 @@
 #include <cstring>
 #include <initializer_list>
 #include <linux/if_addr.h>
+#include <linux/if.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
+#include "netstack/wires/kernel/netlink_attributes.h"
 #include "netstack/wires/kernel/rtnetlink.h"
 
 namespace netstack {
@@ -22,32 +24,7 @@ using base::kernel_call;
 constexpr int kMostTries = 8;  // of a dump that changes meanwhile
 constexpr uint32_t kChanges = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
 
-// The attributes behind a message's fixed part, by number.
-template <int N>
-struct Attributes {
-  const rtattr* at[N] = {};
-
-  Attributes(const nlmsghdr& message, size_t fixed_bytes) noexcept {
-    const auto* each = reinterpret_cast<const rtattr*>(reinterpret_cast<const char*>(&message) + NLMSG_SPACE(fixed_bytes));
-    for (int left = static_cast<int>(message.nlmsg_len - NLMSG_SPACE(fixed_bytes)); RTA_OK(each, left); each = RTA_NEXT(each, left)) {
-      if (each->rta_type < N) at[each->rta_type] = each;
-    }
-  }
-  [[nodiscard]] uint32_t number(int which, uint32_t otherwise) const noexcept {
-    uint32_t value = otherwise;
-    if (at[which] != nullptr && RTA_PAYLOAD(at[which]) >= sizeof value) memcpy(&value, RTA_DATA(at[which]), sizeof value);
-    return value;
-  }
-  [[nodiscard]] IpAddress address(int which, int family) const noexcept {
-    IpAddress value = family == AF_INET ? IpAddress::v4(0) : IpAddress{};
-    if (at[which] == nullptr) return value;
-    uint32_t* const to = family == AF_INET ? &value.words_be[3] : value.words_be;
-    memcpy(to, RTA_DATA(at[which]), family == AF_INET ? 4 : 16);
-    return value;
-  }
-};
-
-using RouteAttributes = Attributes<RTA_TABLE + 1>;
+using RouteAttributes = Attributes<RTA_VIA + 1>;
 
 uint8_t order_of(uint32_t table) noexcept {
   switch (table) {
@@ -69,6 +46,21 @@ int interface_of(const RouteAttributes& attributes) noexcept {
     return first;
   }
   return static_cast<int>(attributes.number(RTA_OIF, 0));
+}
+
+// The router that a route names; zeros: none, the packets' own destinations are on the link. Of several the first.
+IpAddress gateway_of(const RouteAttributes& attributes, int family) noexcept {
+  if (const rtattr* const several = attributes.at[RTA_MULTIPATH]; several != nullptr) {
+    const auto* const hop = static_cast<const rtnexthop*>(RTA_DATA(several));
+    return gateway_of(RouteAttributes(RTNH_DATA(hop), hop->rtnh_len - static_cast<size_t>(RTNH_LENGTH(0))), family);
+  }
+  if (const rtattr* const via = attributes.at[RTA_VIA]; via != nullptr) {
+    const auto& other = *static_cast<const rtvia*>(RTA_DATA(via));
+    IpAddress value{};
+    if (other.rtvia_family == AF_INET6) memcpy(value.words_be, other.rtvia_addr, sizeof value.words_be);
+    return value;
+  }
+  return attributes.at[RTA_GATEWAY] != nullptr ? attributes.address(RTA_GATEWAY, family) : IpAddress{};
 }
 
 bool same_bits(const IpAddress& one, const IpAddress& other, int bits) noexcept {
@@ -106,7 +98,7 @@ void KernelRoutes::take_route(void* self, const nlmsghdr& message) noexcept {
   const bool leads_here = fixed.rtm_type == RTN_UNICAST && interface_of(attributes) == routes.interface_;
   const int base = fixed.rtm_family == AF_INET ? kMapped : 0;
   routes.add({attributes.address(RTA_DST, fixed.rtm_family), static_cast<uint8_t>(base + fixed.rtm_dst_len), table, leads_here,
-              attributes.number(RTA_PRIORITY, 0)});
+              attributes.number(RTA_PRIORITY, 0), gateway_of(attributes, fixed.rtm_family)});
 }
 
 void KernelRoutes::take_address(void* self, const nlmsghdr& message) noexcept {
@@ -126,12 +118,13 @@ void KernelRoutes::take_link(void* self, const nlmsghdr& message) noexcept {
   const auto& fixed = *static_cast<const ifinfomsg*>(NLMSG_DATA(&message));
   if (message.nlmsg_type != RTM_NEWLINK || fixed.ifi_index != routes.interface_) return;
   routes.mtu_ = Attributes<IFLA_MTU + 1>(message, sizeof fixed).number(IFLA_MTU, 0);
+  routes.up_ = (fixed.ifi_flags & IFF_UP) != 0;
 }
 
-long KernelRoutes::open(int interface) noexcept {
+long KernelRoutes::open(int interface, uint32_t more_groups) noexcept {
   interface_ = interface;
   requests_ = open_rtnetlink(0);
-  changes_ = open_rtnetlink(kChanges);
+  changes_ = open_rtnetlink(kChanges | more_groups);
   if (requests_ >= 0 && changes_ >= 0) return read();
   const long error = requests_ < 0 ? requests_ : changes_;
   close();
@@ -149,7 +142,7 @@ long KernelRoutes::read() noexcept {
   long error = -EAGAIN;
   for (int i = 0; i < kMostTries && error == -EAGAIN; i++) {
     address_count_ = route_count_ = 0;
-    overflowed_ = false;
+    overflowed_ = up_ = false;
     error = dump_rtnetlink(requests_, RTM_GETLINK, AF_UNSPEC, take_link, this);
     for (const uint8_t family : {AF_INET, AF_INET6}) {
       if (error == 0) error = dump_rtnetlink(requests_, RTM_GETADDR, family, take_address, this);
@@ -159,27 +152,54 @@ long KernelRoutes::read() noexcept {
   return error;
 }
 
-void KernelRoutes::discard_changes() const noexcept {
-  char message[4096];
-  long length;
-  do {
-    length = kernel_call(SYS_recvfrom, changes_, as_arg(message), sizeof message, MSG_DONTWAIT | MSG_TRUNC, 0, 0);
-  } while (length >= 0 || length == -ENOBUFS);
+bool KernelRoutes::take_changes(NetlinkVisit others, void* context) const noexcept {
+  alignas(nlmsghdr) char messages[8192];
+  bool changed = false;
+  while (true) {
+    long left = kernel_call(SYS_recvfrom, changes_, as_arg(messages), sizeof messages, MSG_DONTWAIT, 0, 0);
+    if (left == -ENOBUFS) {
+      changed = true;
+      if (others != nullptr) others(context, nlmsghdr{sizeof(nlmsghdr), NLMSG_OVERRUN, 0, 0, 0});
+      continue;
+    }
+    if (left < 0) return changed;
+    for (auto* at = reinterpret_cast<const nlmsghdr*>(messages); NLMSG_OK(at, left); at = NLMSG_NEXT(at, left)) {
+      const bool neighbour = at->nlmsg_type == RTM_NEWNEIGH || at->nlmsg_type == RTM_DELNEIGH;
+      if (neighbour && others != nullptr) others(context, *at);
+      changed = changed || !neighbour;
+    }
+  }
 }
 
-bool KernelRoutes::lead_to(const IpAddress& address) const noexcept {
-  if (address.is_any() || address.is_multicast() || address.is_link_local()) return false;
-  for (int i = 0; i < route_count_ && !overflowed_; i++) {
+const KernelRoutes::Route* KernelRoutes::route_to(const IpAddress& address) const noexcept {
+  for (int i = 0; i < route_count_; i++) {
     const Route& route = routes_[i];
-    if (route.network.is_v4() == address.is_v4() && same_bits(route.network, address, route.prefix)) return route.leads_here;
+    if (route.network.is_v4() == address.is_v4() && same_bits(route.network, address, route.prefix)) return &route;
   }
-  for (int i = 0; i < address_count_ && overflowed_; i++) {
+  return nullptr;
+}
+
+bool KernelRoutes::is_on_link(const IpAddress& address) const noexcept {
+  for (int i = 0; i < address_count_; i++) {
     const IpNetwork& own = addresses_[i];
     if (own.address == address) return false;
     const int base = own.address.is_v4() ? kMapped : 0;
     if (own.address.is_v4() == address.is_v4() && same_bits(own.address, address, base + own.prefix)) return true;
   }
   return false;
+}
+
+bool KernelRoutes::lead_to(const IpAddress& address) const noexcept {
+  if (address.is_any() || address.is_multicast() || address.is_link_local()) return false;
+  if (overflowed_) return is_on_link(address);
+  const Route* const route = route_to(address);
+  return route != nullptr && route->leads_here;
+}
+
+IpAddress KernelRoutes::next_hop(const IpAddress& address) const noexcept {
+  if (!lead_to(address)) return {};
+  const Route* const route = overflowed_ ? nullptr : route_to(address);
+  return route == nullptr || route->gateway == IpAddress{} ? address : route->gateway;
 }
 
 IpNetwork KernelRoutes::address(uint32_t wanted_be) const noexcept {

@@ -12,29 +12,35 @@
 #include <cstdint>
 
 #include "netstack/socket_address.h"
-
-struct nlmsghdr;
+#include "netstack/wires/kernel/rtnetlink.h"
 
 namespace netstack {
 
 class KernelRoutes {
  public:
-  // Of the calling thread's network namespace. 0 or a negative errno.
-  [[nodiscard]] long open(int interface) noexcept;
+  // Of the calling thread's network namespace. 0 or a negative errno. `more_groups` (RTMGRP_): of what else changes_fd() tells.
+  [[nodiscard]] long open(int interface, uint32_t more_groups = 0) noexcept;
   void close() noexcept;
   // Reads all of it. 0 or a negative errno.
   [[nodiscard]] long read() noexcept;
-  // Readable when something has changed; then changed() empties it.
+  // Readable when something has changed; then take_changes() empties it.
   [[nodiscard]] int changes_fd() const noexcept { return changes_; }
-  void discard_changes() const noexcept;
+  // True: read() is due. What is about neighbours goes to `others`; NLMSG_OVERRUN if some of it was lost.
+  [[nodiscard]] bool take_changes(NetlinkVisit others, void* context) const noexcept;
 
   // Whether the kernel would send to `address` by the interface.
   [[nodiscard]] bool lead_to(const IpAddress& address) const noexcept;
+  // Whom a packet to `address` is sent to on the link: a router, or `address` itself. Zeros if it does not go by the interface.
+  [[nodiscard]] IpAddress next_hop(const IpAddress& address) const noexcept;
   // The interface's IPv4 address with its prefix: `wanted_be` if it has that, else its first; 0 if it has none.
   [[nodiscard]] IpNetwork address(uint32_t wanted_be) const noexcept;
   // Its first IPv6 addresses that reach beyond the link, kMostIp6Addresses at most; what is left over is none.
   void addresses6(IpNetwork* out) const noexcept;
   [[nodiscard]] uint32_t mtu() const noexcept { return mtu_; }
+  // It is there, and up.
+  [[nodiscard]] bool is_up() const noexcept { return up_; }
+  [[nodiscard]] int requests_fd() const noexcept { return requests_; }
+  [[nodiscard]] int interface() const noexcept { return interface_; }
 
  private:
   static constexpr int kMostRoutes = 512, kMostAddresses = 16;
@@ -46,6 +52,7 @@ class KernelRoutes {
     uint8_t table;   // the order in which they are asked
     bool leads_here;
     uint32_t metric;
+    IpAddress gateway;  // zeros: none
     [[nodiscard]] bool goes_before(const Route& other) const noexcept;
   };
 
@@ -53,12 +60,14 @@ class KernelRoutes {
   static void take_address(void* self, const nlmsghdr& message) noexcept;
   static void take_route(void* self, const nlmsghdr& message) noexcept;
   void add(const Route& route) noexcept;
+  [[nodiscard]] const Route* route_to(const IpAddress& address) const noexcept;
+  [[nodiscard]] bool is_on_link(const IpAddress& address) const noexcept;
 
   int interface_;
   uint32_t mtu_ = 0;
   int requests_ = -1, changes_ = -1;
   int route_count_, address_count_;
-  bool overflowed_;
+  bool overflowed_, up_;
   Route routes_[kMostRoutes];
   IpNetwork addresses_[kMostAddresses];
 };

@@ -11,7 +11,7 @@
 
 #include "base/high_fd.h"
 #include "base/shared_memory.h"
-#include "netstack/wires/kernel/bpf.h"
+#include "netstack/wires/kernel/frame_code.h"
 
 namespace netstack {
 namespace {
@@ -20,27 +20,73 @@ constexpr long kPage = 4096;
 constexpr long kBoardBytes = (sizeof(PortSteering) + kPage - 1) / kPage * kPage;
 constexpr int kNextProgram = -1;  // TCX_NEXT
 
-// Jumps that lead to one place.
-class Exits {
- public:
-  void add(int jump) noexcept { at_[count_++] = jump; }
-  void land(BpfCode& code) const noexcept {
-    for (int i = 0; i < count_; i++) code.land(at_[i]);
-  }
-
- private:
-  int at_[64];
-  int count_ = 0;
-};
-
 // Registers: r6 the frame, r7 the length of its IP header, r8 its protocol and then what is known of its port, r9 flags.
 class Steering {
  public:
-  explicit Steering(int board) noexcept : board_(board) {}
+  explicit Steering(int board, bool xdp = false) noexcept : board_(board), code_(xdp) {}
 
   [[nodiscard]] int ingress(const SteeringPath& path) noexcept {
     code_.move(r6, r1);
     look_at_device();
+    judge();
+    refuse(kNextProgram);
+    taken_.land(code_);
+    if (path.stack_end < 0) {
+      redirect(BPF_FUNC_redirect_peer, path.pair, 0);
+    } else {
+      redirect(BPF_FUNC_redirect, path.stack_end, BPF_F_INGRESS);
+    }
+    return code_.load(BPF_PROG_TYPE_SCHED_CLS);
+  }
+
+  // A queue without a socket is the kernel's.
+  [[nodiscard]] int xdp(const uint8_t* mac, int sockets) noexcept {
+    code_.move(r6, r1);
+    only_station(mac);
+    judge();
+    refuse(XDP_PASS);
+    taken_.land(code_);
+    code_.address_of(r1, sockets, BPF_PSEUDO_MAP_FD, 0);
+    code_.add(BPF_LDX | BPF_MEM | BPF_W, r2, r6, offsetof(xdp_md, rx_queue_index), 0);
+    code_.set(r3, XDP_PASS);
+    code_.call(BPF_FUNC_redirect_map);
+    code_.leave();
+    return code_.load(BPF_PROG_TYPE_XDP, BPF_F_XDP_HAS_FRAGS);
+  }
+
+  [[nodiscard]] int egress(const SteeringPath& path) noexcept {
+    code_.move(r6, r1);
+    code_.fetch(BPF_H, kTypeAt);
+    const int v4 = code_.jump(BPF_JEQ, r0, ETH_P_IP);
+    refused_.add(code_.jump(BPF_JNE, r0, ETH_P_IPV6));
+    only_ip6(kSource6);
+    taken_.add(code_.jump(BPF_JEQ, r8, IPPROTO_FRAGMENT));
+    only_own_port(IPPROTO_ICMPV6, kUnreachable6);
+    code_.land(v4);
+    only_ip4(kSource4);
+    code_.fetch(BPF_H, kFragmentAt);
+    taken_.add(code_.jump(BPF_JSET, r0, kLaterFragment));
+    only_own_port(IPPROTO_ICMP, kUnreachable4);
+    taken_.land(code_);
+    code_.set(r3, 0);
+    code_.set(r4, 0);
+    redirect(BPF_FUNC_redirect_neigh, path.interface, 0);
+    refuse(TC_ACT_SHOT);
+    return code_.load(BPF_PROG_TYPE_SCHED_CLS);
+  }
+
+ private:
+  static constexpr int kTypeAt = -2;  // counted from the IP header, as all that follows
+  static constexpr int kFragmentAt = 6, kProtocolAt = 9, kSource4 = 12, kDestination4 = 16, kAddresses4 = 8;  // RFC 791, 3.1
+  static constexpr int kNextHeaderAt = 6, kSource6 = 8, kDestination6 = 24, kAddresses6 = 32, kHeader6 = 40;  // RFC 8200, 3
+  static constexpr int kSourcePort = 0, kDestinationPort = 2;
+  static constexpr int kLaterFragment = 0x1fff, kAnyFragment = 0x3fff;
+  static constexpr int kUnreachable4 = 3, kUnreachable6 = 1, kTooBig6 = 2, kTooBig4 = 4;  // types of ICMP, and a code
+  static constexpr int kCodeAt = 1, kReport = 8;  // its header, behind which the packet begins that it is about (RFC 792, RFC 4443)
+  static constexpr int kScratchAt = -40, kPortsBytes = 4;     // on the program's stack
+
+  // Whose is what came: leads elsewhere in any case.
+  void judge() noexcept {
     code_.fetch(BPF_H, kTypeAt);
     const int v4 = code_.jump(BPF_JEQ, r0, ETH_P_IP);
     refused_.add(code_.jump(BPF_JNE, r0, ETH_P_IPV6));
@@ -67,48 +113,14 @@ class Steering {
     code_.land(udp6);
     state_of_port(offsetof(PortSteering, udp), kDestinationPort);
     taken_.add(code_.jump(BPF_JSET, r8, PortSteering::takes));
-    refused_.land(code_);
-    code_.leave(kNextProgram);
-    taken_.land(code_);
-    if (path.stack_end < 0) {
-      redirect(BPF_FUNC_redirect_peer, path.pair, 0);
-    } else {
-      redirect(BPF_FUNC_redirect, path.stack_end, BPF_F_INGRESS);
-    }
-    return code_.load(BPF_PROG_TYPE_SCHED_CLS);
+    refused_.add(code_.jump(BPF_JA, 0, 0));
   }
 
-  [[nodiscard]] int egress(const SteeringPath& path) noexcept {
-    code_.move(r6, r1);
-    code_.fetch(BPF_H, kTypeAt);
-    const int v4 = code_.jump(BPF_JEQ, r0, ETH_P_IP);
-    refused_.add(code_.jump(BPF_JNE, r0, ETH_P_IPV6));
-    only_ip6(kSource6);
-    taken_.add(code_.jump(BPF_JEQ, r8, IPPROTO_FRAGMENT));
-    only_own_port(IPPROTO_ICMPV6, kUnreachable6);
-    code_.land(v4);
-    only_ip4(kSource4);
-    code_.fetch(BPF_H, kFragmentAt);
-    taken_.add(code_.jump(BPF_JSET, r0, kLaterFragment));
-    only_own_port(IPPROTO_ICMP, kUnreachable4);
-    taken_.land(code_);
-    code_.set(r3, 0);
-    code_.set(r4, 0);
-    redirect(BPF_FUNC_redirect_neigh, path.interface, 0);
+  void refuse(int verdict) noexcept {
     refused_.land(code_);
-    code_.leave(TC_ACT_SHOT);
-    return code_.load(BPF_PROG_TYPE_SCHED_CLS);
+    code_.outside().land(code_);
+    code_.leave(verdict);
   }
-
- private:
-  static constexpr int kTypeAt = -2;  // counted from the IP header, as all that follows
-  static constexpr int kFragmentAt = 6, kProtocolAt = 9, kSource4 = 12, kDestination4 = 16, kAddresses4 = 8;  // RFC 791, 3.1
-  static constexpr int kNextHeaderAt = 6, kSource6 = 8, kDestination6 = 24, kAddresses6 = 32, kHeader6 = 40;  // RFC 8200, 3
-  static constexpr int kSourcePort = 0, kDestinationPort = 2;
-  static constexpr int kLaterFragment = 0x1fff, kAnyFragment = 0x3fff;
-  static constexpr int kUnreachable4 = 3, kUnreachable6 = 1, kTooBig6 = 2, kTooBig4 = 4;  // types of ICMP, and a code
-  static constexpr int kCodeAt = 1, kReport = 8;  // its header, behind which the packet begins that it is about (RFC 792, RFC 4443)
-  static constexpr int kScratchAt = -40, kPortsBytes = 4;     // on the program's stack
 
   // What is meant for another station, or is of a VLAN, is nobody's business here.
   void look_at_device() noexcept {
@@ -120,6 +132,17 @@ class Steering {
     code_.add(BPF_LDX | BPF_MEM | BPF_W, r1, r6, offsetof(__sk_buff, vlan_tci), 0);
     refused_.add(code_.jump(BPF_JSET, r1, kVlanId));
     code_.land(untagged);
+  }
+
+  // The same. A frame of a VLAN has another type, unless the device has taken the tag off.
+  void only_station(const uint8_t* mac) noexcept {
+    constexpr int kRestAt = 4 - ETH_HLEN;
+    const auto word = static_cast<int>(uint32_t{mac[0]} << 24 | uint32_t{mac[1]} << 16 | uint32_t{mac[2]} << 8 | mac[3]);
+    code_.fetch(BPF_W, -ETH_HLEN);
+    code_.add(BPF_JMP32 | BPF_JNE | BPF_K, r0, 0, 0, word);
+    refused_.add(code_.last());
+    code_.fetch(BPF_H, kRestAt);
+    refused_.add(code_.jump(BPF_JNE, r0, mac[4] << 8 | mac[5]));
   }
 
   // Goes on with what has the shared address at `at`.
@@ -186,7 +209,7 @@ class Steering {
   void only_ip6(int at) noexcept {
     constexpr int kHalf = 8;
     code_.set(r2, ETH_HLEN + at);
-    load_bytes(kScratchAt, 2 * kHalf);
+    code_.load_bytes(kScratchAt, 2 * kHalf);
     code_.add(BPF_LDX | BPF_MEM | BPF_DW, r2, r10, kScratchAt, 0);
     code_.add(BPF_LDX | BPF_MEM | BPF_DW, r3, r10, kScratchAt + kHalf, 0);
     code_.address_of(r1, board_, BPF_PSEUDO_MAP_VALUE, offsetof(PortSteering, words_be));
@@ -236,10 +259,10 @@ class Steering {
   // The kernel's listener at the port is the placeholder, and what it remembers of a connection that has ended means nothing to ours.
   void unless_kernels(int source_at, int addresses_bytes) noexcept {
     code_.set(r2, ETH_HLEN + source_at);
-    load_bytes(kScratchAt, addresses_bytes);
+    code_.load_bytes(kScratchAt, addresses_bytes);
     code_.move(r2, r7);
     code_.add(BPF_ALU64 | BPF_ADD | BPF_K, r2, 0, 0, ETH_HLEN);
-    load_bytes(kScratchAt + addresses_bytes, kPortsBytes);
+    code_.load_bytes(kScratchAt + addresses_bytes, kPortsBytes);
     code_.move(r1, r6);
     code_.move(r2, r10);
     code_.add(BPF_ALU64 | BPF_ADD | BPF_K, r2, 0, 0, kScratchAt);
@@ -274,16 +297,6 @@ class Steering {
     refused_.add(code_.jump(BPF_JA, 0, 0));
   }
 
-  // From r2 on in the frame to the program's stack.
-  void load_bytes(int to, int bytes) noexcept {
-    code_.move(r1, r6);
-    code_.move(r3, r10);
-    code_.add(BPF_ALU64 | BPF_ADD | BPF_K, r3, 0, 0, to);
-    code_.set(r4, bytes);
-    code_.call(BPF_FUNC_skb_load_bytes);
-    refused_.add(code_.jump(BPF_JNE, r0, 0));
-  }
-
   void redirect(int helper, int interface, int flags) noexcept {
     code_.set(r1, interface);
     code_.set(r2, flags);
@@ -292,7 +305,7 @@ class Steering {
   }
 
   const int board_;
-  BpfCode code_;
+  FrameCode code_;
   Exits taken_, refused_;
 };
 
@@ -321,6 +334,19 @@ long link_steering(const SteeringPath& path, SteeringFds* out, const char** what
   out->egress = link(egress, path.pair);
   out->ingress = link(ingress, path.interface);
   return out->egress < 0 ? out->egress : out->ingress < 0 ? out->ingress : 0;
+}
+
+long link_xdp_steering(const XdpSteering& at, SteeringFds* out, const char** what) noexcept {
+  *what = "make a BPF map";
+  out->board = make_bpf_map(BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), kBoardBytes, 1, BPF_F_MMAPABLE);
+  if (out->board < 0) return out->board;
+  *what = "load an XDP program";
+  const int program = Steering(out->board, true).xdp(at.mac, at.sockets);
+  if (program < 0) return program;
+  *what = "link an XDP program to the interface";
+  out->ingress = link_to_xdp(program, at.interface, at.flags);
+  (void)base::close_high_fd(program);
+  return out->ingress < 0 ? out->ingress : 0;
 }
 
 void close_steering(const SteeringFds& fds) noexcept {

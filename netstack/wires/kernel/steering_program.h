@@ -47,6 +47,16 @@ struct SteeringFds {
 
 // Links both programs, in the calling thread's network namespace. 0 or a negative errno; *what is what the kernel refused.
 [[nodiscard]] long link_steering(const SteeringPath& path, SteeringFds* out, const char** what) noexcept;
+// The third program, for a stack that has sockets of AF_XDP at the interface: it puts what the first would take into the socket of the
+// queue that it came by, and passes on all else. What the stack sends goes past the kernel.
+struct XdpSteering {
+  int interface;
+  uint32_t flags;  // XDP_FLAGS_DRV_MODE or XDP_FLAGS_SKB_MODE
+  const uint8_t* mac;  // the interface's
+  int sockets;         // a BPF_MAP_TYPE_XSKMAP, by number of the queue
+};
+// The same, but for out->egress. -EBUSY if another program is linked there.
+[[nodiscard]] long link_xdp_steering(const XdpSteering& at, SteeringFds* out, const char** what) noexcept;
 void close_steering(const SteeringFds& fds) noexcept;
 // Has what comes to an interface be dropped behind its packet sockets. A link, or a negative errno.
 [[nodiscard]] int link_drop(int interface) noexcept;

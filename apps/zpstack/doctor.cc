@@ -24,8 +24,8 @@ std::vector<Finding> examine(const base::Config& config) {
       probe_selinux(needs), probe_dispatch(needs),  probe_memfd(),        probe_memory(config),
       probe_hugepages(),    probe_memlock(),        probe_descriptors(),  probe_group_memory(config),
       probe_seccomp(),      probe_net_admin(needs), probe_net_raw(needs), probe_namespace(),
-      probe_veth(needs),    probe_af_packet(needs), probe_af_xdp(),       probe_tap(needs),
-      probe_cpu_sleep(),
+      probe_veth(needs),    probe_af_packet(needs), probe_tap(needs),     probe_host_wire(needs),
+      probe_af_xdp(needs),  probe_interface(config, needs), probe_cpu_sleep(),
   };
 }
 

@@ -56,7 +56,10 @@ Needs Needs::of(const base::Config& config) {
   needs.dispatch = hook == "sud";
   needs.veth = is("veth") || is("host");
   needs.tap = is("tap");
-  needs.packet = needs.veth || is("af_packet");
+  needs.host = is("host");
+  needs.xdp = is("af_xdp");
+  needs.packet = needs.veth || needs.xdp || is("af_packet");
+  needs.interface = needs.host || needs.xdp || is("af_packet");
   return needs;
 }
 
@@ -91,12 +94,6 @@ Finding probe_af_packet(const Needs& needs) {
   const int error = try_socket(AF_PACKET, SOCK_RAW);
   if (error == 0) return {"AF_PACKET", State::ok, "sockets can be made", ""};
   return {"AF_PACKET", lack(needs.packet), strerror(error), error == EAFNOSUPPORT ? "`modprobe af_packet`" : mend_capability("net_raw")};
-}
-
-Finding probe_af_xdp() {
-  const int error = try_socket(AF_XDP, SOCK_RAW);
-  if (error == 0) return {"AF_XDP", State::ok, "sockets can be made", ""};
-  return {"AF_XDP", State::absent, fmt::format("{}; AF_PACKET serves instead", strerror(error)), ""};
 }
 
 Finding probe_tap(const Needs& needs) {

@@ -28,6 +28,7 @@ struct Needs {
   bool page_zero_is_wanted;  // it does without if it must
   bool dispatch;
   bool veth, tap, packet;
+  bool host, xdp, interface;
 
   static Needs of(const base::Config& config);
 };
@@ -56,8 +57,12 @@ Finding probe_net_raw(const Needs& needs);
 Finding probe_namespace();
 Finding probe_veth(const Needs& needs);
 Finding probe_af_packet(const Needs& needs);
-Finding probe_af_xdp();
 Finding probe_tap(const Needs& needs);
+
+// sharing_probes.cc
+Finding probe_host_wire(const Needs& needs);
+Finding probe_af_xdp(const Needs& needs);
+Finding probe_interface(const base::Config& config, const Needs& needs);
 
 // Helpers that these files use.
 bool has_capability(int number);  // in the effective set

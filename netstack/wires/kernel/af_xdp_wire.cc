@@ -29,8 +29,8 @@ constexpr uint32_t kSmallChunk = 2048, kLargeChunk = 4096;  // a page at most (x
 constexpr uint32_t kVlanFrame = ETH_HLEN + 4;
 constexpr uint32_t kSendSize = 2048;
 constexpr uint32_t kLeastToReceive = 32;
-// The link of a program that was killed goes some time after it.
-constexpr uint64_t kMostBusyNs = 1'000'000'000;
+// Whoever is left of a program that was killed needs some time to see that there is another.
+constexpr uint64_t kMostBusyNs = 3'000'000'000;
 constexpr long kBusyPauseNs = 20'000'000;
 
 struct Options {
@@ -89,6 +89,12 @@ uint32_t attached_program(int interface) noexcept {
   return found.id;
 }
 
+bool is_ours(uint32_t id) noexcept {
+  char name[BPF_OBJ_NAME_LEN];
+  program_name(id, name);
+  return id == 0 || strcmp(name, kOwnProgram) == 0;
+}
+
 base::Error taken(const SharedInterface& device) noexcept {
   const uint32_t id = attached_program(device.index);
   char name[BPF_OBJ_NAME_LEN];
@@ -102,14 +108,14 @@ base::Error taken(const SharedInterface& device) noexcept {
 struct Parts {
   XdpSockets sockets;
   SteeringFds steering;
-  int map = -1, sleep_fd = -1;
+  int map = -1, sleep_fd = -1, name_fd = -1;
   bool native = false;
 
   ~Parts() {
     if (kept) return;
     close_steering(steering);
     close_xdp_sockets(&sockets);
-    for (const int fd : {map, sleep_fd}) {
+    for (const int fd : {map, sleep_fd, name_fd}) {
       if (fd >= 0 && fd != sockets.queue[0].fd) (void)base::close_high_fd(fd);
     }
   }
@@ -118,18 +124,23 @@ struct Parts {
 
 long link_in(uint32_t mode, const SharedInterface& device, const uint8_t* mac, Parts& parts, const char** what) noexcept {
   const uint64_t until_ns = base::monotonic_ns() + kMostBusyNs;
-  while (true) {
-    const long error = link_xdp_steering({device.index, mode, mac, parts.map}, &parts.steering, what);
-    if (error == 0) return 0;
+  int waiting = -1;
+  long error;
+  while ((error = link_xdp_steering({device.index, mode, mac, parts.map}, &parts.steering, what)) != 0) {
     close_steering(parts.steering);
     parts.steering = {};
-    if (error != -EBUSY || base::monotonic_ns() > until_ns) return error;
+    if (error != -EBUSY || base::monotonic_ns() > until_ns || !is_ours(attached_program(device.index))) break;
+    if (waiting < 0) waiting = hold_link_name(xdp_next_name(device.index).text);
     const timespec pause{0, kBusyPauseNs};
     (void)kernel_call(SYS_nanosleep, as_arg(&pause), 0);
   }
+  if (waiting >= 0) (void)base::close_high_fd(waiting);
+  return error;
 }
 
 base::Result<bool> steer(const Options& options, const SharedInterface& device, Parts& parts) noexcept {
+  parts.name_fd = hold_link_name(xdp_name(device.index).text);
+  if (parts.name_fd == -EADDRINUSE) return taken(device);
   uint8_t mac[6] = {};
   (void)link_mac(device.name, mac);
   const char* what = "make a BPF map";
@@ -207,7 +218,8 @@ base::Result<Wire*> open_on(const Opening& opening, const Options& options, cons
   memcpy(opening.out->wire, text.text, sizeof opening.out->wire);
   const bool unfinished_come = !parts.native || is_veth(device.name);
   auto* const wire = new (memory->object)
-      XdpWire({&parts.sockets, *pool, chunk, *memory, board, parts.sleep_fd, unfinished_come}, device, *address, routes);
+      XdpWire({&parts.sockets, *pool, chunk, *memory, board, parts.sleep_fd, parts.steering.ingress, parts.name_fd, unfinished_come},
+              device, *address, routes);
   if (const long error = wire->start(); error != 0) return refused(device, "read its neighbours", error);
   parts.kept = true;
   return wire;

@@ -14,7 +14,6 @@ using base::as_arg;
 using base::kernel_call;
 
 constexpr uint32_t kTcxIngress = 46;  // BPF_TCX_INGRESS of Linux 6.6
-constexpr char kProgramName[] = "zpstack";
 
 int make(int command, bpf_attr& attributes) noexcept {
   return base::move_fd_high(static_cast<int>(kernel_call(SYS_bpf, command, as_arg(&attributes), sizeof attributes)));
@@ -75,7 +74,7 @@ void program_name(uint32_t id, char* out) noexcept {
 int BpfCode::load(uint32_t type, uint32_t flags) const noexcept {
   bpf_attr attributes{};
   attributes.prog_flags = flags;
-  memcpy(attributes.prog_name, kProgramName, sizeof kProgramName);
+  memcpy(attributes.prog_name, kOwnProgram, sizeof kOwnProgram);
   attributes.prog_type = type;
   attributes.insns = reinterpret_cast<uint64_t>(code_);
   attributes.insn_cnt = static_cast<uint32_t>(count_);

@@ -23,6 +23,8 @@ enum { r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10 };
 [[nodiscard]] int link_to_xdp(int program, int interface, uint32_t flags) noexcept;
 // 0 or a negative errno.
 [[nodiscard]] long set_map_entry(int map, uint32_t key, uint32_t value) noexcept;
+// What ours are called.
+inline constexpr char kOwnProgram[] = "zpstack";
 // The name of a loaded program (BPF_OBJ_NAME_LEN bytes), empty if the kernel does not tell.
 void program_name(uint32_t id, char* out) noexcept;
 

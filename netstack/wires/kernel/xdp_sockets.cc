@@ -99,6 +99,9 @@ long bind_first(const SharedInterface& device, bool zero_copy, XdpSockets* socke
 
 }  // namespace
 
+base::Error xdp_name(int interface) noexcept { return base::make_error("xdp%d", interface); }
+base::Error xdp_next_name(int interface) noexcept { return base::make_error("xdp%d-next", interface); }
+
 int receive_queues(const char* name) noexcept {
   const long fd = kernel_call(SYS_socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return 1;

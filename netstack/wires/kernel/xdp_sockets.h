@@ -37,6 +37,9 @@ struct XdpSockets {
   bool scatters = false;  // a frame may come in several pieces
 };
 
+// What hold_link_name() takes: for the interface, and for who waits for it to be given up.
+[[nodiscard]] base::Error xdp_name(int interface) noexcept;
+[[nodiscard]] base::Error xdp_next_name(int interface) noexcept;
 // Of an interface: how many queues receive.
 [[nodiscard]] int receive_queues(const char* name) noexcept;
 // Makes sockets with rings of these sizes, neither bound nor in the map. The error is a line for a person.

@@ -11,7 +11,8 @@
 #include <rte_tcp.h>
 
 #include "base/check.h"
-#include "base/log.h"
+#include "base/clock.h"
+#include "base/high_fd.h"
 #include "base/syscall.h"
 #include "netstack/wires/kernel/unfinished_checksum.h"
 
@@ -23,6 +24,7 @@ using base::kernel_call;
 
 constexpr uint32_t kContinues = 1;  // XDP_PKT_CONTD of Linux 6.6
 constexpr uint32_t kRefillFrom = 32;
+constexpr uint64_t kLookEveryNs = 10'000'000;
 constexpr uint32_t kMostToReceive = 2048;
 constexpr int kDestination4At = ETH_HLEN + 16, kDestination6At = ETH_HLEN + 24, kTypeAt = 12;
 
@@ -75,12 +77,14 @@ XdpWire::XdpWire(const XdpParts& parts, const SharedInterface& device, const IpN
       to_receive_(frames_to_receive(parts.pool->total(), sockets_.count)),
       longest_(FramePool::room_in_chunk(parts.chunk_bytes) - RTE_PKTMBUF_HEADROOM - ETH_HLEN),
       unfinished_come_(parts.unfinished_come),
+      link_fd_(parts.link_fd),
       steering_(parts.steering),
       routes_(routes) {
   fill_shared_facts(device, address, facts_);
   follow_interface(routes_, longest_, *steering_, facts_);
   facts_.link_needs_checksum = true;
   facts_.tcp_checksum_offload = true;
+  facts_.name_fd = parts.name_fd;
   for (int i = 0; i < sockets_.count; i++) refill(i);
 }
 
@@ -92,6 +96,7 @@ rte_mbuf* XdpWire::frame_of(uint64_t address) const noexcept {
 // ---------------------------------------------------------------- receiving
 
 int XdpWire::receive(RxFrame* out, int capacity) noexcept {
+  if (left_) [[unlikely]] make_room_for_next();
   if (parked_count_ > 0) follow_changes();
   int taken = 0;
   for (int i = 0; i < sockets_.count && taken < capacity; i++) {
@@ -213,7 +218,7 @@ uint16_t XdpWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
     rte_mbuf* const frame = frames[i];
     auto* const data = rte_pktmbuf_mtod(frame, uint8_t*);
     const uint8_t* station;
-    const NextHops::Way way = routes_.is_up() ? hops_.to(destination_of(data), &station) : NextHops::Way::none;
+    const NextHops::Way way = routes_.is_up() && !gone_ ? hops_.to(destination_of(data), &station) : NextHops::Way::none;
     if (way == NextHops::Way::known) {
       memcpy(data, station, ETH_ALEN);
       if (!publish_to_send(frame)) return i;
@@ -288,6 +293,16 @@ void XdpWire::follow_changes() noexcept {
 void XdpWire::run_control() noexcept { follow_changes(); }
 
 // ---------------------------------------------------------------- what a death leaves
+
+void XdpWire::make_room_for_next() noexcept {
+  const uint64_t now_ns = base::monotonic_ns();
+  if (gone_ || now_ns - looked_ns_ < kLookEveryNs) return;
+  looked_ns_ = now_ns;
+  if (!holds_link_name(xdp_next_name(facts_.interface).text)) return;
+  gone_ = true;
+  (void)base::close_high_fd(link_fd_);
+  close_xdp_sockets(&sockets_);
+}
 
 int XdpWire::free_frames() const noexcept { return DpdkWire::free_frames() + static_cast<int>(first().completion.filled()); }
 

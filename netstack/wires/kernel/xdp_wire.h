@@ -11,6 +11,9 @@
 // What is sent is published under the stack's lock; the call that has the kernel take it (sendto) is made behind the lock by whoever leaves
 // it, and costs nobody a wait.
 //
+// An interface has one such wire. Who is killed leaves somebody behind for a while, who sends what is left. A server that is started in its
+// place meanwhile says by a name that it waits (xdp_next_name()), and gets the interface as soon as that one has seen it.
+//
 // Invariants: 1 a frame's Hold is written before it is published, and cleared before the ring that has answered is told so; 2 only the
 // holder of the stack's lock touches a ring; 3 so many frames as the pool can spare are with the kernel to receive into, whenever all that
 // came has been taken.
@@ -31,6 +34,7 @@ struct XdpParts {
   WireMemory memory;
   PortSteering* steering;
   int sleep_fd;
+  int link_fd, name_fd;
   bool unfinished_come;  // what the kernel has sent may come with unfinished checksums
 };
 
@@ -52,7 +56,8 @@ class XdpWire final : public DpdkWire {
   [[nodiscard]] int take_departure() noexcept override;
   [[nodiscard]] bool depart(int number) noexcept override;
   [[nodiscard]] bool refused() const noexcept override { return !departs() && (backlog() > 0 || is_waiting()); }
-  [[nodiscard]] bool delivered() const noexcept override { return backlog() == 0 && first().send.filled() == 0; }
+  [[nodiscard]] bool delivered() const noexcept override { return gone_ || (backlog() == 0 && first().send.filled() == 0); }
+  void leave_name() noexcept override { left_ = true; }
   [[nodiscard]] int control_fd() noexcept override { return routes_.changes_fd(); }
   void run_control() noexcept override;
   [[nodiscard]] PortSteering* steering() const noexcept override { return steering_; }
@@ -78,8 +83,9 @@ class XdpWire final : public DpdkWire {
   void follow_changes() noexcept;
   [[nodiscard]] bool is_published(uint32_t ring, uint32_t index) const noexcept;
   void hold_unread() noexcept;
+  void make_room_for_next() noexcept;
   // Something is published that the kernel has to be called for.
-  [[nodiscard]] bool is_waiting() const noexcept { return first().send.filled() > 0 && first().send.needs_call(); }
+  [[nodiscard]] bool is_waiting() const noexcept { return !gone_ && first().send.filled() > 0 && first().send.needs_call(); }
 
   XdpSockets sockets_;
   uint8_t* const frames_;
@@ -87,11 +93,13 @@ class XdpWire final : public DpdkWire {
   const uint32_t to_receive_;  // frames of each queue
   const uint32_t longest_;     // IP packet that fits a frame of the pool
   const bool unfinished_come_;
+  const int link_fd_;
   PortSteering* const steering_;
   uint32_t receiving_[kMostXdpQueues] = {};  // frames with the kernel
   int next_queue_ = 0;
   bool departs_allowed_ = false;
-  bool was_up_ = true;
+  bool left_ = false, gone_ = false;
+  uint64_t looked_ns_ = 0;
   int parked_count_ = 0;
   rte_mbuf* parked_[kMostParked];  // until their next station is known
   KernelRoutes routes_;

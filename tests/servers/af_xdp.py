@@ -23,7 +23,7 @@ import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import bed as beds  # noqa: E402
-from host_wire import DEVICE, SERVER, UDP_SERVER, Host, ask, check, kill_members, nginx, ping, redis, refuses, says  # noqa: E402
+from host_wire import DEVICE, SERVER, UDP_SERVER, Host, ask, check, kill_members, loses_its_interface, nginx, ping, redis, refuses, says, under_load  # noqa: E402
 
 PEER_DEVICE = "zps0"
 AF_XDP, SOL_XDP, XDP_UMEM_REG, XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_RX_RING, XDP_COPY = 44, 283, 4, 5, 6, 2, 2
@@ -235,31 +235,14 @@ def refuses_others(host):
 def leaves_nothing(host, kills=3):
     for _ in range(kills):
         host.serve(7001, "mortal", True)
-        clients = [socket.create_connection((host.address, 7001), 10) for _ in range(5)]
-        stop = threading.Event()
-
-        def load(client):
-            with contextlib.suppress(OSError):
-                while not stop.is_set():
-                    client.sendall(b"who")
-                    client.recv(100)
-
-        threads = [threading.Thread(target=load, args=(client,)) for client in clients]
-        for thread in threads:
-            thread.start()
-        before = sum(host.steered())
-        beds.wait_until(lambda: sum(host.steered()) > before + 100, 20, "the load")
-        host.kill_all()
-        stop.set()
-        for client in clients:
-            client.close()
-        for thread in threads:
-            thread.join()
+        with under_load(host.address, 7001):
+            check(sum(host.steered()) > 100, "the stack has not got it")
+            host.kill_all()
     host.serve(7001, "heir", False)
     check(ask(host.address, 7001) == "heir", "the kernel has not got its port back")
 
 
-PARTS = (shares, over_ip6, finds_neighbours, udp, serves_programs, has_several_queues, works_behind_the_driver, takes_long_frames, refuses_others, leaves_nothing)
+PARTS = (shares, over_ip6, finds_neighbours, udp, serves_programs, has_several_queues, works_behind_the_driver, takes_long_frames, refuses_others, leaves_nothing, loses_its_interface)
 
 
 def main():

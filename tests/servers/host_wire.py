@@ -365,19 +365,39 @@ def kill_all(host):
     beds.wait_until(lambda: sorted(host.links()) == sorted(["lo", DEVICE]) and host.programs() == 0, 30, "the end of links and pairs")
 
 
+@contextlib.contextmanager
+def under_load(address, port):
+    """Five clients ask, each again when it is answered, from when they have been answered some times until the end or until they are cut off."""
+    answers = [0] * 5
+    clients = [socket.create_connection((address, port), 10) for _ in answers]
+    over = threading.Event()
+
+    def load(number, client):
+        with contextlib.suppress(OSError):
+            while not over.is_set() and client.send(b"who") and client.recv(100):
+                answers[number] += 1
+
+    threads = [threading.Thread(target=load, args=each) for each in enumerate(clients)]
+    for thread in threads:
+        thread.start()
+    beds.wait_until(lambda: min(answers) > 20, 20, "the load")
+    yield
+    over.set()
+    for client in clients:
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+        client.close()
+    for thread in threads:
+        thread.join()
+
+
 def leaves_nothing(host, kills):
     check(host.programs() >= 2, "no program is linked")
     kill_all(host)
     for _ in range(kills):
         host.serve(7001, "mortal", True)
-        clients = [socket.create_connection((host.address, 7001), 10) for _ in range(5)]
-        clients[0].sendall(b"who")
-        check(clients[0].recv(100) == b"mortal", "it does not serve")
-        for client in clients:
-            client.sendall(b"who" * 1000)
-        kill_all(host)
-        for client in clients:
-            client.close()
+        with under_load(host.address, 7001):
+            kill_all(host)
     host.serve(7001, "heir", False)
     check(ask(host.address, 7001) == "heir", "the kernel has not got its port back")
 
@@ -436,6 +456,37 @@ def moves(host):
         check(client.recv(100) == b"moving", "the connection is lost")
 
 
+def loses_its_interface(host):
+    """What happens to it is said, and connections live for as long as Linux lets them: while it is down, and without its address."""
+    run = host.bed.sut_space.run
+    host.serve(7061, "patient", True)
+    name = f"server{host.servers}"
+
+    def says_line(line):
+        beds.wait_until(lambda: f"the interface {DEVICE} {line}" in host.bed.output(name), 20, line)
+
+    with socket.create_connection((host.address, 7061), 10) as client:
+        client.settimeout(20)
+
+        def is_answered():
+            client.sendall(b"who")
+            check(client.recv(100) == b"patient", "the connection is another's")
+
+        is_answered()
+        run("ip", "link", "set", DEVICE, "down")
+        says_line("is down")
+        run("ip", "link", "set", DEVICE, "up")
+        says_line(f"is up and has the address {host.address}")
+        is_answered()
+        run("ip", "address", "flush", "dev", DEVICE)
+        says_line(f"has lost its address {host.address}")
+        run("ip", "address", "add", f"{host.address}/24", "dev", DEVICE)
+        beds.wait_until(lambda: host.bed.output(name).count("is up and has") == 2, 20, "the address")
+        is_answered()
+        run("ip", "link", "delete", DEVICE)
+        says_line("is gone")
+
+
 def carries_some(host, pair, work):
     before = host.frames(pair)
     work()
@@ -460,7 +511,7 @@ def main():
     with beds.Bed("zpstack-host", options.build, traces) as bed:
         bed.peer_space.enter()
         host = Host(bed)
-        for part in (shares_ports, connects, takes_ports_over, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves, with_few_rights):
+        for part in (shares_ports, connects, takes_ports_over, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves, with_few_rights, loses_its_interface):
             part(host)
     shutil.rmtree(traces)
     return 0

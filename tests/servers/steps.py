@@ -60,7 +60,7 @@ def run(options, traces, operation):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, required=True)
-    parser.add_argument("--mode", choices=("zpstack-veth",), default="zpstack-veth")
+    parser.add_argument("--mode", choices=("zpstack-veth", "zpstack-host", "zpstack-afxdp"), default="zpstack-veth")
     parser.add_argument("--operation", action="append", choices=OPERATIONS)
     parser.add_argument("--samples", type=int, default=12)
     parser.add_argument("--stride", type=int)

@@ -35,7 +35,7 @@ class HostWire final : public PacketWire {
  public:
   HostWire(const PacketParts& parts, const SharedInterface& device, const IpNetwork& address, PortSteering* steering,
            const KernelRoutes& routes) noexcept
-      : PacketWire(parts), steering_(steering), longest_(parts.shape.frame_room - kFrameHeader), routes_(routes) {
+      : PacketWire(parts), steering_(steering), longest_(parts.shape.frame_room - kFrameHeader), device_(device), routes_(routes) {
     fill_shared_facts(device, address, facts_);
     follow();
   }
@@ -46,11 +46,12 @@ class HostWire final : public PacketWire {
   void run_control() noexcept override {
     if (routes_.take_changes(nullptr, nullptr) && routes_.read() == 0) follow();
   }
-  void follow() noexcept { follow_interface(routes_, longest_, *steering_, facts_); }
+  void follow() noexcept { follow_interface(routes_, longest_, device_, *steering_, facts_); }
 
  private:
   PortSteering* const steering_;
   const uint32_t longest_;  // IP packet that fits a frame of the pool
+  SharedInterface device_;
   KernelRoutes routes_;
 };
 

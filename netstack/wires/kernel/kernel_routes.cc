@@ -118,6 +118,7 @@ void KernelRoutes::take_link(void* self, const nlmsghdr& message) noexcept {
   const auto& fixed = *static_cast<const ifinfomsg*>(NLMSG_DATA(&message));
   if (message.nlmsg_type != RTM_NEWLINK || fixed.ifi_index != routes.interface_) return;
   routes.mtu_ = Attributes<IFLA_MTU + 1>(message, sizeof fixed).number(IFLA_MTU, 0);
+  routes.there_ = true;
   routes.up_ = (fixed.ifi_flags & IFF_UP) != 0;
 }
 
@@ -142,7 +143,7 @@ long KernelRoutes::read() noexcept {
   long error = -EAGAIN;
   for (int i = 0; i < kMostTries && error == -EAGAIN; i++) {
     address_count_ = route_count_ = 0;
-    overflowed_ = up_ = false;
+    overflowed_ = there_ = up_ = false;
     error = dump_rtnetlink(requests_, RTM_GETLINK, AF_UNSPEC, take_link, this);
     for (const uint8_t family : {AF_INET, AF_INET6}) {
       if (error == 0) error = dump_rtnetlink(requests_, RTM_GETADDR, family, take_address, this);

@@ -37,7 +37,7 @@ class KernelRoutes {
   // Its first IPv6 addresses that reach beyond the link, kMostIp6Addresses at most; what is left over is none.
   void addresses6(IpNetwork* out) const noexcept;
   [[nodiscard]] uint32_t mtu() const noexcept { return mtu_; }
-  // It is there, and up.
+  [[nodiscard]] bool is_there() const noexcept { return there_; }
   [[nodiscard]] bool is_up() const noexcept { return up_; }
   [[nodiscard]] int requests_fd() const noexcept { return requests_; }
   [[nodiscard]] int interface() const noexcept { return interface_; }
@@ -67,7 +67,7 @@ class KernelRoutes {
   uint32_t mtu_ = 0;
   int requests_ = -1, changes_ = -1;
   int route_count_, address_count_;
-  bool overflowed_, up_;
+  bool overflowed_, there_, up_;
   Route routes_[kMostRoutes];
   IpNetwork addresses_[kMostAddresses];
 };

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <linux/if_arp.h>
 
+#include "base/log.h"
 #include "netstack/wires/kernel/rtnetlink.h"
 
 namespace netstack {
@@ -46,6 +47,37 @@ base::Result<IpNetwork> find_address(const Opening& opening, const SharedInterfa
   return base::make_error("wire %s:%s: the interface does not have the address that ZPS_IP names", device.kind, device.name);
 }
 
+namespace {
+
+using base::log, base::LogLevel;
+
+SharedInterface::State state_of(const KernelRoutes& routes, const IpNetwork& own) noexcept {
+  using State = SharedInterface::State;
+  if (!routes.is_there()) return State::gone;
+  if (!routes.is_up()) return State::down;
+  return own.prefix == 0 ? State::without_address : State::usual;
+}
+
+void tell(SharedInterface& device, SharedInterface::State state, uint32_t before_be, uint32_t now_be) noexcept {
+  using State = SharedInterface::State;
+  const bool other = state == State::usual && now_be != before_be;
+  if (state == device.said && !other) return;
+  device.said = state;
+  char before[16], now[16];
+  format_address(before_be, before);
+  format_address(now_be, now);
+  switch (state) {
+    case State::gone:
+      return log(LogLevel::warn, "the interface %s is gone: the network does not reach the program until it is started again", device.name);
+    case State::down: return log(LogLevel::warn, "the interface %s is down: connections wait until it is up again", device.name);
+    case State::without_address:
+      return log(LogLevel::warn, "the interface %s has lost its address %s: connections wait for its return", device.name, before);
+    case State::usual: return log(LogLevel::info, "the interface %s is up and has the address %s", device.name, now);
+  }
+}
+
+}  // namespace
+
 void say_where(const Opening& opening, const IpNetwork& address, const KernelRoutes& routes) noexcept {
   WireAddress& out = *opening.out;
   out.address_be = address.address.v4_be();
@@ -65,8 +97,10 @@ void fill_shared_facts(const SharedInterface& device, const IpNetwork& address, 
   (void)link_mac(device.name, facts.mac);
 }
 
-void follow_interface(const KernelRoutes& routes, uint32_t longest, PortSteering& steering, WireFacts& facts) noexcept {
+void follow_interface(const KernelRoutes& routes, uint32_t longest, SharedInterface& device, PortSteering& steering,
+                      WireFacts& facts) noexcept {
   const IpNetwork own = routes.address(facts.address_be);
+  tell(device, state_of(routes, own), facts.address_be, own.prefix != 0 ? own.address.v4_be() : 0);
   if (own.prefix != 0) facts.address_be = own.address.v4_be();
   steering.address = own.prefix != 0 ? __builtin_bswap32(facts.address_be) : 0;
   const uint32_t mtu = routes.mtu();

@@ -14,6 +14,7 @@ struct SharedInterface {
   const char* kind;  // of the wire
   char name[IFNAMSIZ];
   int index;
+  enum class State : uint8_t { usual, without_address, down, gone } said = State::usual;  // what a person was told last
 };
 
 // The interface of this name, or that of the default route if it is empty. The error is a line for a person, as all here.
@@ -28,7 +29,8 @@ void say_where(const Opening& opening, const IpNetwork& address, const KernelRou
 // What does not change.
 void fill_shared_facts(const SharedInterface& device, const IpNetwork& address, WireFacts& facts) noexcept;
 // The address may have gone, for good or for a moment: its frames are the kernel's then. Another one takes its place. `longest` is the
-// longest IP packet that the wire takes.
-void follow_interface(const KernelRoutes& routes, uint32_t longest, PortSteering& steering, WireFacts& facts) noexcept;
+// longest IP packet that the wire takes. What a person wants to know of it is said once.
+void follow_interface(const KernelRoutes& routes, uint32_t longest, SharedInterface& device, PortSteering& steering,
+                      WireFacts& facts) noexcept;
 
 }  // namespace netstack

@@ -79,9 +79,10 @@ XdpWire::XdpWire(const XdpParts& parts, const SharedInterface& device, const IpN
       unfinished_come_(parts.unfinished_come),
       link_fd_(parts.link_fd),
       steering_(parts.steering),
+      device_(device),
       routes_(routes) {
   fill_shared_facts(device, address, facts_);
-  follow_interface(routes_, longest_, *steering_, facts_);
+  follow_interface(routes_, longest_, device_, *steering_, facts_);
   facts_.link_needs_checksum = true;
   facts_.tcp_checksum_offload = true;
   facts_.name_fd = parts.name_fd;
@@ -284,7 +285,7 @@ void XdpWire::send_parked() noexcept {
 void XdpWire::follow_changes() noexcept {
   if (routes_.take_changes(NextHops::take_message, &hops_) && routes_.read() == 0) {
     hops_.forget_ways();
-    follow_interface(routes_, longest_, *steering_, facts_);
+    follow_interface(routes_, longest_, device_, *steering_, facts_);
   }
   if (hops_.is_behind()) hops_.read();
   if (parked_count_ > 0) send_parked();

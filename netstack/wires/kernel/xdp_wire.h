@@ -102,6 +102,7 @@ class XdpWire final : public DpdkWire {
   uint64_t looked_ns_ = 0;
   int parked_count_ = 0;
   rte_mbuf* parked_[kMostParked];  // until their next station is known
+  SharedInterface device_;
   KernelRoutes routes_;
   NextHops hops_;
 };

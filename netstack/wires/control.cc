@@ -42,16 +42,19 @@ void* map_nothing(void* address, size_t bytes) noexcept {
   return map(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != nullptr ? MAP_FIXED : 0), -1);
 }
 
+bool is_as_long(int fd, size_t bytes) noexcept {
+  struct stat file {};
+  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && static_cast<size_t>(file.st_size) >= bytes;
+}
+
 // Who could make the file shorter could make us fault in the middle of a ring, and so could who takes huge pages out of it. Who could
 // seal it against new writers later could keep other members from mapping it.
 bool stays_as_it_is(int fd, size_t bytes) noexcept {
-  struct stat file {};
   struct statfs system {};
   const long seals = kernel_call(SYS_fcntl, fd, F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return false;
   if ((seals & F_SEAL_SEAL) == 0 && kernel_call(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_SEAL) != 0) return false;
-  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && static_cast<size_t>(file.st_size) >= bytes &&
-         kernel_call(SYS_fstatfs, fd, as_arg(&system)) == 0 && system.f_type == TMPFS_MAGIC;
+  return is_as_long(fd, bytes) && kernel_call(SYS_fstatfs, fd, as_arg(&system)) == 0 && system.f_type == TMPFS_MAGIC;
 }
 
 }  // namespace
@@ -60,10 +63,10 @@ Control* Control::current() noexcept { return current_control; }
 Control::Scope::Scope(Control* control) noexcept : before_(current_control) { current_control = control; }
 Control::Scope::~Scope() { current_control = before_; }
 
-base::Result<Control*> Control::create(base::Arena* arena) noexcept {
+base::Result<Control*> Control::create(base::Arena* arena, size_t range_bytes) noexcept {
   void* memory = arena->allocate(sizeof(Control));
   if (memory == nullptr) return base::make_error("the stack's memory is too small for its wire");
-  Control* control = new (memory) Control(arena);
+  Control* control = new (memory) Control(arena, range_bytes);
   if (!control->reserve())
     return base::make_error("cannot reserve descriptors and addresses for the wire: is the limit of open files over 100?");
   return control;
@@ -71,7 +74,8 @@ base::Result<Control*> Control::create(base::Arena* arena) noexcept {
 
 bool Control::reserve() noexcept {
   mine_ = static_cast<Mine*>(map(nullptr, sizeof(Mine), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1));
-  range_ = static_cast<char*>(map_nothing(nullptr, kRangeBytes));
+  range_ = static_cast<char*>(map_nothing(nullptr, range_bytes_));
+  while (range_ == nullptr && range_bytes_ > kLeastRangeBytes) range_ = static_cast<char*>(map_nothing(nullptr, range_bytes_ /= 2));
   if (mine_ == nullptr || range_ == nullptr) return false;
   private_generation_ = &mine_->generation;
 
@@ -214,10 +218,10 @@ void Control::end_fd(int fd) noexcept {
   if (drop_fd(fd)) publish();
 }
 
-void* Control::map_region(int fd, size_t bytes) noexcept {
-  if (bytes == 0 || bytes > kRangeBytes || !stays_as_it_is(fd, bytes)) return nullptr;
+void* Control::map_region(int fd, size_t bytes, bool trusted) noexcept {
+  if (bytes == 0 || bytes > range_bytes_ || !(trusted ? is_as_long(fd, bytes) : stays_as_it_is(fd, bytes))) return nullptr;
   const size_t offset = free_place(bytes);
-  for (int i = 0; i < kRegions && offset < kRangeBytes; i++) {
+  for (int i = 0; i < kRegions && offset < range_bytes_; i++) {
     Region& region = regions_[i];
     if (region.bytes != 0) continue;
     begin_change();
@@ -229,11 +233,11 @@ void* Control::map_region(int fd, size_t bytes) noexcept {
   return nullptr;
 }
 
-// The lowest one: the range's begin, or behind a region. kRangeBytes if there is none.
+// The lowest one: the range's begin, or behind a region. range_bytes_ if there is none.
 size_t Control::free_place(size_t bytes) const noexcept {
-  size_t best = kRangeBytes;
+  size_t best = range_bytes_;
   const auto consider = [&](size_t offset) {
-    if (offset >= best || bytes > kRangeBytes - offset) return;
+    if (offset >= best || bytes > range_bytes_ - offset) return;
     for (const Region& region : regions_) {
       if (region.bytes != 0 && offset < region.offset + pages(region.bytes) && region.offset < offset + bytes) return;
     }

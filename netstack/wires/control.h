@@ -22,7 +22,7 @@
 //
 // Invariants: 1 everything here runs with the stack's lock held; 2 a number in `slots` with used == false is a placeholder in every
 // member that is up to date; 3 changes are published before the lock is given up; if the owner died before, `dirty` tells.
-// Known limit: at most kSlots late descriptors and kRegions mappings of kRangeBytes together; a peer that needs more is refused.
+// Known limit: at most kSlots late descriptors and kRegions mappings of the range's size together; a peer that needs more is refused.
 // Sources: unix(7), epoll(7), the memif protocol (version 2).
 #pragma once
 
@@ -43,8 +43,9 @@ class Control {
   using Callback = void (*)(void*);
   using AfterUnregister = void (*)(rte_intr_handle*, void*);
 
-  // Makes the control side in `arena`; `late` says that descriptors and mappings may come after a fork.
-  static base::Result<Control*> create(base::Arena* arena) noexcept;
+  // Makes the control side in `arena`, with `range_bytes` of addresses for what is mapped late (they count against RLIMIT_AS): less where
+  // there are not so many.
+  static base::Result<Control*> create(base::Arena* arena, size_t range_bytes = kLeastRangeBytes) noexcept;
 
   // The control side that this thread works for: set while a wire is opened and while run() is active.
   static Control* current() noexcept;
@@ -84,8 +85,9 @@ class Control {
   // The same with its callbacks, and tells the others: its last copy goes with theirs.
   void end_fd(int fd) noexcept;
   // Maps `bytes` of an adopted descriptor at the same address in every member; nullptr if it does not fit, or if the file is
-  // shorter or could be made so (it lacks F_SEAL_SHRINK, or has huge pages). No more seals can be put on it afterwards.
-  [[nodiscard]] void* map_region(int fd, size_t bytes) noexcept;
+  // shorter or could be made so (it lacks F_SEAL_SHRINK, or has huge pages) and is not `trusted` to stay. No more seals can be put on it
+  // afterwards.
+  [[nodiscard]] void* map_region(int fd, size_t bytes, bool trusted = false) noexcept;
   [[nodiscard]] bool unmap_region(void* address) noexcept;
   // Where an adopted descriptor is mapped; nullptr if it is not.
   [[nodiscard]] void* region_of(int fd) const noexcept;
@@ -106,8 +108,8 @@ class Control {
  private:
   static constexpr int kCallbacks = 16;
   static constexpr int kSlots = 16;
-  static constexpr int kRegions = 4;
-  static constexpr size_t kRangeBytes = size_t{48} << 20;  // addresses count against RLIMIT_AS
+  static constexpr int kRegions = 8;
+  static constexpr size_t kLeastRangeBytes = size_t{48} << 20;
 
   struct Entry {
     rte_intr_handle* handle;
@@ -140,7 +142,7 @@ class Control {
     Region regions[kRegions];
   };
 
-  explicit Control(base::Arena* shared) noexcept : arena(shared) {}
+  Control(base::Arena* shared, size_t range_bytes) noexcept : arena(shared), range_bytes_(range_bytes) {}
   [[nodiscard]] bool reserve() noexcept;
   void run_entry(Entry& entry) noexcept;
   void forget(Entry& entry) noexcept;
@@ -157,6 +159,7 @@ class Control {
   uint64_t* private_generation_ = nullptr;  // &mine_->generation
   Mine* mine_ = nullptr;
   char* range_ = nullptr;
+  size_t range_bytes_;
   int epoll_fd_ = -1;
   int timer_fd_ = -1;
   int store_in_ = -1, store_out_ = -1;

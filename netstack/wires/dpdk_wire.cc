@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/dpdk_wire.h"
 
+#include <cstring>
+
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 
@@ -73,6 +75,35 @@ void DpdkWire::push_out() noexcept {
 }
 
 uint16_t DpdkWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept { return rte_eth_tx_burst(port_, 0, frames, count); }
+
+bool DpdkWire::append_copies(rte_mbuf* first, const Piece* pieces, int count, uint32_t frame_bytes) noexcept {
+  rte_mbuf* last = first;
+  for (const Piece* piece = pieces; piece != pieces + count; piece++) {
+    const auto* from = static_cast<const uint8_t*>(piece->data);
+    for (uint32_t left = piece->bytes, n; left > 0; left -= n) {
+      if (last->data_len == frame_bytes) {
+        TxFrame more;
+        if (!DpdkWire::allocate(&more)) return false;
+        last = last->next = static_cast<rte_mbuf*>(more.handle);
+        last->data_len = 0;
+      }
+      n = left < frame_bytes - last->data_len ? left : frame_bytes - last->data_len;
+      memcpy(rte_pktmbuf_mtod_offset(last, void*, last->data_len), from, n);
+      last->data_len = static_cast<uint16_t>(last->data_len + n);
+      from += n;
+    }
+  }
+  return true;
+}
+
+void DpdkWire::release_chain(rte_mbuf* frame) noexcept {
+  while (frame != nullptr) {
+    rte_mbuf* const next = frame->next;
+    frame->next = nullptr;
+    release(frame);
+    frame = next;
+  }
+}
 
 void DpdkWire::drop_queued(uint32_t kept) noexcept {
   while (queued_end_ - queued_begin_ > kept) release_queued(queue_[queued_begin_++ & queue_mask_]);

@@ -56,6 +56,10 @@ class DpdkWire : public Wire {
   virtual void pushed() noexcept {}
   // Hands frames to the device, which owns those it takes: the first so many.
   [[nodiscard]] virtual uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept;
+  // Behind what frame `first` has, copies `pieces` into more frames of the pool, `frame_bytes` in each. False: there are not so many.
+  [[nodiscard]] bool append_copies(rte_mbuf* first, const Piece* pieces, int count, uint32_t frame_bytes) noexcept;
+  // Gives back a chain of such frames.
+  void release_chain(rte_mbuf* frame) noexcept;
   // Gives back what was to be sent.
   virtual void release_queued(rte_mbuf* frame) noexcept { release(frame); }
   // Drops of what waits the frames for which `keep` returns false.

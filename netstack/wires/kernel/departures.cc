@@ -6,7 +6,7 @@
 
 #include "base/lock_owner.h"
 #include "base/robust_lock.h"
-#include "netstack/wires/kernel/segment_train.h"
+#include "netstack/wires/segment_train.h"
 
 namespace netstack {
 

@@ -8,7 +8,7 @@
 
 #include "base/check.h"
 #include "base/syscall.h"
-#include "netstack/wires/kernel/segment_train.h"
+#include "netstack/wires/segment_train.h"
 
 namespace netstack {
 namespace {

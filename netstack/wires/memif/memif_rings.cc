@@ -6,9 +6,8 @@
 
 #include <cstring>
 
-#include <rte_mbuf.h>
-
 #include "base/log.h"
+#include "netstack/wires/frame_layout.h"
 
 namespace netstack {
 namespace {
@@ -17,9 +16,6 @@ constexpr uint16_t kMoreFollows = 1;  // in a descriptor's flags: the frame goes
 constexpr int kMostLog2 = 14;
 constexpr uint16_t kReadAhead = 4;
 constexpr uint16_t kWriteAhead = 4;
-// Where a pool's frame has its bytes, without a look at its mbuf.
-constexpr size_t kScratchOffset = sizeof(rte_mbuf);
-constexpr size_t kDataOffset = sizeof(rte_mbuf) + kFramePrivateBytes + RTE_PKTMBUF_HEADROOM;
 
 constexpr size_t round_up_line(size_t bytes) noexcept { return (bytes + 63) & ~size_t{63}; }
 
@@ -38,12 +34,6 @@ void copy_lines(uint8_t* to, const uint8_t* from, size_t bytes) noexcept {
 
 // Asks for a line to be written: a plain store would keep all later ones waiting until the peer's cache has given it away.
 void prefetch_to_write(const void* line) noexcept { asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line))); }
-
-// A value of shared memory, read once.
-template <class T>
-T once(const T& value) noexcept {
-  return *const_cast<const volatile T*>(&value);
-}
 
 }  // namespace
 
@@ -100,30 +90,7 @@ void MemifRings::prefetch(const Side& side, uint16_t slot) const noexcept {
   __builtin_prefetch(data + 64);
 }
 
-MemifRings::Added MemifRings::add(const uint8_t* data, uint32_t bytes, Pieces* pieces, FramePool& pool) const noexcept {
-  while (bytes > 0) {
-    RxFrame* last = pieces->out + pieces->count - 1;
-    if (pieces->count == 0 || last->length == frame_bytes_) {
-      void* piece;
-      if (pieces->count == pieces->capacity) return Added::no_room;
-      if (!pool.take(&piece, 1)) return Added::no_frames;
-      auto* const frame = static_cast<uint8_t*>(piece);
-      *++last = RxFrame{frame + kDataOffset, 0, piece, frame + kScratchOffset, false, pieces->count > 0};
-      pieces->count++;
-    }
-    const uint32_t room = frame_bytes_ - last->length, n = bytes < room ? bytes : room;
-    memcpy(last->data + last->length, data, n);
-    last->length += n;
-    data += n;
-    bytes -= n;
-  }
-  return Added::all;
-}
-
-bool MemifRings::take_chain(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept {
-  const auto give_back = [&] {
-    while (pieces->count > 0) pool.give(&pieces->out[--pieces->count].handle, 1);
-  };
+bool MemifRings::take_chain(uint16_t* slot, uint16_t end, FramePieces* pieces, FramePool& pool) noexcept {
   uint16_t at = *slot;
   uint32_t length = 0;
   bool fits = true;
@@ -139,24 +106,24 @@ bool MemifRings::take_chain(uint16_t* slot, uint16_t end, Pieces* pieces, FrameP
     more = (once(descriptor.flags) & kMoreFollows) != 0;
     fits = fits && bytes <= longest_bytes_ - length;
     const uint8_t* const from = fits ? buffer(region, offset, bytes) : nullptr;
-    const Added added = from != nullptr ? add(from, bytes, pieces, pool) : Added::no_room;
-    if (added == Added::no_frames || (added == Added::no_room && from != nullptr && !pieces->first)) {
-      give_back();
+    const auto added = from != nullptr ? pieces->add(from, bytes, frame_bytes_, pool) : FramePieces::Added::no_room;
+    if (from != nullptr && pieces->waits_after(added)) {
+      pieces->give_back(pool);
       return false;
     }
-    fits = added == Added::all;
+    fits = added == FramePieces::Added::all;
     length += bytes;
   }
   for (; *slot != at; ++*slot) {
     if (client_) receive_.ring->descriptors[*slot & receive_.mask].length = frame_bytes_;  // as in take_frame()
   }
   if (fits && pieces->count > 0) [[likely]] return true;
-  give_back();
+  pieces->give_back(pool);
   complain("sent a frame that is too long, has no end, or lies outside its memory; such are dropped");
   return true;
 }
 
-bool MemifRings::take_frame(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept {
+bool MemifRings::take_frame(uint16_t* slot, uint16_t end, FramePieces* pieces, FramePool& pool) noexcept {
   Descriptor& descriptor = receive_.ring->descriptors[*slot & receive_.mask];
   const uint32_t bytes = once(descriptor.length);
   const bool in_one = (once(descriptor.flags) & kMoreFollows) == 0 && bytes > 0 && round_up_line(bytes) <= frame_bytes_;
@@ -189,7 +156,7 @@ int MemifRings::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
   uint16_t slot = receive_.next;
   while (taken < capacity && slot != end) {
     if (static_cast<uint16_t>(end - slot) > kReadAhead) prefetch(receive_, static_cast<uint16_t>(slot + kReadAhead));
-    Pieces pieces{out + taken, capacity - taken, 0, taken == 0};
+    FramePieces pieces{out + taken, capacity - taken, taken == 0};
     if (!take_frame(&slot, end, &pieces, pool)) break;
     taken += pieces.count;
   }

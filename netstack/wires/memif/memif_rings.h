@@ -31,6 +31,7 @@
 #include <cstdint>
 
 #include "netstack/wires/control.h"
+#include "netstack/wires/frame_pieces.h"
 #include "netstack/wires/frame_pool.h"
 #include "netstack/wires/memif/memif_peer.h"
 #include "netstack/wire.h"
@@ -129,19 +130,11 @@ class MemifRings {
   void prefetch(const Side& side, uint16_t slot) const noexcept;
   void give_slots_back() noexcept;
   [[nodiscard]] uint32_t look_for_room() noexcept;
-  // Pieces of a frame that is being received.
-  struct Pieces {
-    RxFrame* out;
-    int capacity, count;
-    bool first;  // nothing was received before it: it gets no more room by waiting
-  };
   // Takes the frame that begins at *slot, into frames of `pool`. False: it has to wait, for frames of the pool or for more room. Else
   // *slot is behind it, and pieces->count is 0 if it is none of ours.
-  [[nodiscard]] bool take_frame(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept;
+  [[nodiscard]] bool take_frame(uint16_t* slot, uint16_t end, FramePieces* pieces, FramePool& pool) noexcept;
   // The same for what does not lie in one buffer.
-  [[nodiscard]] bool take_chain(uint16_t* slot, uint16_t end, Pieces* pieces, FramePool& pool) noexcept;
-  enum class Added : uint8_t { all, no_room, no_frames };
-  [[nodiscard]] Added add(const uint8_t* data, uint32_t bytes, Pieces* pieces, FramePool& pool) const noexcept;
+  [[nodiscard]] bool take_chain(uint16_t* slot, uint16_t end, FramePieces* pieces, FramePool& pool) noexcept;
   // The empty buffer that a slot has, and what it holds; nullptr if the peer tells of none.
   [[nodiscard]] uint8_t* empty_buffer(uint16_t slot, uint32_t* capacity) noexcept;
   void fill_slot(uint16_t slot, uint32_t bytes, uint16_t flags) noexcept;

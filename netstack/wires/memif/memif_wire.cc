@@ -149,7 +149,7 @@ class MemifWire final : public DpdkWire {
   [[nodiscard]] bool plugged() const noexcept override { return connected_; }
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
   void pushed() noexcept override { show(); }
-  void release_queued(rte_mbuf* frame) noexcept override;
+  void release_queued(rte_mbuf* frame) noexcept override { release_chain(frame); }
 
   // Publishes what was filled, and wakes a peer that sleeps.
   void show() noexcept {
@@ -254,34 +254,10 @@ void MemifWire::send_tcp_with(void* handle, uint32_t length, const Piece* pieces
     (void)rings_.fill_with(length, pieces, count);
     return;
   }
-  auto *const first = static_cast<rte_mbuf*>(handle), *last = first;
+  auto* const first = static_cast<rte_mbuf*>(handle);
   first->data_len = static_cast<uint16_t>(length);
-  for (const Piece* piece = pieces; connected_ && piece != pieces + count; piece++) {
-    const auto* from = static_cast<const uint8_t*>(piece->data);
-    for (uint32_t left = piece->bytes, n; left > 0; left -= n) {
-      if (last->data_len == frame_bytes_) {
-        TxFrame more;
-        if (!DpdkWire::allocate(&more)) return release_queued(first);
-        last = last->next = static_cast<rte_mbuf*>(more.handle);
-        last->data_len = 0;
-      }
-      n = left < frame_bytes_ - last->data_len ? left : frame_bytes_ - last->data_len;
-      memcpy(rte_pktmbuf_mtod_offset(last, void*, last->data_len), from, n);
-      last->data_len = static_cast<uint16_t>(last->data_len + n);
-      from += n;
-    }
-  }
-  if (!connected_) return release_queued(first);
+  if (!connected_ || !append_copies(first, pieces, count, frame_bytes_)) return release_chain(first);
   DpdkWire::send(first, first->data_len);
-}
-
-void MemifWire::release_queued(rte_mbuf* frame) noexcept {
-  while (frame != nullptr) {
-    rte_mbuf* const next = frame->next;
-    frame->next = nullptr;
-    release(frame);
-    frame = next;
-  }
 }
 
 uint16_t MemifWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
@@ -293,7 +269,7 @@ uint16_t MemifWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
       pieces[parts++] = {rte_pktmbuf_mtod(part, const void*), part->data_len};
     }
     if (!rings_.copy(pieces, parts)) break;
-    release_queued(frames[sent]);
+    release_chain(frames[sent]);
   }
   return sent;
 }

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/robust_lock.h"
-#include "netstack/wires/kernel/segment_train.h"
+#include "netstack/wires/segment_train.h"
 #include "netstack/wires/kernel/departures.h"
 #include "packet_bed.h"
 

@@ -7,7 +7,7 @@
 #include <chrono>
 #include <vector>
 
-#include "netstack/wires/kernel/segment_train.h"
+#include "netstack/wires/segment_train.h"
 #include "packet_bed.h"
 
 namespace {

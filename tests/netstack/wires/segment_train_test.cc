@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "netstack/wires/kernel/segment_train.h"
+#include "netstack/wires/segment_train.h"
 
 namespace {
 

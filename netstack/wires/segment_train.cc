@@ -1,6 +1,6 @@
 // Headers of joined TCP segments.
 // SPDX-License-Identifier: BSD-3-Clause
-#include "netstack/wires/kernel/segment_train.h"
+#include "netstack/wires/segment_train.h"
 
 #include <arpa/inet.h>
 #include <cstddef>

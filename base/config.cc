@@ -92,10 +92,11 @@ bool parse_hook_library(Config& config, const char* text) noexcept {
 // What each kind of wire wants after its colon.
 struct WireKind {
   const char* name;
-  enum { nothing, path, word, maybe_word } argument;
+  enum { nothing, path, word, word_or_nothing } argument = nothing;
 };
-constexpr WireKind kWireKinds[] = {{"veth", WireKind::nothing}, {"tap", WireKind::nothing}, {"memif", WireKind::path},
-                                   {"host", WireKind::maybe_word}, {"af_xdp", WireKind::maybe_word}, {"af_packet", WireKind::word}};
+constexpr WireKind kWireKinds[] = {{"veth"}, {"tap"}, {"memif", WireKind::path}, {"vhost", WireKind::path}, {"virtio-user", WireKind::path},
+                                   {"host", WireKind::word_or_nothing}, {"af_xdp", WireKind::word_or_nothing},
+                                   {"af_packet", WireKind::word}};
 
 // Looks at kind and argument only; what follows a comma is the wire's business.
 bool parse_wire(Config& config, const char* text) noexcept {
@@ -105,7 +106,7 @@ bool parse_wire(Config& config, const char* text) noexcept {
   for (const WireKind& kind : kWireKinds) {
     if (strlen(kind.name) != kind_length || strncmp(kind.name, text, kind_length) != 0) continue;
     if (kind.argument == WireKind::nothing && has_argument) return false;
-    const bool may_lack = kind.argument == WireKind::maybe_word && !has_argument;
+    const bool may_lack = kind.argument == WireKind::word_or_nothing && !has_argument;
     if (kind.argument != WireKind::nothing && !may_lack && strcspn(argument, ",") == 0) return false;
     if (kind.argument == WireKind::path && argument[0] != '/') return false;
     return copy_text(config.wire, sizeof config.wire, text);
@@ -336,7 +337,8 @@ constexpr Row kRows[] = {
     {{"hook_library", "ZPS_HOOK_LIBRARY", "absolute path", "a hook library to run on the engine in place of the stack"},
      parse_hook_library,
      print_text<256, &Config::hook_library>},
-    {{"wire", "ZPS_WIRE", "one of veth, host[:interface], af_xdp[:interface], tap, memif:/path, af_packet:interface",
+    {{"wire", "ZPS_WIRE",
+      "one of veth, host[:interface], af_xdp[:interface], tap, memif:/path, vhost:/path, virtio-user:/path, af_packet:interface",
       "where frames come from and go to"},
      parse_wire,
      print_text<256, &Config::wire>},

@@ -47,6 +47,8 @@ class LwipCore {
   [[nodiscard]] netif& interface() noexcept { return interface_; }
   [[nodiscard]] const netif& interface() const noexcept { return interface_; }
   [[nodiscard]] bool tcp_checksum_offload() const noexcept { return tcp_checksum_offload_; }
+  // To send one: where it goes to a kernel, which can be given many at once.
+  [[nodiscard]] bool frames_cost_a_call() const noexcept { return tcp_checksum_offload_ && !facts_.memory; }
   // lwIP's flags of the checksums to look at in a frame that nobody has verified.
   [[nodiscard]] u16_t checks_of_unverified() const noexcept { return checks_of_unverified_; }
   // IP bytes in a frame that comes, if that may be more than in one that goes; else 0.

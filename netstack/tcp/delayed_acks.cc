@@ -15,7 +15,7 @@ constexpr uint64_t kPauseNs = 200'000'000;  // no RTO is shorter (TCP_RTO_MIN)
 }  // namespace
 
 DelayedAcks::DelayedAcks(Tcp& tcp, const base::BiasedLock& lock) noexcept
-    : tcp_(tcp), lock_(lock), frames_are_dear_(tcp.core.tcp_checksum_offload()) {}
+    : tcp_(tcp), lock_(lock), frames_are_dear_(tcp.core.frames_cost_a_call()) {}
 
 // If something is unsent, LwipStream::output() sees to it that the acknowledgement leaves with it.
 void DelayedAcks::acknowledge(tcp_pcb* pcb) noexcept {

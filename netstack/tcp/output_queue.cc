@@ -12,7 +12,7 @@ OutputQueue::OutputQueue(Tcp& tcp) noexcept
     : tcp_(tcp),
       frames_(tcp.core.output),
       early_flush_(tcp.core.facts().memory ? kEarlyFlush : INT32_MAX),
-      costs_a_call_(tcp.core.tcp_checksum_offload()) {}
+      costs_a_call_(tcp.core.frames_cost_a_call()) {}
 
 void OutputQueue::flush() noexcept {
   count_ = 0;

@@ -16,6 +16,7 @@
 #include "netstack/wires/kernel/link_broker.h"
 #include "netstack/wires/memif/memif_wire.h"
 #include "netstack/wires/opening.h"
+#include "netstack/wires/vhost/vhost_wire.h"
 
 namespace netstack {
 namespace {
@@ -35,8 +36,8 @@ constexpr Kind kKinds[] = {
     {"af_packet", open_packet},
     {"memif", open_memif},
     {"tap", open_tap},
-    {"vhost", nullptr},
-    {"virtio-user", nullptr},
+    {"vhost", open_vhost},
+    {"virtio-user", open_virtio_user},
     {"pci", nullptr},
 };
 
@@ -63,10 +64,11 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
   const char* end = nullptr;
   const Kind* kind = find_kind(config.wire, &end);
   if (kind == nullptr)
-    return base::make_error("no wire is called %s: use veth, host:interface, "
-                            "af_xdp:interface, memif:/path, tap or af_packet:device", config.wire);
+    return base::make_error("no wire is called %s: use veth, host:interface, af_xdp:interface, memif:/path, vhost:/path, virtio-user:/path, "
+                            "tap or af_packet:device", config.wire);
   if (kind->open == nullptr)
-    return base::make_error("wire %s is not built in; built in are veth, host, af_xdp, memif, tap and af_packet", kind->name);
+    return base::make_error("wire %s is not built in; built in are veth, host, af_xdp, memif, vhost, virtio-user, tap and af_packet",
+                            kind->name);
   return kind->open(Opening{config, *end == ':' ? end + 1 : end, arena, out});
 }
 

@@ -29,7 +29,7 @@ class FolderLock {
 
 struct SocketPath {
   // For wires of kind `wire`, as messages say it, whose sockets have type `type` (SOCK_STREAM, SOCK_SEQPACKET).
-  SocketPath(const char* wire, int type) noexcept : kind(wire), socket_type(type) {}
+  SocketPath(const char* wire = "", int type = 0) noexcept : kind(wire), socket_type(type) {}
 
   // Takes the path at the begin of `text`, up to a comma or the end: where it ends, or nullptr if it is no absolute one, or too long.
   [[nodiscard]] const char* take_path(const char* text) noexcept;

@@ -27,6 +27,15 @@ WIRES = {
         ("memif:{path},role=server", "net_memif0,role=client,socket={path},socket-abstract=no"),
         ("memif:{path},role=client", "net_memif0,role=server,socket={path},socket-abstract=no"),
     ),
+    "virtio-user": (
+        ("virtio-user:{path},role=server", "net_vhost0,iface={path},client=1"),
+        ("virtio-user:{path},role=client", "net_vhost0,iface={path}"),
+    ),
+    # DPDK does not seal its memory.
+    "vhost": (
+        ("vhost:{path},role=server,memory=any", "net_virtio_user0,path={path}"),
+        ("vhost:{path},role=client,memory=any", "net_virtio_user0,path={path},server=1"),
+    ),
 }
 ECHO = """
 import select, socket, sys
@@ -79,7 +88,6 @@ class Switch:
             bed.peer_space.run("ip", *command)
 
     def connect_again(self):
-        """A client of DPDK's looks for its server when its port is started, and never again."""
         self.process.stdin.write(b"stop\nport stop 0\nport start 0\nstart\n")
         self.process.stdin.flush()
 
@@ -167,6 +175,16 @@ def serve(bed, wire, name, argv=None):
     return server
 
 
+def look_again(bed, switch, device, serial):
+    """DPDK's memif client looks for a server when its port is started, its virtio-user client when it is made; the others do by themselves."""
+    if "role=client" in device:
+        switch.connect_again()
+    elif "virtio_user" in device and "server=1" not in device:
+        switch.end()
+        return Switch(bed, device, serial)
+    return switch
+
+
 def both_orders(bed, wire, device, serial):
     """The server first, testpmd dies and returns, the server dies and another one comes."""
     path = f"{bed.scratch}/{serial}.sock"
@@ -175,22 +193,20 @@ def both_orders(bed, wire, device, serial):
     switch = Switch(bed, device, f"{serial}a")
     exchange()
     switch.end()
-    if "role=client" in wire:  # DPDK's server does not remove what a dead one left
+    if "role=client" in wire:  # DPDK's servers do not remove what a dead one left
         pathlib.Path(path).unlink()
     switch = Switch(bed, device, f"{serial}b")
     exchange()
     server.kill()
     server.wait()
     again = serve(bed, wire, f"server{serial}again")
-    if "role=client" in device:
-        switch.connect_again()
+    switch = look_again(bed, switch, device, f"{serial}c")
     exchange()
     again.kill()
     again.wait()
     redis = serve(bed, wire, f"redis{serial}", ["redis-server", "--port", PORT, "--protected-mode", "no", "--save", "", "--bind", OWN])
     beds.wait_until(lambda: "Ready to accept" in bed.output(f"redis{serial}") or redis.poll() is not None, 30, "redis' start")
-    if "role=client" in device:
-        switch.connect_again()
+    switch = look_again(bed, switch, device, f"{serial}d")
     connect(OWN).close()
     benchmark = subprocess.run(["redis-benchmark", "-h", OWN, "-p", str(PORT), "-t", "set,get", "-n", "2000", "-c", "8", "-d", "3000", "-q"],
                                capture_output=True, text=True, timeout=60)

@@ -95,6 +95,8 @@ TEST(Config, every_type_refuses_what_is_not_its_own) {
                             "ZPS_WIRE=memif",
                             "ZPS_WIRE=memif:x",
                             "ZPS_WIRE=memif:",
+                            "ZPS_WIRE=vhost",
+                            "ZPS_WIRE=virtio-user:x",
                             "ZPS_WIRE=af_packet",
                             "ZPS_WIRE=memif,role=server",
                             "ZPS_IP=198.18.0.2/33",

@@ -1,4 +1,4 @@
-// A memif wire between this process and another that echoes.
+// A memif wire, or another one to a peer in shared memory, between this process and another that echoes.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
@@ -14,7 +14,6 @@ class MemifTest : public testing::Test {
     char folder[] = "/tmp/zps_memif_XXXXXX";
     ASSERT_NE(mkdtemp(folder), nullptr);
     folder_ = folder;
-    wire_ = "memif:" + folder_ + "/wire.sock";
   }
   void TearDown() override {
     unlink(path().c_str());
@@ -24,7 +23,9 @@ class MemifTest : public testing::Test {
   Wire* open(const std::string& role, Opened* opened = nullptr, uint16_t mtu = 0) const {
     Opened local;
     Opened& into = opened != nullptr ? *opened : local;
-    const std::string wire = wire_ + role;
+    const bool second = role.find("client") != std::string::npos || role == ",role=auto";
+    const std::string& kind = second ? client_kind_ : server_kind_;
+    const std::string wire = kind + ":" + path() + role;
     netstack::StackConfig config;
     config.wire = wire.c_str();
     config.mtu = mtu;
@@ -89,7 +90,7 @@ class MemifTest : public testing::Test {
 
   [[nodiscard]] std::string path() const { return folder_ + "/wire.sock"; }
 
-  std::string folder_, wire_;
+  std::string folder_, server_kind_ = "memif", client_kind_ = "memif";
 };
 
 }  // namespace wires

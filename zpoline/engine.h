@@ -131,6 +131,7 @@ extern int64_t (*zps_on_engine_call_pointer)(zps_call*) __attribute__((visibilit
 extern const void* zps_own_stack_ways[ZPS_NR_COUNT] __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_bytes __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_mask __attribute__((visibility("hidden")));
+extern bool zps_has_xsavec __attribute__((visibility("hidden")));
 
 // Places in the entry assembly (addresses only).
 extern const char zps_pass[], zps_sigreturn[], zps_clone[], zps_null_call[];

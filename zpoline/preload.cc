@@ -47,6 +47,7 @@ const void* zps_own_stack_ways[ZPS_NR_COUNT];
 [[gnu::visibility("hidden")]] extern const char _end[];
 uint64_t zps_xsave_bytes;
 uint64_t zps_xsave_mask;
+bool zps_has_xsavec;
 }
 
 namespace zpoline {

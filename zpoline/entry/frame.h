@@ -292,7 +292,8 @@
         EACH_XMM LOAD_XMM
 .endm
 
-/* The header's last 48 bytes must be zero for xrstor, and xsavec does not write them. Keeps rax and rdx. */
+/* The header's last 48 bytes must be zero for xrstor, and xsavec does not write them. Nor does xsave, which stands in for it where there is
+   none (processors before 2015, many virtual ones), and reads the first 8. Keeps rax and rdx. */
 .macro SAVE_FULL below=-72
         lea     \below(%rbp), %rsp
         sub     zps_xsave_bytes(%rip), %rsp
@@ -305,7 +306,13 @@
         .endr
         mov     zps_xsave_mask(%rip), %eax
         mov     zps_xsave_mask+4(%rip), %edx
+        cmpb    $0, zps_has_xsavec(%rip)
+        je      .Lstandard\@
         xsavec  (%rsp)
+        jmp     .Lsaved\@
+.Lstandard\@:
+        xsave   (%rsp)
+.Lsaved\@:
         sub     $ZPS_CALL_BYTES, %rsp
         mov     %r11, %rax
         mov     %rcx, %rdx

@@ -192,15 +192,25 @@ const EngineCall* find(int64_t nr) noexcept {
   return static_program && nr == kOfStatic.nr ? &kOfStatic : nullptr;
 }
 
-// The bytes that xsavec writes for `mask`, header and legacy part included.
-uint64_t compacted_bytes(uint64_t mask) noexcept {
+struct Cpuid {
+  uint32_t eax, ebx, ecx, edx;
+};
+// Of leaf 13, the components of the vector state.
+Cpuid state_leaf(uint32_t part) noexcept {
+  Cpuid leaf{0xd, 0, part, 0};
+  asm("cpuid" : "+a"(leaf.eax), "=b"(leaf.ebx), "+c"(leaf.ecx), "=d"(leaf.edx));
+  return leaf;
+}
+
+// The bytes that xsavec, or xsave, writes for `mask`, header and legacy part included.
+uint64_t state_bytes(uint64_t mask, bool compacted) noexcept {
   uint64_t bytes = 512 + 64;
   for (uint32_t component = 2; component < 63; component++) {
     if (!(mask >> component & 1)) continue;
-    uint32_t size = 0xd, offset = 0, flags = component, unused = 0;
-    asm("cpuid" : "+a"(size), "=b"(offset), "+c"(flags), "=d"(unused));
-    if (flags & 2) bytes = (bytes + 63) & ~uint64_t{63};
-    bytes += size;
+    const Cpuid part = state_leaf(component);
+    if (compacted && (part.ecx & 2)) bytes = (bytes + 63) & ~uint64_t{63};
+    if (!compacted && part.ebx > bytes) bytes = part.ebx;
+    bytes += part.eax;
   }
   return bytes;
 }
@@ -212,7 +222,8 @@ void measure_vector_state() noexcept {
   uint32_t high = 0;
   asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   zps_xsave_mask = (low | static_cast<uint64_t>(high) << 32) & kKept;
-  zps_xsave_bytes = (compacted_bytes(zps_xsave_mask) + 63) & ~uint64_t{63};
+  zps_has_xsavec = (state_leaf(1).eax & 2) != 0;
+  zps_xsave_bytes = (state_bytes(zps_xsave_mask, zps_has_xsavec) + 63) & ~uint64_t{63};
 }
 
 bool is_clone(int64_t nr) noexcept {

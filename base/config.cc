@@ -12,6 +12,7 @@
 #include "base/config_file.h"
 #include "base/config_whole.h"
 #include "base/log.h"
+#include "base/wire_kinds.h"
 
 namespace base {
 namespace {
@@ -89,29 +90,8 @@ bool parse_hook_library(Config& config, const char* text) noexcept {
   return text[0] == '/' && copy_text(config.hook_library, sizeof config.hook_library, text);
 }
 
-// What each kind of wire wants after its colon.
-struct WireKind {
-  const char* name;
-  enum { nothing, path, word, word_or_nothing } argument = nothing;
-};
-constexpr WireKind kWireKinds[] = {{"veth"}, {"tap"}, {"memif", WireKind::path}, {"vhost", WireKind::path}, {"virtio-user", WireKind::path},
-                                   {"host", WireKind::word_or_nothing}, {"af_xdp", WireKind::word_or_nothing},
-                                   {"af_packet", WireKind::word}};
-
-// Looks at kind and argument only; what follows a comma is the wire's business.
 bool parse_wire(Config& config, const char* text) noexcept {
-  const size_t kind_length = strcspn(text, ":");
-  const bool has_argument = text[kind_length] == ':';
-  const char* argument = has_argument ? text + kind_length + 1 : "";
-  for (const WireKind& kind : kWireKinds) {
-    if (strlen(kind.name) != kind_length || strncmp(kind.name, text, kind_length) != 0) continue;
-    if (kind.argument == WireKind::nothing && has_argument) return false;
-    const bool may_lack = kind.argument == WireKind::word_or_nothing && !has_argument;
-    if (kind.argument != WireKind::nothing && !may_lack && strcspn(argument, ",") == 0) return false;
-    if (kind.argument == WireKind::path && argument[0] != '/') return false;
-    return copy_text(config.wire, sizeof config.wire, text);
-  }
-  return false;
+  return names_wire(text) && copy_text(config.wire, sizeof config.wire, text);
 }
 
 // A unicast address that a host can have; 127/8 is the kernel's.

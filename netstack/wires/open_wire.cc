@@ -64,8 +64,8 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
   const char* end = nullptr;
   const Kind* kind = find_kind(config.wire, &end);
   if (kind == nullptr)
-    return base::make_error("no wire is called %s: use veth, host:interface, af_xdp:interface, memif:/path, vhost:/path, virtio-user:/path, "
-                            "tap or af_packet:device", config.wire);
+    return base::make_error("no wire is called %s: use veth, host:interface, af_xdp:interface, memif:/path, vhost:/path, "
+                            "virtio-user:/path, tap or af_packet:device", config.wire);
   if (kind->open == nullptr)
     return base::make_error("wire %s is not built in; built in are veth, host, af_xdp, memif, vhost, virtio-user, tap and af_packet",
                             kind->name);

@@ -148,6 +148,19 @@ long follow(int fd, const OptionRow& row, const void* user) noexcept {
   return 0;
 }
 
+// kPass: not for a connected stream to hold, or not as the program has said it.
+long hold_in_stream(const zps_call& call, const OptionRow& row) noexcept {
+  int value = 0;
+  if (!is_held_by_stream(row) || static_cast<int>(call.arg[4]) < static_cast<int>(sizeof value)) return kPass;
+  if (copy_in(&value, reinterpret_cast<const void*>(call.arg[3]), sizeof value) != 0) return kPass;
+  Guard guard;
+  Socket* const socket = socket_at(static_cast<int>(call.arg[0]));
+  if (socket == nullptr || socket->state != SocketState::stream || !socket->stream->connected()) return kPass;
+  const long result = socket->stream->set_option(row.option, value);
+  if (result == 0) socket->held_options |= option_bit(row.option);
+  return result;
+}
+
 // What Linux would call the state of the socket, as far as options ask.
 struct Standing {
   int domain;
@@ -219,9 +232,14 @@ void ask_placeholder(int fd, const OptionRow& row, Answer* answer) noexcept {
 // As much as the running kernel tells, but the figures are the stack's: the first part as long as the headers' tcp_info, the tail behind it
 // where the kernel has one.
 void put_info(int fd, const OptionRow& row, const Socket& socket, Answer* answer) noexcept {
+  static std::atomic<socklen_t> kernels_size{0};  // it says as much of each socket
   tcp_info info{};
-  ask_placeholder(fd, row, answer);
-  const socklen_t size = answer->size > sizeof info ? answer->size : socklen_t{sizeof info};
+  socklen_t size = kernels_size.load(std::memory_order_relaxed);
+  if (size == 0 || socket.listener != nullptr) {
+    ask_placeholder(fd, row, answer);
+    size = answer->size > sizeof info ? answer->size : socklen_t{sizeof info};
+    if (answer->size != 0) kernels_size.store(size, std::memory_order_relaxed);
+  }
   if (socket.listener != nullptr) {
     __builtin_memcpy(&info, answer->bytes, answer->size < sizeof info ? answer->size : sizeof info);
     socket.listener->info(&info);
@@ -313,6 +331,11 @@ long answer_for(const zps_call& call, const OptionRow& row, Socket* socket, long
     case OptionKind::sharing:
       answer->put(int{row.option == netstack::TcpOption::reuse_address ? socket->sharing.reuse_address : socket->sharing.reuse_port});
       return 0;
+    case OptionKind::integer:
+      if (!is_held_by_stream(row) || (socket->held_options & option_bit(row.option)) == 0) return kPass;
+      if (socket->stream == nullptr || socket->stream->get_option(row.option, &value) != 0) return kPass;
+      answer->put(value);
+      return 0;
     case OptionKind::segment_size:
       if (socket->stream == nullptr || socket->stream->get_option(row.option, &value) != 0) return kPass;
       answer->put(value);
@@ -342,6 +365,9 @@ long shim_setsockopt(const zps_call& call) noexcept {
   const int level = static_cast<int>(call.arg[1]);
   const int name = static_cast<int>(call.arg[2]);
   const OptionRow* const row = find_option(level, name);
+  if (row != nullptr) {
+    if (const long result = hold_in_stream(call, *row); result != kPass) return result;
+  }
   Standing standing;
   {
     Guard guard;

@@ -98,6 +98,7 @@ class Socket final : public File {
   uint64_t send_timeout_ns = kForever;     // SO_SNDTIMEO, also for connect()
   uint32_t receive_low_water = 1;   // a blocking read waits for so many bytes, or for what it asks for if that is less
   OptionSet options_set;            // what accepted sockets inherit
+  uint32_t held_options = 0;        // set on the stream alone (options.h)
   ArrivalControl arrival;
   int32_t peek_offset = -1;         // SO_PEEK_OFF
   uint32_t options_stamp = 0;       // another one whenever an option may have changed that accepted sockets show; 0: as socket() makes them

@@ -11,6 +11,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/placeholders.h"
 
 namespace shim {
 namespace {
@@ -80,6 +81,17 @@ void inherit_options(int from_fd, int to_fd, const OptionSet& set) noexcept {
       (void)kernel_call(SYS_setsockopt, to_fd, SOL_SOCKET, SO_PRIORITY, as_arg(&none), sizeof none);
     }
   });
+}
+
+void restore_held_options(int fd, Socket* socket) noexcept {
+  for (const OptionRow& row : option_rows()) {
+    int value = 0;
+    if (!is_held_by_stream(row) || (socket->held_options & option_bit(row.option)) == 0) continue;
+    if (socket->stream->get_option(row.option, &value) != 0) continue;
+    if (kernel_call(SYS_setsockopt, fd, row.level, row.name, as_arg(&value), sizeof value) == 0) socket->options_set.add(index_of(row));
+  }
+  if (socket->held_options != 0) spoil_placeholder(socket);
+  socket->held_options = 0;
 }
 
 OptionSet options_set_of(int fd) noexcept {

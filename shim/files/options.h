@@ -5,6 +5,10 @@
 // Linux's own errno, and keeps the value, so that getsockopt is exact (SO_RCVBUF comes back doubled, and so on). Rows that name a TcpOption
 // are then also set on the stack's endpoint, with the value read back. What was set before the side was decided is read back when it is.
 //
+// What servers set on each connection, or around each answer (TCP_NODELAY, TCP_CORK, keepalive), a connected stream holds by itself: no
+// system call, and the placeholder stays as good as new for the next connection (placeholders.h). It gets the values when the socket is its
+// own again.
+//
 // The placeholder is a closed socket, whatever the stack's is; so a row says if Linux takes the option in some states only, and what is
 // known of a connection is read from the stack.
 // An option that is not in the table is the kernel's to refuse; if it does not, the stack does, once a socket is its own.
@@ -16,6 +20,8 @@
 #include "netstack/stack.h"
 
 namespace shim {
+
+class Socket;
 
 enum class OptionKind : uint8_t {
   stored,           // kept by the placeholder only
@@ -57,6 +63,15 @@ struct OptionRow {
   OptionStates states;
   int error;  // in other states, and of what is refused: an errno
 };
+
+// As a bit of Socket::held_options.
+[[nodiscard]] constexpr uint32_t option_bit(netstack::TcpOption option) noexcept { return uint32_t{1} << static_cast<unsigned>(option); }
+[[nodiscard]] constexpr bool is_held_by_stream(const OptionRow& row) noexcept {
+  using netstack::TcpOption;
+  constexpr uint32_t kHeld = option_bit(TcpOption::nodelay) | option_bit(TcpOption::cork) | option_bit(TcpOption::keepalive) |
+                             option_bit(TcpOption::keepidle_s) | option_bit(TcpOption::keepintvl_s) | option_bit(TcpOption::keepcnt);
+  return row.kind == OptionKind::integer && row.option <= TcpOption::keepcnt && (option_bit(row.option) & kHeld) != 0;
+}
 
 struct OptionRows {
   const OptionRow* first;
@@ -129,6 +144,9 @@ void apply_options(netstack::TcpListener* listener, const StreamOptions& options
 [[nodiscard]] bool is_inherited(const OptionRow& row) noexcept;
 // Copies the rows of `set` from one placeholder to another.
 void inherit_options(int from_fd, int to_fd, const OptionSet& set) noexcept;
+
+// The placeholder gets what the stream has held. With the lock held.
+void restore_held_options(int fd, Socket* socket) noexcept;
 
 [[nodiscard]] OptionSet options_set_of(int fd) noexcept;
 [[nodiscard]] int placeholder_int(int fd, int level, int name) noexcept;

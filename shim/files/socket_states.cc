@@ -37,6 +37,7 @@ void return_to_placeholder(int fd, Socket* socket) noexcept {
   while (socket->stream->observers.pop_front() != nullptr) {
   }
   socket->old_port_be = socket->stream->local().port_be;
+  restore_held_options(fd, socket);
   socket->stream->release();
   socket->stream = nullptr;
   socket->state = SocketState::undecided;

@@ -92,6 +92,35 @@ TEST_P(EffectsBothWays, NoFinWait2) {
   EXPECT_NE(seen.result & (POLLHUP | POLLERR), 0);
 }
 
+struct Held {
+  int level, name, value, seen;
+};
+constexpr Held kHeld[] = {{IPPROTO_TCP, TCP_NODELAY, 7, 1},    {IPPROTO_TCP, TCP_CORK, -1, 1},     {SOL_SOCKET, SO_KEEPALIVE, 2, 1},
+                          {IPPROTO_TCP, TCP_KEEPIDLE, 77, 77}, {IPPROTO_TCP, TCP_KEEPINTVL, 5, 5}, {IPPROTO_TCP, TCP_KEEPCNT, 9, 9}};
+
+// What is set on a connection is the socket's when that is over: it may connect again, or listen, and then those that it accepts have it.
+TEST_P(EffectsBothWays, WhatAConnectionWasToldStaysTheSockets) {
+  const Connection c = connect_pair();
+  for (const Held& held : kHeld) {
+    set(c.mine, held.level, held.name, held.value);
+    EXPECT_EQ(get(c.mine, held.level, held.name), held.seen) << held.name;
+  }
+  for (const auto& [name, wrong] : {std::pair{TCP_KEEPIDLE, 0}, {TCP_KEEPIDLE, 32768}, {TCP_KEEPINTVL, -1}, {TCP_KEEPCNT, 128}}) {
+    EXPECT_EQ(setsockopt(c.mine, IPPROTO_TCP, name, &wrong, sizeof wrong), -1);
+    EXPECT_EQ(errno, EINVAL);
+  }
+  const int on = 1;
+  EXPECT_EQ(setsockopt(c.mine, IPPROTO_TCP, TCP_CORK, &on, 2), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(setsockopt(c.mine, IPPROTO_TCP, TCP_NODELAY, reinterpret_cast<void*>(8), sizeof on), -1);
+  EXPECT_EQ(errno, EFAULT);
+  const sockaddr nowhere{AF_UNSPEC, {}};
+  ASSERT_EQ(connect(c.mine, &nowhere, sizeof nowhere), 0);
+  for (const Held& held : kHeld) EXPECT_EQ(get(c.mine, held.level, held.name), held.seen) << held.name;
+  ASSERT_EQ(listen(c.mine, 4), 0) << strerror(errno);
+  for (const Held& held : kHeld) EXPECT_EQ(get(c.mine, held.level, held.name), held.seen) << held.name;
+}
+
 TEST_P(EffectsBothWays, LittleUnsent) {
   const Connection c = connect_pair();
   set(c.mine, SOL_SOCKET, SO_SNDBUF, 1'000'000);

@@ -31,7 +31,7 @@ struct Kind {
 
 constexpr Kind kKinds[] = {
     {"veth", open_veth, keep_veth_rights},
-    {"host", open_host},
+    {"host", open_host, keep_host_rights},
     {"af_xdp", open_af_xdp},
     {"af_packet", open_packet},
     {"memif", open_memif},

@@ -487,6 +487,16 @@ def loses_its_interface(host):
         says_line("is gone")
 
 
+def gives_rights_up(host):
+    """Another user's before it listens."""
+    become = "import os\nos.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\n"
+    before = set(host.links())
+    host.start([sys.executable, "-c", SERVER.replace("listener = ", become + "listener = ", 1), "0.0.0.0", 7072, "nobody"], True)
+    pair = (set(host.links()) - before).pop()
+    check(carries(host, pair, lambda: ask(host.address, 7072), 2) == "nobody", "another serves port 7072")
+    kill_all(host)
+
+
 def carries_some(host, pair, work):
     before = host.frames(pair)
     work()
@@ -511,7 +521,7 @@ def main():
     with beds.Bed("zpstack-host", options.build, traces) as bed:
         bed.peer_space.enter()
         host = Host(bed)
-        for part in (shares_ports, connects, takes_ports_over, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves, with_few_rights, loses_its_interface):
+        for part in (shares_ports, connects, takes_ports_over, over_ip6, udp, redis, nginx, lambda host: leaves_nothing(host, options.kills), refuses_others, moves, gives_rights_up, with_few_rights, loses_its_interface):
             part(host)
     shutil.rmtree(traces)
     return 0

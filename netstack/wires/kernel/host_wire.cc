@@ -55,17 +55,32 @@ class HostWire final : public PacketWire {
   KernelRoutes routes_;
 };
 
-base::Result<PortSteering*> steer(const SharedInterface& device, const VethLinks& links) noexcept {
+base::Result<bool> steer(const SharedInterface& device, VethLinks& links) noexcept {
   const base::Error pair = base::make_error("zps%d", links.number);
   const SteeringPath path{device.index, link_index(pair.text), links.in_namespace ? -1 : links.interface};
-  SteeringFds fds;
   const char* what = nullptr;
-  const long error = link_steering(path, &fds, &what);
-  PortSteering* const steering = error == 0 ? map_steering(fds.board) : nullptr;
-  if (steering != nullptr) return steering;
-  close_steering(fds);
-  if (error != 0) return refused(device, what, error);
-  return base::make_error("wire host:%s: no address space for its ports", device.name);
+  const long error = link_steering(path, &links.steering, &what);
+  if (error == 0) return true;
+  return refused(device, what, error);
+}
+
+void unmake(const VethLinks& links) noexcept {
+  close_steering(links.steering);
+  remove_veth_links(links);
+}
+
+// All that takes rights.
+base::Result<VethLinks> make_links(const Opening& opening) noexcept {
+  auto device = find_interface("host", opening.argument);
+  if (!device) return device.error();
+  if (!has_link_rights()) return refused(*device, "make links", -EPERM);
+  auto links = make_bare_links(opening, kPairMtu);
+  if (!links) return links.error();
+  if (auto steered = steer(*device, *links); !steered) {
+    unmake(*links);
+    return steered.error();
+  }
+  return links;
 }
 
 base::Result<Wire*> open_on(const Opening& opening, const SharedInterface& device, const KernelRoutes& routes, const IpNetwork& address,
@@ -73,10 +88,10 @@ base::Result<Wire*> open_on(const Opening& opening, const SharedInterface& devic
   if (auto started = start_eal(); !started) return started.error();
   auto parts = prepare_packet_wire(opening, links.interface, true, mtu, sockets, sizeof(HostWire));
   if (!parts) return parts.error();
-  auto steering = steer(device, links);
-  if (!steering) return steering.error();
-  for (int i = 0; i < kMostIp6Addresses; i++) memcpy((*steering)->words_be[i], opening.out->ip6[i].address.words_be, 16);
-  auto* const wire = new (parts->memory.object) HostWire(*parts, device, address, *steering, routes);
+  PortSteering* const steering = map_steering(links.steering.board);
+  if (steering == nullptr) return base::make_error("wire host:%s: no address space for its ports", device.name);
+  for (int i = 0; i < kMostIp6Addresses; i++) memcpy(steering->words_be[i], opening.out->ip6[i].address.words_be, 16);
+  auto* const wire = new (parts->memory.object) HostWire(*parts, device, address, steering, routes);
   wire->mutable_facts().name_fd = links.name_fd;
   return wire;
 }
@@ -84,16 +99,16 @@ base::Result<Wire*> open_on(const Opening& opening, const SharedInterface& devic
 base::Result<Wire*> open_sharing(const Opening& opening, const SharedInterface& device, const KernelRoutes& routes) noexcept {
   auto address = find_address(opening, device, routes);
   if (!address) return address.error();
-  if (!has_link_rights()) return refused(device, "make links", -EPERM);
   const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : routes.mtu();
-  auto links = make_bare_links(opening, kPairMtu);
+  auto links = has_link_broker() ? ask_link_broker(opening.out) : make_links(opening);
+  if (!links && has_link_rights()) links = make_links(opening);
   if (!links) return links.error();
   say_where(opening, *address, routes);
   memcpy(opening.out->wire, base::make_error("host %s (zps%d)", device.name, links->number).text, sizeof opening.out->wire);
   const RingShape shape = ring_shape(opening, mtu);
   PacketSockets sockets(links->packets, shape.block_bytes, shape.slot_bytes, shape.slots);
   auto wire = open_on(opening, device, routes, *address, *links, sockets, mtu);
-  if (!wire) remove_veth_links(*links);
+  if (!wire) unmake(*links);
   return wire;
 }
 
@@ -108,5 +123,7 @@ base::Result<Wire*> open_host(const Opening& opening) noexcept {
   if (!wire) routes.close();
   return wire;
 }
+
+void keep_host_rights(const StackConfig& config) noexcept { start_link_broker(config, make_links); }
 
 }  // namespace netstack

@@ -29,9 +29,10 @@ base::Result<DpdkWire*> open_packet_wire(const Opening& opening, int interface, 
                                          PacketSockets& sockets) noexcept;
 
 base::Result<Wire*> open_veth(const Opening& opening) noexcept;
-// Keeps the rights that open_veth() takes, for a process that is about to lose them.
-void keep_veth_rights(const StackConfig& config) noexcept;
 base::Result<Wire*> open_host(const Opening& opening) noexcept;
+// Keep the rights that these take, for a process that is about to lose them.
+void keep_veth_rights(const StackConfig& config) noexcept;
+void keep_host_rights(const StackConfig& config) noexcept;
 base::Result<Wire*> open_af_xdp(const Opening& opening) noexcept;
 base::Result<Wire*> open_packet(const Opening& opening) noexcept;
 base::Result<Wire*> open_tap(const Opening& opening) noexcept;

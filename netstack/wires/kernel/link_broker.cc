@@ -12,6 +12,7 @@
 #include <atomic>
 #include <climits>
 #include <cstring>
+#include <initializer_list>
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
@@ -23,14 +24,20 @@ using base::as_arg;
 using base::kernel_call;
 
 constexpr uint64_t kNeeded = uint64_t{1} << CAP_NET_ADMIN | uint64_t{1} << CAP_NET_RAW;
-constexpr uint64_t kUseful = kNeeded | uint64_t{1} << CAP_SYS_ADMIN;  // a namespace of their own
-constexpr int kDescriptors = 3;  // and those of the bells, or none of these
+constexpr int kCapBpf = 39;
+constexpr uint64_t kUseful = kNeeded | uint64_t{1} << CAP_SYS_ADMIN | uint64_t{1} << kCapBpf;  // a namespace of their own, and programs
+constexpr int kMostDescriptors = 7 + BellFds::kCount;
 constexpr char kAsk = 1, kAskWithBells = 2;
 
-// The n-th descriptor of them.
-int& descriptor(VethLinks& links, int n) noexcept {
-  int* const first[kDescriptors] = {&links.packets.receiving, &links.packets.sending, &links.name_fd};
-  return n < kDescriptors ? *first[n] : links.packets.bells.at(n - kDescriptors);
+// Those that there are. Their count.
+int list_descriptors(VethLinks& links, int* (&out)[kMostDescriptors]) noexcept {
+  int count = 0;
+  for (int* const always : {&links.packets.receiving, &links.packets.sending, &links.name_fd}) out[count++] = always;
+  for (int* const maybe : {&links.drop_fd, &links.steering.board, &links.steering.egress, &links.steering.ingress}) {
+    if (*maybe >= 0) out[count++] = maybe;
+  }
+  for (int i = 0; i < BellFds::kCount && links.packets.bells.exist(); i++) out[count++] = &links.packets.bells.at(i);
+  return count;
 }
 
 std::atomic<bool> started{false};
@@ -46,7 +53,7 @@ struct Reply {
 // A message with room for the descriptors.
 struct Message {
   iovec part;
-  alignas(cmsghdr) char room[CMSG_SPACE((kDescriptors + BellFds::kCount) * sizeof(int))] = {};
+  alignas(cmsghdr) char room[CMSG_SPACE(kMostDescriptors * sizeof(int))] = {};
   msghdr header{};
 
   explicit Message(Reply& reply) noexcept : part{&reply, sizeof reply} {
@@ -79,13 +86,14 @@ class Capabilities {
 void send_reply(int socket, Reply& reply) noexcept {
   Message message(reply);
   if (*reply.error.text == '\0') {
-    const int count = reply.links.packets.bells.exist() ? kDescriptors + BellFds::kCount : kDescriptors;
+    int* descriptors[kMostDescriptors];
+    const int count = list_descriptors(reply.links, descriptors);
     cmsghdr* rights = CMSG_FIRSTHDR(&message.header);
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(static_cast<size_t>(count) * sizeof(int));
     message.header.msg_controllen = CMSG_SPACE(static_cast<size_t>(count) * sizeof(int));
-    for (int i = 0; i < count; i++) memcpy(CMSG_DATA(rights) + i * sizeof(int), &descriptor(reply.links, i), sizeof(int));
+    for (int i = 0; i < count; i++) memcpy(CMSG_DATA(rights) + i * sizeof(int), descriptors[i], sizeof(int));
   } else {
     message.header.msg_controllen = 0;
   }
@@ -93,7 +101,7 @@ void send_reply(int socket, Reply& reply) noexcept {
 }
 
 // The broker's whole life, in the child of a fork that knows no locks of the program and blocks every signal.
-[[noreturn]] void serve(int socket, const StackConfig& config, uint32_t mtu) noexcept {
+[[noreturn]] void serve(int socket, const StackConfig& config, MakeLinks make) noexcept {
   (void)kernel_call(SYS_close_range, 0, socket - 1, 0);
   (void)kernel_call(SYS_close_range, socket + 1, UINT_MAX, 0);
   (void)kernel_call(SYS_chdir, as_arg("/"));
@@ -106,7 +114,8 @@ void send_reply(int socket, Reply& reply) noexcept {
   char asked = 0;
   if (kernel_call(SYS_recvfrom, socket, as_arg(&asked), sizeof asked, 0, 0, 0) == sizeof asked) {
     Reply reply{};
-    auto links = make_veth_links(Opening{config, "", nullptr, &reply.address}, mtu);
+    const char* const colon = strchr(config.wire, ':');
+    auto links = make(Opening{config, colon != nullptr ? colon + 1 : "", nullptr, &reply.address});
     if (links) {
       reply.links = *links;
       if (asked != kAskWithBells) close_bell_fds(reply.links.packets.bells);
@@ -130,14 +139,15 @@ void reap_broker() noexcept {
 // Moves what came with the message out of the program's sight, into `links`. False if something is missing.
 bool take_descriptors(msghdr& header, VethLinks* links) noexcept {
   const cmsghdr* rights = CMSG_FIRSTHDR(&header);
-  const int count = links->packets.bells.exist() ? kDescriptors + BellFds::kCount : kDescriptors;
+  int* descriptors[kMostDescriptors];
+  const int count = list_descriptors(*links, descriptors);
   if (rights == nullptr || rights->cmsg_len != CMSG_LEN(static_cast<size_t>(count) * sizeof(int))) return false;
   bool all = true;
   for (int i = 0; i < count; i++) {
     int received;
     memcpy(&received, CMSG_DATA(rights) + i * sizeof received, sizeof received);
-    descriptor(*links, i) = base::move_fd_high(received);
-    all = all && descriptor(*links, i) >= 0;
+    *descriptors[i] = base::move_fd_high(received);
+    all = all && *descriptors[i] >= 0;
   }
   return all;
 }
@@ -154,7 +164,7 @@ bool has_link_rights() noexcept { return (Capabilities().effective() & kNeeded) 
 
 bool has_link_broker() noexcept { return broker_fd >= 0; }
 
-void start_link_broker(const StackConfig& config, uint32_t mtu) noexcept {
+void start_link_broker(const StackConfig& config, MakeLinks make) noexcept {
   if ((Capabilities().permitted() & kNeeded) != kNeeded || started.exchange(true)) return;
   int pair[2];
   if (kernel_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, as_arg(pair)) != 0) return;
@@ -163,7 +173,7 @@ void start_link_broker(const StackConfig& config, uint32_t mtu) noexcept {
   uint64_t before = 0;
   (void)kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, as_arg(&all), as_arg(&before), sizeof all);
   broker_pid = kernel_call(SYS_clone, 0, 0, 0, 0, 0);
-  if (broker_pid == 0) serve(pair[1], config, mtu);
+  if (broker_pid == 0) serve(pair[1], config, make);
   (void)kernel_call(SYS_rt_sigprocmask, SIG_SETMASK, as_arg(&before), 0, sizeof before);
   (void)kernel_call(SYS_close, pair[1]);
   if (broker_pid < 0) end_link_broker();
@@ -182,7 +192,7 @@ base::Result<VethLinks> ask_link_broker(WireAddress* out) noexcept {
   end_link_broker();
   if (!taken)
     return base::make_error(
-        "wire veth: the process that kept the right to make links has ended, or has served another process of this program");
+        "the process that kept the right to make the wire's links has ended, or has served another process of this program");
   if (*reply.error.text != '\0') return reply.error;
   *out = reply.address;
   return reply.links;

@@ -1,12 +1,13 @@
-// A process that keeps the right to make the links of a veth wire, for a program that gives up its own before it listens.
+// A process that keeps the right to make a wire's links, for a program that gives up its own before it listens.
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // The problem. Daemons start as root, become another user and then listen; a privileged port needs no more. To make the links takes
-// CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN, at the first listen() or connect(), when they are gone. And whoever gives up its rights may
-// as well be su, a shell's helper, a job of cron: most never use the network, and must not pay for it.
+// CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN, on a shared interface CAP_BPF as well, at the first listen() or connect(), when they are
+// gone. And whoever gives up its rights may as well be su, a shell's helper, a job of cron: most never use the network, and must not pay
+// for it.
 //
 // How. As in privilege separation (Provos et al., USENIX Security 2003) and sandboxes: just before the rights go, a copy of the process is
-// left behind (fork) with no descriptors but one end of a socket pair, no capabilities but the three, and one thing to do, once: when it is
+// left behind (fork) with no descriptors but one end of a socket pair, no capabilities but these, and one thing to do, once: when it is
 // asked it makes the links that were configured and hands over their descriptors. Nothing it is sent changes what it makes. It ends when it
 // has answered, or when nobody is left who could ask: with the last process that has the other end, which execve() closes. It sends no
 // SIGCHLD and is not found by wait() without __WALL.
@@ -30,10 +31,11 @@ namespace netstack {
 void take_link_rights() noexcept;
 // Whether this thread may make links.
 [[nodiscard]] bool has_link_rights() noexcept;
-// Starts it, for links of `mtu` bytes, if this process has the rights and has not started one. Any number of threads may call it.
-void start_link_broker(const StackConfig& config, uint32_t mtu) noexcept;
+// Starts it, for what `make` makes, if this process has the rights and has not started one. Any number of threads may call it.
+using MakeLinks = base::Result<VethLinks> (*)(const Opening& opening) noexcept;
+void start_link_broker(const StackConfig& config, MakeLinks make) noexcept;
 [[nodiscard]] bool has_link_broker() noexcept;
-// What make_veth_links() has made there.
+// What it has made there.
 base::Result<VethLinks> ask_link_broker(WireAddress* out) noexcept;
 // Lets it go before this process becomes another program, which should find no child that it does not know.
 void end_link_broker() noexcept;

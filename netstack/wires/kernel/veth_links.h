@@ -1,4 +1,4 @@
-// The part of a veth wire that takes rights: the pair, its addresses, and the packet sockets on the stack's end.
+// The part of a wire over a veth pair that takes rights: the pair, its addresses, and the packet sockets on the stack's end.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "netstack/wires/kernel/packet_sockets.h"
+#include "netstack/wires/kernel/steering_program.h"
 #include "netstack/wires/opening.h"
 
 namespace netstack {
@@ -18,6 +19,7 @@ struct VethLinks {
   uint32_t host_be;  // the kernel side's address; 0: none
   bool in_namespace; // the stack's end is in a namespace of its own
   int drop_fd = -1;  // link of the program that drops what comes there, if the host's end has no address
+  SteeringFds steering = {};  // of a shared interface
 };
 
 // Makes them, links of `mtu` bytes, and fills *opening.out. The calling thread's network namespace is the host's before and after; in

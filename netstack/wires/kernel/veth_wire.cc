@@ -75,6 +75,10 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   return *wire;
 }
 
-void keep_veth_rights(const StackConfig& config) noexcept { start_link_broker(config, link_mtu(config, stack_mtu(config))); }
+void keep_veth_rights(const StackConfig& config) noexcept {
+  start_link_broker(config, [](const Opening& opening) noexcept {
+    return make_veth_links(opening, link_mtu(opening.config, stack_mtu(opening.config)));
+  });
+}
 
 }  // namespace netstack

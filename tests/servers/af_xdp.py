@@ -144,6 +144,16 @@ def finds_neighbours(host):
             check(connect(host.peer, 7006) == host.address, "the station's new place is not found")
 
 
+def finds_neighbours_without_rights(host):
+    """A server that became another user when it listened reaches a station that nobody has asked for."""
+    become = "import os\nsocket.getaddrinfo('127.0.0.1', 1)\nos.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\n"
+    host.start([sys.executable, "-c", SERVER.replace("print(", become + "print(", 1), "0.0.0.0", 7001, "nobody"], True)
+    host.bed.peer_space.run("ip", "address", "add", "198.18.0.8/24", "dev", PEER_DEVICE)
+    with answering("198.18.0.8", 7005):
+        answer = ask(host.address, 7001, b"connect 198.18.0.8 7005")
+        check(answer.split()[0] == host.address, f"198.18.0.8 is not reached: {answer}")
+
+
 def udp(host):
     for address, port in (("0.0.0.0", 7010), (host.address, 7011)):
         server = host.start([sys.executable, "-c", UDP_SERVER, address, port], True, ZPS_UDP="stack")
@@ -242,7 +252,7 @@ def leaves_nothing(host, kills=3):
     check(ask(host.address, 7001) == "heir", "the kernel has not got its port back")
 
 
-PARTS = (shares, over_ip6, finds_neighbours, udp, serves_programs, has_several_queues, works_behind_the_driver, takes_long_frames, refuses_others, leaves_nothing, loses_its_interface)
+PARTS = (shares, over_ip6, finds_neighbours, finds_neighbours_without_rights, udp, serves_programs, has_several_queues, works_behind_the_driver, takes_long_frames, refuses_others, leaves_nothing, loses_its_interface)
 
 
 def main():

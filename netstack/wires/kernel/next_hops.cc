@@ -20,6 +20,7 @@ using base::as_arg;
 using base::kernel_call;
 
 constexpr uint64_t kAskAgainNs = 1'000'000'000;
+constexpr int kMostTries = 8;  // of a dump that changes meanwhile
 constexpr uint16_t kDiscardPort = 9;
 constexpr uint16_t kResolved = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_DELAY;
 
@@ -49,10 +50,13 @@ long NextHops::open(const KernelRoutes& routes) noexcept {
 }
 
 void NextHops::read() noexcept {
-  behind_ = false;
-  clear();
-  for (const uint8_t family : {AF_INET, AF_INET6}) {
-    if (dump_rtnetlink(routes_->requests_fd(), RTM_GETNEIGH, family, take_dumped, this) == -EAGAIN) behind_ = true;
+  behind_ = true;
+  for (int i = 0; i < kMostTries && behind_; i++) {
+    behind_ = false;
+    clear();
+    for (const uint8_t family : {AF_INET, AF_INET6}) {
+      if (dump_rtnetlink(routes_->requests_fd(), RTM_GETNEIGH, family, take_dumped, this) == -EAGAIN) behind_ = true;
+    }
   }
 }
 
@@ -85,8 +89,11 @@ void NextHops::take_message(void* self, const nlmsghdr& message) noexcept {
   if (resolved) memcpy(neighbour->mac, RTA_DATA(mac), sizeof neighbour->mac);
   if (resolved) {
     neighbour->state = (fixed.ndm_state & kResolved) != 0 ? confirmed : stale;
+  } else if ((fixed.ndm_state & NUD_FAILED) != 0) {
+    neighbour->state = failed;
+    neighbour->asked_ns = base::monotonic_ns();  // who asks at once is told so
   } else {
-    neighbour->state = (fixed.ndm_state & NUD_FAILED) != 0 ? failed : unknown;
+    neighbour->state = unknown;
   }
 }
 
@@ -135,50 +142,53 @@ NextHops::Way NextHops::to(const IpAddress& address, const uint8_t** station) no
     if (neighbour.state == failed) neighbour.state = unknown;
     ask(neighbour);
   }
-  return neighbour.state == stale ? Way::known : neighbour.state == failed ? Way::none : Way::awaited;
+  if (neighbour.state == failed) return Way::none;
+  return neighbour.state == unknown ? Way::awaited : Way::known;
 }
 
-// The answer, if there is one, is a message.
+// The kernel's own entry first: a use of one that an administrator has made would end its permanence (NTF_USE in neigh_add()). What comes
+// of the question is a message.
 void NextHops::ask(Neighbour& neighbour) noexcept {
+  if (exchange(neighbour, RTM_GETNEIGH, 0, 0) == 0 && neighbour.state == confirmed) return;
+  if (exchange(neighbour, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, NTF_USE) == 0) return;
+  const bool v4 = neighbour.address.is_v4();
+  sockaddr_in to4{AF_INET, htons(kDiscardPort), {neighbour.address.words_be[3]}, {}};
+  sockaddr_in6 to6{AF_INET6, htons(kDiscardPort), 0, {}, 0};
+  memcpy(&to6.sin6_addr, neighbour.address.words_be, sizeof to6.sin6_addr);
+  if (neighbour.address.is_link_local()) to6.sin6_scope_id = static_cast<uint32_t>(routes_->interface());
+  const long to = v4 ? as_arg(&to4) : as_arg(&to6);
+  (void)kernel_call(SYS_sendto, nudging_[v4 ? 0 : 1], 0, 0, MSG_DONTWAIT, to, v4 ? sizeof to4 : sizeof to6);
+}
+
+// One request about a neighbour. 0 or a negative errno; an entry that comes back is taken.
+long NextHops::exchange(const Neighbour& neighbour, uint16_t type, uint16_t flags, uint8_t use) noexcept {
   const bool v4 = neighbour.address.is_v4();
   const size_t bytes = v4 ? 4 : 16;
-  const void* const address = v4 ? &neighbour.address.words_be[3] : neighbour.address.words_be;
   struct {
     nlmsghdr header{};
     ndmsg neighbour{};
     rtattr name{};
     uint8_t address[16];
   } request;
-  request.header.nlmsg_type = RTM_NEWNEIGH;
-  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
+  request.header.nlmsg_type = type;
+  request.header.nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | flags);
   request.header.nlmsg_len = static_cast<uint32_t>(offsetof(decltype(request), address) + bytes);
   request.neighbour.ndm_family = v4 ? AF_INET : AF_INET6;
   request.neighbour.ndm_ifindex = routes_->interface();
-  request.neighbour.ndm_flags = NTF_USE;
+  request.neighbour.ndm_flags = use;
   request.name = {static_cast<uint16_t>(RTA_LENGTH(bytes)), NDA_DST};
-  memcpy(request.address, address, bytes);
-  struct {
-    nlmsghdr header;
-    nlmsgerr result;
-    char rest[512];
-  } answer{};
-  long got = kernel_call(SYS_sendto, asking_, as_arg(&request), request.header.nlmsg_len, MSG_DONTWAIT, 0, 0);
-  if (got >= 0) got = kernel_call(SYS_recvfrom, asking_, as_arg(&answer), sizeof answer, MSG_DONTWAIT, 0, 0);
-  if (got >= 0 && answer.result.error == 0) return;
-  sockaddr_in to4{};
-  sockaddr_in6 to6{};
-  if (v4) {
-    to4.sin_family = AF_INET;
-    to4.sin_port = htons(kDiscardPort);
-    memcpy(&to4.sin_addr, address, bytes);
-    (void)kernel_call(SYS_sendto, nudging_[0], 0, 0, MSG_DONTWAIT, as_arg(&to4), sizeof to4);
-  } else {
-    to6.sin6_family = AF_INET6;
-    to6.sin6_port = htons(kDiscardPort);
-    to6.sin6_scope_id = neighbour.address.is_link_local() ? static_cast<uint32_t>(routes_->interface()) : 0;
-    memcpy(&to6.sin6_addr, address, bytes);
-    (void)kernel_call(SYS_sendto, nudging_[1], 0, 0, MSG_DONTWAIT, as_arg(&to6), sizeof to6);
+  memcpy(request.address, v4 ? &neighbour.address.words_be[3] : neighbour.address.words_be, bytes);
+  alignas(nlmsghdr) char answer[1024];
+  while (kernel_call(SYS_recvfrom, asking_, as_arg(answer), sizeof answer, MSG_DONTWAIT, 0, 0) >= 0) {  // of a member that has died
   }
+  const long sent = kernel_call(SYS_sendto, asking_, as_arg(&request), request.header.nlmsg_len, MSG_DONTWAIT, 0, 0);
+  if (sent < 0) return sent;
+  const long got = kernel_call(SYS_recvfrom, asking_, as_arg(answer), sizeof answer, MSG_DONTWAIT, 0, 0);
+  const auto& header = *reinterpret_cast<const nlmsghdr*>(answer);
+  if (got < static_cast<long>(NLMSG_LENGTH(sizeof(ndmsg))) || !NLMSG_OK(&header, got)) return got < 0 ? got : -EPROTO;
+  if (header.nlmsg_type == NLMSG_ERROR) return static_cast<const nlmsgerr*>(NLMSG_DATA(&header))->error;
+  take_dumped(this, header);
+  return 0;
 }
 
 }  // namespace netstack

@@ -59,6 +59,7 @@ class NextHops {
   [[nodiscard]] Neighbour* neighbour_for(const IpAddress& address) noexcept;
   void clear() noexcept;
   void ask(Neighbour& neighbour) noexcept;
+  [[nodiscard]] long exchange(const Neighbour& neighbour, uint16_t type, uint16_t flags, uint8_t use) noexcept;
 
   const KernelRoutes* routes_;
   int asking_ = -1, nudging_[2] = {-1, -1};

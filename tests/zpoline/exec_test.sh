@@ -63,6 +63,7 @@ expect "a static program on the stack" hooked reached "$static" look
 expect "its child" hooked reached "$static" /bin/sh -c "$look"
 expect "its static child" hooked reached "$static" "$static" look
 expect "itself again" hooked reached "$static" /proc/self/exe look
+expect "its own name" "$(readlink -f "$static")" reached "$static" name
 expect "a static program of a shell" hooked reached sh -c "PATH=/nowhere; exec '$static' look"
 expect "by its descriptor" hooked reached python3 -c "
 import os

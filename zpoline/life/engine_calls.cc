@@ -12,7 +12,6 @@
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
-#include "zpoline/life/copy.h"
 #include "zpoline/life/exec.h"
 #include "zpoline/life/made_code.h"
 #include "zpoline/life/masks.h"
@@ -22,8 +21,8 @@
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/signals.h"
+#include "zpoline/life/static_calls.h"
 #include "zpoline/life/thread_blocks.h"
-#include "zpoline/life/thread_pointer.h"
 #include "zpoline/life/trap.h"
 
 namespace zpoline {
@@ -123,21 +122,6 @@ int64_t on_seccomp(zps_call* call) noexcept {
   return ZPS_PASS;
 }
 
-// Of a static program: fs is the engine's at this moment, and gs always.
-int64_t on_arch_prctl(zps_call* call) noexcept {
-  constexpr int64_t kSetGs = 0x1001, kSetFs = 0x1002, kGetFs = 0x1003, kGetGs = 0x1004;
-  constexpr uint64_t kEnd = (uint64_t{1} << 47) - 4096;
-  const auto wanted = static_cast<uint64_t>(call->arg[1]);
-  const uint64_t fs = program_pointer(), none = 0;
-  if (call->arg[0] == kSetFs && wanted < kEnd) set_program_pointer(wanted);
-  if (call->arg[0] == kSetFs) return wanted < kEnd ? 0 : -EPERM;
-  if (call->arg[0] == kSetGs) return wanted == 0 ? 0 : -EPERM;
-  if (call->arg[0] == kGetFs || call->arg[0] == kGetGs) {
-    return copy_out(wanted, call->arg[0] == kGetFs ? &fs : &none, sizeof fs) ? 0 : -EFAULT;
-  }
-  return ZPS_PASS;
-}
-
 int64_t on_exit_group(zps_call* call) noexcept {
   if (hook.before_exit != nullptr && !this_thread().words.vfork_child) hook.before_exit(call->arg[0]);
   return to_kernel(call);
@@ -181,7 +165,11 @@ constexpr EngineCall kEngineCalls[] = {
     {SYS_exit, ZPS_CLAIM_FULL, on_exit},
     {SYS_exit_group, ZPS_CLAIM_FULL, on_exit_group},
 };
-constexpr EngineCall kOfStatic = {SYS_arch_prctl, ZPS_CLAIM_GENERAL, on_arch_prctl};
+constexpr EngineCall kOfStatic[] = {
+    {SYS_arch_prctl, ZPS_CLAIM_GENERAL, program_arch_prctl},
+    {SYS_readlink, ZPS_CLAIM_GENERAL, program_readlink},
+    {SYS_readlinkat, ZPS_CLAIM_GENERAL, program_readlink},
+};
 
 constexpr int16_t kClones[] = {SYS_fork, SYS_vfork, SYS_clone, SYS_clone3};
 
@@ -189,7 +177,10 @@ const EngineCall* find(int64_t nr) noexcept {
   for (const EngineCall& candidate : kEngineCalls) {
     if (candidate.nr == nr) return &candidate;
   }
-  return static_program && nr == kOfStatic.nr ? &kOfStatic : nullptr;
+  for (const EngineCall& candidate : kOfStatic) {
+    if (static_program && candidate.nr == nr) return &candidate;
+  }
+  return nullptr;
 }
 
 struct Cpuid {

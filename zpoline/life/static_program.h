@@ -11,8 +11,9 @@
 //
 // Invariants: 1 nothing but the engine allocates from the first libc, which leaves the break alone (thread_blocks.cc); 2 fs is 0 at the
 // entry, as natively.
-// Known limits: /proc/self/exe is zpstack-static (an exec of it is one of the program); a processor or kernel without FSGSBASE; a fixed
-// address where something else lies already.
+// Known limits: /proc/PID/exe is zpstack-static for others, and for who opens /proc/self/exe; what the program reads of it
+// (static_calls.cc) and executes by it (exec.cc) is its own. A processor or kernel without FSGSBASE; a fixed address where something else
+// lies already.
 // Sources: Linux fs/binfmt_elf.c; System V ABI for x86-64, 3.4.1.
 #pragma once
 

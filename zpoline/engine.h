@@ -112,6 +112,8 @@ void prepare_dispatch(const void** dispatch) noexcept;
 [[nodiscard]] const void* near_entry(int64_t nr) noexcept;
 // The program is static (static_program.h): fs is the engine's only while the program's code does not run.
 extern bool static_program;
+// And ld.so has loaded it all the same: what the program's own file holds is that, its libraries are not.
+extern bool loaded_static_program;
 // True while page 0 holds the sled: it is then not the program's to see.
 extern bool page_zero_is_ours;
 // In a fork's child: frees the engine's locks, whose holders may not exist here.

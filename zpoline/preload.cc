@@ -244,13 +244,11 @@ void run_natively(const char* program, char** arguments, char** environment) noe
     if (program != nullptr) run_natively(program, arguments, environment);
     return;
   }
-  if (leaves_thread_pointer()) {
-    refuse_inheritance("a Go program without cgo");
-    base::log(base::LogLevel::warn, "a Go program without cgo makes its threads without libc: its system calls go to the kernel");
-    return;
-  }
+  // As in a static program, though ld.so has loaded it.
+  const bool leaves = leaves_thread_pointer();
+  loaded_static_program = leaves;
   base::Error why_not_better;
-  if (auto ready = program != nullptr ? prepare_static_program() : base::Result<bool>(true); !ready) mode = ready.error();
+  if (auto ready = program != nullptr || leaves ? prepare_static_program() : base::Result<bool>(true); !ready) mode = ready.error();
   auto started = mode ? start_engine(*mode, why_not_better) : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;
   if (started && reaches_static) run_static_programs(library_path);

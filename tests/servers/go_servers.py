@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Go programs as they are built by default, on the stack: a server of net/http, with symbols and without, and etcd.
+"""Go programs as they are built by default, on the stack: a server of net/http, with symbols and without, one that has ld.so but no libc, and etcd.
 
-  go_servers.py --build build/release --mode zpstack-veth [http stripped etcd]
+  go_servers.py --build build/release --mode zpstack-veth [http stripped pie etcd]
 
 Without Go or etcd what needs it is left out.
 """
@@ -39,9 +39,9 @@ def answers(url, server):
         return False
 
 
-def build(bed, options, *flags):
+def build(bed, options, *flags, cgo="1"):
     program = bed.scratch / "server"
-    environment = {**beds.clean_environment(), "GOCACHE": str(options.build.resolve() / "go-cache"), "GO111MODULE": "off", "CGO_ENABLED": "1"}
+    environment = {**beds.clean_environment(), "GOCACHE": str(options.build.resolve() / "go-cache"), "GO111MODULE": "off", "CGO_ENABLED": cgo}
     subprocess.run(["go", "build", *flags, "-o", program, HERE / "go_server.go"], env=environment, check=True)
     return program
 
@@ -56,9 +56,9 @@ def converse(root, number):
         raise AssertionError("a child has said something else")
 
 
-def serve_http(bed, options, *flags):
+def serve_http(bed, options, *flags, **how):
     port = "8095"
-    server = bed.spawn_sut([build(bed, options, *flags), port], name="http", environment=bed.sut_environment())
+    server = bed.spawn_sut([build(bed, options, *flags, **how), port], name="http", environment=bed.sut_environment())
     bed.peer_space.enter()
     root = f"http://{bed.sut_address}:{port}/"
     beds.wait_until(lambda: answers(root + "child", server), 30, "the server's start")
@@ -84,7 +84,8 @@ def serve_etcd(bed, _):
     return server
 
 
-SERVERS = {"http": (serve_http, "go"), "stripped": (lambda bed, options: serve_http(bed, options, "-ldflags=-s -w"), "go"), "etcd": (serve_etcd, "etcd")}
+SERVERS = {"http": (serve_http, "go"), "stripped": (lambda bed, options: serve_http(bed, options, "-ldflags=-s -w"), "go"),
+           "pie": (lambda bed, options: serve_http(bed, options, "-buildmode=pie", cgo="0"), "go"), "etcd": (serve_etcd, "etcd")}
 
 
 def main():

@@ -29,6 +29,7 @@ namespace zpoline {
 
 bool page_zero_is_ours = false;
 bool static_program = false;
+bool loaded_static_program = false;
 
 namespace {
 

@@ -11,7 +11,7 @@
 //
 // Threads. A Go program without cgo is static as a rule, and no loader hears of LD_PRELOAD. Built as a position-independent executable it
 // does have this loader, but needs no library, and its runtime goes on as in a static one: it points fs at words of its own and makes
-// threads by clone(). What the engine and its hook keep for each thread lies at libc's thread pointer.
+// threads by clone(). What the engine and its hook keep for each thread is found as in a static program (static_entry.S).
 //
 // Known limit: a program that loads such a machine later, by dlopen, is not known here; ZPS_HOOK=nopage0 helps.
 #include "zpoline/sites/languages.h"

@@ -8,8 +8,7 @@ namespace zpoline {
 // the objects that are loaded now.
 [[nodiscard]] const char* relies_on_null_faults() noexcept;
 
-// True if the program sets the thread pointer itself and makes threads without libc's: neither words nor hooks of a thread can be found
-// then.
+// True if the program sets the thread pointer itself and makes threads without libc's, as a static one does.
 [[nodiscard]] bool leaves_thread_pointer() noexcept;
 
 }  // namespace zpoline

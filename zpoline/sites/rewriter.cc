@@ -296,8 +296,9 @@ bool has_threads() noexcept {
 }
 
 // `left` becomes the number of its calls that nothing was done about.
-long rewrite_object(const dl_phdr_info& object, size_t* left) noexcept {
+long rewrite_object(const dl_phdr_info& object, size_t* left, bool of_static = false) noexcept {
   *left = 0;
+  batch.of_static = of_static;
   batch.count = batch.left = 0;
   batch.threads = !at_start || has_threads();
   if (const uint64_t text = text_of(object).begin; text != 0 && scanned_count < kMaxObjects) {
@@ -366,7 +367,7 @@ int rewrite_one_of_all(dl_phdr_info* object, size_t, void* context) noexcept {
   auto* all = static_cast<AllResult*>(context);
   if (is_loader(*object)) note_loader(*object);
   size_t left = 0;
-  all->error = rewrite_object(*object, &left);
+  all->error = rewrite_object(*object, &left, loaded_static_program && object->dlpi_name[0] == '\0');
   note_uncovered(*object, left);
   return all->error < 0;
 }
@@ -411,9 +412,9 @@ base::Result<bool> rewrite_loaded_objects(AfterFailure after_failure) noexcept {
 
 long rewrite_static_program(const dl_phdr_info& program, AfterFailure after_failure) noexcept {
   size_t left = 0;
-  at_start = batch.of_static = true;  // nothing else runs
-  const long result = rewrite_object(program, &left);
-  at_start = batch.of_static = false;
+  at_start = true;  // nothing else runs
+  const long result = rewrite_object(program, &left, true);
+  at_start = false;
   if (left != 0) cover(program, left, after_failure);
   return result;
 }

@@ -69,6 +69,18 @@ void free_what_is_left() noexcept {
   }
 }
 
+// For a scope: what the first libc does for the engine is not dispatched. Signals are blocked, so that a trap would be a kill.
+class Undispatched {
+ public:
+  Undispatched() noexcept : before_(this_thread().words.selector) { this_thread().words.selector = 0; }
+  ~Undispatched() { this_thread().words.selector = before_; }
+  Undispatched(const Undispatched&) = delete;
+  Undispatched& operator=(const Undispatched&) = delete;
+
+ private:
+  uint8_t before_;
+};
+
 [[gnu::always_inline]] inline bool runs_in(uint64_t begin, uint64_t end) noexcept {
   const auto here = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
   return here >= begin && here < end;
@@ -86,6 +98,7 @@ bool prepare_thread_blocks() noexcept {
 
 uint64_t make_thread_block(uint64_t program_fs) noexcept {
   const KernelLock locked(lock);
+  const Undispatched calls;
   free_what_is_left();
   auto* block = static_cast<ControlBlock*>(allocate(nullptr));
   if (block == nullptr) return 0;
@@ -100,6 +113,7 @@ uint64_t make_thread_block(uint64_t program_fs) noexcept {
 
 void free_thread_block(uint64_t block) noexcept {
   const KernelLock locked(lock);
+  const Undispatched calls;
   deallocate(at(block), true);
 }
 
@@ -118,6 +132,7 @@ void leave_thread_block() noexcept {
     own.stack_bytes = 0;
   }
   const KernelLock locked(lock);
+  const Undispatched calls;
   if (ending_count == kMost) free_what_is_left();
   if (ending_count == kMost) return;
   ending[ending_count++] = {at(engine_pointer()), static_cast<uint32_t>(base::kernel_call(SYS_gettid))};

@@ -131,6 +131,7 @@ extern uint64_t zps_site_table[65536] __attribute__((visibility("hidden")));
 extern int64_t (*zps_on_syscall)(zps_call*) __attribute__((visibility("hidden")));
 extern int64_t (*zps_on_engine_call_pointer)(zps_call*) __attribute__((visibility("hidden")));
 extern const void* zps_own_stack_ways[ZPS_NR_COUNT] __attribute__((visibility("hidden")));
+extern const void* zps_static_ways[ZPS_NR_COUNT] __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_bytes __attribute__((visibility("hidden")));
 extern uint64_t zps_xsave_mask __attribute__((visibility("hidden")));
 extern bool zps_has_xsavec __attribute__((visibility("hidden")));
@@ -150,7 +151,8 @@ extern const char zps_engine_general_own_stack[], zps_engine_sse_own_stack[], zp
 extern const char zps_own_stack[], zps_own_stack_switched[], zps_own_stack_trapped[], zps_own_stack_missing[];
 extern const char zps_own_stack_trapped_on[], zps_pass_without_stack[];
 // For those who come from a static program (static_entry.S).
-extern const char zps_static[], zps_exit_static[], zps_clone_on[], zps_clone_on_static[];
+extern const char zps_static_call[], zps_exit_static_call[], zps_static[], zps_exit_static[];
+extern const char zps_clone_on[], zps_clone_on_static[];
 extern const char zps_own_stack_static[], zps_own_stack_static_again[], zps_own_stack_static_switched[], zps_own_stack_static_missing[];
 extern const char zps_own_stack_static_trapped[], zps_own_stack_static_on[];
 extern const void* zps_clone_way_on __attribute__((visibility("hidden")));

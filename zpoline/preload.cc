@@ -42,6 +42,7 @@ int64_t (*zps_on_syscall)(zps_call*);
 int64_t (*zps_on_engine_call_pointer)(zps_call*) = zps_on_engine_call;
 const void* zps_clone_way_on = zps_clone_on;
 const void* zps_own_stack_ways[ZPS_NR_COUNT];
+const void* zps_static_ways[ZPS_NR_COUNT];
 // The linker's.
 [[gnu::visibility("hidden")]] extern const char __ehdr_start[];
 [[gnu::visibility("hidden")]] extern const char _end[];
@@ -139,9 +140,11 @@ base::Result<bool> open_hook() noexcept {
 
 // Which mode it will be. `why` becomes what stands against a better one.
 base::Result<Mode> settle_mode(Mode wanted, base::Error& why) noexcept {
-  if (static_program && wanted != Mode::sud) return Mode::nopage0;
+  if (wanted == Mode::symbols && static_program) return base::make_error("ZPS_HOOK=symbols: a static program has no functions to exchange");
   if (wanted == Mode::nopage0 || wanted == Mode::sud || wanted == Mode::symbols) return wanted;
-  if (const char* language = wanted == Mode::best ? relies_on_null_faults() : nullptr) {
+  const char* language = relies_on_null_faults();
+  if (static_program_is_go()) language = "Go";
+  if (wanted == Mode::best && language != nullptr) {
     why = base::make_error("%s leaves its null checks to faults at NULL", language);
     return Mode::nopage0;
   }
@@ -248,7 +251,7 @@ void run_natively(const char* program, char** arguments, char** environment) noe
   const bool leaves = leaves_thread_pointer();
   loaded_static_program = leaves;
   base::Error why_not_better;
-  if (auto ready = program != nullptr || leaves ? prepare_static_program() : base::Result<bool>(true); !ready) mode = ready.error();
+  if (auto ready = program != nullptr || leaves ? prepare_static_program(program) : base::Result<bool>(true); !ready) mode = ready.error();
   auto started = mode ? start_engine(*mode, why_not_better) : base::Result<bool>(mode.error());
   counts.startup_ns = base::monotonic_ns() - begin;
   if (started && reaches_static) run_static_programs(library_path);

@@ -15,7 +15,7 @@
  * back of here.
  *
  * Sources: Intel SDM volume 2 (RDFSBASE, WRFSBASE); Documentation/arch/x86/x86_64/fsgs.rst. */
-#include "zpoline/layout.h"
+#include "zpoline/entry/frame.h"
 
         .text
 
@@ -30,6 +30,32 @@
         mov     %gs:ZPS_PROGRAM_FS, %rcx
         wrfsbase %rcx
 .endm
+
+/* From page 0, as at the entries of entry.S: the return address is on the stack. */
+        .globl  zps_static_call
+        .hidden zps_static_call
+        .type   zps_static_call, @function
+        .p2align 6
+zps_static_call:
+        .cfi_startproc
+        CHECK_SITE_KEEPING_FLAGS
+        mov     (%rsp), %rcx
+        .cfi_register %rip, %rcx
+        lea     8(%rsp), %rsp
+        .cfi_adjust_cfa_offset -8
+        lea     zps_static_ways(%rip), %r11
+        mov     (%r11,%rax,8), %r11
+        jmp     zps_static
+        .cfi_endproc
+        .size   zps_static_call, .-zps_static_call
+
+        .globl  zps_exit_static_call
+        .hidden zps_exit_static_call
+        .type   zps_exit_static_call, @function
+zps_exit_static_call:
+        CHECK_SITE_KEEPING_FLAGS
+        jmp     zps_exit_static
+        .size   zps_exit_static_call, .-zps_exit_static_call
 
         .globl  zps_static
         .hidden zps_static

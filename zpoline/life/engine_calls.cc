@@ -263,7 +263,12 @@ bool is_wanted(int64_t nr) noexcept { return nr >= 0 && nr < ZPS_NR_COUNT && (ho
 void prepare_dispatch(const void** dispatch) noexcept {
   measure_vector_state();
   for (int64_t nr = 0; nr < ZPS_DISPATCH_SLOTS; nr++) dispatch[nr] = nr < ZPS_NR_COUNT ? way_of(nr).by_call : zps_pass;
-  for (int64_t nr = 0; nr < ZPS_NR_COUNT; nr++) zps_own_stack_ways[nr] = way_of(nr).on_own_stack;
+  for (int64_t nr = 0; nr < ZPS_NR_COUNT; nr++) {
+    const Way way = way_of(nr);
+    zps_own_stack_ways[nr] = way.on_own_stack;
+    zps_static_ways[nr] = way.by_jump;
+    if (static_program && way.by_jump != nullptr) dispatch[nr] = way.by_jump == zps_exit_near ? zps_exit_static_call : zps_static_call;
+  }
   zps_on_syscall = hook.on_syscall;
 }
 

@@ -21,6 +21,7 @@
 #include "zpoline/life/thread_pointer.h"
 #include "zpoline/sites/functions.h"
 #include "zpoline/sites/go_functions.h"
+#include "zpoline/sites/languages.h"
 #include "zpoline/sites/maps.h"
 #include "zpoline/sites/rewriter.h"
 
@@ -36,6 +37,7 @@ constexpr uint64_t kPage = 4096;
 constexpr size_t kMostSegments = 64;
 
 char real_path[4096];
+bool is_go = false;
 
 uint64_t page_begin(uint64_t address) noexcept { return address & ~(kPage - 1); }
 uint64_t page_end(uint64_t address) noexcept { return (address + kPage - 1) & ~(kPage - 1); }
@@ -147,6 +149,21 @@ class FileSymbols {
   uint64_t bytes_ = 0;
 };
 
+// Go's linker leaves a note of its own, which lies in the file's first page.
+bool is_go_program(const char* path) noexcept {
+  Image image;
+  image.fd = kernel_call(SYS_openat, AT_FDCWD, as_arg(path), O_RDONLY | O_CLOEXEC);
+  bool found = false;
+  for (int i = 0; image.fd >= 0 && read_headers(image) == nullptr && i < image.header.e_phnum && !found; i++) {
+    const Elf64_Phdr& segment = image.segments[i];
+    alignas(8) char note[1024];
+    if (segment.p_type != PT_NOTE || segment.p_filesz > sizeof note || !read_at(image, note, segment.p_filesz, segment.p_offset)) continue;
+    found = has_go_note(reinterpret_cast<uint64_t>(note), reinterpret_cast<uint64_t>(note) + segment.p_filesz);
+  }
+  if (image.fd >= 0) (void)kernel_call(SYS_close, image.fd);
+  return found;
+}
+
 void rewrite(const Image& image, const char* path) noexcept {
   dl_phdr_info object{};
   object.dlpi_addr = image.bias;
@@ -225,10 +242,11 @@ const char* take_static_program(char** environment) noexcept {
   return is_host ? path : "";
 }
 
-base::Result<bool> prepare_static_program() noexcept {
+base::Result<bool> prepare_static_program(const char* path) noexcept {
   constexpr unsigned long kFsGsBase = 2;  // HWCAP2_FSGSBASE
   if (!(getauxval(AT_HWCAP2) & kFsGsBase))
     return base::make_error("static programs need a processor and a kernel with FSGSBASE (Linux 5.9)");
+  is_go = path != nullptr && is_go_program(path);
   take_engine_pointer();
   set_program_pointer(thread_pointer());
   static_program = true;
@@ -253,6 +271,8 @@ base::Error become_static_program(const char* path, char** arguments) noexcept {
   leave_rseq();
   begin(image.bias + image.header.e_entry, arguments);
 }
+
+bool static_program_is_go() noexcept { return is_go; }
 
 const char* static_program_path() noexcept { return static_program && real_path[0] != '\0' ? real_path : nullptr; }
 

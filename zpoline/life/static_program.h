@@ -24,8 +24,9 @@ namespace zpoline {
 // Takes ZPS_PROGRAM out of the environment, before anybody else looks. Null: there is none, and static programs are left to the kernel;
 // empty: this is no static program, and those that it executes are run on the stack; else the file.
 [[nodiscard]] const char* take_static_program(char** environment) noexcept;
-// From here on the engine knows its threads by gs. Before anything of it runs.
-base::Result<bool> prepare_static_program() noexcept;
+// From here on the engine knows its threads by gs. Before anything of it runs. `path`: the file, if it is still to be mapped.
+base::Result<bool> prepare_static_program(const char* path) noexcept;
+[[nodiscard]] bool static_program_is_go() noexcept;
 // When the engine is in place. Returns only if the program cannot be mapped.
 base::Error become_static_program(const char* path, char** arguments) noexcept;
 // The program itself, for an exec of /proc/self/exe; null: it is not static.

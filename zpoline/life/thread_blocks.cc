@@ -69,16 +69,21 @@ void free_what_is_left() noexcept {
   }
 }
 
-// For a scope: what the first libc does for the engine is not dispatched. Signals are blocked, so that a trap would be a kill.
+// For a scope: what the first libc does for the engine is not dispatched, as signals are blocked and a trap would be a kill; and its calls,
+// which come from fs as it is, leave no trace where the program's is kept.
 class Undispatched {
  public:
-  Undispatched() noexcept : before_(this_thread().words.selector) { this_thread().words.selector = 0; }
-  ~Undispatched() { this_thread().words.selector = before_; }
+  Undispatched() noexcept : before_(this_thread().words.selector), fs_(program_pointer()) { this_thread().words.selector = 0; }
+  ~Undispatched() {
+    this_thread().words.selector = before_;
+    set_program_pointer(fs_);
+  }
   Undispatched(const Undispatched&) = delete;
   Undispatched& operator=(const Undispatched&) = delete;
 
  private:
   uint8_t before_;
+  uint64_t fs_;
 };
 
 [[gnu::always_inline]] inline bool runs_in(uint64_t begin, uint64_t end) noexcept {

@@ -44,19 +44,6 @@ const char* file_name(const char* path) noexcept {
 
 uint64_t padded(uint64_t bytes) noexcept { return (bytes + 3) & ~uint64_t{3}; }
 
-bool has_go_note(uint64_t at, uint64_t end) noexcept {
-  constexpr uint32_t kBuildId = 4;
-  while (at + sizeof(ElfW(Nhdr)) <= end) {
-    const auto* note = reinterpret_cast<const ElfW(Nhdr)*>(at);
-    const auto* name = reinterpret_cast<const char*>(note + 1);
-    const uint64_t next = at + sizeof *note + padded(note->n_namesz) + padded(note->n_descsz);
-    if (next > end) return false;
-    if (note->n_type == kBuildId && note->n_namesz == 4 && memcmp(name, "Go\0", 4) == 0) return true;
-    at = next;
-  }
-  return false;
-}
-
 bool needs_library(const dl_phdr_info& object) noexcept {
   for (int i = 0; i < object.dlpi_phnum; i++) {
     if (object.dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
@@ -84,6 +71,19 @@ int look(dl_phdr_info* object, size_t, void* found) noexcept {
 }
 
 }  // namespace
+
+bool has_go_note(uint64_t at, uint64_t end) noexcept {
+  constexpr uint32_t kBuildId = 4;
+  while (at + sizeof(ElfW(Nhdr)) <= end) {
+    const auto* note = reinterpret_cast<const ElfW(Nhdr)*>(at);
+    const auto* name = reinterpret_cast<const char*>(note + 1);
+    const uint64_t next = at + sizeof *note + padded(note->n_namesz) + padded(note->n_descsz);
+    if (next > end) return false;
+    if (note->n_type == kBuildId && note->n_namesz == 4 && memcmp(name, "Go\0", 4) == 0) return true;
+    at = next;
+  }
+  return false;
+}
 
 bool leaves_thread_pointer() noexcept {
   bool leaves = false;

@@ -391,8 +391,8 @@ Verdict judge(const Site& site) noexcept {
   constexpr int32_t kSigreturn = 15;
   if (site.number != kUnknownNumber && (site.number == kSigreturn || !is_wanted(site.number))) return Verdict::native_unclaimed;
   // What takes the compare comes back through its stub, which does not know the program's thread pointer.
-  if (batch.of_static && takes_compare(site) && !site.small_stack) return Verdict::trap;
-  if (site.jump == Jump::unnumbered || (site.number != kUnknownNumber && site.jump != Jump::none)) return Verdict::jump;
+  const bool may_jump = !batch.of_static || !takes_compare(site) || site.small_stack;
+  if (may_jump && (site.jump == Jump::unnumbered || (site.number != kUnknownNumber && site.jump != Jump::none))) return Verdict::jump;
   if (!site.callable || site.below_rsp || site.small_stack || !page_zero_is_ours) return Verdict::trap;
   return Verdict::call;
 }

@@ -318,7 +318,8 @@ constexpr Row kRows[] = {
      parse_hook_library,
      print_text<256, &Config::hook_library>},
     {{"wire", "ZPS_WIRE",
-      "one of veth, host[:interface], af_xdp[:interface], tap, memif:/path, vhost:/path, virtio-user:/path, af_packet:interface",
+      "one of veth, host[:interface], af_xdp[:interface], tap, memif:/path, vhost:/path, virtio-user:/path, af_packet:interface, "
+      "device:address",
       "where frames come from and go to"},
      parse_wire,
      print_text<256, &Config::wire>},

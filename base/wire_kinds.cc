@@ -13,7 +13,7 @@ struct WireKind {
 };
 constexpr WireKind kWireKinds[] = {{"veth"}, {"tap"}, {"memif", WireKind::path}, {"vhost", WireKind::path}, {"virtio-user", WireKind::path},
                                    {"host", WireKind::word_or_nothing}, {"af_xdp", WireKind::word_or_nothing},
-                                   {"af_packet", WireKind::word}};
+                                   {"af_packet", WireKind::word}, {"device", WireKind::word}};
 
 }  // namespace
 

@@ -44,6 +44,9 @@ struct StackPlace {
 // leaves the caller's affinity, signal mask and network namespace as they were, and keeps no descriptor below fd_floor() (base/high_fd.h).
 base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) noexcept;
 
+// Before the program runs: loads what a wire of this kind is made of beside the library, if that is anything.
+base::Result<bool> prepare_wire(const char* wire) noexcept;
+
 // For a process that is about to give up rights, and might make its stack later: keeps those that the wire takes, outside of the process
 // (wires/kernel/link_broker.h). Without a lock, on any thread; costs a fork, or next to nothing where there is nothing to keep.
 void keep_rights(const StackConfig& config) noexcept;

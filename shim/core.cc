@@ -12,6 +12,7 @@
 #include "base/stopped_owner.h"
 #include "base/syscall.h"
 #include "base/user_copy.h"
+#include "netstack/make_stack.h"
 #include "shim/family/exec.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
@@ -114,6 +115,10 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
     return -1;
   }
   if (!read_config()) return -1;
+  if (const auto prepared = netstack::prepare_wire(config.wire); !prepared) {
+    base::log(base::LogLevel::error, "%s", prepared.error().text);
+    return -1;
+  }
   const bool inherits = inherit_family();
   if (!inherits && !map_family()) {
     base::log(base::LogLevel::error, "no address space for the family's memory: raise ulimit -v");

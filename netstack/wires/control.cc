@@ -102,14 +102,14 @@ Control::Entry* Control::find(const rte_intr_handle* handle, Callback callback, 
   return nullptr;
 }
 
-int Control::add_callback(rte_intr_handle* handle, int fd, Callback callback, void* argument) noexcept {
+int Control::add_callback(rte_intr_handle* handle, int fd, Callback callback, void* argument, bool counts) noexcept {
   for (int i = 0; i < kCallbacks; i++) {
     Entry& entry = entries_[i];
     if (entry.used) continue;
     epoll_event event{.events = EPOLLIN, .data = {.u64 = static_cast<uint64_t>(i)}};
     const long result = kernel_call(SYS_epoll_ctl, epoll_fd_, EPOLL_CTL_ADD, fd, as_arg(&event));
     if (result != 0) return static_cast<int>(result);
-    entry = Entry{handle, fd, true, false, false, callback, nullptr, argument};
+    entry = Entry{handle, fd, true, counts, false, false, callback, nullptr, argument};
     callback_count_++;
     return 0;
   }
@@ -142,6 +142,8 @@ int Control::remove_callback_later(rte_intr_handle* handle, Callback callback, v
 
 void Control::run_entry(Entry& entry) noexcept {
   if (!entry.remove) {
+    uint64_t events;
+    if (entry.counts) (void)kernel_call(SYS_read, entry.fd, as_arg(&events), sizeof events);
     entry.running = true;
     entry.callback(entry.argument);
     entry.running = false;

@@ -62,7 +62,8 @@ class Control {
   };
 
   // DPDK's registrations. Results as rte_intr_callback_*: 0 or a count, -EAGAIN for a callback that is running, -ENOENT.
-  [[nodiscard]] int add_callback(rte_intr_handle* handle, int fd, Callback callback, void* argument) noexcept;
+  // `counts`: what is read of `fd` is a count of its events, and nobody else reads it.
+  [[nodiscard]] int add_callback(rte_intr_handle* handle, int fd, Callback callback, void* argument, bool counts = false) noexcept;
   [[nodiscard]] int remove_callback(rte_intr_handle* handle, Callback callback, void* argument) noexcept;
   [[nodiscard]] int remove_callback_later(rte_intr_handle* handle, Callback callback, void* argument, AfterUnregister after) noexcept;
   [[nodiscard]] int callbacks() const noexcept { return callback_count_; }
@@ -114,7 +115,7 @@ class Control {
   struct Entry {
     rte_intr_handle* handle;
     int fd;
-    bool used, running, remove;
+    bool used, counts, running, remove;
     Callback callback;
     AfterUnregister after;
     void* argument;

@@ -14,15 +14,13 @@
 #include "base/log.h"
 #include "base/shared_memory.h"
 #include "base/syscall.h"
+#include "netstack/wires/redirected.h"
 
 namespace netstack {
 namespace {
 
 long owner_pid = 0;
-
-}  // namespace
-
-namespace {
+bool owner_took_device = false;
 
 int first_allowed_cpu() noexcept {
   cpu_set_t allowed;
@@ -45,22 +43,33 @@ int note_memory(const rte_memseg_list* list, void*) noexcept {
 
 // EAL's own memory holds port tables and driver state only (frames have their mapping), lies in a memfd that fork() shares, and is
 // backed when it is touched. It is asked for far above 4 GiB, where EAL would put it, in the way of a growing heap of a program at
-// a fixed address.
-base::Result<bool> start_eal() noexcept {
+// a fixed address. What a device has access to, all of it and pinned, is below 2^39: small IOMMUs know no higher addresses.
+base::Result<bool> start_eal(const char* device, const char* interrupts) noexcept {
   const long pid = base::kernel_call(SYS_getpid);
-  if (owner_pid == pid) return true;
+  if (owner_pid == pid && device == nullptr && !owner_took_device) return true;
+  if (owner_pid == pid) return base::make_error("a process that has a wire of DPDK's cannot open a device too, nor a second one");
   if (owner_pid != 0) return base::make_error("a forked process cannot open another wire: it shares its parent's");
 
   static base::Error cpu = base::make_error("--lcores=0@%d", first_allowed_cpu());
-  static char program[] = "zpstack", no_huge[] = "--no-huge", no_shconf[] = "--no-shconf", no_pci[] = "--no-pci", no_hpet[] = "--no-hpet",
+  static char program[] = "zpstack", no_huge[] = "--no-huge", no_shconf[] = "--no-shconf", no_hpet[] = "--no-hpet",
               no_telemetry[] = "--no-telemetry", iova[] = "--iova-mode=va", simd[] = "--force-max-simd-bitwidth=128",
-              megabytes[] = "-m", two[] = "2", prefix[] = "--file-prefix=zpstack", place[] = "--base-virtaddr=0x300000000000";
-  static char* arguments[] = {program, cpu.text,  no_huge, no_shconf, no_pci,  no_hpet, no_telemetry, iova,
-                              simd,    megabytes, two,     prefix,    place, nullptr};
-  if (rte_eal_init(static_cast<int>(sizeof arguments / sizeof *arguments) - 1, arguments) < 0) {
+              prefix[] = "--file-prefix=zpstack", no_pci[] = "--no-pci", little[] = "-m2", place[] = "--base-virtaddr=0x300000000000",
+              more[] = "-m8", low_place[] = "--base-virtaddr=0x4000000000";
+  static base::Error allow = base::make_error("--allow=%s", device != nullptr ? device : "");
+  static base::Error kind = base::make_error("--vfio-intr=%s", interrupts);
+  char* with_device[] = {program, cpu.text, no_huge,    no_shconf, no_hpet,   no_telemetry, iova,
+                         simd,    prefix,   allow.text, more,      low_place, kind.text,    nullptr};
+  char* without[] = {program, cpu.text, no_huge, no_shconf, no_hpet, no_telemetry, iova, simd, prefix, no_pci, little, place, nullptr};
+  const bool takes = device != nullptr;
+  char** const arguments = takes ? with_device : without;
+  int count = 0;
+  while (arguments[count] != nullptr) count++;
+  if (takes) let_vfio_in();
+  if (rte_eal_init(count, arguments) < 0) {
     return base::make_error("DPDK did not start: error %d (ZPS_LOG=debug tells more)", rte_errno);
   }
   owner_pid = pid;
+  owner_took_device = takes;
   (void)rte_memseg_list_walk(note_memory, nullptr);
   return true;
 }

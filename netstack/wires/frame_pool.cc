@@ -31,7 +31,8 @@ int ops_alloc(rte_mempool*) noexcept { return 0; }
 void ops_free(rte_mempool*) noexcept {}
 
 int ops_enqueue(rte_mempool* mempool, void* const* frames, unsigned count) noexcept {
-  pool_of(mempool)->give(frames, count);
+  FramePool* pool = pool_of(mempool);
+  if (!pool->is_deaf()) [[likely]] pool->give(frames, count);
   return 0;
 }
 
@@ -82,7 +83,7 @@ base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, ui
 
   const uint32_t stride = mempool->header_size + mempool->elt_size + mempool->trailer_size;
   CHECK(chunk == 0 || stride == chunk);
-  const size_t head_bytes = round_up(sizeof(FramePool) + frames * sizeof(void*), 4096);
+  const size_t head_bytes = round_up(sizeof(FramePool) + frames * sizeof(void*), chunk > 4096 ? chunk : 4096);
   const size_t bytes = round_up(head_bytes + size_t{frames} * stride, kHugePageBytes);
   void* memory = hugepages ? map_hugepages(bytes) : nullptr;
   if (memory == nullptr) memory = base::map_shared(bytes);
@@ -91,6 +92,8 @@ base::Result<FramePool*> FramePool::create(const char* name, uint32_t frames, ui
   FramePool* pool = static_cast<FramePool*>(memory);
   pool->mempool_ = mempool;
   pool->memory_ = static_cast<char*>(memory) + head_bytes;
+  pool->iova_distance_ = 0;
+  pool->deaf_ = false;
   pool->stride_ = stride;
   pool->limit_ = frames;
   pool->carved_ = pool->top_ = 0;
@@ -116,9 +119,9 @@ void* FramePool::frame_at(uint32_t index) const noexcept { return memory_ + size
 
 void* FramePool::lay(uint32_t index) noexcept {
   void* const object = frame_at(index);
-  auto* header = reinterpret_cast<rte_mempool_objhdr*>(memory_ + size_t{index} * stride_);
+  auto* header = static_cast<rte_mempool_objhdr*>(object) - 1;
   header->mp = mempool_;
-  header->iova = reinterpret_cast<rte_iova_t>(object);
+  header->iova = reinterpret_cast<rte_iova_t>(object) + iova_distance_;
   rte_pktmbuf_init(mempool_, nullptr, object, index);
   return object;
 }

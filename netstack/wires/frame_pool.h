@@ -57,8 +57,14 @@ class FramePool {
   // All frames that there can be, one behind the other.
   [[nodiscard]] char* memory() const noexcept { return memory_; }
   [[nodiscard]] uint64_t memory_bytes() const noexcept { return uint64_t{limit_} * stride_; }
+  // Where a device sees them, before the first is taken; else where they are.
+  void set_iova(uint64_t iova) noexcept { iova_distance_ = iova - reinterpret_cast<uintptr_t>(memory_); }
   // The frame of a chunk with this number, laid as others are.
   [[nodiscard]] void* frame_of_chunk(uint64_t number) const noexcept { return frame_at(static_cast<uint32_t>(number)); }
+
+  // While it is deaf it forgets what drivers give back: reset() is going to take everything.
+  void set_deaf(bool deaf) noexcept { deaf_ = deaf; }
+  [[nodiscard]] bool is_deaf() const noexcept { return deaf_; }
 
   // What a driver (not the wire) took last.
   [[nodiscard]] void* last_for_driver() const noexcept { return last_for_driver_; }
@@ -72,11 +78,13 @@ class FramePool {
 
   rte_mempool* mempool_;
   char* memory_;
+  uint64_t iova_distance_;
   void* last_for_driver_;
   uint32_t stride_;
   uint32_t limit_;
   uint32_t carved_;
   uint32_t top_;
+  bool deaf_;
   void* free_[];
 };
 

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // EAL's own version (left out of the prelinked archive) starts a thread that epolls; it would not survive fork() and would run
-// beside the holder of the stack's lock. Everything that the drivers we link ask for is here; per-queue epoll sets
-// are not offered, because a wire's sleep_fd() is polled by the caller together with its own descriptors.
+// beside the holder of the stack's lock. Everything that the drivers in here ask for is here; per-queue epoll sets
+// are not offered, because a wire's sleep_fd() is polled by the caller together with its own descriptors. Drivers of devices have what
+// switches interrupts on and off themselves (device/prelink.sh).
 #include <cerrno>
 
 #include <rte_epoll.h>
@@ -13,6 +14,7 @@
 
 using netstack::Control;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 int rte_eal_intr_init(void) { return 0; }
@@ -21,7 +23,10 @@ int rte_intr_callback_register(const rte_intr_handle* handle, rte_intr_callback_
   Control* control = Control::current();
   const int fd = handle == nullptr ? -1 : rte_intr_fd_get(handle);
   if (control == nullptr || callback == nullptr || fd < 0) return -EINVAL;
-  return control->add_callback(const_cast<rte_intr_handle*>(handle), fd, callback, argument);
+  const rte_intr_handle_type type = rte_intr_type_get(handle);
+  const bool counts = type == RTE_INTR_HANDLE_ALARM || type == RTE_INTR_HANDLE_VFIO_LEGACY || type == RTE_INTR_HANDLE_VFIO_MSI ||
+                      type == RTE_INTR_HANDLE_VFIO_MSIX;
+  return control->add_callback(const_cast<rte_intr_handle*>(handle), fd, callback, argument, counts);
 }
 
 int rte_intr_callback_unregister(const rte_intr_handle* handle, rte_intr_callback_fn callback, void* argument) {
@@ -49,3 +54,4 @@ void rte_intr_free_epoll_fd(rte_intr_handle*) {}
 int rte_thread_is_intr(void) { return Control::current() != nullptr; }
 
 }  // extern "C"
+#pragma GCC visibility pop

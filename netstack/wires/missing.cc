@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstring>
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 int numa_available() { return -1; }
@@ -38,3 +39,4 @@ size_t strlcat(char* to, const char* from, size_t capacity) {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

@@ -11,6 +11,8 @@
 #include "base/high_fd.h"
 #include "base/own_thread.h"
 #include "base/syscall.h"
+#include "netstack/wires/device/device_wire.h"
+#include "netstack/wires/device/drivers.h"
 #include "netstack/wires/frame_pool.h"
 #include "netstack/wires/kernel/kernel_wires.h"
 #include "netstack/wires/kernel/link_broker.h"
@@ -25,8 +27,9 @@ using base::kernel_call;
 
 struct Kind {
   const char* name;
-  base::Result<Wire*> (*open)(const Opening&) noexcept;  // nullptr: known, but not built in
+  base::Result<Wire*> (*open)(const Opening&) noexcept;
   void (*keep_rights)(const StackConfig&) noexcept = nullptr;
+  base::Result<bool> (*prepare)() noexcept = nullptr;
 };
 
 constexpr Kind kKinds[] = {
@@ -38,7 +41,7 @@ constexpr Kind kKinds[] = {
     {"tap", open_tap},
     {"vhost", open_vhost},
     {"virtio-user", open_virtio_user},
-    {"pci", nullptr},
+    {"device", open_device, nullptr, load_device_drivers},
 };
 
 constexpr size_t kThreadStackBytes = 512 << 10;
@@ -65,10 +68,7 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
   const Kind* kind = find_kind(config.wire, &end);
   if (kind == nullptr)
     return base::make_error("no wire is called %s: use veth, host:interface, af_xdp:interface, memif:/path, vhost:/path, "
-                            "virtio-user:/path, tap or af_packet:device", config.wire);
-  if (kind->open == nullptr)
-    return base::make_error("wire %s is not built in; built in are veth, host, af_xdp, memif, vhost, virtio-user, tap and af_packet",
-                            kind->name);
+                            "virtio-user:/path, tap, af_packet:device or device:address", config.wire);
   return kind->open(Opening{config, *end == ':' ? end + 1 : end, arena, out});
 }
 
@@ -96,6 +96,12 @@ void keep_rights(const StackConfig& config) noexcept {
   const char* end = nullptr;
   const Kind* kind = find_kind(config.wire, &end);
   if (kind != nullptr && kind->keep_rights != nullptr) kind->keep_rights(config);
+}
+
+base::Result<bool> prepare_wire(const char* wire) noexcept {
+  const char* end = nullptr;
+  const Kind* kind = find_kind(wire, &end);
+  return kind != nullptr && kind->prepare != nullptr ? kind->prepare() : base::Result<bool>(true);
 }
 
 bool is_left_over(const IpAddress& address) noexcept {

@@ -2,7 +2,7 @@
 # Prelinks the parts of DPDK that the wires use into one relocatable object, with a few of their calls redirected to ours.
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# usage: prelink.sh <folder of librte_*.a> <folder of the redirect lists> <work folder> <output.o>
+# usage: prelink.sh <folder of librte_*.a> <folder of the redirect lists> <work folder> <output.o> <list of what device drivers need>
 #
 # Debian's static archives are position independent. Copies of them are changed, never the originals:
 #  - descriptors: whatever makes one (redirect_common.syms) calls a version of ours that moves it into the hidden range;
@@ -16,7 +16,7 @@
 #    left out, and what EAL clears that is new is not touched (zps_dpdk_clear_new);
 #  - rte_log goes through --wrap, since a renamed reference in the defining archive would rename the definition too.
 set -eu
-lib=$1 here=$2 work=$3 out=$4
+lib=$1 here=$2 work=$3 out=$4 needed=$5
 mkdir -p "$work"
 
 drivers="net_memif net_tap bus_vdev"
@@ -68,7 +68,9 @@ done
 objcopy --redefine-syms="$here/redirect_memory.syms" net_memif.a
 
 archives() { for name in "$@"; do printf '%s.a ' "$name"; done; }
-# shellcheck disable=SC2046
-ld -r --wrap=rte_log --wrap=rte_vfio_enable -o prelinked.o --whole-archive $(archives $drivers) --no-whole-archive --start-group $(archives $libraries) --end-group
+# What is called by nobody in here is linked for the drivers of devices.
+wanted=$(nm --defined-only ethdev.a eal.a net.a mempool.a mbuf.a hash.a rcu.a kvargs.a telemetry.a 2>/dev/null | sed -n 's/^[0-9a-f]* [TDBVR] //p' | grep -xFf "$needed" | sed 's/^/-u /')
+# shellcheck disable=SC2046,SC2086
+ld -r --wrap=rte_log --wrap=rte_vfio_enable $wanted -o prelinked.o --whole-archive $(archives $drivers) --no-whole-archive --start-group $(archives $libraries) --end-group
 rm -f ./*.c.o
 mv prelinked.o "$out"

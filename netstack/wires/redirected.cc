@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #include <rte_malloc.h>
+#include <rte_vfio.h>
 
 #include "base/high_fd.h"
 #include "base/log.h"
@@ -33,10 +34,12 @@ namespace netstack {
 namespace {
 
 int last_fd = -1;
+bool vfio_is_wanted = false;
 
 }  // namespace
 
 int last_dpdk_fd() noexcept { return last_fd; }
+void let_vfio_in() noexcept { vfio_is_wanted = true; }
 
 long to_libc(long result) noexcept {
   if (result >= 0 || result < -4095) return result;
@@ -54,6 +57,8 @@ int moved_high(long fd) noexcept {
 
 }  // namespace netstack
 
+// The drivers of devices are in a library of their own and call these too.
+#pragma GCC visibility push(default)
 extern "C" {
 
 int zps_dpdk_socket(int domain, int type, int protocol) {
@@ -101,8 +106,8 @@ int zps_dpdk_access(const char* path, int mode) {
   }
   return static_cast<int>(to_libc(kernel_call(SYS_access, as_arg(path), mode)));
 }
-// No wire is a PCI device.
-int __wrap_rte_vfio_enable(const char*) { return 0; }
+// Only a PCI device needs it.
+int __wrap_rte_vfio_enable(const char* module) { return netstack::vfio_is_wanted ? rte_vfio_enable(module) : 0; }
 // What EAL maps for its tables is anonymous, private and new, and empty without a page of it being written to.
 void* zps_dpdk_clear_new(void* memory, int, size_t) { return memory; }
 // No plugins, no threads, no connection to syslog.
@@ -155,3 +160,4 @@ void zps_dpdk_free(void* piece) {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

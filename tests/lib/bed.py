@@ -40,6 +40,10 @@ def _check(result, what):
         raise OSError(error, f"{what}: {os.strerror(error)}")
 
 
+def die_with_parent():
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Namespace:
     """A network namespace with its loopback up."""
 
@@ -48,7 +52,7 @@ class Namespace:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+                die_with_parent()
                 _check(_libc.unshare(CLONE_NEWNET), "unshare(CLONE_NEWNET), needs root")
                 os.write(ready_write, b"1")
                 signal.pause()
@@ -183,7 +187,7 @@ class Bed:
 
     def _spawn(self, argv, name, space, environment, options):
         def prepare():
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            die_with_parent()
             space.enter()
 
         for stream, suffix in (("stdout", "out"), ("stderr", "err")):

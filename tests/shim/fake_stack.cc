@@ -297,6 +297,7 @@ base::Result<Stack*> make_stack(const StackConfig&, StackPlace* place) noexcept 
   return &shim_test::FakeStack::get();
 }
 
+base::Result<bool> prepare_wire(const char*) noexcept { return true; }
 void keep_rights(const StackConfig&) noexcept {}
 bool has_kept_rights() noexcept { return false; }
 bool is_left_over(const IpAddress&) noexcept { return false; }

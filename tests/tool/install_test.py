@@ -10,7 +10,7 @@ import unittest
 import facts
 from facts import run
 
-LIBRARIES = ("libzpstack.so", "libzpstack-core.so", "libzpstack-stack.so")
+LIBRARIES = ("libzpstack.so", "libzpstack-core.so", "libzpstack-stack.so", "libzpstack-device.so")
 
 
 class Install(unittest.TestCase):

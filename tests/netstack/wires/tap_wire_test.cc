@@ -84,7 +84,8 @@ TEST_F(OtherWires, NamesWhatIsWrong) {
   expect_refused("carrier-pigeon", "no wire is called");
   expect_refused("af_packet:nowhere", "needs an IPv4 address");
   expect_refused("af_xdp:nowhere", "no network device");
-  expect_refused("pci:0000:00:05.0", "not built in");
+  expect_refused("pci:0000:00:05.0", "no wire is called");
+  expect_refused("device:0000:00:05.0", "its address is for you to say");
 }
 
 }  // namespace

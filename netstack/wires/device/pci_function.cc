@@ -1,0 +1,87 @@
+// Looks at /sys/bus/pci and /dev/vfio; the errors say what would mend them.
+// SPDX-License-Identifier: BSD-3-Clause
+#include "netstack/wires/device/pci_function.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/syscall.h"
+
+namespace netstack {
+namespace {
+
+using base::as_arg;
+using base::kernel_call;
+
+bool is_hex(const char* text, const char* form) noexcept {
+  for (; *form != '\0'; form++, text++) {
+    if (*form == 'x' ? strchr("0123456789abcdef", *text) == nullptr || *text == '\0' : *text != *form) return false;
+  }
+  return *text == '\0';
+}
+
+// Where a link in the function's folder leads to, by its last name; empty if there is none.
+struct Name {
+  char text[64];
+};
+Name linked(const char* address, const char* link) noexcept {
+  Name name{};
+  char target[256];
+  const base::Error path = base::make_error("/sys/bus/pci/devices/%s/%s", address, link);
+  const long length = kernel_call(SYS_readlinkat, AT_FDCWD, as_arg(path.text), as_arg(target), static_cast<long>(sizeof target - 1));
+  if (length <= 0) return name;
+  target[length] = '\0';
+  const char* const last = strrchr(target, '/');
+  const char* const from = last != nullptr ? last + 1 : target;
+  memcpy(name.text, from, strnlen(from, sizeof name.text - 1));
+  return name;
+}
+
+// "0x8086" and "0x10d3" for example.
+bool is_device(const char* address, const char* vendor, const char* device) noexcept {
+  const auto holds = [address](const char* file, const char* wanted) {
+    char text[16] = "";
+    const base::Error path = base::make_error("/sys/bus/pci/devices/%s/%s", address, file);
+    const long fd = kernel_call(SYS_openat, AT_FDCWD, as_arg(path.text), O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return false;
+    const long length = kernel_call(SYS_read, fd, as_arg(text), static_cast<long>(sizeof text - 1));
+    (void)kernel_call(SYS_close, fd);
+    return length > 0 && strncmp(text, wanted, strlen(wanted)) == 0;
+  };
+  return holds("vendor", vendor) && holds("device", device);
+}
+
+}  // namespace
+
+base::Result<PciFunction> find_pci_function(const char* text) noexcept {
+  PciFunction function{};
+  if (is_hex(text, "xx:xx.x")) memcpy(function.address, base::make_error("0000:%s", text).text, 13);
+  else if (is_hex(text, "xxxx:xx:xx.x")) memcpy(function.address, text, 13);
+  else return base::make_error("wire device: \"%s\" is no PCI address as 0000:00:05.0 (zpstack doctor lists them)", text);
+
+  const char* const address = function.address;
+  struct stat folder {};
+  const base::Error path = base::make_error("/sys/bus/pci/devices/%s", address);
+  if (kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path.text), as_arg(&folder), 0) != 0)
+    return base::make_error("wire device: there is no PCI function %s (zpstack doctor lists those that there are)", address);
+  const Name driver = linked(address, "driver");
+  if (strcmp(driver.text, "vfio-pci") != 0) {
+    return base::make_error("wire device: %s is %s%s and has to be vfio-pci's (zpstack doctor says how)", address,
+                            driver.text[0] != '\0' ? "the kernel's, driver " : "nobody's", driver.text);
+  }
+  const Name group = linked(address, "iommu_group");
+  if (group.text[0] == '\0')
+    return base::make_error("wire device: no IOMMU is in front of %s: without one the device would reach all memory", address);
+  const base::Error file = base::make_error("/dev/vfio/%s", group.text);
+  const long fd = kernel_call(SYS_openat, AT_FDCWD, as_arg(file.text), O_RDWR | O_CLOEXEC, 0);
+  if (fd == -EBUSY) return base::make_error("wire device: %s is in use by another process", address);
+  if (fd == -EACCES || fd == -EPERM) return base::make_error("wire device: %s may not be opened: run as root, or chown it", file.text);
+  if (fd < 0) return base::make_error("wire device: %s cannot be opened: error %ld", file.text, -fd);
+  (void)kernel_call(SYS_close, fd);
+  if (is_device(address, "0x8086", "0x10d3")) function.interrupts = "msi";  // the driver leaves the vectors of an 82574L at nothing
+  return function;
+}
+
+}  // namespace netstack

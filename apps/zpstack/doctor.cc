@@ -19,7 +19,7 @@ const char* name_of(State state) {
 
 std::vector<Finding> examine(const base::Config& config) {
   const Needs needs = Needs::of(config);
-  return {
+  std::vector<Finding> findings{
       probe_libraries(),    probe_versions(),       probe_processor(),    probe_page_zero(needs),
       probe_selinux(needs), probe_dispatch(needs),  probe_memfd(),        probe_memory(config),
       probe_hugepages(),    probe_memlock(),        probe_descriptors(),  probe_group_memory(config),
@@ -27,6 +27,8 @@ std::vector<Finding> examine(const base::Config& config) {
       probe_veth(needs),    probe_af_packet(needs), probe_tap(needs),     probe_host_wire(needs),
       probe_af_xdp(needs),  probe_interface(config, needs), probe_cpu_sleep(),
   };
+  for (Finding& device : probe_devices(config)) findings.push_back(std::move(device));
+  return findings;
 }
 
 bool all_there(const std::vector<Finding>& findings) {

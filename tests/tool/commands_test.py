@@ -289,6 +289,15 @@ class Doctor(WithTool):
         probe = {probe["what"]: probe for probe in json.loads(result.stdout)["probes"]}["descriptors"]
         self.assertEqual((probe["state"], "ulimit -Hn" in probe["mend"]), ("missing", True), probe)
 
+    def test_the_cards_of_the_machine_are_listed(self):
+        _, probes = self.doctor()
+        for function in pathlib.Path("/sys/bus/pci/devices").iterdir():
+            if (function / "class").read_text().startswith("0x02"):
+                self.assertIn((function / "vendor").read_text().strip()[2:], probes[function.name]["detail"])
+        self.add_companions()
+        _, probes = self.doctor(ZPS_WIRE="device:ff:1f.7", ZPS_IP="198.18.0.2/24")
+        self.assertEqual(probes["0000:ff:1f.7"]["state"], "missing")
+
     def test_bad_settings_are_one_line(self):
         self.assert_refused(run(self.tool, "doctor", ZPS_WIRE="x"), "ZPS_WIRE=x", status=1)
 

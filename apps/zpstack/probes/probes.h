@@ -64,6 +64,9 @@ Finding probe_host_wire(const Needs& needs);
 Finding probe_af_xdp(const Needs& needs);
 Finding probe_interface(const base::Config& config, const Needs& needs);
 
+// device_probes.cc: one for each network card on the PCI bus.
+std::vector<Finding> probe_devices(const base::Config& config);
+
 // Helpers that these files use.
 bool has_capability(int number);  // in the effective set
 std::string first_line(const std::string& file);

@@ -84,3 +84,6 @@ extern "C" [[gnu::visibility("hidden")]] void* __tls_get_addr(const VariableInde
   if (!*filled) [[unlikely]] fill(storage, filled);
   return storage + index->offset;
 }
+
+// For the library of the devices' drivers, whose own are all of this one.
+extern "C" [[gnu::visibility("default")]] void* zps_thread_variable(const VariableIndex* index) noexcept { return __tls_get_addr(index); }

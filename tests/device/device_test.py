@@ -7,6 +7,7 @@
   sleep    an idle server sleeps, and an interrupt wakes it
   link     the link goes and comes back under a connection, which lives on
   workers  nginx with two workers; one is killed while both serve
+  locked   a worker dies while it holds the stack's lock: the card is started anew under the others
   again    everything is killed, and the next program has the card at once
 """
 # SPDX-License-Identifier: BSD-3-Clause
@@ -16,6 +17,7 @@ import http.client
 import os
 import pathlib
 import random
+import socket
 import sys
 import time
 
@@ -26,10 +28,10 @@ import machine  # noqa: E402
 from machine import beds  # noqa: E402
 from resp import Redis  # noqa: E402
 
-SHORT = {"e1000e": ("serve", "sleep"), "vmxnet3": ("serve", "workers"), "virtio": ("serve", "sleep", "link", "again")}
-STEPS = ("serve", "sleep", "link", "workers", "again")
+SHORT = {"e1000e": ("serve", "sleep"), "vmxnet3": ("serve", "workers"), "virtio": ("sleep", "link", "locked", "again")}
+STEPS = ("serve", "sleep", "link", "workers", "locked", "again")
 REDIS, NGINX = "/usr/bin/redis-server", "/usr/sbin/nginx"
-REDIS_PORT, HTTP_PORT = 6379, 8080
+REDIS_PORT, HTTP_PORT, ECHO_PORT = 6379, 8080, 7000
 MOST_IDLE = 0.2  # of the emulated processor; one that polls takes all of it
 PAGE = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz\n", k=200_000))
 TEXTS = {
@@ -61,8 +63,9 @@ class Card:
         self.log = f"/tmp/{self.name}.log"
         self.pid = 0
 
-    def start(self, command):
-        more = {"ZPS_MTU": self.mtu} if self.mtu != 1500 else {}
+    def start(self, command, **more):
+        if self.mtu != 1500:
+            more["ZPS_MTU"] = self.mtu
         self.machine.run(f"{self.machine.environment(self.number, **more)} {command} >>{self.log} 2>&1 & echo $! >/tmp/pid")
         self.pid = int(self.machine.run("cat /tmp/pid"))
 
@@ -88,12 +91,14 @@ class Card:
         beds.wait_until(lambda: self.machine.run(f"cat {self.log}").count(text) >= times, 30, f"{self.name}: \"{text}\"", 0.1)
 
     def kill(self):
-        self.machine.run(f"kill -9 $(cat /tmp/nginx.pid 2>/dev/null) {self.pid}; for p in /proc/[0-9]*; do grep -q -E '^(nginx|redis-server)$' $p/comm && kill -9 ${{p#/proc/}}; done; true", fails=True)
+        self.machine.run(f"kill -9 $(cat /tmp/nginx.pid 2>/dev/null) {self.pid}; for p in /proc/[0-9]*; do grep -q -E '^(nginx|redis-server|echo_server)$' $p/comm && kill -9 ${{p#/proc/}}; done; true", fails=True)
 
     # ------------------------------------------------------------ steps
 
     def serve(self):
         several = [self.start_redis()] + [self.connect() for _ in range(3)]
+        segment = several[0].socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+        expect(self.mtu - 80 < segment < self.mtu, f"{self.name}: segments of {segment} bytes")
         source = random.Random(7)
         for round_number, size in enumerate((1, 100, 1447, 1448, 1449, 9000, 70_000, 300_000)):
             values = [source.randbytes(size) for _ in several]
@@ -142,8 +147,8 @@ class Card:
         expect(link.getresponse().read().decode() == PAGE, f"{self.name}: nginx's page differs")
         link.close()
 
-    def workers(self):
-        self.start(f"{NGINX} -c /srv/nginx.conf -e stderr")
+    def start_nginx(self, **more):
+        self.start(f"{NGINX} -c /srv/nginx.conf -e stderr", **more)
 
         def serves():
             try:
@@ -152,6 +157,38 @@ class Card:
             except OSError:
                 return False
         beds.wait_until(serves, 30, f"{self.name}: nginx", 0.1)
+
+    def locked(self):
+        self.start(f"/echo_server prefork {ECHO_PORT} /tmp/ready", ZPS_TEST_DIE_LOCKED="/tmp/die")
+        beds.wait_until(self.echoes, 30, f"{self.name}: echo_server", 0.1)
+        for _ in range(4):
+            self.machine.run("touch /tmp/die")
+            tried = 0
+            while "die" in self.machine.run("ls /tmp").split():
+                tried += 1
+                expect(tried < 20, f"{self.name}: nobody has died")
+                self.echoes()
+            beds.wait_until(self.echoes, 20, f"{self.name}: echo_server after a death")
+            for _ in range(5):
+                expect(self.echoes(), f"{self.name}: a connection after a death")
+        expect(self.said("a process died inside the stack"), f"{self.name}: the death was not inside")
+
+    def echoes(self):
+        """Whether a new connection gives back what it was sent."""
+        text = random.randbytes(16000)
+        try:
+            with socket.create_connection((self.address, ECHO_PORT), 15) as link:
+                link.sendall(text)
+                got = b""
+                while len(got) < 4 + len(text) and (piece := link.recv(65536)):
+                    got += piece
+        except OSError:
+            return False
+        expect(not got or len(got) < 4 + len(text) or got[4:] == text, f"{self.name}: the echo differs")
+        return len(got) == 4 + len(text)
+
+    def workers(self):
+        self.start_nginx()
         for round_number in range(4):
             self.fetch()
             children = self.machine.run(f"cat /proc/{self.pid}/task/{self.pid}/children; for p in /proc/[0-9]*; do test \"$(cat $p/comm)\" = nginx && echo ${{p#/proc/}}; done; true").splitlines()
@@ -174,7 +211,7 @@ def run(options, traces):
     its_machine = None
     try:
         begin = time.monotonic()
-        its_machine = machine.Machine(space, traces, options.build, options.cards, (REDIS, NGINX), TEXTS, options.mtu)
+        its_machine = machine.Machine(space, traces, options.build, options.cards, {REDIS: REDIS, NGINX: NGINX, "/echo_server": options.build / "echo_server"}, TEXTS, options.mtu)
         print(f"     the machine is up after {time.monotonic() - begin:.1f} s", flush=True)
         space.enter()
         if options.mtu > 4000:
@@ -192,7 +229,7 @@ def run(options, traces):
     except (Wrong, RuntimeError, OSError) as problem:
         if its_machine is not None:
             with contextlib.suppress(RuntimeError, OSError):
-                (traces / "programs.log").write_text(its_machine.run("tail -n 20 /tmp/*.log; dmesg | tail -n 20", 10))
+                (traces / "programs.log").write_text(its_machine.run("dmesg | tail -n 5; tail -n 30 /tmp/*.log", 10))
         return f"{type(problem).__name__}: {problem}"
     finally:
         if its_machine is not None:

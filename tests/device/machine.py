@@ -34,10 +34,14 @@ ip link set lo up
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
 echo '::0' >&3
-while read -r line <&3; do
-  (eval "$line") >&3 2>&1 </dev/null 3>&-
-  echo "::$?" >&3
-done
+serve() {  # not init itself, whom the end of each orphan would interrupt in the middle of a line
+  while read -r line <&3; do
+    (eval "$line") >&3 2>&1 </dev/null 3>&-
+    echo "::$?" >&3
+  done
+}
+serve &
+wait
 """.replace("MODULES", " ".join(MODULES))
 
 
@@ -88,10 +92,10 @@ class Archive:
         self.folder(pathlib.PurePath(path).parent)
         self._entry(str(path).lstrip("/"), stat.S_IFREG | 0o755, pathlib.Path(source).read_bytes())
 
-    def program(self, path):
+    def program(self, path, source):
         """With the libraries that it is linked to."""
-        self.file(path, path)
-        for word in subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout.split():
+        self.file(path, source)
+        for word in subprocess.run(["ldd", source], capture_output=True, text=True, check=True).stdout.split():
             if word.startswith("/"):
                 self.file(word, word)
 
@@ -113,8 +117,8 @@ def make_initramfs(path, build, programs, texts):
         subprocess.run(["strip", "-g", "-o", bare, build / name], check=True)
         archive.file(f"/zps/{name}", bare)
         bare.unlink()
-    for program in programs:
-        archive.program(program)
+    for path, source in programs.items():
+        archive.program(path, source)
     archive.file(LOADER, LOADER)  # where the core looks for it
     for name, text in texts.items():
         archive.text(name, text)
@@ -122,15 +126,15 @@ def make_initramfs(path, build, programs, texts):
 
 
 class Machine:
-    """Runs until it is closed. `cards`: names out of CARDS; the Nth is at 0000:00:0(5+N).0, its tap is tapN with the address 198.18.(40+N).1/24."""
+    """Runs until it is closed. `programs` and `texts`: what is in it, by path. `cards`: names out of CARDS; the Nth is at 0000:00:0(5+N).0, its tap is tapN with the address 198.18.(40+N).1/24."""
 
-    def __init__(self, space, traces, build, cards, programs=(), texts=None, mtu=1500):
+    def __init__(self, space, traces, build, cards, programs, texts, mtu=1500):
         self.space, self.traces, self.cards = space, traces, cards
         self.folder = traces / "machine"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         initramfs = self.folder / "initramfs"
-        make_initramfs(initramfs, build, programs, texts or {})
+        make_initramfs(initramfs, build, programs, texts)
         argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-M", "q35,kernel-irqchip=split", "-cpu", "max", "-smp", "1", "-m", "768", "-no-reboot",
                 "-accel", "tcg", "-device", "intel-iommu,intremap=on", "-kernel", GUEST / "vmlinuz", "-initrd", initramfs,
                 "-append", "console=ttyS0 intel_iommu=on panic=-1 quiet mitigations=off random.trust_cpu=on no_timer_check tsc=reliable",

@@ -7,8 +7,8 @@
 //    Frames do not lie across pages if they fit into one: QEMU's e1000e and vmxnet3 lose those whose pages are no neighbours in memory.
 //  - Sleeping. Where the driver has receive interrupts, one is an event descriptor that the kernel writes to. It is asked for by arm(), and
 //    whoever takes the event away while others sleep asks again before looking at the queue. Where there are none, a timer ends the sleep.
-//  - Link. Its changes come as an interrupt too, or a timer looks. While it is down what is sent is dropped but for the last few frames;
-//    connections live on by their retransmissions.
+//  - Link. A timer looks at it: some drivers (vmxnet3) say that they tell of a change and do not. While it is down what is sent is dropped
+//    but for the last few frames; connections live on by their retransmissions.
 //  - Checksums are the device's if it can. Consecutive segments of a connection leave as one frame that the device cuts, if it can.
 //  - Death. A member that dies in the middle of a burst leaves the driver's rings as they were at some instruction, and the device goes on
 //    writing into frames. The next owner of the lock stops the device, takes all frames back and starts it again.
@@ -51,14 +51,36 @@ constexpr uint64_t kLeavesNs = 5'000'000;  // what was handed over has left by t
 
 // What the device and its driver can do, of what is of use here.
 struct Abilities {
-  bool interrupts, link_interrupts, checksums, ip_checksum, segments;
+  bool interrupts, checksums, ip_checksum, segments;
   uint16_t most_pieces;  // of a frame to send
 };
 
+// How the port is set up.
+struct Setup {
+  Abilities abilities;
+  rte_eth_conf config;
+  rte_eth_rxconf receive_queue;
+  rte_eth_txconf queue;
+  bool keeps_frames;  // the driver does not give up over a stop what is in its rings
+};
+
+// One queue each way; 0 or a negative errno.
+int set_up(uint16_t port, const Setup& setup, const FramePool& pool) noexcept {
+  uint16_t rx_depth = kDescriptors, tx_depth = kDescriptors;
+  int error = rte_eth_dev_configure(port, 1, 1, &setup.config);
+  if (error == 0) error = rte_eth_dev_adjust_nb_rx_tx_desc(port, &rx_depth, &tx_depth);
+  if (error == 0) error = rte_eth_rx_queue_setup(port, 0, rx_depth, 0, &setup.receive_queue, pool.mempool());
+  if (error == 0) error = rte_eth_tx_queue_setup(port, 0, tx_depth, 0, &setup.queue);
+  return error;
+}
+
 class DeviceWire final : public DpdkWire {
  public:
-  DeviceWire(uint16_t port, FramePool* pool, Control* control, int sleep_fd, const Abilities& abilities, const WireMemory& memory) noexcept
-      : DpdkWire(port, pool, control, sleep_fd, memory.queue, memory.queue_capacity), abilities_(abilities), event_fd_(sleep_fd) {}
+  DeviceWire(uint16_t port, FramePool* pool, Control* control, int sleep_fd, const Setup& setup, const WireMemory& memory) noexcept
+      : DpdkWire(port, pool, control, sleep_fd, memory.queue, memory.queue_capacity),
+        setup_(setup),
+        abilities_(setup_.abilities),
+        event_fd_(sleep_fd) {}
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
   void send_tcp(void* handle, uint32_t length) noexcept override {
@@ -79,7 +101,7 @@ class DeviceWire final : public DpdkWire {
   void run_control() noexcept override;
   void recover() noexcept override;
 
-  void look_at_link() noexcept;
+  void look_at_link(bool tell) noexcept;
   [[nodiscard]] bool link_up() const noexcept { return link_up_; }
 
  private:
@@ -88,10 +110,10 @@ class DeviceWire final : public DpdkWire {
   void ask_for_event() noexcept;
   void take_event_away() noexcept;
 
-  const Abilities abilities_;
+  const Setup setup_;
+  const Abilities& abilities_;
   const int event_fd_;
   uint64_t pushed_ns_ = 0;
-  uint32_t link_mbps_ = 0;
   bool link_up_ = false;
   bool armed_ = false;
 };
@@ -200,67 +222,65 @@ uint16_t DeviceWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
 
 void DeviceWire::run_control() noexcept {
   (void)control_->run();
-  look_at_link();
+  look_at_link(true);
 }
 
-void DeviceWire::look_at_link() noexcept {
+void DeviceWire::look_at_link(bool tell) noexcept {
   rte_eth_link link{};
   if (rte_eth_link_get_nowait(port_, &link) != 0) return;
   const bool up = link.link_status == RTE_ETH_LINK_UP;
-  const bool told = pushed_ns_ != 0;
   if (up == link_up_) return;
   link_up_ = up;
-  link_mbps_ = link.link_speed;
-  if (told) base::log(base::LogLevel::warn, "wire device: its link is %s", up ? "up" : "down");
+  if (tell) base::log(base::LogLevel::warn, "wire device: its link is %s", up ? "up" : "down");
   if (up) push_out();
 }
 
 void DeviceWire::recover() noexcept {
   pool_->set_deaf(true);
-  (void)rte_eth_dev_stop(port_);
+  Control::Scope scope(control_);
+  int error = rte_eth_dev_stop(port_);
+  if (error == 0 && setup_.keeps_frames) error = set_up(port_, setup_, *pool_);
   forget_all_frames_but([](const void*) { return false; });
   pool_->set_deaf(false);
   armed_ = link_up_ = false;
-  if (rte_eth_dev_start(port_) != 0) base::log(base::LogLevel::error, "wire device: the device does not start again");
-  look_at_link();
+  if (error != 0 || rte_eth_dev_start(port_) != 0) base::log(base::LogLevel::error, "wire device: the device does not start again");
+  look_at_link(false);
 }
 
 // ---------------------------------------------------------------- opening
 
-// One queue each way, with what the device offers. An interrupt for other things than the queue takes a vector of its own.
-base::Result<Abilities> start_device(uint16_t port, const rte_eth_dev_info& info, const FramePool& pool, uint32_t mtu,
-                                     bool has_vectors) noexcept {
-  rte_eth_conf config{};
-  config.rxmode.mtu = mtu;
-  config.rxmode.offloads = info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM |
-                                                   RTE_ETH_RX_OFFLOAD_UDP_CKSUM | RTE_ETH_RX_OFFLOAD_SCATTER);
-  config.txmode.offloads = info.tx_offload_capa & (RTE_ETH_TX_OFFLOAD_MULTI_SEGS | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM |
-                                                   RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO);
-  const uint64_t tx = config.txmode.offloads;
-  Abilities abilities{};
+// What the device offers.
+Setup choose_setup(const rte_eth_dev_info& info, uint32_t mtu) noexcept {
+  Setup setup{};
+  setup.config.rxmode.mtu = mtu;
+  setup.config.rxmode.offloads = info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM |
+                                                         RTE_ETH_RX_OFFLOAD_UDP_CKSUM | RTE_ETH_RX_OFFLOAD_SCATTER);
+  const uint64_t tx = info.tx_offload_capa & (RTE_ETH_TX_OFFLOAD_MULTI_SEGS | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM |
+                                              RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO);
+  setup.config.txmode.offloads = tx;
+  Abilities& abilities = setup.abilities;
   abilities.checksums = (tx & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) != 0;
   abilities.ip_checksum = (tx & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0;
   abilities.segments = abilities.checksums && (tx & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0 && (tx & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
   const uint16_t most = info.tx_desc_lim.nb_seg_max;
   abilities.most_pieces = most != 0 && most < SegmentChain::kMostFrames ? most : SegmentChain::kMostFrames;
-  abilities.link_interrupts = has_vectors && (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
-  config.intr_conf.lsc = abilities.link_interrupts ? 1 : 0;
+  setup.receive_queue = info.default_rxconf;
+  setup.receive_queue.offloads = setup.config.rxmode.offloads;
+  setup.queue = info.default_txconf;
+  setup.queue.offloads = tx;
+  setup.keeps_frames = strcmp(info.driver_name, "net_virtio") == 0;
+  return setup;
+}
 
-  uint16_t rx_depth = kDescriptors, tx_depth = kDescriptors;
+// With receive interrupts, or without if the driver has none.
+base::Result<bool> start_device(uint16_t port, Setup& setup, const rte_eth_dev_info& info, const FramePool& pool) noexcept {
   int error = 0;
   for (const bool interrupts : {true, false}) {
-    abilities.interrupts = interrupts;
-    config.intr_conf.rxq = interrupts ? 1 : 0;
-    rte_eth_txconf queue = info.default_txconf;
-    queue.offloads = config.txmode.offloads;
-    rte_eth_rxconf receive_queue = info.default_rxconf;
-    receive_queue.offloads = config.rxmode.offloads;
-    error = rte_eth_dev_configure(port, 1, 1, &config);
-    if (error == 0) error = rte_eth_dev_adjust_nb_rx_tx_desc(port, &rx_depth, &tx_depth);
-    if (error == 0) error = rte_eth_rx_queue_setup(port, 0, rx_depth, 0, &receive_queue, pool.mempool());
-    if (error == 0) error = rte_eth_tx_queue_setup(port, 0, tx_depth, 0, &queue);
+    setup.abilities.interrupts = interrupts;
+    setup.config.intr_conf.rxq = interrupts ? 1 : 0;
+    error = set_up(port, setup, pool);
     if (error == 0) error = rte_eth_dev_start(port);
-    if (error == 0 && (!interrupts || rte_eth_dev_rx_intr_ctl_q_get_fd(port, 0) >= 0)) return abilities;
+    if (error == 0 && (!interrupts || rte_eth_dev_rx_intr_ctl_q_get_fd(port, 0) >= 0)) return true;
     if (error == 0) (void)rte_eth_dev_stop(port);
   }
   return base::make_error("DPDK's driver %s does not start the device: error %d (ZPS_LOG=debug tells more)", info.driver_name, error);
@@ -322,12 +342,13 @@ base::Result<Wire*> open_device(const Opening& opening) noexcept {
                                  (*pool)->memory_bytes()) != 0)
     return base::make_error("wire device: its IOMMU does not take the frames: is the limit of locked memory (ulimit -l) high enough?");
 
-  auto abilities = start_device(*port, info, **pool, mtu, strcmp(function->interrupts, "msix") == 0);
-  if (!abilities) return abilities.error();
+  Setup setup = choose_setup(info, mtu);
+  if (auto started = start_device(*port, setup, info, **pool); !started) return started.error();
+  const Abilities& abilities = setup.abilities;
   auto memory = wire_memory(opening, sizeof(DeviceWire), **pool);
   if (!memory) return memory.error();
-  const int sleep_fd = sleep_descriptor(*port, *abilities);
-  auto* wire = new (memory->object) DeviceWire(*port, *pool, *control, sleep_fd, *abilities, *memory);
+  const int sleep_fd = sleep_descriptor(*port, abilities);
+  auto* wire = new (memory->object) DeviceWire(*port, *pool, *control, sleep_fd, setup, *memory);
   WireFacts& facts = wire->mutable_facts();
   memcpy(facts.name, "device", 7);
   rte_ether_addr mac{};
@@ -335,10 +356,10 @@ base::Result<Wire*> open_device(const Opening& opening) noexcept {
   memcpy(facts.mac, mac.addr_bytes, sizeof facts.mac);
   facts.mtu = static_cast<uint16_t>(mtu);
   facts.link_needs_checksum = true;
-  facts.tcp_checksum_offload = abilities->checksums;
-  if (!abilities->link_interrupts) (*control)->set_retry_ms(kLookAtLinkMs);
-  wire->look_at_link();
-  describe(opening, *function, info, *abilities, wire->link_up());
+  facts.tcp_checksum_offload = abilities.checksums;
+  (*control)->set_retry_ms(kLookAtLinkMs);
+  wire->look_at_link(false);
+  describe(opening, *function, info, abilities, wire->link_up());
   return wire;
 }
 

@@ -4,35 +4,38 @@
 // The drivers are in a library of their own, which is loaded when a program asks for a device and uses the DPDK of the core. A program with
 // another wire has nothing of them: no relocations, no constructors, no memory.
 //
-// Thread-local variables. Each thread of the program may run a driver, and none may have ld.so allocate for it (shim/thread_storage.h). The
-// drivers write their errors into such a variable and read the number of their core; one of each is enough for all threads, because the
-// stack's lock is around every use, and nobody reads the errors.
+// Thread-local variables. All that drivers read and write are the core's, which knows where they are (shim/thread_storage.h); there are
+// none in here but the one of EAL's epoll_wait(), which nobody calls.
 //
 // Event descriptors. A driver makes those of its interrupts when it starts and closes them when it stops. It stops and starts when a
 // member of the family has died in it; the others have the first ones, and the kernel knows them by number. So they stay.
+//
+// Memory. What EAL has to give after a fork is not the same in all members, because the heads of its heap are private to each. virtio's
+// driver does not give its rings up at a stop and has to be set up anew, which frees and takes the same again: it gets the same again.
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <sys/eventfd.h>
+
+struct rte_intr_handle;
+struct rte_memzone;
 
 extern "C" {
 
+// The core's.
+void* zps_thread_variable(const void* index);
 int zps_dpdk_eventfd(unsigned value, int flags);
+int rte_intr_nb_efd_get(rte_intr_handle* handle);
+const rte_memzone* rte_memzone_lookup(const char* name);
+const rte_memzone* rte_memzone_reserve_aligned(const char* name, size_t bytes, int socket, unsigned flags, unsigned align);
+void* rte_zmalloc_socket(const char* type, size_t bytes, unsigned align, int socket);
+// Of EAL's member for interrupts.
+int zps_device_efd_enable(rte_intr_handle* handle, uint32_t count);
+void rte_intr_efd_disable(rte_intr_handle* handle);
 
-thread_local int per_lcore__rte_errno = 0;
-thread_local unsigned per_lcore__lcore_id = 0;
-thread_local void* per_lcore_trace_mem = nullptr;
-thread_local int per_lcore_trace_point_sz = 0;
-
-// As compilers ask for a thread-local variable: whose, and where in that library's segment. All are of this one.
-struct VariableIndex {
-  uint64_t module, offset;
-};
-[[gnu::visibility("hidden")]] void* __tls_get_addr(const VariableIndex* index) {
-  alignas(16) static char variables[64];
-  return variables + index->offset;
-}
+[[gnu::visibility("hidden")]] void* __tls_get_addr(const void* index) { return zps_thread_variable(index); }
 
 // The library reads firmware through libarchive, which would come with it.
 int rte_firmware_read(const char* name, void** out, size_t* bytes) {
@@ -56,6 +59,15 @@ namespace {
 constexpr int kMostKept = 8;
 int kept[kMostKept] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
+struct Block {
+  void* memory;
+  size_t bytes;
+  bool used;
+};
+constexpr int kMostBlocks = 64;
+Block blocks[kMostBlocks];
+int block_count = 0;
+
 }  // namespace
 
 extern "C" {
@@ -77,6 +89,40 @@ int zps_device_close(int fd) {
     return 0;
   }
   return -EMFILE;
+}
+
+// Also where a driver enables what it has not disabled.
+int rte_intr_efd_enable(rte_intr_handle* handle, uint32_t count) {
+  if (rte_intr_nb_efd_get(handle) > 0) rte_intr_efd_disable(handle);
+  return zps_device_efd_enable(handle, count);
+}
+
+void* zps_device_zmalloc_socket(const char* type, size_t bytes, unsigned align, int socket) {
+  for (int i = 0; i < block_count; i++) {
+    Block& block = blocks[i];
+    if (block.used || block.bytes != bytes) continue;
+    block.used = true;
+    return memset(block.memory, 0, bytes);
+  }
+  if (block_count == kMostBlocks) return nullptr;
+  void* const memory = rte_zmalloc_socket(type, bytes, align, socket);
+  if (memory != nullptr) blocks[block_count++] = {memory, bytes, true};
+  return memory;
+}
+
+void* zps_device_zmalloc(const char* type, size_t bytes, unsigned align) { return zps_device_zmalloc_socket(type, bytes, align, -1); }
+
+void zps_device_free(void* memory) {
+  for (int i = 0; i < block_count; i++) {
+    if (blocks[i].memory == memory) blocks[i].used = false;
+  }
+}
+
+int zps_device_memzone_free(const rte_memzone*) { return 0; }
+
+const rte_memzone* zps_device_memzone_reserve_aligned(const char* name, size_t bytes, int socket, unsigned flags, unsigned align) {
+  const rte_memzone* const there = rte_memzone_lookup(name);
+  return there != nullptr ? there : rte_memzone_reserve_aligned(name, bytes, socket, flags, align);
 }
 
 }  // extern "C"

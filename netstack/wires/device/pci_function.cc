@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -53,6 +54,17 @@ bool is_device(const char* address, const char* vendor, const char* device) noex
   return holds("vendor", vendor) && holds("device", device);
 }
 
+// Who was killed a moment ago has its group until the last of its processes is gone, and one of them tells the peers first.
+long open_when_free(const char* file) noexcept {
+  constexpr int kMostLooks = 400;
+  constexpr timespec kBetween{0, 5'000'000};
+  for (int look = 1;; look++) {
+    const long fd = kernel_call(SYS_openat, AT_FDCWD, as_arg(file), O_RDWR | O_CLOEXEC, 0);
+    if (fd != -EBUSY || look == kMostLooks) return fd;
+    (void)kernel_call(SYS_nanosleep, as_arg(&kBetween), 0);
+  }
+}
+
 }  // namespace
 
 base::Result<PciFunction> find_pci_function(const char* text) noexcept {
@@ -75,7 +87,7 @@ base::Result<PciFunction> find_pci_function(const char* text) noexcept {
   if (group.text[0] == '\0')
     return base::make_error("wire device: no IOMMU is in front of %s: without one the device would reach all memory", address);
   const base::Error file = base::make_error("/dev/vfio/%s", group.text);
-  const long fd = kernel_call(SYS_openat, AT_FDCWD, as_arg(file.text), O_RDWR | O_CLOEXEC, 0);
+  const long fd = open_when_free(file.text);
   if (fd == -EBUSY) return base::make_error("wire device: %s is in use by another process", address);
   if (fd == -EACCES || fd == -EPERM) return base::make_error("wire device: %s may not be opened: run as root, or chown it", file.text);
   if (fd < 0) return base::make_error("wire device: %s cannot be opened: error %ld", file.text, -fd);

@@ -6,7 +6,7 @@
 #
 # Their calls are redirected as those of the other drivers are (../prelink.sh). Of EAL they have a copy of one member of their own, which
 # the core leaves out: what switches interrupts on and off; registrations go to the core all the same. A start after a stop has to find
-# the event descriptors of the first (library.cc).
+# the event descriptors of the first, and virtio's driver, which a stop leaves as it was, its memory when it is set up anew (library.cc).
 set -eu
 lib=$1 redirects=$2 work=$3 out=$4 list=$5
 mkdir -p "$work"
@@ -22,7 +22,8 @@ done
 cd "$work"
 interrupts=eal_linux_eal_interrupts.c.o
 ar x eal.a $interrupts
-objcopy --redefine-sym eventfd=zps_device_eventfd --redefine-sym close=zps_device_close $interrupts
+objcopy --redefine-sym eventfd=zps_device_eventfd --redefine-sym close=zps_device_close \
+  --redefine-sym rte_intr_efd_enable=zps_device_efd_enable $interrupts
 for name in rte_eal_intr_init rte_intr_callback_register rte_intr_callback_unregister rte_intr_callback_unregister_pending \
     rte_intr_callback_unregister_sync rte_thread_is_intr; do
   objcopy --redefine-sym $name=zps_unused_$name $interrupts
@@ -33,10 +34,14 @@ for name in $drivers $libraries; do
   objcopy --redefine-syms="$redirects" "$name.a"
 done
 
+for name in rte_zmalloc rte_zmalloc_socket rte_free rte_memzone_free rte_memzone_reserve_aligned; do
+  objcopy --redefine-sym $name=zps_device_${name#rte_} net_virtio.a
+done
+
 archives() { for name in "$@"; do printf '%s.a ' "$name"; done; }
 # shellcheck disable=SC2046
 ld -r --wrap=rte_log -o prelinked.o $interrupts --whole-archive $(archives $drivers) --no-whole-archive --start-group $(archives $libraries) --end-group
 rm -f ./*.c.o
-nm -u prelinked.o | sed -nE 's/^ *U ((rte_|__rte_|__wrap_rte_|eal_|zps_dpdk_|strlc).*)$/\1/p' | sort -u >needed
+nm -u prelinked.o | sed -nE 's/^ *U ((rte_|__rte_|__wrap_rte_|eal_|per_lcore_|zps_dpdk_|strlc).*)$/\1/p' | sort -u >needed
 mv prelinked.o "$out"
 mv needed "$list"

@@ -110,6 +110,10 @@ TEST(Sockets, AnUntouchedPlaceholderIsTheNextConnectionsToo) {
     EXPECT_EQ(next([](int fd) {
       const int yes = 1;
       EXPECT_EQ(call(SYS_setsockopt, fd, IPPROTO_TCP, TCP_NODELAY, arg(&yes), sizeof yes), 0);
+    }), first) << "the stream holds it";
+    EXPECT_EQ(next([](int fd) {
+      const int yes = 1;
+      EXPECT_EQ(call(SYS_setsockopt, fd, SOL_SOCKET, SO_OOBINLINE, arg(&yes), sizeof yes), 0);
     }), first);
     const ino_t second = next(nothing);
     EXPECT_NE(second, first) << "it has an option that a new one has not";

@@ -117,7 +117,7 @@ long receive_with(int over, void* data, unsigned long bytes, int* fds, int count
     if (header->cmsg_type == SCM_CREDENTIALS && sender != nullptr) memcpy(sender, CMSG_DATA(header), sizeof *sender);
     if (header->cmsg_type != SCM_RIGHTS) continue;
     const int came = static_cast<int>((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    int all[kMostPassed];
+    int all[sizeof control.bytes / sizeof(int)];
     memcpy(all, CMSG_DATA(header), static_cast<size_t>(came) * sizeof(int));
     if (came > count) {
       close_all(all, came);

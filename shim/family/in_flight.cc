@@ -183,17 +183,28 @@ bool is_flight_file(int fd) noexcept {
          theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino;
 }
 
-// The descriptors, which are new ones. -EMFILE if there are no numbers for them.
+// Whether it is this description that has the record's lock, which is no obstacle to itself: what a label says anybody may write.
+bool has_lock(int description, uint32_t record) noexcept {
+  flock answer;
+  return is_held(record) && byte_of_record(description, F_OFD_GETLK, record, &answer) == 0 && answer.l_type == F_UNLCK;
+}
+
+// The descriptors, which are new ones. -EMFILE if there are no numbers for them. Whoever has made what looks like an envelope may have put
+// anything into it, and asked the kernel for other control messages.
 long unpack(int fd, Label* label, int (&numbers)[kContents]) noexcept {
   Rights rights{};
   const long got = peek_into(fd, label, &rights);
   if (got < 0) return got;
-  if (got != sizeof *label || !is_label(*label)) return -ESTALE;
-  memcpy(numbers, CMSG_DATA(&rights.header), sizeof numbers);
-  if (rights.header.cmsg_len == CMSG_LEN(sizeof numbers)) return 0;
-  const size_t came = rights.header.cmsg_len < CMSG_LEN(0) ? 0 : (rights.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
-  for (size_t i = 0; i < came; i++) (void)kernel_call(SYS_close, numbers[i]);
-  return -EMFILE;
+  const cmsghdr& header = rights.header;
+  const bool is_rights = header.cmsg_level == SOL_SOCKET && header.cmsg_type == SCM_RIGHTS && header.cmsg_len >= CMSG_LEN(0);
+  const size_t count = is_rights ? (header.cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+  int came[(sizeof rights - sizeof header) / sizeof(int)];
+  memcpy(came, CMSG_DATA(&rights.header), sizeof came);
+  memcpy(numbers, came, sizeof numbers);
+  const bool is_one = got == sizeof *label && is_label(*label) && (is_rights || header.cmsg_len == 0);
+  if (is_one && count == kContents) return 0;
+  for (size_t i = 0; i < count; i++) (void)kernel_call(SYS_close, came[i]);
+  return is_one ? -EMFILE : -ESTALE;
 }
 
 long unpack_all(int fd, Label* label, int (&numbers)[kContents]) noexcept {
@@ -269,7 +280,8 @@ long open_envelope(int fd, Opened* out) noexcept {
   Label label{};
   int numbers[kContents];
   if (const long error = unpack_all(fd, &label, numbers); error != 0) return error;
-  const bool is_own = is_flight_file(numbers[1]) && label.record < kInFlight && family->in_flight[label.record].file != nullptr;
+  const bool is_own = is_flight_file(numbers[1]) && label.record < kInFlight && family->in_flight[label.record].file != nullptr &&
+                      has_lock(numbers[1], label.record);
   for (const int number : {numbers[1], numbers[2]}) (void)kernel_call(SYS_close, number);
   if (!is_own) {
     (void)kernel_call(SYS_close, numbers[0]);

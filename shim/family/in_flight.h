@@ -19,7 +19,8 @@
 // the sender's queue is empty (SIOCOUTQ): who has read a message need not have received what was in it.
 //
 // Invariants: 1 a record without a file is free if its byte can be locked; 2 a record's file is counted once, whatever the number of its
-// envelope's descriptors; 3 a descriptor of an envelope that is about to be sent is registered, so that the child of a fork closes it.
+// envelope's descriptors; 3 a descriptor of an envelope that is about to be sent is registered, so that the child of a fork closes it;
+// 4 a label counts with the description that has the lock of its record: who is passed an envelope can open it, and write another label.
 // Known limits: kInFlight at a time in a family (ETOOMANYREFS); an envelope counts as four descriptors of what a user may have in flight.
 #pragma once
 

@@ -439,6 +439,27 @@ TEST_P(Rights, WhatCannotBeSentStaysAndEndsAtOnce) {
   expect_ended(c.theirs);
 }
 
+// Whoever sends it decides what is in the queue of a socket that looks like one of the stack's on its way, and what the kernel adds.
+TEST_P(Rights, CredentialsAreNoDescriptors) {
+  const Connection c = connect_pair();
+  int look_alike[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, look_alike), 0);
+  const int on = 1;
+  ASSERT_EQ(setsockopt(look_alike[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on), 0);
+  char label[64] = "a socket of zpstack's, for processes of one family alone\n";
+  ASSERT_EQ(write(look_alike[1], label, sizeof label), static_cast<ssize_t>(sizeof label));
+  const int user = static_cast<int>(getuid());
+  const bool was_open = fcntl(user, F_GETFD) >= 0;
+  if (!was_open) ASSERT_EQ(dup2(c.mine, user), user);
+  ASSERT_EQ(pass(ends[0], {look_alike[0]}), 1);
+  for (const int fd : receive(ends[1]).fds) close(fd);
+  EXPECT_GE(fcntl(user, F_GETFD), 0) << "the user's number was taken for a descriptor's";
+  if (!was_open) close(user);
+  expect_alive(c.mine, c.theirs);
+  close(look_alike[0]);
+  close(look_alike[1]);
+}
+
 TEST_P(Rights, ASet) {
   const Connection c = connect_pair();
   const int set = epoll_create1(0);

@@ -220,7 +220,7 @@ void unseal_all(msghdr* user) noexcept {
       refused = unseal(number);
       if (refused == -ESTALE) {
         why = join(number);
-        if (why == nullptr) refused = unseal(number);
+        refused = unseal(number);  // another thread may have joined meanwhile
       }
       if (refused == 0) continue;
       cut(&message, part, i);

@@ -127,11 +127,15 @@ void move_own_files() noexcept {
   }
 }
 
-// Waits for a message there.
+// Waits for a message there, through signals: the kernel writes what is left of the time.
 bool comes(int fd) noexcept {
   pollfd one{fd, POLLIN, 0};
-  const timespec at_most{kAtMostMs / 1000, 0};
-  return kernel_call(SYS_ppoll, as_arg(&one), 1, as_arg(&at_most), 0, 8) == 1;
+  timespec at_most{kAtMostMs / 1000, 0};
+  long ready;
+  do {
+    ready = kernel_call(SYS_ppoll, as_arg(&one), 1, as_arg(&at_most), 0, 8);
+  } while (ready == -EINTR);
+  return ready == 1;
 }
 
 void close_hidden(const uint64_t (&hidden)[base::kHighFdWords]) noexcept {
@@ -236,8 +240,6 @@ const char* attach_and_move(int over, int count) noexcept {
 
 const char* join_family(int envelope) noexcept {
   if (the_stack() != nullptr || kernel_only() || in_vfork_child() || base::shared_fd() >= 0) return "it has a stack of its own";
-  if (has_tried) return "it could not join before";
-  has_tried = true;
   const int door = door_of(envelope);
   int ends[2];
   if (door < 0 || kernel_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, as_arg(ends)) != 0) {
@@ -245,9 +247,12 @@ const char* join_family(int envelope) noexcept {
     return "there is no descriptor left";
   }
   const char* why;
+  bool is_first;
   {
-    const Guard guard;
-    why = list_own_files();
+    const Guard guard;  // in which the try of another thread is waited for
+    is_first = !has_tried;
+    has_tried = true;
+    why = guard.stack() != nullptr ? "it has a stack of its own" : is_first ? list_own_files() : "it could not join before";
     if (why == nullptr) Guard::forking.store(base::thread_id(), std::memory_order_relaxed);
   }
   if (why == nullptr) {
@@ -256,7 +261,7 @@ const char* join_family(int envelope) noexcept {
     if (why == nullptr) why = attach_and_move(ends[0], count);
     Guard::forking.store(0, std::memory_order_release);
   }
-  if (moved != nullptr) (void)kernel_call(SYS_munmap, as_arg(moved), kMostMoved * sizeof(Moved));
+  if (is_first && moved != nullptr) (void)kernel_call(SYS_munmap, as_arg(moved), kMostMoved * sizeof(Moved));
   for (const int fd : {door, ends[0], ends[1]}) (void)kernel_call(SYS_close, fd);
   return why;
 }

@@ -91,6 +91,51 @@ frontend all
   http-request return status 200 content-type text/plain string served
 """
 
+# Its workers are older than the stack, and are passed something in several threads at once. A timer interrupts what their first waits for.
+BUSY = """
+import os, signal, socket, subprocess, sys, threading
+
+def work(pipe):
+    _, fds, _, _ = socket.recv_fds(pipe, 1, 1)
+    with socket.socket(fileno=fds[0]) as connection:
+        connection.sendall(b"%d %s" % (os.getpid(), connection.recv(100)))
+
+port, workers, threads, period = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+if sys.argv[5:]:
+    first, *others = [socket.socket(fileno=int(number)) for number in sys.argv[5:]]
+    running = [threading.Thread(target=work, args=(pipe,)) for pipe in others]
+    for thread in running:
+        thread.start()
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, period, period)
+    first.send(b"r")
+    work(first)
+    for thread in running:
+        thread.join()
+    os._exit(0)
+pairs, processes = [], []
+for _ in range(workers):
+    new = [socket.socketpair() for _ in range(threads)]
+    pairs += new
+    numbers = [theirs.fileno() for _, theirs in new]
+    processes.append(subprocess.Popen([sys.executable, "-S", *sys.argv[:5], *map(str, numbers)], pass_fds=numbers))
+    new[0][0].recv(1)
+    for _, theirs in new:
+        theirs.close()
+listener = socket.create_server(("0.0.0.0", port))
+print("ready", flush=True)
+taken = [listener.accept()[0] for _ in pairs]
+for process in processes:
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+for (ours, _), connection in zip(pairs, taken):
+    socket.send_fds(ours, [b"x"], [connection.fileno()])
+    connection.close()
+for process in processes:
+    process.send_signal(signal.SIGCONT)
+assert [process.wait() for process in processes] == [0] * workers
+"""
+
 # Passes one connection to whoever comes to its Unix socket.
 GIVER = """
 import os, socket, sys
@@ -124,6 +169,40 @@ if fds:
             text += " " + type(error).__name__
 print(text, flush=True)
 visitor.send(b"x")
+"""
+
+# Passes one connection to whoever comes, has another in flight to itself, and takes what it is passed in return.
+TRUSTING = """
+import os, socket, sys
+listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+door = socket.socket(socket.AF_UNIX)
+door.bind(sys.argv[2])
+door.listen()
+print("ready", flush=True)
+connections = [listener.accept()[0] for _ in range(2)]
+visitor, _ = door.accept()
+ours, theirs = socket.socketpair()
+for over, connection in zip((visitor, ours), connections):
+    socket.send_fds(over, [b"x"], [connection.fileno()])
+_, fds, _, _ = socket.recv_fds(visitor, 1, 1)
+for fd in fds:
+    os.write(fd, b"forged")
+print("took", len(fds), flush=True)
+"""
+
+# Puts what it has been passed, which it cannot use, into a socket of its own, with a label that says that it is what was passed next.
+FORGER = """
+import socket, struct, sys
+visitor = socket.socket(socket.AF_UNIX)
+visitor.connect(sys.argv[1])
+_, fds, _, _ = socket.recv_fds(visitor, 1, 1)
+envelope = socket.socket(fileno=fds[0])
+label, contents, _, _ = socket.recv_fds(envelope, 100, 3)
+record, = struct.unpack("=I", label[-4:])
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+socket.send_fds(theirs, [label[:-4] + struct.pack("=I", record + 1)], contents)
+theirs.close()
+socket.send_fds(visitor, [b"x"], [ours.fileno()])
 """
 
 
@@ -210,6 +289,21 @@ def haproxy(bed, options):
     silent(bed)
 
 
+def busy(bed, _, workers, threads, period):
+    """What comes while a worker joins, a signal or another socket, does not keep it from that."""
+    script = bed.scratch / "busy.py"
+    script.write_text(BUSY)
+    sut = start(bed, ["/usr/bin/python3", "-S", script, str(PORT), str(workers), str(threads), str(period)])
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(bed)) for _ in range(workers * threads)]
+        for connection in connections:
+            connection.sendall(b"request")
+        for connection in connections:
+            assert connection.recv(100).endswith(b" request"), bed.output("sut")
+    assert sut.wait(20) == 0
+    silent(bed)
+
+
 def stranger(bed, _, prefixed):
     """One that has no part in the stack is told so, and so are the peer and the reader of the log; what the giver has left is not touched."""
     path = bed.scratch / "door"
@@ -233,6 +327,19 @@ def stranger(bed, _, prefixed):
         assert kept.recv(100) == b"still there"
 
 
+def forger(bed, _):
+    """Who is no member, and was passed one socket, makes nothing of another that is in flight."""
+    path = bed.scratch / "door"
+    sut = start(bed, ["/usr/bin/python3", "-S", "-c", TRUSTING, str(PORT), path])
+    with connect(bed) as one, connect(bed) as other:
+        taker = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", FORGER, path], name="taker", environment=beds.clean_environment())
+        assert taker.wait(20) == 0, bed.output("taker")
+        assert sut.wait(20) == 0
+        assert "took 0" in bed.output("sut"), bed.output("sut")
+        for connection in (one, other):
+            assert connection.recv(100) == b""
+
+
 def given(case, *more):
     return lambda bed, options: case(bed, options, *more)
 
@@ -244,7 +351,15 @@ CASES = {
     for way in ways
     for age in ("older", "younger")
 }
-CASES.update({"haproxy": haproxy, "stranger": given(stranger, True), "native-stranger": given(stranger, False)})
+CASES.update({
+    "haproxy": haproxy,
+    "interrupted": given(busy, 1, 1, 0.001),
+    "together": given(busy, 4, 6, 0),
+    "stranger": given(stranger, True),
+    "native-stranger": given(stranger, False),
+    "forger": forger,
+})
+HOOKED_ONLY = {"forger"}  # natively there is no label to write
 
 
 def main():
@@ -255,7 +370,7 @@ def main():
     parser.add_argument("--reloads", type=int, default=2)
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="which; all without one")
     options = parser.parse_args()
-    for name in options.cases or CASES:
+    for name in options.cases or [case for case in CASES if options.mode != "kernel" or case not in HOOKED_ONLY]:
         begin = time.monotonic()
         traces = options.build / "test-traces" / f"passed-{name}-{options.mode}"
         if os.fork() == 0:  # who has entered a namespace does not come back

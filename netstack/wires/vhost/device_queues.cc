@@ -8,6 +8,17 @@ using virtio::Available;
 using virtio::Descriptor;
 using virtio::Used;
 
+namespace {
+
+// Descriptors that a chain may have: who writes chains without end must not keep who holds the stack's lock. More than this nobody takes
+// (QEMU's VIRTQUEUE_MAX_SIZE, UIO_MAXIOV of Linux's vhost).
+uint32_t most_in_chain(const virtio::Ring& ring) noexcept {
+  constexpr uint32_t kMost = 1024;
+  return ring.entries() < kMost ? ring.entries() : kMost;
+}
+
+}  // namespace
+
 bool DriverMemory::add(const Region& region) noexcept {
   if (count_ == kRegions || region.guest + region.bytes < region.guest || region.own + region.bytes < region.own) return false;
   regions_[count_++] = region;
@@ -59,7 +70,7 @@ void DeviceQueues::call(const Side& side) noexcept {
 
 DeviceQueues::Chain DeviceQueues::take_chain(uint16_t head, FrameTaker* taker) noexcept {
   uint16_t at = head;
-  for (uint32_t steps = 0; at <= from_.ring.mask && steps <= from_.ring.mask; steps++) {
+  for (uint32_t left = most_in_chain(from_.ring); at <= from_.ring.mask && left > 0; left--) {
     const Descriptor& descriptor = from_.ring.descriptors[at];
     const uint64_t address = once(descriptor.address);
     const uint32_t bytes = once(descriptor.length);
@@ -73,14 +84,15 @@ DeviceQueues::Chain DeviceQueues::take_chain(uint16_t head, FrameTaker* taker) n
   return Chain::bad;
 }
 
+// Looks at `capacity` chains, whatever is in them.
 int DeviceQueues::receive(RxFrame* out, int capacity, FramePool& pool) noexcept {
   if (!started()) return 0;
   const uint16_t waiting = offered(from_);
   if (waiting == 0) return 0;
-  int taken = 0;
+  int taken = 0, looked = 0;
   uint16_t slot = from_.next;
   const auto end = static_cast<uint16_t>(slot + waiting);
-  while (taken < capacity && slot != end) {
+  for (; taken < capacity && looked < capacity && slot != end; looked++) {
     const uint16_t head = once(from_.ring.available->ring[slot & from_.ring.mask]);
     FramePieces pieces{out + taken, capacity - taken, taken == 0};
     FrameTaker taker(header_bytes_, frame_bytes_, &pieces, pool);
@@ -97,6 +109,8 @@ int DeviceQueues::receive(RxFrame* out, int capacity, FramePool& pool) noexcept 
   from_.next = slot;
   from_.ring.used->index.store(slot, std::memory_order_release);
   call(from_);
+  // Who gets none goes to sleep.
+  if (looked == capacity && taken < capacity && slot != end) [[unlikely]] wake(from_.events->kick);
   return taken;
 }
 
@@ -114,13 +128,13 @@ void DeviceQueues::want_event(bool wanted) noexcept {
 bool DeviceQueues::fill_chain(uint16_t head, PieceCursor* cursor, uint8_t** first, uint32_t* written) noexcept {
   uint16_t at = head;
   *written = 0;
-  for (uint32_t steps = 0; at <= to_.ring.mask && steps <= to_.ring.mask; steps++) {
+  for (uint32_t left = most_in_chain(to_.ring); at <= to_.ring.mask && left > 0; left--) {
     const Descriptor& descriptor = to_.ring.descriptors[at];
     const uint64_t address = once(descriptor.address);
     const uint32_t room = once(descriptor.length);
     const uint16_t flags = once(descriptor.flags);
     uint8_t* const to = (flags & (Descriptor::kWrite | Descriptor::kIndirect)) == Descriptor::kWrite ? memory_->at(address, room) : nullptr;
-    if (to == nullptr || (*first == nullptr && room < header_bytes_)) return false;
+    if (to == nullptr || room == 0 || (*first == nullptr && room < header_bytes_)) return false;
     if (*first == nullptr) *first = to;
     *written += cursor->copy(to, room);
     if (cursor->left() == 0 || (flags & Descriptor::kNext) == 0) return true;

@@ -145,8 +145,10 @@ bool VhostDevice::place(const Vring& told, DeviceQueues::Side* side) const noexc
   auto* const descriptors = memory_.at_own(told.descriptors, virtio::Ring::descriptor_bytes(told.entries));
   auto* const available = memory_.at_own(told.available, virtio::Ring::available_bytes(told.entries));
   auto* const used = memory_.at_own(told.used, virtio::Ring::used_bytes(told.entries));
-  const bool aligned = told.descriptors % 16 == 0 && told.available % 2 == 0 && told.used % 4 == 0;
-  if (descriptors == nullptr || available == nullptr || used == nullptr || !aligned) return false;
+  if (descriptors == nullptr || available == nullptr || used == nullptr) return false;
+  // Where they lie here: a region may begin anywhere in its file.
+  const auto is_aligned = [](const uint8_t* at, uintptr_t to) { return reinterpret_cast<uintptr_t>(at) % to == 0; };
+  if (!is_aligned(descriptors, 16) || !is_aligned(available, 2) || !is_aligned(used, 4)) return false;
   side->ring = {reinterpret_cast<virtio::Descriptor*>(descriptors), reinterpret_cast<virtio::Available*>(available),
                 reinterpret_cast<virtio::Used*>(used), mask};
   // Buffers are given back in the order they came: where the used ring ends is where to go on, also for a driver that lost its device
@@ -164,7 +166,7 @@ bool VhostDevice::look_at_rings() noexcept {
   if (!ready) return true;
   DeviceQueues::Side sides[kRings];
   for (int i = 0; i < kRings; i++) {
-    if (!place(rings_[i], &sides[i])) return refuse("a ring of the driver lies outside its memory");
+    if (!place(rings_[i], &sides[i])) return refuse("a ring of the driver lies outside its memory, or is not aligned");
   }
   queues_.start(features_, sides[0], sides[1]);
   unfinished_ = (features_ & virtio::kGuestChecksum) != 0;

@@ -196,6 +196,13 @@ TEST_F(VhostHandshake, DriversThatMakeNoSense) {
        {"a ring outside", ring(8, 256)},
        {"a ring over the end", ring(kOwn + kMemoryBytes - 8192, 256)},
        {"a ring that is not aligned", ring(kOwn + 65537, 256)},
+       {"a ring that is not aligned in its file",
+        [](const Channel& channel) {
+          channel.send(Message(kSetFeatures).put(kVersion1));
+          send_memory(channel, {make_memory()}, kMemoryBytes - 4096, 1, 1);
+          send_ring(channel, 0, kOwn);
+          send_ring(channel, 1, kOwn + 65536);
+        }},
        {"a ring of any size", ring(kOwn + 65536, 300)},
        {"a ring of no size", ring(kOwn + 65536, 0)},
        {"a ring of too many", ring(kOwn + 65536, 1 << 20)},

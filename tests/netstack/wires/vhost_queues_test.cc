@@ -199,6 +199,23 @@ TEST_F(HostileDriver, BuffersThatCannotBe) {
   spoiled("a head outside", [](const virtio::Ring& ring) { ring.available->ring[0] = UINT16_MAX; });
 }
 
+// As many chains are looked at as there is room for frames, whatever they are: who holds the stack's lock comes to an end. The rest is not
+// forgotten by who sleeps.
+TEST_F(HostileDriver, ARingFullOfCircles) {
+  const virtio::Ring& ring = bed_.driver->to_device();
+  for (uint32_t i = 0; i < ring.entries(); i++) {
+    ring.descriptors[i] = {Bed::address(bed_.memory), 0, Descriptor::kNext, static_cast<uint16_t>(i)};
+    ring.available->ring[i] = static_cast<uint16_t>(i);
+  }
+  ring.available->index.store(static_cast<uint16_t>(ring.entries()));
+  EXPECT_EQ(bed_.receive(*bed_.device), "");
+  complaints_++;
+  EXPECT_EQ(ring.used->index.load(), netstack::kBurst);
+  EXPECT_TRUE(Bed::rang(bed_.events[1].kick));
+  while (bed_.device->waits()) EXPECT_EQ(bed_.receive(*bed_.device), "");
+  EXPECT_EQ(ring.used->index.load(), ring.entries());
+}
+
 TEST_F(HostileDriver, IndicesThatJump) {
   ASSERT_TRUE(Bed::send(*bed_.driver, "x"));
   for (const uint16_t index : {uint16_t{1025}, uint16_t{30'000}, uint16_t{65'535}}) {
@@ -217,6 +234,7 @@ TEST_F(HostileDriver, EmptyBuffersThatCannotBe) {
       [](Descriptor& descriptor) { descriptor.address = 8; },
       [](Descriptor& descriptor) { descriptor.length = UINT32_MAX; },
       [](Descriptor& descriptor) { descriptor.length = 3; },
+      [](Descriptor& descriptor) { descriptor.length = 0; },
       [](Descriptor& descriptor) { descriptor.flags = 0; },
       [](Descriptor& descriptor) { descriptor.flags = Descriptor::kWrite | Descriptor::kIndirect; },
       [](Descriptor& descriptor) {
@@ -239,6 +257,18 @@ TEST_F(HostileDriver, EmptyBuffersThatCannotBe) {
     EXPECT_TRUE(Bed::send(*bed_.device, "sound"));
     EXPECT_EQ(bed_.receive(*bed_.driver), "sound");
   }
+}
+
+// Who has to find room in them looks at each of them once, not at all of them for each.
+TEST_F(HostileDriver, EmptyBuffersOfNothing) {
+  const virtio::Ring& ring = bed_.driver->from_device();
+  ring.descriptors[0].length = sizeof(virtio::Header);
+  for (uint32_t i = 1; i < ring.entries(); i++) {
+    ring.descriptors[i] = {ring.descriptors[i].address, 0, Descriptor::kWrite | Descriptor::kNext, static_cast<uint16_t>(i - 1)};
+  }
+  ring.descriptors[1].flags = Descriptor::kWrite;
+  EXPECT_FALSE(Bed::send(*bed_.device, pattern(100, 1)));
+  complaints_++;
 }
 
 // ---------------------------------------------------------------- a device that writes what it wants

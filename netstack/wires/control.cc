@@ -42,9 +42,13 @@ void* map_nothing(void* address, size_t bytes) noexcept {
   return map(address, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != nullptr ? MAP_FIXED : 0), -1);
 }
 
-bool is_as_long(int fd, size_t bytes) noexcept {
+// Of a file of huge pages whole ones are mapped and unmapped, whatever is asked for.
+bool has_so_many(int fd, size_t bytes) noexcept {
   struct stat file {};
-  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && static_cast<size_t>(file.st_size) >= bytes;
+  struct statfs system {};
+  if (kernel_call(SYS_fstat, fd, as_arg(&file)) != 0 || kernel_call(SYS_fstatfs, fd, as_arg(&system)) != 0) return false;
+  const bool is_whole = system.f_type != HUGETLBFS_MAGIC || bytes % static_cast<size_t>(system.f_bsize) == 0;
+  return is_whole && static_cast<size_t>(file.st_size) >= bytes;
 }
 
 // Who could make the file shorter could make us fault in the middle of a ring, and so could who takes huge pages out of it. Who could
@@ -54,7 +58,7 @@ bool stays_as_it_is(int fd, size_t bytes) noexcept {
   const long seals = kernel_call(SYS_fcntl, fd, F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return false;
   if ((seals & F_SEAL_SEAL) == 0 && kernel_call(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_SEAL) != 0) return false;
-  return is_as_long(fd, bytes) && kernel_call(SYS_fstatfs, fd, as_arg(&system)) == 0 && system.f_type == TMPFS_MAGIC;
+  return has_so_many(fd, bytes) && kernel_call(SYS_fstatfs, fd, as_arg(&system)) == 0 && system.f_type == TMPFS_MAGIC;
 }
 
 }  // namespace
@@ -221,13 +225,16 @@ void Control::end_fd(int fd) noexcept {
 }
 
 void* Control::map_region(int fd, size_t bytes, bool trusted) noexcept {
-  if (bytes == 0 || bytes > range_bytes_ || !(trusted ? is_as_long(fd, bytes) : stays_as_it_is(fd, bytes))) return nullptr;
+  if (bytes == 0 || bytes > range_bytes_ || !(trusted ? has_so_many(fd, bytes) : stays_as_it_is(fd, bytes))) return nullptr;
   const size_t offset = free_place(bytes);
   for (int i = 0; i < kRegions && offset < range_bytes_; i++) {
     Region& region = regions_[i];
     if (region.bytes != 0) continue;
     begin_change();
-    if (map(range_ + offset, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd) == nullptr) return nullptr;
+    if (map(range_ + offset, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd) == nullptr) {
+      CHECK(map_nothing(range_ + offset, bytes) != nullptr);  // what was to be replaced may have gone: it would be anybody's
+      return nullptr;
+    }
     region = Region{next_serial_++, bytes, offset, fd};
     mine_->regions[i] = region;
     return range_ + offset;

@@ -86,8 +86,8 @@ class Control {
   // The same with its callbacks, and tells the others: its last copy goes with theirs.
   void end_fd(int fd) noexcept;
   // Maps `bytes` of an adopted descriptor at the same address in every member; nullptr if it does not fit, or if the file is
-  // shorter or could be made so (it lacks F_SEAL_SHRINK, or has huge pages) and is not `trusted` to stay. No more seals can be put on it
-  // afterwards.
+  // shorter or could be made so (it lacks F_SEAL_SHRINK, or has huge pages) and is not `trusted` to stay, or if `bytes` are not whole huge
+  // pages of one that has them. No more seals can be put on it afterwards.
   [[nodiscard]] void* map_region(int fd, size_t bytes, bool trusted = false) noexcept;
   [[nodiscard]] bool unmap_region(void* address) noexcept;
   // Where an adopted descriptor is mapped; nullptr if it is not.

@@ -224,6 +224,37 @@ TEST_F(ControlTest, ARegionStaysAsItIs) {
   EXPECT_EQ(control_->map_region(control_->adopt_fd(huge), 2 << 20), nullptr);
 }
 
+// Of a file of huge pages the kernel maps whole ones, and what a mapping that fails was to replace has gone by then: neither may take what
+// lies there from others, nor leave a place where the program's own memory could come to lie.
+TEST_F(ControlTest, HugePagesHarmNothingElse) {
+  const auto small = [&] {
+    const int memory = memfd_create("small", MFD_ALLOW_SEALING);
+    EXPECT_EQ(ftruncate(memory, 4096), 0);
+    EXPECT_EQ(fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    return static_cast<char*>(control_->map_region(control_->adopt_fd(memory), 4096));
+  };
+  constexpr size_t kHugeBytes = 2 << 20;
+  constexpr unsigned kHugePages = MFD_HUGETLB | 21U << 26;  // MFD_HUGE_2MB
+  const auto huge = [&](size_t bytes) {
+    const int memory = memfd_create("huge", kHugePages);
+    EXPECT_EQ(ftruncate(memory, 16 * kHugeBytes), 0);
+    return control_->map_region(control_->adopt_fd(memory), bytes, true);
+  };
+  if (const int none = memfd_create("huge", kHugePages); none < 0) GTEST_SKIP() << "no huge pages here";
+  char* const first = small();
+  char* const second = small();
+  ASSERT_TRUE(first != nullptr && second == first + 4096);
+  second[0] = 1;
+  ASSERT_TRUE(control_->unmap_region(first));
+  EXPECT_EQ(huge(100), nullptr);
+  unsigned char resident;
+  ASSERT_EQ(mincore(second, 4096, &resident), 0) << "it is there no more";
+  EXPECT_EQ(second[0], 1);
+  ASSERT_TRUE(control_->unmap_region(second));
+  if (huge(16 * kHugeBytes) != nullptr) return;  // there are so many
+  for (size_t at = 0; at < 16 * kHugeBytes; at += kHugeBytes) ASSERT_EQ(mincore(first + at, 4096, &resident), 0) << at;
+}
+
 // The peer at the other end of a dropped socket sees its end at once, though other members still hold copies.
 TEST_F(ControlTest, DroppingASocketEndsItForThePeer) {
   int pair[2];

@@ -107,10 +107,11 @@ long datagram_connect(const zps_call& call) noexcept {
   if (address_family == AF_UNSPEC) return or_pass(disconnect_datagram(fd));
   ParsedAddress to;
   const int domain = address_family == AF_INET ? AF_INET : domain_of(call);  // __ip6_datagram_connect() takes IPv4's as they are
-  if (long error = parse_address(domain, reinterpret_cast<void*>(call.arg[1]), static_cast<size_t>(bytes), &to); error != 0) return error;
+  const auto* const named = reinterpret_cast<const void*>(call.arg[1]);
+  if (long error = parse_address(domain, named, static_cast<size_t>(bytes), &to); error != 0) return error;
   // A link-local address is the kernel's, and so is the socket then.
   const bool elsewhere = to.known && !is_stacks_kind(to);
-  return or_pass(serves(fd, to) || elsewhere ? connect_datagram(fd, to) : kServedByKernel);
+  return or_pass(serves(fd, to) || elsewhere ? connect_datagram(fd, to, named, static_cast<size_t>(bytes)) : kServedByKernel);
 }
 
 // inet_shutdown(): one that is not connected is shut as well, and hears that it is not.

@@ -237,7 +237,7 @@ netstack::Stack* stack_to_connect(int fd, const ParsedAddress& to) noexcept {
 }
 
 // A connection that fails changes nothing: the stack's half goes when there is one to the kernel's side.
-long connect_to_kernel(int fd, const ParsedAddress& to) noexcept {
+long connect_to_kernel(int fd, const ParsedAddress& to, const void* named, size_t bytes) noexcept {
   bool deaf;
   {
     Guard guard;
@@ -245,9 +245,7 @@ long connect_to_kernel(int fd, const ParsedAddress& to) noexcept {
     if (socket == nullptr || socket->endpoint == nullptr) return kServedByKernel;
     if (socket->bound_here && !to.wildcard) return -ENETUNREACH;
   }
-  sockaddr_in6 name;
-  const socklen_t bytes = make_address(domain_of(fd), to.address, &name);
-  if (const long error = kernel_call(SYS_connect, fd, as_arg(&name), bytes); error != 0) return error;
+  if (const long error = kernel_call(SYS_connect, fd, as_arg(named), static_cast<long>(bytes)); error != 0) return error;
   {
     Guard guard;
     DatagramSocket* const socket = datagram_at(fd);
@@ -308,9 +306,9 @@ long bind_datagram(int fd, const ParsedAddress& to, bool* is_kernels) noexcept {
   return 0;
 }
 
-long connect_datagram(int fd, const ParsedAddress& to) noexcept {
+long connect_datagram(int fd, const ParsedAddress& to, const void* named, size_t bytes) noexcept {
   netstack::Stack* const stack = stack_to_connect(fd, to);
-  if (stack == nullptr) return connect_to_kernel(fd, to);
+  if (stack == nullptr) return connect_to_kernel(fd, to, named, bytes);
   bool had_endpoint;
   {
     Guard guard;

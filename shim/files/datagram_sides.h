@@ -23,7 +23,8 @@ inline constexpr long kServedByKernel = INT64_MIN + 1;
 [[nodiscard]] long join_stack(int fd, netstack::Stack* stack) noexcept;
 // `is_kernels`: an address of the kernel's, whose the socket is for good when it has it.
 [[nodiscard]] long bind_datagram(int fd, const ParsedAddress& to, bool* is_kernels) noexcept;
-[[nodiscard]] long connect_datagram(int fd, const ParsedAddress& to) noexcept;
+// `to` is what `named`, of so many bytes, says: the kernel gets it as it is, with the scope of a link-local address.
+[[nodiscard]] long connect_datagram(int fd, const ParsedAddress& to, const void* named, size_t bytes) noexcept;
 [[nodiscard]] long disconnect_datagram(int fd) noexcept;
 
 // With the lock held: nothing is left of what the placeholder had received before it became deaf.

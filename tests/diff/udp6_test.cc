@@ -252,6 +252,12 @@ TEST_F(Udp6, ScopesAreForLinks) {
   EXPECT_EQ(errno, EINVAL);
   EXPECT_EQ(bind6(another, to), -1);
   EXPECT_EQ(errno, EINVAL);
+  to.sin6_scope_id = 1;  // the loopback, which has no such addresses
+  sockaddr_in here{};
+  for (const int each : {another, fd, bound(&here)}) {
+    EXPECT_EQ(connect6(each, to), -1);
+    EXPECT_EQ(errno, ENETUNREACH);
+  }
 }
 
 TEST_F(Udp6, ManyToBothFamiliesAndSides) {

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include <utility>
+
 #include "base/high_fd.h"
 #include "base/log.h"
 #include "base/robust_lock.h"
@@ -329,7 +331,8 @@ void sweep_flights() noexcept {
     guard.stack()->flush();
   }
   if (lost > 0) {
-    base::log(base::LogLevel::warn,
+    static bool told = false;
+    base::log(std::exchange(told, true) ? base::LogLevel::debug : base::LogLevel::warn,
               "%d sockets of the stack that were passed on (SCM_RIGHTS) are closed: no process of this family has received them", lost);
   }
 }

@@ -59,6 +59,7 @@ long shim_dup2(const zps_call& call) noexcept;
 long shim_dup3(const zps_call& call) noexcept;
 long shim_fcntl(const zps_call& call) noexcept;
 long shim_ioctl(const zps_call& call) noexcept;
+long shim_pidfd_getfd(const zps_call& call) noexcept;
 long shim_io_uring_setup(const zps_call& call) noexcept;
 long shim_exit(const zps_call& call) noexcept;
 // identity_calls.cc

@@ -8,6 +8,10 @@
 #include <sched.h>
 #include <sys/socket.h>
 
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
 #include "base/high_fd.h"
 #include "base/syscall.h"
 #include "shim/calls/calls.h"
@@ -194,6 +198,18 @@ void linger(Socket* socket, uint64_t linger_ns) noexcept {
   (void)wait_for(condition, options);
 }
 
+// What pidfd_getfd() is asked about: "Pid:" in what /proc says of the descriptor. 0: not known, or no such descriptor.
+int pid_of_pidfd(int fd) noexcept {
+  char path[64], text[512];
+  (void)snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+  const long file = kernel_call(SYS_open, as_arg(path), O_RDONLY | O_CLOEXEC);
+  const long length = file < 0 ? -1 : kernel_call(SYS_read, file, as_arg(text), sizeof text - 1);
+  if (file >= 0) (void)kernel_call(SYS_close, file);
+  text[length > 0 ? length : 0] = '\0';
+  const char* const line = strstr(text, "Pid:");
+  return line != nullptr ? static_cast<int>(strtol(line + 4, nullptr, 10)) : 0;
+}
+
 // Clears what a closed range held of ours.
 void clear_range(unsigned first, unsigned last) noexcept {
   Guard guard;
@@ -276,6 +292,26 @@ long shim_ioctl(const zps_call& call) noexcept {
     case SIOCATMARK: return is_datagram(peek(call.arg[0])) ? datagram_figure(call) : stream_figure(call);
     default: return kPass;
   }
+}
+
+// The table of who has it changes with the lock held, and before the kernel frees a number.
+long shim_pidfd_getfd(const zps_call& call) noexcept {
+  if (the_stack() == nullptr || kernel_only() || numbers_are_the_kernels()) return kPass;
+  const int pid = pid_of_pidfd(number(call.arg[0]));
+  const auto theirs = static_cast<uint32_t>(call.arg[1]);
+  if (pid <= 0 || theirs >= kMaxFd) return kPass;
+  Guard guard;
+  for (ProcessSlot& slot : all_slots()) {
+    if (is_free(slot) || slot.pid != pid) continue;
+    const FdChunk* chunk = slot.directory[theirs / kChunkEntries].load();
+    auto* const file = chunk != nullptr ? static_cast<File*>(chunk->entry[theirs % kChunkEntries].load()) : nullptr;
+    if (file == nullptr) return kPass;
+    spoil(file);
+    const long made = kernel_call(SYS_pidfd_getfd, call.arg[0], call.arg[1], call.arg[2]);
+    if (made >= 0) (void)table_set(static_cast<int>(made), file);
+    return made;
+  }
+  return kPass;
 }
 
 long shim_io_uring_setup(const zps_call&) noexcept { return config.io_uring ? kPass : -ENOSYS; }

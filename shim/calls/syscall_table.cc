@@ -68,6 +68,7 @@ constexpr SyscallRow kRows[] = {
     ROW(epoll_wait, "dpii", kData, "stack sockets and kernel descriptors in one set"),
     ROW(epoll_pwait, "dpiipz", kData, "as epoll_wait; the mask is atomic with the sleep"),
     ROW(epoll_pwait2, "dpitpz", kData, "as epoll_pwait, in nanoseconds"),
+    ROW(pidfd_getfd, "ddx", kSetup, "from a process of the family: the stack socket or set; else the kernel's"),
     ROW(io_uring_setup, "ip", kSetup, "ENOSYS unless ZPS_IO_URING=kernel, so that runtimes use epoll"),
     ROW(setuid, "i", kSetup,
         "the kernel's; before rights go that a stack would need, they are kept apart (docs/decisions/kept-rights.md); our thread follows"),

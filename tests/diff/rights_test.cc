@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -450,7 +451,9 @@ TEST_P(Rights, CredentialsAreNoDescriptors) {
   ASSERT_EQ(write(look_alike[1], label, sizeof label), static_cast<ssize_t>(sizeof label));
   const int user = static_cast<int>(getuid());
   const bool was_open = fcntl(user, F_GETFD) >= 0;
-  if (!was_open) ASSERT_EQ(dup2(c.mine, user), user);
+  if (!was_open) {
+    ASSERT_EQ(dup2(c.mine, user), user);
+  }
   ASSERT_EQ(pass(ends[0], {look_alike[0]}), 1);
   for (const int fd : receive(ends[1]).fds) close(fd);
   EXPECT_GE(fcntl(user, F_GETFD), 0) << "the user's number was taken for a descriptor's";
@@ -458,6 +461,30 @@ TEST_P(Rights, CredentialsAreNoDescriptors) {
   expect_alive(c.mine, c.theirs);
   close(look_alike[0]);
   close(look_alike[1]);
+}
+
+TEST_P(Rights, TakenFromAProcess) {
+  const Connection c = connect_pair();
+  int gate[2];
+  ASSERT_EQ(pipe(gate), 0);
+  const pid_t child = in_child([&] {
+    char byte;
+    close(gate[1]);
+    return static_cast<int>(read(gate[0], &byte, 1));
+  });
+  const int process = static_cast<int>(syscall(SYS_pidfd_open, child, 0));
+  ASSERT_GE(process, 0);
+  close(c.mine);
+  const int fd = static_cast<int>(syscall(SYS_pidfd_getfd, process, c.mine, 0));
+  ASSERT_GE(fd, 0) << strerror(errno);
+  EXPECT_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+  expect_alive(fd, c.theirs);
+  close(gate[1]);
+  EXPECT_EQ(status_of(child), 0);
+  expect_alive(fd, c.theirs);
+  close(fd);
+  close(process);
+  expect_ended(c.theirs);
 }
 
 TEST_P(Rights, ASet) {

@@ -181,6 +181,7 @@ const char* join(int envelope) noexcept {
 
 // `envelope` becomes what is in it. 0 or a negative errno.
 long unseal(int envelope) noexcept {
+  if (kernel_only()) return -ESTALE;
   Guard guard;
   Opened opened{};
   if (const long error = open_envelope(envelope, &opened); error != 0) return error;
@@ -265,12 +266,14 @@ long send_many_rights(const zps_call& call) noexcept {
   }
   if (!any) return kPass;
   const int fd = static_cast<int>(call.arg[0]), flags = static_cast<int>(call.arg[3]);
+  const Interruption interruption;
   for (unsigned i = 0; i < count; i++) {
     long result = copy_in(&message, messages + i, sizeof message);
     if (result == 0) {
       result = has_files(message.msg_hdr) ? send_message(fd, message.msg_hdr, flags)
                                           : engine->sleep(SYS_sendmsg, fd, as_arg(&message.msg_hdr), flags, 0, 0, 0);
     }
+    if (result == -EINTR) result = after_signal(fd, SO_SNDTIMEO, interruption);
     if (result < 0) return i > 0 ? static_cast<long>(i) : result;
     const auto bytes = static_cast<unsigned>(result);
     if (copy_out(&messages[i].msg_len, &bytes, sizeof bytes) != 0) return i > 0 ? static_cast<long>(i) : -EFAULT;

@@ -136,6 +136,40 @@ for process in processes:
 assert [process.wait() for process in processes] == [0] * workers
 """
 
+# Workers that are older than the stack, each with one connection; every second one is killed while it takes that.
+KILLED = """
+import os, random, signal, socket, sys, time
+workers = []
+for _ in range(int(sys.argv[2])):
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
+        connection = socket.socket(fileno=fds[0])
+        connection.sendall(b"answer")
+        connection.close()
+        os._exit(0)
+    theirs.close()
+    workers.append((ours, pid))
+listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+print("ready", flush=True)
+for number, (ours, pid) in enumerate(workers):
+    connection, _ = listener.accept()
+    socket.send_fds(ours, [b"x"], [connection.fileno()])
+    connection.close()
+    end = time.monotonic() + random.random() * 0.02
+    while number % 2 and time.monotonic() < end:
+        pass
+    if number % 2:
+        os.kill(pid, signal.SIGKILL)
+    ours.close()
+    assert os.waitpid(pid, 0)[1] in ((signal.SIGKILL, 0) if number % 2 else (0,))
+connection, _ = listener.accept()
+connection.sendall(b"still there")
+connection.recv(1)
+"""
+
 # Passes one connection to whoever comes to its Unix socket.
 GIVER = """
 import os, socket, sys
@@ -304,6 +338,21 @@ def busy(bed, _, workers, threads, period):
     silent(bed)
 
 
+def killed(bed, _):
+    """Whoever is killed while it joins leaves nothing behind, and its peer is told."""
+    count = 24
+    sut = start(bed, ["/usr/bin/python3", "-S", "-c", KILLED, str(PORT), str(count)], environment=bed.sut_environment(ZPS_LOG="debug"))
+    for number in range(count):
+        with connect(bed) as connection:
+            assert connection.recv(100) in ((b"answer", b"") if number % 2 else (b"answer",)), number
+    with connect(bed) as connection:
+        assert connection.recv(100) == b"still there"
+        if bed.hooked:
+            alone = lambda: (re.findall(r"family: (\d+) processes", bed.output("sut")) or ["0"])[-1] == "1"  # noqa: E731
+            beds.wait_until(alone, 20, "the end of what the dead had")
+    assert sut.wait(20) == 0
+
+
 def stranger(bed, _, prefixed):
     """One that has no part in the stack is told so, and so are the peer and the reader of the log; what the giver has left is not touched."""
     path = bed.scratch / "door"
@@ -353,6 +402,7 @@ CASES = {
 }
 CASES.update({
     "haproxy": haproxy,
+    "killed": killed,
     "interrupted": given(busy, 1, 1, 0.001),
     "together": given(busy, 4, 6, 0),
     "stranger": given(stranger, True),

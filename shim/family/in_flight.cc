@@ -74,7 +74,7 @@ void drop(InFlight& record) noexcept {
 
 // A descriptor of the memory file that is not a copy of another: its locks are its own.
 long new_description() noexcept {
-  if (family->proc_fd < 0) return -ENOENT;
+  if (family->proc_fd < 0 || family->flight_fd < 0 || family->door_step_fd < 0) return -ENOENT;
   char path[] = "self/fd/0000000000";
   char* const end = path + sizeof path - 1;
   char* at = end;

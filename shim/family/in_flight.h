@@ -7,10 +7,10 @@
 // says to nobody when the last reference to one is gone.
 //
 // How. What travels is an envelope: one end of a pair of Unix sockets, whose other end is closed. In its queue lies one message, with a
-// label that says what it is, and descriptors: the placeholder, and an open file description of a memory file that the family shares.
-// That one holds an OFD lock on a byte, the record's, which the kernel drops with the last reference to the envelope, wherever it is: as
-// long as the byte is locked the family holds the file. The receiver looks into the envelope (MSG_PEEK, since others may have it too) and
-// puts the placeholder in its place.
+// label that says what it is, and descriptors: the placeholder, the family's door (join.h), and an open file description of a memory file
+// that the family shares. That one holds an OFD lock on a byte, the record's, which the kernel drops with the last reference to the
+// envelope, wherever it is: as long as the byte is locked the family holds the file. The receiver looks into the envelope (MSG_PEEK, since
+// others may have it too) and puts the placeholder in its place.
 //
 // To a process that cannot open it an envelope is a socket that is of no use: it gives the label, then the end, and takes nothing (EPIPE).
 //

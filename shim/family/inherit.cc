@@ -50,6 +50,7 @@ const char* attach_by_ticket(SlotState state) noexcept {
   ProcessSlot& slot = family->slots[ticket.slot];
   if (slot.state.load() != state || slot.pid != ticket.head.pid) return "the others have given this process up";
   my_slot = &slot;
+  base::adopt_fd_range(ticket.first_fd, ticket.fd_count);
   adopt_keeper(ticket.keeper);
   return nullptr;
 }

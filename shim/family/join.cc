@@ -144,6 +144,15 @@ void close_hidden(const uint64_t (&hidden)[base::kHighFdWords]) noexcept {
   }
 }
 
+// From a process of this user or of root: whoever has sent the envelope need not be one, and what is mapped is believed.
+long receive_from_own(int over, void* data, unsigned long bytes, int* fds, int count) noexcept {
+  ucred sender{};
+  const long got = receive_with(over, data, bytes, fds, count, 0, &sender);
+  if (got < 0 || (sender.pid > 0 && (sender.uid == 0 || sender.uid == static_cast<uid_t>(kernel_call(SYS_getuid))))) return got;
+  for (int i = 0; i < count; i++) (void)kernel_call(SYS_close, fds[i]);
+  return -EPERM;
+}
+
 // Puts what is passed under the numbers that it has in the family.
 const char* take_hidden(int over, int count, uint64_t (&hidden)[base::kHighFdWords]) noexcept {
   while (count > 0) {
@@ -153,10 +162,9 @@ const char* take_hidden(int over, int count, uint64_t (&hidden)[base::kHighFdWor
     {
       const base::RaisedFdLimit raised;
       // So many as the message says: looked at first.
-      if (kernel_call(SYS_recvfrom, over, as_arg(&message), sizeof message, MSG_PEEK, 0, 0) != sizeof message || message.count < 1 ||
-          message.count > kMostPassed || receive_with(over, &message, sizeof message, fds, message.count, 0, nullptr) < 0) {
-        return "its descriptors did not come";
-      }
+      const bool came = kernel_call(SYS_recvfrom, over, as_arg(&message), sizeof message, MSG_PEEK, 0, 0) == sizeof message;
+      const bool is_right = came && message.count >= 1 && message.count <= kMostPassed;
+      if (!is_right || receive_from_own(over, &message, sizeof message, fds, message.count) < 0) return "its descriptors did not come";
     }
     const char* why = nullptr;
     for (int i = 0; i < message.count; i++) {
@@ -176,15 +184,17 @@ const char* take_hidden(int over, int count, uint64_t (&hidden)[base::kHighFdWor
   return nullptr;
 }
 
-// `over` is this process's end of what it is answered by.
+// `over` is this process's end of what it is answered by, `theirs` the other, which is closed here.
 const char* ask(int door, int over, int theirs, int* count) noexcept {
   const Visit visit{base::build_id_of(__ehdr_start), reinterpret_cast<uint64_t>(__ehdr_start)};
-  if (send_with(door, &visit, sizeof visit, &theirs, 1) < 0 || !comes(over)) return "nobody answered at its door";
+  const long sent = send_with(door, &visit, sizeof visit, &theirs, 1);
+  (void)kernel_call(SYS_close, theirs);
+  if (sent < 0 || !comes(over)) return "nobody answered at its door";
   static Answer answer;
   if (kernel_call(SYS_recvfrom, over, as_arg(&answer), sizeof answer, MSG_PEEK, 0, 0) != sizeof answer) return "its answer is damaged";
   int ticket;
   const bool refuses = answer.why[0] != '\0';
-  if (receive_with(over, &answer, sizeof answer, &ticket, refuses ? 0 : 1, 0, nullptr) < 0) return "its answer is damaged";
+  if (receive_from_own(over, &answer, sizeof answer, &ticket, refuses ? 0 : 1) < 0) return "its answer is damaged, or another user's";
   if (refuses) return answer.why;
   const bool is_read = read_ticket(ticket);
   (void)kernel_call(SYS_close, ticket);
@@ -225,9 +235,7 @@ const char* attach_and_move(int over, int count) noexcept {
   }
   service_hold_slot(my_slot);
   SlotState state = SlotState::forking;
-  if (!my_slot->state.compare_exchange_strong(state, SlotState::live)) {
-    kernel_call(SYS_exit_group, 127);  // it cannot be: this process lives, and so do the descriptors that say so
-  }
+  CHECK(my_slot->state.compare_exchange_strong(state, SlotState::live));  // nobody takes this process for dead
   service_introduce();
   measure_spinning();
   const Guard guard;
@@ -246,6 +254,8 @@ const char* join_family(int envelope) noexcept {
     if (door >= 0) (void)kernel_call(SYS_close, door);
     return "there is no descriptor left";
   }
+  const int on = 1;
+  (void)kernel_call(SYS_setsockopt, ends[0], SOL_SOCKET, SO_PASSCRED, as_arg(&on), sizeof on);
   const char* why;
   bool is_first;
   {
@@ -260,9 +270,11 @@ const char* join_family(int envelope) noexcept {
     why = ask(door, ends[0], ends[1], &count);
     if (why == nullptr) why = attach_and_move(ends[0], count);
     Guard::forking.store(0, std::memory_order_release);
+  } else {
+    (void)kernel_call(SYS_close, ends[1]);
   }
   if (is_first && moved != nullptr) (void)kernel_call(SYS_munmap, as_arg(moved), kMostMoved * sizeof(Moved));
-  for (const int fd : {door, ends[0], ends[1]}) (void)kernel_call(SYS_close, fd);
+  for (const int fd : {door, ends[0]}) (void)kernel_call(SYS_close, fd);
   return why;
 }
 

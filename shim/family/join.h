@@ -11,8 +11,9 @@
 // lies in private memory until then. A child that was forked before there was a stack has that memory where the family's is: it has to go
 // first, which only a process of one thread can let happen.
 //
-// Who gets nothing: another user's process, one that has a stack of its own, or other code, or the code at another place, one of whose
-// sockets is bound or watched, or whose other threads wait, and everybody over a wire that does not survive an exec. One line says why.
+// Who gets nothing: another user's process, or one that another user's would answer (what it maps it believes); one that has a stack of its
+// own, or other code, or the code at another place; one of whose sockets is bound or watched, or whose other threads wait; and everybody
+// over a wire that does not survive an exec. One line says why.
 //
 // Invariants: 1 while it joins its other threads stay out of the lock, as during a fork; 2 it has its byte before its slot lives.
 // Known limits: it waits for who is on duty, 2 s at most; one that has failed does not try again, and if it was given a slot, has it until

@@ -146,9 +146,10 @@ for _ in range(int(sys.argv[2])):
     if pid == 0:
         ours.close()
         _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
-        connection = socket.socket(fileno=fds[0])
-        connection.sendall(b"answer")
-        connection.close()
+        try:
+            socket.socket(fileno=fds[0]).sendall(b"answer")
+        except ConnectionError:
+            pass  # another one was killed inside the lock
         os._exit(0)
     theirs.close()
     workers.append((ours, pid))
@@ -165,9 +166,14 @@ for number, (ours, pid) in enumerate(workers):
         os.kill(pid, signal.SIGKILL)
     ours.close()
     assert os.waitpid(pid, 0)[1] in ((signal.SIGKILL, 0) if number % 2 else (0,))
-connection, _ = listener.accept()
-connection.sendall(b"still there")
-connection.recv(1)
+while True:
+    connection, _ = listener.accept()
+    try:
+        connection.sendall(b"still there")
+        connection.recv(1)
+        break
+    except ConnectionError:
+        pass
 """
 
 # Passes one connection to whoever comes to its Unix socket.
@@ -258,7 +264,7 @@ def ask(bed):
 
 def start(bed, argv, **options):
     sut = bed.spawn_sut(argv, **options)
-    beds.wait_until(lambda: "ready" in bed.output("sut") or sut.poll() is not None, 30, "the start")
+    beds.wait_until(lambda: "ready\n" in bed.output("sut") or sut.poll() is not None, 30, "the start")
     assert sut.poll() is None, bed.output("sut")
     return sut
 
@@ -339,17 +345,21 @@ def busy(bed, _, workers, threads, period):
 
 
 def killed(bed, _):
-    """Whoever is killed while it joins leaves nothing behind, and its peer is told."""
+    """Whoever is killed while it joins leaves nothing behind, and its peer is told. Inside the lock it takes all connections along (killed-inside)."""
     count = 24
     sut = start(bed, ["/usr/bin/python3", "-S", "-c", KILLED, str(PORT), str(count)], environment=bed.sut_environment(ZPS_LOG="debug"))
-    for number in range(count):
-        with connect(bed) as connection:
-            assert connection.recv(100) in ((b"answer", b"") if number % 2 else (b"answer",)), number
-    with connect(bed) as connection:
-        assert connection.recv(100) == b"still there"
-        if bed.hooked:
-            alone = lambda: (re.findall(r"family: (\d+) processes", bed.output("sut")) or ["0"])[-1] == "1"  # noqa: E731
-            beds.wait_until(alone, 20, "the end of what the dead had")
+    alone = lambda: not bed.hooked or (re.findall(r"family: (\d+) processes", bed.output("sut")) or ["0"])[-1] == "1"  # noqa: E731
+    answers = 0
+    for _ in range(3 * count):
+        with contextlib.suppress(ConnectionError), connect(bed) as connection:
+            said = connection.recv(100)
+            answers += said == b"answer"
+            if said == b"still there":
+                beds.wait_until(alone, 20, "the end of what the dead had")
+                break
+    else:
+        raise AssertionError("the server does not go on")
+    assert answers >= count // 2 or "a process died inside the stack" in bed.output("sut"), answers
     assert sut.wait(20) == 0
 
 

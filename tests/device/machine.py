@@ -25,6 +25,9 @@ FIRST_SLOT = 5
 LOADER = "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
 QEMU = "qemu-system-x86_64"
 
+# For a card that the machine's own kernel drives.
+VIRTIO_MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "failover", "net_failover", "virtio_net")
+
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -42,7 +45,7 @@ serve() {  # not init itself, whom the end of each orphan would interrupt in the
 }
 serve &
 wait
-""".replace("MODULES", " ".join(MODULES))
+"""
 
 
 def missing():
@@ -104,13 +107,13 @@ class Archive:
         self._file.close()
 
 
-def make_initramfs(path, build, programs, texts):
+def make_initramfs(path, build, programs, texts, modules):
     archive = Archive(path)
     archive.node("/dev/console", 5, 1)
     archive.node("/dev/null", 1, 3)
     archive.file("/bin/busybox", GUEST / "busybox")
-    archive.text("/init", INIT, 0o755)
-    for module in MODULES:
+    archive.text("/init", INIT.replace("MODULES", " ".join(modules)), 0o755)
+    for module in modules:
         archive.file(f"/modules/{module}.ko", GUEST / f"modules/{module}.ko")
     for name in LIBRARIES:
         bare = path.parent / name
@@ -126,21 +129,22 @@ def make_initramfs(path, build, programs, texts):
 
 
 class Machine:
-    """Runs until it is closed. `programs` and `texts`: what is in it, by path. `cards`: names out of CARDS; the Nth is at 0000:00:0(5+N).0, its tap is tapN with the address 198.18.(40+N).1/24."""
+    """Runs until it is closed. `programs` and `texts`: what is in it, by path. `cards`: names out of CARDS; the Nth is at 0000:00:0(5+N).0, its tap is tapN with the address 198.18.(40+N).1/24. `modules` are loaded, `options` are QEMU's."""
 
-    def __init__(self, space, traces, build, cards, programs, texts, mtu=1500):
+    def __init__(self, space, traces, build, cards, programs, texts, mtu=1500, modules=MODULES, options=()):
         self.space, self.traces, self.cards = space, traces, cards
         self.folder = traces / "machine"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         initramfs = self.folder / "initramfs"
-        make_initramfs(initramfs, build, programs, texts)
+        make_initramfs(initramfs, build, programs, texts, modules)
         argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-M", "q35,kernel-irqchip=split", "-cpu", "max", "-smp", "1", "-m", "768", "-no-reboot",
                 "-accel", "tcg", "-device", "intel-iommu,intremap=on", "-kernel", GUEST / "vmlinuz", "-initrd", initramfs,
                 "-append", "console=ttyS0 intel_iommu=on panic=-1 quiet mitigations=off random.trust_cpu=on no_timer_check tsc=reliable",
                 "-chardev", f"file,id=console,path={self.traces / 'console.log'}", "-serial", "chardev:console",
                 "-chardev", f"socket,id=shell,path={self.folder / 'shell'},server=on,wait=off", "-serial", "chardev:shell",
                 "-monitor", f"unix:{self.folder / 'monitor'},server=on,wait=off"]
+        argv += options
         for number, card in enumerate(cards):
             argv += ["-netdev", f"tap,id=net{number},ifname=tap{number},script=no,downscript=no", "-device", f"{CARDS[card]},netdev=net{number},id=card{number},bus=pcie.0,addr={FIRST_SLOT + number}"]
         for number in range(len(cards)):
@@ -162,12 +166,14 @@ class Machine:
         self.space.enter()
 
     def _connect(self, name):
-        path = self.folder / name
-        beds.wait_until(lambda: path.exists() or self.process.poll() is not None, 20, "QEMU's socket")
-        if self.process.poll() is not None:
-            raise RuntimeError(f"QEMU ended: {(self.traces / 'qemu.err').read_text()}")
         link = socket.socket(socket.AF_UNIX)
-        link.connect(str(path))
+
+        def reached():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"QEMU ended: {(self.traces / 'qemu.err').read_text()}")
+            return link.connect_ex(str(self.folder / name)) == 0  # bound, it may not listen yet
+
+        beds.wait_until(reached, 20, "QEMU's socket")
         return link
 
     def _answer(self, seconds):

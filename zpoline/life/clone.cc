@@ -92,6 +92,9 @@ uint32_t id_of_child(const CloneFrame& frame) noexcept {
 [[nodiscard]] bool has_two_readers(uint64_t flags) noexcept { return (flags & CLONE_VM) && !(flags & CLONE_VFORK); }
 [[nodiscard]] bool shares_words(uint64_t flags) noexcept { return (flags & CLONE_VM) && (flags & CLONE_VFORK); }
 
+[[nodiscard]] bool copies_blocks(const CloneFrame& frame) noexcept {
+  return static_program && !(frame.flags & CLONE_VM) && !frame.by_guest;
+}
 [[nodiscard]] bool makes_guest(uint64_t flags) noexcept { return has_two_readers(flags) && !(flags & CLONE_SETTLS); }
 [[nodiscard]] uint32_t own_id() noexcept { return static_cast<uint32_t>(base::kernel_call(SYS_gettid)); }
 
@@ -171,6 +174,7 @@ CloneFrame* zps_before_clone(zps_call* call) noexcept {
     zpoline::hook.before_fork(frame->flags);
     zpoline::leave_hook(thread);
   }
+  if (zpoline::copies_blocks(*frame)) zpoline::hold_thread_blocks();
   return frame;
 }
 
@@ -179,6 +183,7 @@ int64_t zps_after_clone_parent(CloneFrame* frame, int64_t result) noexcept {
   const uint64_t mask = frame->mask;
   zpoline::ThreadState& thread = zpoline::this_thread();
   const bool tells_hook = zpoline::tells_hook(*frame);
+  if (zpoline::copies_blocks(*frame)) zpoline::let_thread_blocks_go();
   if (zpoline::shares_words(flags) && !frame->by_guest) {
     thread.owner = zpoline::own_id();
     // The child may have ended inside a hooked call (exit_group is one), or with a signal put off; these words are ours again.

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <new>
 
 #include "base/syscall.h"
 #include "zpoline/engine.h"
@@ -48,6 +49,7 @@ struct Ending {
 Ending ending[kMost];
 size_t ending_count = 0;
 std::atomic<uint32_t> lock{0};
+alignas(KernelLock) char held_by_fork[sizeof(KernelLock)];
 
 void* (*allocate)(void*) = nullptr;
 void (*deallocate)(void*, bool) = nullptr;
@@ -156,6 +158,10 @@ void end_static_thread(int64_t status) noexcept {
       "D"(own.stack_begin), "S"(own.stack_bytes), [kept] "r"(kept), [exit] "i"(SYS_exit)
       : "memory", "rcx", "r11");
 }
+
+void hold_thread_blocks() noexcept { new (held_by_fork) KernelLock(lock); }
+
+void let_thread_blocks_go() noexcept { reinterpret_cast<KernelLock*>(held_by_fork)->~KernelLock(); }
 
 void reset_thread_blocks_lock() noexcept {
   if (lock != 0) lock = 0;

@@ -21,6 +21,9 @@ void free_thread_block(uint64_t block) noexcept;
 void leave_thread_block() noexcept;
 // And the exit of one that is still on that stack: unmaps it and ends without one. Returns if there is none.
 void end_static_thread(int64_t status) noexcept;
+// Around a fork: no thread of the parent is in the middle of these in the child's memory, where nobody would go on. Signals are blocked.
+void hold_thread_blocks() noexcept;
+void let_thread_blocks_go() noexcept;
 // In a fork's child, which has none of the other threads.
 void reset_thread_blocks_lock() noexcept;
 

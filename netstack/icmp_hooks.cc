@@ -15,7 +15,7 @@ extern "C" {
 
 // ip4.c calls this in place of icmp_input().
 void zps_icmp_input(pbuf* p, netif* interface) {
-  if (!the_udp->icmp_input(p, *interface)) icmp_input(p, interface);
+  if (!the_udp->icmp_input(p, *interface) && !netstack::report_segment_v4(*the_tcp, p, *interface)) icmp_input(p, interface);
 }
 
 // And ip6.c this in place of icmp6_input().

@@ -86,7 +86,8 @@ enum class TcpOption {
   traffic_class,     // of connections over IPv6, in place of tos
   hop_limit,         // and in place of ttl
   min_hop_limit,     // IPV6_MINHOPCOUNT, in place of min_ttl
-  path_mtu_discovery6,  // IPV6_PMTUDISC_*: whether a router's word about the path is heeded
+  path_mtu_discovery,   // IP_PMTUDISC_*: whether a router's word about the path is heeded, and segments may be cut on the way
+  path_mtu_discovery6,  // IPV6_PMTUDISC_*: the same over IPv6, where nothing is cut
   save_syn,          // TCP_SAVE_SYN, of a listener: 1: its connections keep the headers of their SYN; 2: the frame's as well
   pacing_rate,       // bytes per second at most, as unsigned; -1: any
   path_mtu,          // read only

@@ -2,16 +2,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/lwip/lwip_core.h"
 
+#include <cstddef>
 #include <cstring>
 
 #include "base/check.h"
 #include "lwip/etharp.h"
 #include "lwip/init.h"
+#include "lwip/tcp.h"
 #include "netif/ethernet.h"
 #include "netstack/lwip/frame_fields.h"
 #include "netstack/lwip/ip_address.h"
 #include "netstack/lwip/neighbour_discovery.h"
 #include "netstack/lwip/siphash.h"
+#include "zps_hooks.h"
 
 namespace netstack {
 namespace {
@@ -22,11 +25,32 @@ constexpr uint64_t kErrorsTurnNs = 100'000'000;
 
 err_t send_frame(netif*, pbuf* p) noexcept { return the_core->output.send(p); }
 
+// The connection that a segment on its way out is of, if lwIP has said so.
+const tcp_pcb* connection_of(const netif& interface) noexcept {
+  if (interface.hints == nullptr) return nullptr;
+  const auto* const pcb = reinterpret_cast<const tcp_pcb*>(reinterpret_cast<const char*>(interface.hints) - offsetof(tcp_pcb, netif_hints));
+  return pcb->state != LISTEN ? pcb : nullptr;  // which is shorter
+}
+
+// A router that a segment is too long for shall say so (RFC 1191, 3; ip_dont_fragment()). The header's sum follows (RFC 1624).
+void forbid_fragments(const netif& interface, pbuf* p) noexcept {
+  auto* const header = static_cast<ip_hdr*>(p->payload);
+  if (IPH_PROTO(header) != IP_PROTO_TCP || IPH_OFFSET(header) != 0) return;
+  const tcp_pcb* const pcb = connection_of(interface);
+  if (pcb != nullptr && (pcb->flags & ZPS_TF_MAY_BE_CUT) != 0) return;
+  if (the_core->path_mtus.are_cut(IpAddress::v4(header->dest.addr), the_core->clock.now_ns())) return;
+  IPH_OFFSET_SET(header, PP_HTONS(IP_DF));
+  if ((interface.chksum_flags & NETIF_CHECKSUM_GEN_IP) == 0) return;
+  const uint32_t sum = uint32_t{static_cast<uint16_t>(~IPH_CHKSUM(header))} + PP_HTONS(IP_DF);
+  IPH_CHKSUM_SET(header, static_cast<uint16_t>(~((sum & 0xffff) + (sum >> 16))));
+}
+
 // What answers the frame under input and belongs to no endpoint goes back where that came from. A lookup for each echo and each reset to a
 // source that anybody could forge would push the neighbours of connections out of the table, and queue packets for addresses that never
 // answer.
 err_t send_packet(netif* interface, pbuf* p, const ip4_addr_t* to) noexcept {
   const uint8_t* const mac = the_core->input.source_mac();
+  forbid_fragments(*interface, p);
   if (const uint8_t* const router = the_core->neighbours.router()) return send_to_station(router, interface, p, ETHTYPE_IP);
   const bool answers = mac != nullptr && interface->hints == nullptr && ip4_addr_cmp(to, ip4_current_src_addr()) && (mac[0] & 1) == 0;
   if (!answers) return etharp_output(interface, p, to);

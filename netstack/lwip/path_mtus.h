@@ -1,9 +1,11 @@
-// How long a packet may be on the way to a host, where a router has said that it is less than the wire takes (RFC 8201).
+// How long a packet may be on the way to a host, where a router has said that it is less than the wire takes (RFC 1191, 8201).
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Who learns has to know that the message is about something that was really sent there: a connection's segment in flight, an endpoint's
-// datagram. What is told is forgotten after ten minutes (Linux: net.ipv6.route.mtu_expires), for the way may have changed. Less than IPv6
-// allows is nobody's to say (Linux: __ip6_rt_update_pmtu()). The table is bounded, and whoever makes it overflow has his own entries
+// datagram. What is told is forgotten after ten minutes (Linux: net.ipv6.route.mtu_expires, of IPv4 too), for the way may have changed.
+// Less than IPv6 allows is nobody's to say (Linux: __ip6_rt_update_pmtu()). Over IPv4 a router may say less than is worth having, or 0
+// where it is of before RFC 1191: then packets have what net.ipv4.route.min_pmtu is, and may be cut on the way (__ip_rt_update_pmtu()).
+// The table is bounded, and whoever makes it overflow has his own entries
 // pushed out of one of its lines; where a line lies only we know.
 #pragma once
 
@@ -15,6 +17,7 @@
 namespace netstack {
 
 inline constexpr uint32_t kLeastMtu6 = 1280;  // RFC 8200, 5
+inline constexpr uint32_t kLeastMtu4 = 552;   // net.ipv4.route.min_pmtu
 
 class PathMtus {
  public:
@@ -24,7 +27,13 @@ class PathMtus {
 
   // False: nothing new, or nothing to be believed.
   bool learn(const IpAddress& to, uint32_t mtu, uint32_t wires, uint64_t now_ns) noexcept {
-    if (mtu < kLeastMtu6 || mtu >= of(to, wires, now_ns)) return false;
+    const uint32_t before = of(to, wires, now_ns);
+    const bool cut = to.is_v4() && mtu < kLeastMtu4;
+    if (cut) {
+      mtu = before < kLeastMtu4 ? before : kLeastMtu4;
+    } else if ((!to.is_v4() && mtu < kLeastMtu6) || mtu >= before) {
+      return false;
+    }
     Entry* const line = line_of(to);
     Entry* place = line;
     for (int i = 0; i < kWays; i++) {
@@ -34,14 +43,16 @@ class PathMtus {
       }
       if (line[i].until_ns < place->until_ns) place = &line[i];
     }
-    *place = {to, now_ns + kLastsNs, mtu};
+    *place = {to, now_ns + kLastsNs, mtu, cut};
     until_ns_ = place->until_ns;
-    return true;
+    return mtu < before;
   }
   // `wires`: what the wire takes.
   [[nodiscard]] uint32_t of(const IpAddress& to, uint32_t wires, uint64_t now_ns) const noexcept {
     return now_ns >= until_ns_ ? wires : look_up(to, wires, now_ns);
   }
+  // Whether packets to this address of IPv4 may be cut on the way (RTAX_MTU is locked).
+  [[nodiscard]] bool are_cut(const IpAddress& to, uint64_t now_ns) const noexcept { return now_ns < until_ns_ && look_up_cut(to, now_ns); }
 
  private:
   static constexpr uint64_t kLastsNs = 600'000'000'000;
@@ -50,6 +61,7 @@ class PathMtus {
     IpAddress to;
     uint64_t until_ns = 0;
     uint32_t mtu = 0;
+    bool cut = false;
   };
 
   [[nodiscard]] int line_number(const IpAddress& to) const noexcept {
@@ -62,6 +74,12 @@ class PathMtus {
       if (entry.to == to && now_ns < entry.until_ns) return entry.mtu < wires ? entry.mtu : wires;
     }
     return wires;
+  }
+  [[nodiscard]] bool look_up_cut(const IpAddress& to, uint64_t now_ns) const noexcept {
+    for (const Entry& entry : lines_[line_number(to)]) {
+      if (entry.to == to && now_ns < entry.until_ns) return entry.cut;
+    }
+    return false;
   }
 
   const uint64_t (&seed_)[2];

@@ -183,7 +183,7 @@ class LwipStream final : public TcpStream, public DirtyLink, public DelayedAck, 
     uint16_t max_segment = 0, defer_accept_s = 0;
     int16_t fin_wait_s = kDefaultFinWaitSeconds;
     uint8_t syn_count = 0, min_ttl = 0, save_syn = 0;
-    uint8_t traffic_class = 0, hop_limit = 64, min_hop_limit = 0, path_mtu_discovery6 = 1;
+    uint8_t traffic_class = 0, hop_limit = 64, min_hop_limit = 0, path_mtu_discovery6 = 1, path_mtu_discovery = 1;
     PortSharing sharing{};
   };
   friend class LwipListener;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <cerrno>
 #include <cstring>
+#include <linux/in.h>
 #include <sys/epoll.h>
 
 #include "netstack/lwip/ip_address.h"
@@ -37,6 +38,12 @@ void LwipStream::apply_options() noexcept {
   pcb_->keep_intvl = static_cast<u32_t>(options_.keepintvl_s) * 1000;
   pcb_->keep_cnt = static_cast<u32_t>(options_.keepcnt);
   const bool v6 = IP_IS_V6_VAL(pcb_->local_ip);
+  const bool whole = options_.path_mtu_discovery == IP_PMTUDISC_WANT || options_.path_mtu_discovery == IP_PMTUDISC_DO;
+  if (whole) {
+    tcp_clear_flags(pcb_, ZPS_TF_MAY_BE_CUT);
+  } else {
+    tcp_set_flags(pcb_, ZPS_TF_MAY_BE_CUT);  // ip_dont_fragment()
+  }
   const uint8_t min_ttl = v6 ? options_.min_hop_limit : options_.min_ttl;
   pcb_->tos = v6 ? options_.traffic_class : options_.tos;
   pcb_->ttl = v6 ? options_.hop_limit : options_.ttl;
@@ -58,8 +65,10 @@ void LwipStream::bound_receiving() noexcept {
 // full ones, and none but the last is short.
 void LwipStream::limit_segments() noexcept {
   if (pcb_->unsent != nullptr || pcb_->unacked != nullptr) return;  // lwIP trusts that none of these is longer
-  if (IP_IS_V6_VAL(pcb_->remote_ip)) {
-    const uint32_t most = tcp_.path_mtu(from_lwip(pcb_->remote_ip)) - IP6_HLEN - TCP_HLEN;
+  const uint32_t headers = (IP_IS_V6_VAL(pcb_->remote_ip) ? IP6_HLEN : IP_HLEN) + TCP_HLEN;
+  const IpAddress to = from_lwip(pcb_->remote_ip);
+  if (headers == IP6_HLEN + TCP_HLEN || tcp_.path_mtu(to) < tcp_.wires_mtu()) {  // over IPv4 a segment may be longer than the wire takes
+    const uint32_t most = tcp_.path_mtu(to) - headers;
     if (most < pcb_->mss) pcb_->mss = static_cast<u16_t>(most);
   }
   if (options_.max_segment != 0 && pcb_->mss > options_.max_segment) pcb_->mss = static_cast<u16_t>(options_.max_segment);
@@ -136,6 +145,7 @@ long LwipStream::set_option(TcpOption option, int value) noexcept {
     case TcpOption::traffic_class: o.traffic_class = static_cast<uint8_t>(value); break;
     case TcpOption::hop_limit: o.hop_limit = value < 0 ? 64 : static_cast<uint8_t>(value); break;
     case TcpOption::min_hop_limit: o.min_hop_limit = static_cast<uint8_t>(value); break;
+    case TcpOption::path_mtu_discovery: o.path_mtu_discovery = static_cast<uint8_t>(value); break;
     case TcpOption::path_mtu_discovery6: o.path_mtu_discovery6 = static_cast<uint8_t>(value); break;
     case TcpOption::defer_accept_s: o.defer_accept_s = static_cast<uint16_t>(clamp(value, 0, UINT16_MAX)); break;
     case TcpOption::syn_count: o.syn_count = static_cast<uint8_t>(value); break;

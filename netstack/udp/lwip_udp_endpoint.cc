@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <linux/errqueue.h>
+#include <linux/in.h>
 #include <linux/in6.h>
 #include <sys/epoll.h>
 
@@ -205,9 +206,13 @@ void LwipUdpEndpoint::report(const IcmpReport& report, pbuf* p) noexcept {
   fail(report.error);
 }
 
-// ip6_sk_accept_pmtu().
+// ip_sk_accept_pmtu() and __udp4_lib_err(); ip6_sk_accept_pmtu().
 bool LwipUdpEndpoint::path_takes(const IpAddress& to, uint32_t mtu, bool* fatal) noexcept {
-  const uint8_t discovery = options_.path_mtu_discovery6;
+  const bool v4 = to.is_v4();
+  const uint8_t discovery = v4 ? options_.path_mtu_discovery : options_.path_mtu_discovery6;
+  const bool heeds = discovery != IP_PMTUDISC_INTERFACE && discovery != IP_PMTUDISC_OMIT;
+  if (v4 && heeds) (void)udp_.core().path_mtus.learn(to, mtu, udp_.wires_mtu(), udp_.core().clock.now_ns());
+  if (v4) return discovery != IP_PMTUDISC_DONT;
   if (discovery == IPV6_PMTUDISC_INTERFACE || discovery == IPV6_PMTUDISC_OMIT) return false;
   (void)udp_.core().path_mtus.learn(to, mtu, udp_.wires_mtu(), udp_.core().clock.now_ns());
   *fatal = discovery != IPV6_PMTUDISC_DONT;

@@ -91,9 +91,12 @@ bool Udp::icmp_input(pbuf* p, const netif& interface) noexcept {
   report.to = {packet->dest.addr, udp->dest};
   report.offender = from_lwip(*ip_current_src_addr(), 0);
   report.payload_at = payload_at;
-  if (report.error == EMSGSIZE && icmp[1] == kFragmentationNeeded) report.info = lwip_ntohs(field<uint16_t>(icmp + 6));
   LwipUdpEndpoint* const endpoint = tables_.demux.find({packet->src.addr, udp->src}, report.to);
   if (endpoint == nullptr) return false;
+  if (icmp[0] == ICMP_DUR && icmp[1] == kFragmentationNeeded) {
+    report.info = lwip_ntohs(field<uint16_t>(icmp + 6));
+    if (!endpoint->path_takes(report.to.address, report.info, &report.fatal)) return pbuf_free(p), true;
+  }
   endpoint->report(report, p);
   return true;
 }

@@ -60,11 +60,12 @@ class InterfaceFor {
   const netif_output_ip6_fn output6_;
 };
 
-// For the time of a datagram: how long its fragments may be over IPv6. lwIP asks the interface and what it remembers of the destination,
+// For the time of a datagram: how long its fragments may be. lwIP asks the interface, over IPv6 also what it remembers of the destination,
 // and TCP's segments are none of its business: they are short enough by themselves.
 class PathMtuFor {
  public:
-  PathMtuFor(netif& interface, const IpAddress& to, uint16_t mtu) noexcept : interface_(interface), to_(to), mtu_(interface.mtu6) {
+  PathMtuFor(netif& interface, const IpAddress& to, uint16_t mtu) noexcept
+      : interface_(interface), to_(to), mtu_(to.is_v4() ? interface.mtu : interface.mtu6) {
     set(mtu);
   }
   ~PathMtuFor() { set(mtu_); }
@@ -73,7 +74,10 @@ class PathMtuFor {
 
  private:
   void set(uint16_t mtu) noexcept {
-    if (to_.is_v4()) return;
+    if (to_.is_v4()) {
+      interface_.mtu = mtu;
+      return;
+    }
     interface_.mtu6 = mtu;
     set_destination_mtu_v6(to_lwip_v6(to_), mtu);
   }
@@ -121,13 +125,14 @@ bool LwipUdpEndpoint::is_whole(const SendRequest& request, const SocketAddress& 
   const bool v4 = to.address.is_v4();
   const uint8_t discovery = v4 ? options_.path_mtu_discovery : options_.path_mtu_discovery6;
   const bool dont_fragment = request.dont_fragment >= 0 ? request.dont_fragment != 0 : options_.dont_fragment;
-  return request.whole || discovery == IP_PMTUDISC_DO || discovery == IP_PMTUDISC_PROBE || (!v4 && dont_fragment);
+  const bool ignores = discovery < IP_PMTUDISC_DO || discovery == IP_PMTUDISC_OMIT;  // ip_sk_ignore_df(), of IPv6 the same
+  return request.whole || !ignores || (!v4 && dont_fragment);
 }
 
-// Who probes the path, or does not trust what routers say of it, looks at the wire alone (ip6_setup_cork()).
+// Who probes the path, or does not trust what routers say of it, looks at the wire alone (ip_setup_cork(), ip6_setup_cork()).
 uint16_t LwipUdpEndpoint::mtu_towards(const IpAddress& to) const noexcept {
-  const bool trusts = options_.path_mtu_discovery6 < IPV6_PMTUDISC_PROBE;
-  return trusts && !to.is_v4() ? udp_.path_mtu(to) : udp_.wires_mtu();
+  const bool trusts = (to.is_v4() ? options_.path_mtu_discovery : options_.path_mtu_discovery6) < IP_PMTUDISC_PROBE;
+  return trusts ? udp_.path_mtu(to) : udp_.wires_mtu();
 }
 
 // What forbids a datagram of so many bytes to go there.
@@ -235,7 +240,9 @@ const uint8_t* UdpOutput::station_for_v4(LwipUdpEndpoint& from, uint32_t to_be) 
 }
 
 uint8_t* UdpOutput::write_ip4(uint8_t* ip, const LwipUdpEndpoint& from, const Outgoing& datagram, uint32_t source_be) noexcept {
-  const bool whole = from.options_.path_mtu_discovery == IP_PMTUDISC_DO || from.options_.path_mtu_discovery == IP_PMTUDISC_PROBE;
+  const uint8_t discovery = from.options_.path_mtu_discovery;  // __ip_make_skb(), of one that the path takes
+  const bool wants = discovery == IP_PMTUDISC_WANT && !udp_.core().path_mtus.are_cut(datagram.to.address, udp_.core().clock.now_ns());
+  const bool whole = wants || discovery == IP_PMTUDISC_DO || discovery == IP_PMTUDISC_PROBE;
   ip[0] = kPlainIp;
   ip[1] = datagram.tos;
   put(ip + 2, lwip_htons(static_cast<uint16_t>(kIpHeader + UDP_HLEN + datagram.bytes)));

@@ -56,6 +56,7 @@ const ip6_addr_t* zps_nd6_gateway(struct netif* netif, const ip6_addr_t* to);
 #define LWIP_HOOK_TCP_OUT_TCPOPT_LENGTH(pcb, bytes) zps_tcp_option_bytes(pcb, (u8_t)(bytes))
 #define ZPS_TF_URGENT 0x2000U /* a flag that lwIP leaves free: something unacknowledged is urgent */
 #define ZPS_TF_MIN_TTL 0x4000U /* another: what comes from too far is dropped (IP_MINTTL) */
+#define ZPS_TF_MAY_BE_CUT 0x8000U /* and another: routers may fragment its segments (IP_MTU_DISCOVER) */
 #define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS(p, hdr, pcb, opts) \
   (zps_tcp_leaves(pcb, p, hdr), \
    (opts) == (u32_t*)(void*)((hdr) + 1) && zps_tcp_option_bytes(pcb, 0) != 0 ? zps_tcp_add_timestamp(p, pcb, opts) : (opts))

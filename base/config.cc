@@ -178,10 +178,10 @@ bool parse_ip4(Config& config, const char* text) noexcept {
 
 bool parse_ip(Config& config, const char* text) noexcept {
   Config made = config;
-  made.address_be = 0;
-  made.prefix = 24;
+  made.address_be = 0, made.prefix = 24, made.autoconfigure = false;
   for (Ip6Setting& place : made.ip6) place = {};
-  if (!for_each_piece(text, [&](const char* piece) { return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece); }))
+  const auto take = [&](const char* piece) { return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece); };
+  if (!for_each_piece(text, [&](const char* piece) { return strcmp(piece, "auto") == 0 ? made.autoconfigure = true : take(piece); }))
     return false;
   config = made;
   return true;
@@ -206,6 +206,7 @@ void print_ip(const Config& config, char* out, size_t capacity) noexcept {
     print(all + length, sizeof all - length, "%s%s/%u", length > 0 ? "," : "", address, each.prefix);
     length += strlen(all + length);
   }
+  if (config.autoconfigure) print(all + length, sizeof all - length, "%sauto", length > 0 ? "," : "");
   print(out, capacity, "%s", all);
 }
 
@@ -324,7 +325,7 @@ constexpr Row kRows[] = {
      parse_wire,
      print_text<256, &Config::wire>},
     {{"ip", "ZPS_IP", "host addresses with prefix lengths, one of IPv4 and up to three of IPv6, as 198.18.0.2/24,fd00::2/64",
-      "the stack's addresses; of a family without one the wire chooses"},
+      "the stack's addresses; of a family without one the wire chooses. auto: and what routers of IPv6 advertise (RFC 4862)"},
      parse_ip,
      print_ip},
     {{"gateway", "ZPS_GATEWAY", "host address, one of each family at most, as 198.18.0.1,fe80::1",

@@ -34,6 +34,7 @@ struct Config {
   uint32_t address_be = 0;      // ZPS_IP=198.18.0.2/24,fd00::2/64
   uint8_t prefix = 24;
   Ip6Setting ip6[kMostIp6Settings];
+  bool autoconfigure = false;          // ZPS_IP=auto: and what routers of IPv6 advertise
   uint32_t gateway_be = 0;             // ZPS_GATEWAY=198.18.0.1,fe80::1
   uint8_t gateway6[16] = {};
   uint32_t mtu = 0;                    // ZPS_MTU

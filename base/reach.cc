@@ -83,7 +83,7 @@ Reach reach6(const Config& config, const uint8_t* address) noexcept {
   if (config.ip6[0].prefix != 0) {
     Reach reach = Reach::outside;
     constexpr uint8_t kNone[16] = {};
-    if (memcmp(config.gateway6, kNone, sizeof kNone) != 0) reach = Reach::gateway;
+    if (config.autoconfigure || memcmp(config.gateway6, kNone, sizeof kNone) != 0) reach = Reach::gateway;
     for (const Ip6Setting& each : config.ip6) {
       if (each.prefix == 0) break;
       if (memcmp(each.address, address, sizeof each.address) == 0) return Reach::own;
@@ -91,7 +91,10 @@ Reach reach6(const Config& config, const uint8_t* address) noexcept {
     }
     return reach;
   }
-  if (!is_wires6(address)) return Reach::outside;
+  if (!is_wires6(address)) {  // what a router will advertise leads everywhere
+    if (!config.autoconfigure) return Reach::outside;
+    return kernel_reaches6(address) ? Reach::kernel_has : Reach::gateway;
+  }
   return kernel_reaches6(address) ? Reach::kernel_has : Reach::wires;
 }
 

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "base/arena.h"
+#include "base/clock.h"
+#include "base/syscall.h"
 #include "netstack/lwip/build_stack.h"
 #include "netstack/lwip/image_loader.h"
 #include "netstack/wires/open_wire.h"
@@ -42,6 +44,18 @@ bool reaches_gateway6(const WireAddress& address) noexcept {
   return false;
 }
 
+// Who connects first shall have an address to do so from, if there is somebody who advertises.
+void await_routers(Stack& stack) noexcept {
+  constexpr uint64_t kLongestNs = 3'000'000'000;
+  constexpr timespec kPause{0, 1'000'000};
+  IpAddress somewhere;
+  somewhere.words_be[0] = __builtin_bswap32(0x2000'0000);  // 2000::/3: the Internet
+  for (const uint64_t begin_ns = base::monotonic_ns(); base::monotonic_ns() - begin_ns < kLongestNs && !stack.routes(somewhere);) {
+    (void)stack.poll(base::monotonic_ns());
+    (void)base::kernel_call(SYS_nanosleep, base::as_arg(&kPause), 0);
+  }
+}
+
 }  // namespace
 
 base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) noexcept {
@@ -73,12 +87,14 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   plan.gateway_be = address.gateway_be;
   memcpy(plan.ip6, address.ip6, sizeof plan.ip6);
   plan.gateway6 = address.gateway6;
+  plan.autoconfigure = config.autoconfigure && mtu >= kLeastMtu6 && !(*wire)->facts().shared;
   plan.mtu = config.mtu;
   if (config.time_wait_ms != 0) plan.time_wait_ms = config.time_wait_ms;
   plan.ports = config.ports;
   plan.arena_bytes = arena_bytes(config, **wire);
   base::Result<Stack*> stack = build_stack(plan);
   if (!stack) return stack;
+  if (plan.autoconfigure) await_routers(**stack);
 
   place->address_be = address.address_be;
   place->prefix = address.prefix;

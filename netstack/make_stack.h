@@ -20,6 +20,7 @@ struct StackConfig {
   // Its IPv6 addresses, the first ones with a prefix; none: chosen by the wire (veth: fdc6:1200:0:N::2/64, the kernel side is ::1).
   IpNetwork ip6[kMostIp6Addresses] = {};
   IpAddress gateway6;
+  bool autoconfigure = false;  // and what routers advertise (RFC 4862)
   uint16_t mtu = 0;           // 0: the wire's own
   uint32_t frames = 0;        // receive and send frames in the pool; 0: the wire's own
   uint32_t memory_mb = 0;     // upper bound of what the stack may add to the RSS; 0: 48

@@ -25,6 +25,7 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
   setup.prefix = plan.prefix;
   for (int i = 0; i < kMostIp6Addresses; i++) setup.ip6[i] = plan.ip6[i];
   setup.gateway6 = plan.gateway6;
+  setup.autoconfigure = plan.autoconfigure;
   setup.mtu = plan.mtu;
   setup.time_wait_ms = plan.time_wait_ms;
   setup.ports = plan.ports;

@@ -16,6 +16,7 @@ struct StackPlan {
   uint8_t prefix = 24;
   IpNetwork ip6[kMostIp6Addresses] = {};  // with a prefix of 0: none
   IpAddress gateway6;                      // zeros: none
+  bool autoconfigure = false;              // routers are asked for more of both
   uint16_t mtu = 0;
   uint32_t time_wait_ms = 2000;
   LocalPorts ports;

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "lwip/etharp.h"
 #include "lwip/init.h"
+#include "lwip/nd6.h"
 #include "lwip/tcp.h"
 #include "netif/ethernet.h"
 #include "netstack/lwip/frame_fields.h"
@@ -79,6 +80,7 @@ LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
       neighbours(interface_, setup_, saved),
       groups(*this),
       path_mtus(setup_.seed),
+      autoconfiguration(*this),
       random_state_{setup.seed[0], setup.seed[1]} {}
 
 err_t LwipCore::init_interface(netif* interface) noexcept {
@@ -127,7 +129,7 @@ void LwipCore::start() noexcept {
   const ip4_addr_t address{setup_.address_be}, mask{mask_be(setup_.prefix)}, gateway{setup_.gateway_be};
   CHECK(netif_add(&interface_, &address, &mask, &gateway, nullptr, init_interface, ethernet_input) != nullptr);
   interface_.mtu6 = interface_.mtu < facts_.mtu ? interface_.mtu : facts_.mtu;
-  if (setup_.ip6[0].prefix != 0) {
+  if (setup_.ip6[0].prefix != 0 || setup_.autoconfigure) {
     netif_create_ip6_linklocal_address(&interface_, 1);
     for (int i = 0; i < kMostIp6Addresses && setup_.ip6[i].prefix != 0; i++) {
       const ip_addr_t own = to_lwip(setup_.ip6[i].address);
@@ -138,7 +140,27 @@ void LwipCore::start() noexcept {
   netif_set_default(&interface_);
   netif_set_link_up(&interface_);
   netif_set_up(&interface_);  // announces the address with a gratuitous ARP
+  autoconfiguration.start();
   setup_.wire->flush();
+}
+
+// Connections of an address that goes are not ended: it may come back.
+void LwipCore::set_address6(int index, const IpNetwork& own, bool deprecated) noexcept {
+  setup_.ip6[index] = own;
+  const auto at = static_cast<s8_t>(index + 1);
+  const ip6_addr_t address = to_lwip_v6(own.address);
+  const u8_t state = own.prefix == 0 ? IP6_ADDR_INVALID : deprecated ? IP6_ADDR_DEPRECATED : IP6_ADDR_PREFERRED;
+  if (own.prefix != 0 && !ip6_addr_cmp(&address, netif_ip6_addr(&interface_, at))) {
+    netif_ip6_addr_set_state(&interface_, at, IP6_ADDR_INVALID);
+    netif_ip6_addr_set(&interface_, at, &address);
+  }
+  if (netif_ip6_addr_state(&interface_, at) != state) netif_ip6_addr_set_state(&interface_, at, state);
+}
+
+void LwipCore::set_gateway6(const IpAddress& router) noexcept {
+  if (setup_.gateway6 == router) return;
+  setup_.gateway6 = router;
+  nd6_clear_destination_cache();  // who went by the last one
 }
 
 void LwipCore::reset() noexcept {
@@ -155,7 +177,8 @@ void LwipCore::reset() noexcept {
 uint64_t LwipCore::next_timer_ns() const noexcept {
   if (interface_.loop_first != nullptr) return clock.now_ns();
   const uint64_t ageing_ns = link_timers.next_ns(), groups_ns = groups.next_ns();
-  const uint64_t link_ns = groups_ns < ageing_ns ? groups_ns : ageing_ns;
+  const uint64_t both_ns = groups_ns < ageing_ns ? groups_ns : ageing_ns, advertised_ns = autoconfiguration.next_ns();
+  const uint64_t link_ns = advertised_ns < both_ns ? advertised_ns : both_ns;
   const uint64_t retry_ns = clock.now_ns() + kStarvedRetryNs;
   const bool retries = output.starved() || setup_.wire->refused();
   return retries && retry_ns < link_ns ? retry_ns : link_ns;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "lwip/netif.h"
+#include "netstack/lwip/autoconfiguration.h"
 #include "netstack/lwip/clock.h"
 #include "netstack/lwip/frame_input.h"
 #include "netstack/lwip/frame_output.h"
@@ -61,6 +62,9 @@ class LwipCore {
   void follow_new_peer() noexcept {
     if (peers_followed_ != facts_.peers) [[unlikely]] follow_wire();
   }
+  // What routers advertise: an address of the stack's, or none (prefix 0), and the default router.
+  void set_address6(int index, const IpNetwork& own, bool deprecated) noexcept;
+  void set_gateway6(const IpAddress& router) noexcept;
   [[nodiscard]] uint32_t random() noexcept;
   // TCP over IPv6 needs its checksum from us, though lwIP leaves it out.
   [[nodiscard]] bool fills_tcp6_checksums() const noexcept { return tcp_checksum_offload_; }
@@ -88,6 +92,7 @@ class LwipCore {
   Neighbours neighbours;
   Groups groups;
   PathMtus path_mtus;
+  Autoconfiguration autoconfiguration;
 
  private:
   uint64_t random_state_[2];

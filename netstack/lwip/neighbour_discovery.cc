@@ -14,6 +14,7 @@
 #include "lwip/prot/icmp6.h"
 #include "lwip/prot/nd6.h"
 #include "netif/ethernet.h"
+#include "netstack/lwip/frame_fields.h"
 #include "netstack/lwip/ip_address.h"
 #include "netstack/lwip/lwip_core.h"
 #include "zps_hooks.h"
@@ -183,7 +184,12 @@ void zps_nd6_input(pbuf* p, netif* interface) {
   using namespace netstack;
   const uint8_t type = *static_cast<const uint8_t*>(p->payload);
   const bool whole = IP6H_NEXTH(ip6_current_header()) == IP6_NEXTH_ICMP6;  // 4, and no other header is of use in one
-  const bool heeded = whole && IP6H_HOPLIM(ip6_current_header()) == ND6_HOPLIM && (type == ICMP6_TYPE_NA || type == ICMP6_TYPE_NS);
+  const bool near = whole && IP6H_HOPLIM(ip6_current_header()) == ND6_HOPLIM;
+  const bool heeded = near && (type == ICMP6_TYPE_NA || type == ICMP6_TYPE_NS);
+  const IpAddress source = from_lwip(*ip6_current_src_addr());
+  if (near && type == ICMP6_TYPE_RA) the_core->autoconfiguration.advertised(*p, source);
+  if (heeded && p->len >= kSolicitationBytes && (type == ICMP6_TYPE_NA || source.is_any()))
+    the_core->autoconfiguration.objected(field<IpAddress>(static_cast<const uint8_t*>(p->payload) + 8));
   if (heeded && (type == ICMP6_TYPE_NA ? is_valid_advertisement(*p) : is_for_lwip(*p, *interface))) return nd6_input(p, interface);
   pbuf_free(p);
 }

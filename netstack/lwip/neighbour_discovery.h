@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // What is at the other end of a link is not to be trusted with more than its own address:
-//  1 Redirects and router advertisements are refused: the gateway is what the settings say.
+//  1 Redirects are refused, and router advertisements but where the settings ask for them (autoconfiguration.h).
 //  2 "Packet too big" is for the protocols to judge, who know what was sent (path_mtus.h): lwIP believes everybody.
 //  3 A solicitation is answered to where it came from. lwIP takes every source of one into its table, so a flood of forged ones would push
 //    the neighbours of connections out; here a source is learnt only while half of the table is free.

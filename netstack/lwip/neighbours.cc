@@ -112,7 +112,8 @@ bool Neighbours::routes_v6(const IpAddress& address) const noexcept {
   return !loopback && (on_link_v6(address) || setup_.gateway6 != IpAddress{});
 }
 
-// Of the rules of RFC 6724 those count that can differ here: 1 the same address, 2 appropriate scope, 8 longest matching prefix.
+// Of the rules of RFC 6724 those count that can differ here: 1 the same address, 2 appropriate scope, 3 deprecated ones, 8 longest matching
+// prefix.
 IpAddress Neighbours::source_for(const IpAddress& to) const noexcept {
   if (to.is_v4()) return IpAddress::v4(setup_.address_be);
   if (owns_v6(to)) return to;
@@ -120,8 +121,10 @@ IpAddress Neighbours::source_for(const IpAddress& to) const noexcept {
   if (to.is_link_local() || group_of_link) return from_lwip(*netif_ip6_addr(&interface_, 0));
   IpAddress best;
   int longest = -1;
-  for (const IpNetwork& own : setup_.ip6) {
+  for (int i = 0; i < kMostIp6Addresses; i++) {
+    const IpNetwork& own = setup_.ip6[i];
     if (own.prefix == 0) continue;
+    const bool preferred = ip6_addr_ispreferred(netif_ip6_addr_state(&interface_, i + 1));
     int common = 0;
     for (int word = 0; word < 4; word++) {
       const uint32_t differ = lwip_ntohl(own.address.words_be[word] ^ to.words_be[word]);
@@ -129,6 +132,7 @@ IpAddress Neighbours::source_for(const IpAddress& to) const noexcept {
       if (differ != 0) break;
     }
     if (common > own.prefix) common = own.prefix;
+    if (preferred) common += 128;  // 3: one that is not deprecated
     if (common > longest) longest = common, best = own.address;
   }
   return best;

@@ -22,6 +22,7 @@ struct StackSetup {
   uint8_t prefix;
   IpNetwork ip6[kMostIp6Addresses];  // with a prefix of 0: none
   IpAddress gateway6;                 // zeros: none
+  bool autoconfigure;                 // routers are asked for more of both
   uint16_t mtu;  // 0: the wire's own
   uint32_t time_wait_ms;
   LocalPorts ports;

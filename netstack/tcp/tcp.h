@@ -93,7 +93,10 @@ class Tcp final : public Protocol {
     return pcb.mss + ip_and_tcp < facts_.mtu ? pcb.mss : facts_.mtu - ip_and_tcp;
   }
   [[nodiscard]] uint32_t wires_mtu() const noexcept { return core.interface().mtu < facts_.mtu ? core.interface().mtu : facts_.mtu; }
-  [[nodiscard]] uint32_t path_mtu(const IpAddress& to) const noexcept { return core.path_mtus.of(to, wires_mtu(), now_ns()); }
+  [[nodiscard]] uint32_t path_mtu(const IpAddress& to) const noexcept {
+    const uint32_t wires = wires_mtu(), advertised = core.interface().mtu6;  // what a router has said of the link
+    return core.path_mtus.of(to, !to.is_v4() && advertised < wires ? advertised : wires, now_ns());
+  }
   // What counts as a full segment of what comes: without options.
   [[nodiscard]] uint32_t full_payload(const tcp_pcb& pcb) const noexcept { return frame_mss(pcb) - (pcb.mss - tcp_mss(&pcb)); }
 

@@ -66,7 +66,8 @@ class Udp {
     return core_.interface().mtu < core_.frame_mtu() ? core_.interface().mtu : core_.frame_mtu();
   }
   [[nodiscard]] uint16_t path_mtu(const IpAddress& to) const noexcept {
-    return static_cast<uint16_t>(core_.path_mtus.of(to, wires_mtu(), core_.clock.now_ns()));
+    const uint32_t wires = wires_mtu(), advertised = core_.interface().mtu6;  // what a router has said of the link
+    return static_cast<uint16_t>(core_.path_mtus.of(to, !to.is_v4() && advertised < wires ? advertised : wires, core_.clock.now_ns()));
   }
 
   // After a member died inside the lock.

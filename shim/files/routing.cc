@@ -82,6 +82,7 @@ netstack::StackConfig stack_config() noexcept {
     memcpy(wanted.ip6[i].address.words_be, config.ip6[i].address, sizeof wanted.ip6[i].address.words_be);
     wanted.ip6[i].prefix = config.ip6[i].prefix;
   }
+  wanted.autoconfigure = config.autoconfigure;
   memcpy(wanted.gateway6.words_be, config.gateway6, sizeof wanted.gateway6.words_be);
   wanted.mtu = static_cast<uint16_t>(config.mtu);
   wanted.frames = config.frames;

@@ -116,10 +116,10 @@ bool is_for_stack(int fd) noexcept {
 // A socket that the stack will serve is passed on by a process that has none yet, over a pair of sockets that it has made itself, to a
 // worker of its own (Node's cluster).
 void make_stack_for(int fd, const msghdr& message) noexcept {
-  if (my_slot->chunks == 0 || kernel_only() || in_vfork_child() || message.msg_control == nullptr || !is_own_process(fd)) return;
+  if (my_slot->chunks == 0 || kernel_only() || in_vfork_child() || message.msg_control == nullptr) return;
   const long found = for_each_right(message, [](int number, int*) noexcept -> long { return is_for_stack(number) ? 1 : 0; });
   const auto make = [](long) noexcept { return static_cast<long>(ensure_stack() != nullptr); };
-  if (found == 1) (void)zps_keep_everything(0, make);
+  if (found == 1 && is_own_process(fd)) (void)zps_keep_everything(0, make);
 }
 
 bool has_files(const msghdr& message) noexcept {

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/high_fd.h"
 #include "base/log.h"
+#include "base/permitted.h"
 #include "base/syscall.h"
 #include "shim/family/exec_ticket.h"
 #include "shim/family/family.h"
@@ -35,6 +36,15 @@ bool will_exec(const zps_call& call) noexcept {
   struct stat status;
   if (kernel_call(SYS_newfstatat, directory, path, as_arg(&status), flags) != 0 || !S_ISREG(status.st_mode)) return false;
   return kernel_call(SYS_faccessat2, directory, path, X_OK, AT_EACCESS | flags) == 0;
+}
+
+// Whether this process, which has no stack, is free to look at what it executes: it may have shut itself in.
+bool may_leave_place() noexcept {
+  for (const long nr : {SYS_newfstatat, SYS_faccessat2, SYS_access, SYS_openat, SYS_fstat, SYS_pread64, SYS_fgetxattr, SYS_close,
+                        SYS_getpid, SYS_memfd_create, SYS_pwrite64}) {
+    if (!base::may_call(nr)) return false;
+  }
+  return true;
 }
 
 // How many of the stack's files survive an exec on Linux.
@@ -94,7 +104,7 @@ int64_t hand_on(const zps_call& call, int survivors) noexcept {
 int64_t before_exec(zps_call* call) noexcept {
   int64_t place = 0;
   if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
-  if (!kernel_only() && the_stack() == nullptr && will_exec(*call)) place = leave_place(*call);
+  if (!kernel_only() && the_stack() == nullptr && may_leave_place() && will_exec(*call)) place = leave_place(*call);
   if (in_vfork_child()) return place != 0 ? place : hand_on_from_vfork(*call);
   if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
   if (kernel_only() || the_stack() == nullptr || !will_exec(*call)) return place;

@@ -9,6 +9,7 @@
 
 #include "base/high_fd.h"
 #include "base/log.h"
+#include "base/permitted.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/files/epoll_file.h"
@@ -89,6 +90,7 @@ void tell_lost(int sockets, const char* why) noexcept {
 
 bool hands_on_unix_socket() noexcept {
   constexpr int kFirst = 3, kEnd = 64;
+  if (!base::may_call(SYS_fcntl) || !base::may_call(SYS_getsockopt)) return false;
   for (int fd = kFirst; fd < kEnd; fd++) {
     const long flags = kernel_call(SYS_fcntl, fd, F_GETFD);
     if (flags >= 0 && (flags & FD_CLOEXEC) == 0 && socket_option(fd, SO_DOMAIN) == AF_UNIX) return true;

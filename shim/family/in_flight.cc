@@ -14,6 +14,7 @@
 
 #include "base/high_fd.h"
 #include "base/log.h"
+#include "base/permitted.h"
 #include "base/robust_lock.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
@@ -268,6 +269,7 @@ void forget_envelopes() noexcept {
 }
 
 bool is_envelope(int fd) noexcept {
+  if (!base::may_call(SYS_fstat) || !base::may_call(SYS_getsockopt)) return false;
   struct stat status{};
   if (kernel_call(SYS_fstat, fd, as_arg(&status)) != 0 || !S_ISSOCK(status.st_mode)) return false;
   int type = 0;

@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -13,6 +16,7 @@
 
 #include <atomic>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -438,6 +442,31 @@ TEST_P(Rights, WhatCannotBeSentStaysAndEndsAtOnce) {
   expect_alive(c.mine, c.theirs);
   close(c.mine);
   expect_ended(c.theirs);
+}
+
+// From here on these calls are the end of this process.
+int forbid(unsigned first, unsigned second) {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, second, 0, 1),              BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program{std::size(code), code};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 ? 0 : 1;
+}
+
+TEST_P(Rights, AConfinedProcessReceivesSocketsOfTheKernels) {
+  ASSERT_EQ(pass(ends[0], {ends[1]}), 1);
+  const pid_t child = in_child([&] { return forbid(SYS_getsockopt, SYS_fstat) == 0 && receive_one(ends[1]) >= 0 ? 0 : 1; });
+  EXPECT_EQ(status_of(child), 0);
+}
+
+TEST_P(Rights, AConfinedProcessExecutes) {
+  const pid_t child = in_child([&] {
+    if (forbid(SYS_getsockopt, SYS_faccessat2) == 0) execl("/bin/true", "true", nullptr);
+    return 1;
+  });
+  EXPECT_EQ(status_of(child), 0);
 }
 
 // Whoever sends it decides what is in the queue of a socket that looks like one of the stack's on its way, and what the kernel adds.

@@ -3,6 +3,7 @@
 #include "shim/calls/rights.h"
 
 #include <cerrno>
+#include <climits>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -45,7 +46,7 @@ struct ControlPart {
 // Calls visit(part) for each, until it returns something else than 0, which is the result, as of memory that is none (-EFAULT).
 template <class Visit>
 long for_each_part(const msghdr& message, Visit visit) noexcept {
-  size_t left = message.msg_controllen;
+  size_t left = message.msg_controllen <= INT_MAX ? message.msg_controllen : 0;  // the kernel refuses more
   for (char* at = static_cast<char*>(message.msg_control); left >= sizeof(cmsghdr);) {
     ControlPart part{at, {}};
     if (const long error = copy_in(&part.header, at, sizeof part.header); error != 0) return error;

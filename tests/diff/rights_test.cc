@@ -516,6 +516,19 @@ TEST_P(Rights, TakenFromAProcess) {
   expect_ended(c.theirs);
 }
 
+TEST_P(Rights, LengthsThatNoMessageHas) {
+  const Connection c = connect_pair();
+  char byte = 'p';
+  iovec part{&byte, 1};
+  std::vector<char> control;
+  msghdr message = message_with(control, part, {c.mine});
+  message.msg_controllen = SIZE_MAX;
+  CMSG_FIRSTHDR(&message)->cmsg_len = SIZE_MAX - 1;
+  EXPECT_EQ(sendmsg(ends[0], &message, 0), -1);
+  EXPECT_EQ(errno, ENOBUFS);
+  expect_alive(c.mine, c.theirs);
+}
+
 TEST_P(Rights, ASet) {
   const Connection c = connect_pair();
   const int set = epoll_create1(0);

@@ -64,6 +64,15 @@ expect "its child" hooked reached "$static" /bin/sh -c "$look"
 expect "its static child" hooked reached "$static" "$static" look
 expect "itself again" hooked reached "$static" /proc/self/exe look
 expect "its own name" "$(readlink -f "$static")" reached "$static" name
+expect "by one that a filter would kill for a look" executed reached python3 -S -c "
+import ctypes, os, struct
+fgetxattr = ((0x20, 0, 0, 0), (0x15, 0, 1, 193), (6, 0, 0, 0x80000000), (6, 0, 0, 0x7fff0000))
+code = b''.join(struct.pack('HBBI', *step) for step in fgetxattr)
+libc = ctypes.CDLL(None)
+filter = ctypes.create_string_buffer(struct.pack('HxxxxxxP', 4, ctypes.cast(code, ctypes.c_void_p).value))
+libc.prctl(38, 1, 0, 0, 0)
+libc.prctl(22, 2, filter)
+os.execv('/bin/echo', ['echo', 'executed'])"
 expect "a static program of a shell" hooked reached sh -c "PATH=/nowhere; exec '$static' look"
 expect "by its descriptor" hooked reached python3 -c "
 import os

@@ -180,9 +180,11 @@ bool parse_ip(Config& config, const char* text) noexcept {
   Config made = config;
   made.address_be = 0, made.prefix = 24, made.autoconfigure = false;
   for (Ip6Setting& place : made.ip6) place = {};
-  const auto take = [&](const char* piece) { return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece); };
-  if (!for_each_piece(text, [&](const char* piece) { return strcmp(piece, "auto") == 0 ? made.autoconfigure = true : take(piece); }))
-    return false;
+  const auto take = [&](const char* piece) {
+    if (strcmp(piece, "auto") != 0) return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece);
+    return made.autoconfigure = true;
+  };
+  if (!for_each_piece(text, take)) return false;
   config = made;
   return true;
 }

@@ -20,8 +20,9 @@ class LightTrial {
  public:
   static constexpr uint32_t kEnough = 100;  // messages in a moment, from which on it says something
 
-  // At a moment's end: how many messages it had and what they cost together, in any unit. Returns whether the next one is to be light.
-  [[nodiscard]] bool judge(uint64_t now_ns, uint64_t messages, uint64_t cost) noexcept {
+  // At a moment's end: whether it was light, for whatever reason, how many messages it had, and what they cost together, in any unit.
+  // Returns whether the next one is to be light.
+  [[nodiscard]] bool judge(uint64_t now_ns, bool was_light, uint64_t messages, uint64_t cost) noexcept {
     if (messages < kEnough) {
       if (state_ == State::light) next_ns_ = 0;  // the next load is tried at once
       state_ = State::dark;
@@ -30,7 +31,7 @@ class LightTrial {
     const uint64_t each = cost / messages;
     switch (state_) {
       case State::dark:
-        if (now_ns < next_ns_) return false;
+        if (was_light || now_ns < next_ns_) return false;  // what was light is nothing to compare with
         dark_each_ = each;
         state_ = State::trial;
         return true;

@@ -85,8 +85,8 @@ void mind_processors(uint64_t now) noexcept {
   processors.judged_ns = now;
   processors.judged_spins.store(spins, std::memory_order_relaxed);
   processors.judged_cost = cost;
-  // What is light already is no moment to compare with.
-  const bool cheaper = !many && processors.trial.judge(now, cost.messages - before.messages, cost.cycles - before.cycles);
+  const bool was_light = processors.light.load(std::memory_order_relaxed);
+  const bool cheaper = !many && processors.trial.judge(now, was_light, cost.messages - before.messages, cost.cycles - before.cycles);
   if (many || cheaper != processors.light) let_sleep(processors, many || cheaper);
 }
 

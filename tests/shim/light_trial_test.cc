@@ -22,7 +22,7 @@ struct Load {
     for (const uint64_t end_ns = now_ns + ns; now_ns < end_ns;) {
       now_ns += kMomentNs;
       light_moments += light ? 1 : 0;
-      light = trial.judge(now_ns, messages, messages * (light ? light_cost : dark_cost));
+      light = trial.judge(now_ns, light, messages, messages * (light ? light_cost : dark_cost));
     }
   }
 };
@@ -50,6 +50,13 @@ TEST(LightTrial, NoticesThatItHasCeasedToHelp) {
   load.light_moments = 0;
   load.moments(60 * kSecondNs);
   EXPECT_LE(load.light_moments, 110);
+}
+
+TEST(LightTrial, WhatWasLightForAnotherReasonIsNoMomentToCompareWith) {
+  Load load{.dark_cost = 30'000, .light_cost = 15'000, .light = true};
+  load.moments(5 * kMomentNs);
+  EXPECT_TRUE(load.light);
+  EXPECT_EQ(load.light_moments, 4);  // all but the second
 }
 
 TEST(LightTrial, EndsWithTheLoad) {

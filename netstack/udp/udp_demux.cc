@@ -13,6 +13,10 @@ using Link = LwipUdpEndpoint* LwipUdpEndpoint::*;
 // One whose peer has no port takes what comes from any port there (compute_score()): it is found as one without a peer.
 bool has_whole_peer(const LwipUdpEndpoint& endpoint) noexcept { return endpoint.connected() && endpoint.other_end().port_be != 0; }
 
+bool is_of_another(const LwipUdpEndpoint& endpoint, const SocketAddress& peer) noexcept {
+  return endpoint.connected() && endpoint.other_end().address != peer.address;
+}
+
 void push(LwipUdpEndpoint*& bucket, LwipUdpEndpoint& endpoint, Link link) noexcept {
   endpoint.*link = bucket;
   bucket = &endpoint;
@@ -87,7 +91,7 @@ LwipUdpEndpoint* UdpDemux::find_open(const SocketAddress& local, const SocketAdd
     const SocketAddress& name = e->name();
     const bool exact = name == local;
     if (!exact && !takes(*e, local)) continue;
-    if (e->connected() && e->other_end().address != peer.address) continue;
+    if (is_of_another(*e, peer)) continue;
     const bool is_nearer = best != nullptr && exact == !is_any(best->name()) && best->for_v6() && !e->for_v6();
     if (best == nullptr || (exact && is_any(best->name())) || is_nearer) {
       best = e;
@@ -100,7 +104,7 @@ LwipUdpEndpoint* UdpDemux::find_open(const SocketAddress& local, const SocketAdd
   uint32_t skip = static_cast<uint32_t>(uint64_t{hash_of(local, peer)} * sharers >> 32);
   for (LwipUdpEndpoint* e = best;; e = e->next_found) {
     if (e == nullptr) return best;
-    if (e->name() == best->name() && e->sharing().reuse_port && skip-- == 0) return e;
+    if (e->name() == best->name() && !is_of_another(*e, peer) && e->sharing().reuse_port && skip-- == 0) return e;
   }
 }
 

@@ -592,4 +592,28 @@ TEST_F(Udp, SharedPorts) {
   EXPECT_GT(seen[1], 8);
 }
 
+// Connected to a host, whatever the port there (compute_score()): nothing of anybody else's, though its port is shared.
+TEST_F(Udp, SharedPortOfOneWithAHost) {
+  const sockaddr_in at = self_address(htons(5358));
+  int sharing[3];
+  for (int& fd : sharing) {
+    fd = open();
+    EXPECT_EQ(set(fd, SOL_SOCKET, SO_REUSEPORT, 1), 0);
+    ASSERT_EQ(bind_to(fd, at), 0) << strerror(errno);
+    if (&fd == &sharing[1]) ASSERT_EQ(connect_to(fd, self_address()), 0) << strerror(errno);
+  }
+  for (int i = 0; i < 32; i++) {
+    sockaddr_in unused{};
+    const int source = peer.datagram_socket(&unused);
+    peer.send_to(source, at, "x");
+    pollfd all[3] = {{sharing[0], POLLIN, 0}, {sharing[1], POLLIN, 0}, {sharing[2], POLLIN, 0}};
+    ASSERT_EQ(poll(all, 3, 10'000), 1);
+    EXPECT_EQ(all[1].revents, 0);
+    for (const pollfd& each : all) {
+      if (each.revents != 0) EXPECT_EQ(take(each.fd), "x");
+    }
+    peer.close(source);
+  }
+}
+
 }  // namespace

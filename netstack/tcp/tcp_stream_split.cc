@@ -35,7 +35,8 @@ void LwipStream::split_at_window() noexcept {
   const uint32_t room = pcb_->lastack + pcb_->snd_wnd - lwip_ntohl(first->tcphdr->seqno);  // more than the window: a part is acknowledged
   if (TCP_SEQ_GEQ(room, first->len) || TCP_SEQ_LEQ(room, 0)) [[likely]] return;
   const uint32_t full = tcp_.full_payload(*pcb_), half = pcb_->snd_wnd_max / 2;
-  if (pcb_->snd_wnd < (full < half ? full : half) || tcp_split_unsent_seg(pcb_, static_cast<u16_t>(room)) != ERR_OK) return;
+  const auto most = static_cast<u16_t>(room < pcb_->mss ? room : pcb_->mss);
+  if (pcb_->snd_wnd < (full < half ? full : half) || tcp_split_unsent_seg(pcb_, most) != ERR_OK) return;
   TCPH_UNSET_FLAG(first->tcphdr, TCP_FIN | TCP_PSH);  // the rest has them
 }
 

@@ -221,6 +221,10 @@ long listen_on_stack(int fd, netstack::Stack* stack, const SocketAddress& local,
   const StreamOptions options = read_placeholder_options(fd, set);
   Guard guard;
   Socket* socket = socket_at(fd);
+  if (socket != nullptr && socket->state == SocketState::listening) {  // another thread or process was quicker
+    socket->listener->set_backlog(backlog);
+    return 0;
+  }
   if (socket == nullptr || socket->state != SocketState::undecided) return -EINVAL;
   long error = 0;
   netstack::TcpListener* listener =

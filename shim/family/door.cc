@@ -83,6 +83,25 @@ void admit(int over, pid_t pid) noexcept {
   slot_release(slot);
 }
 
+// False: nobody is there.
+bool answer_one() noexcept {
+  Visit visit{};
+  ucred visitor{};
+  int over;
+  const long got = receive_with(family->door_fd, &visit, sizeof visit, &over, 1, MSG_DONTWAIT, &visitor);
+  if (got < 0) return false;
+  const char* const why = got == sizeof visit ? judge(visit, visitor) : "it speaks otherwise";
+  if (why == nullptr) {
+    admit(over, visitor.pid);
+  } else {
+    Answer answer{};
+    strncpy(answer.why, why, sizeof answer.why - 1);
+    (void)send_with(over, &answer, sizeof answer, nullptr, 0);
+  }
+  (void)kernel_call(SYS_close, over);
+  return true;
+}
+
 }  // namespace
 
 long send_with(int over, const void* data, unsigned long bytes, const int* fds, int count) noexcept {
@@ -132,21 +151,10 @@ long receive_with(int over, void* data, unsigned long bytes, int* fds, int count
 }
 
 void answer_door() noexcept {
+  constexpr int kMostInTurn = 16;
   if (family->flights == 0 || family->door_fd < 0) return;
-  Visit visit{};
-  ucred visitor{};
-  int over;
-  const long got = receive_with(family->door_fd, &visit, sizeof visit, &over, 1, MSG_DONTWAIT, &visitor);
-  if (got < 0) return;
-  const char* const why = got == sizeof visit ? judge(visit, visitor) : "it speaks otherwise";
-  if (why == nullptr) {
-    admit(over, visitor.pid);
-  } else {
-    Answer answer{};
-    strncpy(answer.why, why, sizeof answer.why - 1);
-    (void)send_with(over, &answer, sizeof answer, nullptr, 0);
+  for (int i = 0; i < kMostInTurn && answer_one(); i++) {
   }
-  (void)kernel_call(SYS_close, over);
 }
 
 }  // namespace shim

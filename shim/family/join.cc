@@ -31,7 +31,7 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
-constexpr int kAtMostMs = 2000;
+constexpr int kAtMostMs = 10'000;
 constexpr int kMostMoved = 256;
 
 // One entry of the old table, and its file in the new memory.

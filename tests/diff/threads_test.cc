@@ -175,6 +175,37 @@ TEST_P(Threads, SeveralAcceptors) {
   EXPECT_EQ(served, 40);
 }
 
+// As two workers do that were passed the same bound socket.
+TEST_P(Threads, SeveralListen) {
+  for (int round = 0; round < 30; round++) {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in any{};
+    any.sin_family = AF_INET;
+    ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any), 0);
+    std::atomic<int> ready{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 2; i++)
+      threads.emplace_back([&] {
+        ready++;
+        while (ready < 2) {
+        }
+        EXPECT_EQ(listen(fd, 8), 0) << strerror(errno);
+      });
+    for (std::thread& thread : threads) thread.join();
+    socklen_t bytes = sizeof any;
+    ASSERT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&any), &bytes), 0);
+    const int theirs = peer.socket();
+    EXPECT_EQ(peer.connect(theirs, self_address(any.sin_port)).result, 0);
+    sockaddr_in loopback = any;
+    loopback.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int near = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT_EQ(connect(near, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback), 0) << strerror(errno);
+    peer.close(theirs);
+    close(near);
+    close(fd);
+  }
+}
+
 TEST_P(Threads, OneSetManyWaiters) {
   std::vector<Connection> all;
   int set = epoll_create1(0);

@@ -33,11 +33,10 @@ class PathMtu4 : public UdpTest {
   }
   // Quotes a frame of the client's in a message to it.
   void too_big(const Bytes& frame, uint32_t mtu, uint16_t wrong_sum = 0, size_t most = 548) {
-    ASSERT_GT(frame.size(), kIp);
     const size_t quoted = std::min(frame.size() - kIp, most);
-    Bytes message(kIp + 20 + 8 + quoted);
-    std::copy_n(pair_.client_wire().facts().mac, 6, message.begin());
-    std::copy_n(pair_.server_wire().facts().mac, 6, message.begin() + 6);
+    Bytes message(pair_.client_wire().facts().mac, pair_.client_wire().facts().mac + 6);
+    message.insert(message.end(), pair_.server_wire().facts().mac, pair_.server_wire().facts().mac + 6);
+    message.resize(kIp + 20 + 8 + quoted);
     const auto put16 = [&](size_t at, uint32_t v) {
       message[at] = static_cast<uint8_t>(v >> 8), message[at + 1] = static_cast<uint8_t>(v);
     };

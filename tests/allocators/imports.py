@@ -19,6 +19,8 @@ CORE = {
     "__cxa_thread_atexit_impl": "ld.so allocates, and the program's libc runs it",
     "pthread_exit": "libc opens a library for it",
 }
+# Before the program has begun, as the core itself is loaded, and for one wire alone.
+ALLOWED = {"dlopen": "drivers.cc.o"}
 ENGINE = {name: "that is the program's allocator" for name in ("malloc", "calloc", "realloc", "free", "posix_memalign")}
 
 
@@ -30,6 +32,13 @@ def imports_of(library):
     return names
 
 
+def users_of(function, build):
+    """The objects of the project's that call it."""
+    archives = list(build.rglob("libzps_*.a"))
+    text = subprocess.run(["nm", "-A", "--undefined-only", *archives], check=True, capture_output=True, text=True).stdout
+    return {line.split(":")[-2] for line in text.splitlines() if line.split()[-1:] == [function]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, required=True)
@@ -37,6 +46,8 @@ def main():
     failed = 0
     for name, forbidden in (("libzpstack-core.so", CORE), ("libzpstack.so", ENGINE)):
         for function in sorted(imports_of(build / name) & forbidden.keys()):
+            if function in ALLOWED and users_of(function, build) == {ALLOWED[function]}:
+                continue
             failed += 1
             print(f"FAIL {name} imports {function}: {forbidden[function]}")
     return 1 if failed else 0

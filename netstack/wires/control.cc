@@ -63,6 +63,11 @@ bool stays_as_it_is(int fd, size_t bytes) noexcept {
 
 }  // namespace
 
+bool is_event(int fd) noexcept {
+  struct stat file {};
+  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && (file.st_mode & S_IFMT) == 0;
+}
+
 Control* Control::current() noexcept { return current_control; }
 Control::Scope::Scope(Control* control) noexcept : before_(current_control) { current_control = control; }
 Control::Scope::~Scope() { current_control = before_; }

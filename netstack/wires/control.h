@@ -38,6 +38,9 @@ namespace netstack {
 
 struct MemifPeer;
 
+// Anonymous, as eventfd's files are: to write to what a peer calls an event never ends in a signal, as to a pipe that nobody reads.
+[[nodiscard]] bool is_event(int fd) noexcept;
+
 class Control {
  public:
   using Callback = void (*)(void*);

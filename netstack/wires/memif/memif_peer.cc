@@ -171,6 +171,8 @@ bool MemifPeer::accept(int socket, void* message, size_t bytes, bool has_fd, boo
   return true;
 }
 
+bool MemifPeer::is_usable(const void* message, int fd) noexcept { return field<uint16_t>(message, 0) != kAddRing || is_event(fd); }
+
 void MemifPeer::take_fd(const void* message, int fd) noexcept {
   const auto type = field<uint16_t>(message, 0);
   if (type == kAddRegion && regions_ < kRegions && field<uint16_t>(message, 2) == regions_) {
@@ -241,6 +243,7 @@ long zps_memif_recvmsg(int socket, msghdr* message, int flags) {
   bool wants_fd = false;
   MemifPeer* peer = current_peer();
   bool accepted = peer == nullptr || peer->accept(socket, text, static_cast<size_t>(result), count > 0, &wants_fd);
+  if (wants_fd && !MemifPeer::is_usable(text, descriptor(part, 0))) accepted = wants_fd = false;
   for (size_t i = wants_fd ? 1 : 0; i < count; i++) (void)kernel_call(SYS_close, descriptor(part, i));
   int fd = -1;
   if (wants_fd) {

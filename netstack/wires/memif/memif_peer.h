@@ -51,6 +51,8 @@ struct MemifPeer {
   // Control's and is told by take_fd(), else it is to be closed.
   [[nodiscard]] bool accept(int socket, void* message, size_t bytes, bool has_fd, bool* wants_fd) noexcept;
   void take_fd(const void* message, int fd) noexcept;
+  // Whether the descriptor can be what an accepted message says of it: an event, if it comes with a ring.
+  [[nodiscard]] static bool is_usable(const void* message, int fd) noexcept;
   // Before the driver closes a descriptor of its own. It forgets those of regions that it has not mapped yet.
   void closing(int fd, Control& control) noexcept;
   // Says, once, why a connection comes to nothing.

@@ -18,12 +18,6 @@ using base::kernel_call;
 constexpr uint64_t kNoFd = 0x100, kIndexMask = 0xff;  // of a message that brings an event's descriptor
 constexpr uint32_t kMostEntries = 32768;
 
-// Anonymous, as eventfd's files are: to write to one never ends in a signal, as to a pipe that nobody reads.
-bool is_event(int fd) noexcept {
-  struct stat file {};
-  return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && (file.st_mode & S_IFMT) == 0;
-}
-
 }  // namespace
 
 uint64_t VhostDevice::offered() const noexcept {

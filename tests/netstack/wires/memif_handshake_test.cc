@@ -299,7 +299,18 @@ TEST_F(MemifHandshake, RingsThatCannotBe) {
       (void)channel.send(Message(kConnect));
     };
   };
+  // An event of which each is a signal to who writes it.
+  const auto deaf_pipe = [](const Channel& channel, Wire& wire) {
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    close(ends[0]);
+    send_region(channel, wire);
+    (void)channel.send(add_ring(kToServer, 0, 0, kLog2), {ends[1]});
+    (void)channel.send(add_ring(0, 0, kSecondRing, kLog2), {event()});
+    (void)channel.send(Message(kConnect));
+  };
   all_are_refused({
+      {"whose event is a pipe that nobody reads", deaf_pipe},
       {"in a region that is not there", ring(add_ring(kToServer, 1, 0, kLog2))},
       {"in a region that cannot be there", ring(add_ring(kToServer, 0x7777, 0, kLog2))},
       {"behind the region", ring(add_ring(kToServer, 0, kRegionBytes, kLog2))},

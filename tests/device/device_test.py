@@ -247,8 +247,7 @@ def main():
     options = parser.parse_args()
     lacking = machine.missing()
     if lacking is not None:
-        print(f"skipped: no {lacking}")
-        return 77
+        raise SystemExit(f"{lacking} is missing: scripts/install-deps, as root")
     traces = options.build / "test-traces" / f"device-{'-'.join(options.cards)}"
     traces.mkdir(parents=True, exist_ok=True)
     for old in traces.iterdir():

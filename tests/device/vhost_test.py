@@ -83,8 +83,7 @@ def main():
     parser.add_argument("--roles", default="server,client")
     options_ = parser.parse_args()
     if machine.missing() is not None:
-        print(f"no virtual machine: {machine.missing()} is missing")
-        return 77
+        raise SystemExit(f"{machine.missing()} is missing: scripts/install-deps, as root")
     traces = options_.build / "test-traces" / "vhost-guest"
     problem = None
     with beds.Bed("zpstack-veth", options_.build, traces) as bed:

@@ -19,7 +19,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import bed as beds  # noqa: E402
 
-PORT, TAP, SKIPPED = 7210, "dtap0", 77
+PORT, TAP = 7210, "dtap0"
 OWN, OWN6, KERNEL, KERNEL6 = "198.18.9.1", "fdc6:1200:0:ff::77", "198.18.9.2", "fdc6:1200:0:ff::78"
 # Our wires, and testpmd's device at the other end of each.
 WIRES = {
@@ -245,8 +245,7 @@ def main():
     parser.add_argument("--wire", choices=WIRES, default="memif")
     options = parser.parse_args()
     if not shutil.which("dpdk-testpmd"):
-        print("dpdk-testpmd is missing (Debian package dpdk-dev)")
-        return SKIPPED
+        raise SystemExit("dpdk-testpmd is missing: scripts/install-deps")
     traces = options.build / "test-traces" / f"dpdk-peers-{options.wire}"
     problem = None
     with beds.Bed("zpstack-veth", options.build, traces) as bed:

@@ -15,23 +15,15 @@
 
 #include "netstack/wires/kernel/rtnetlink.h"
 #include "netstack/wires/kernel/unfinished_checksum.h"
+#include "ip_command.h"
 
 namespace {
 
-using netstack::IpAddress;
+using netstack_test::ip;
+using netstack_test::run;
 using netstack::KernelRoutes;
 using netstack::NextHops;
 using Way = NextHops::Way;
-
-IpAddress ip(const char* text) {
-  IpAddress made;
-  if (inet_pton(AF_INET6, text, made.words_be) == 1) return made;
-  in_addr v4{};
-  EXPECT_EQ(1, inet_pton(AF_INET, text, &v4)) << text;
-  return IpAddress::v4(v4.s_addr);
-}
-
-void run(const std::string& what) { ASSERT_EQ(0, system(("ip " + what).c_str())) << what; }
 
 class NextHop : public testing::Test {
  protected:

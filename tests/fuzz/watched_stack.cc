@@ -16,6 +16,7 @@ extern "C" char __start_zps_zeros[], __stop_zps_zeros[], __start_zps_values[], _
 namespace fuzz {
 
 uint64_t Bed::now_ns = 0;
+bool Bed::autoconfigures = false;
 
 namespace {
 
@@ -151,6 +152,7 @@ void Bed::begin() {
   memcpy(setup.ip6[0].address.words_be, kStackIp6, 16);
   setup.ip6[0].prefix = 64;
   memcpy(setup.gateway6.words_be, kPeerIp6, 16);
+  if (autoconfigures) setup.autoconfigure = true, setup.gateway6 = {};
   setup.time_wait_ms = 1000;
   setup.now_ns = [] { return now_ns; };
   stack_ = door_.make(&setup);

@@ -66,6 +66,7 @@ class Bed {
 
  public:
   static uint64_t now_ns;
+  static bool autoconfigures;  // routers are asked for more addresses (a target's choice, before main())
 
  private:
   ExactWire wire_;

@@ -72,6 +72,13 @@ struct GroupChange {
   bool exclude = false;                // of that
 };
 
+// From whom a membership wants what is sent to the group: its sources alone, or all others. Valid while the lock is held.
+struct GroupSources {
+  const IpAddress* sources = nullptr;
+  int count = 0;
+  bool exclude = true;
+};
+
 struct UdpFigures {
   uint32_t held = 0;   // memory of what waits to be read, as the kernel counts it (sk_rmem_alloc)
   uint32_t drops = 0;  // datagrams thrown away for lack of room (sk_drops)
@@ -115,6 +122,8 @@ class UdpEndpoint : public Pollable {
 
   // Joins a group, leaves it, or changes from whom it is wanted. 0, or what ip_mc_join_group(), ip_mc_source() and ip_mc_msfilter() say.
   [[nodiscard]] virtual long change_group(const GroupChange& change) noexcept = 0;
+  // The filter of a group that it has joined. False if it has not.
+  [[nodiscard]] virtual bool group_sources(const IpAddress& group, GroupSources* out) const noexcept = 0;
   // SHUT_RD, SHUT_WR or SHUT_RDWR.
   virtual void shutdown(int how) noexcept = 0;
   // The pending error as a positive errno, cleared by the call; 0 if none.

@@ -289,6 +289,15 @@ void LwipUdpEndpoint::forget_everything() noexcept {
 
 long LwipUdpEndpoint::change_group(const GroupChange& change) noexcept { return udp_.memberships().change(*this, &memberships_, change); }
 
+bool LwipUdpEndpoint::group_sources(const IpAddress& group, GroupSources* out) const noexcept {
+  for (const Membership* each = memberships_; each != nullptr; each = each->next) {
+    if (!(each->group == group)) continue;
+    *out = {each->sources, each->count, each->exclude};
+    return true;
+  }
+  return false;
+}
+
 // ip_mc_sf_allow(), inet6_mc_check().
 bool LwipUdpEndpoint::takes_from(const IpAddress& group, const IpAddress& source) const noexcept {
   for (const Membership* each = memberships_; each != nullptr; each = each->next) {

@@ -41,6 +41,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] bool readable() const noexcept override { return !received_.empty(); }
   [[nodiscard]] bool read_shut() const noexcept override { return (shut_ & kReadShut) != 0; }
   [[nodiscard]] long change_group(const GroupChange& change) noexcept override;
+  [[nodiscard]] bool group_sources(const IpAddress& group, GroupSources* out) const noexcept override;
   void shutdown(int how) noexcept override;
   [[nodiscard]] int take_error() noexcept override;
   [[nodiscard]] long set_option(UdpOption option, int value) noexcept override;

@@ -175,6 +175,10 @@ long datagram_setsockopt(const zps_call& call) noexcept {
 
 long datagram_getsockopt(const zps_call& call) noexcept {
   const int level = static_cast<int>(call.arg[1]), name = static_cast<int>(call.arg[2]);
+  if (is_group_filter(level, name)) [[unlikely]] {
+    return or_pass(get_group_filter(static_cast<int>(call.arg[0]), level, name, reinterpret_cast<void*>(call.arg[3]),
+                                    reinterpret_cast<socklen_t*>(call.arg[4])));
+  }
   int value = 0;
   {
     Guard guard;

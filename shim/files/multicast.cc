@@ -9,6 +9,7 @@
 
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/files/address.h"
 #include "shim/files/datagram_sides.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/routing.h"
@@ -124,11 +125,14 @@ bool load_source_request(const Value& value, Request* out) noexcept {
   return true;
 }
 
+// struct ip_msfilter without its sources.
+struct FilterHead {
+  in_addr group, interface;
+  uint32_t mode, count;
+};
+
 bool load_filter(const Value& value, Request* out) noexcept {
-  struct {
-    in_addr group, interface;
-    uint32_t mode, count;
-  } head;
+  FilterHead head;
   if (!value.get(0, &head) || head.count > Request::kMostSources) return false;
   out->change.group = IpAddress::v4(head.group.s_addr);
   out->change.exclude = head.mode == MCAST_EXCLUDE;
@@ -212,7 +216,84 @@ long set_interface(int fd, const Value& value) noexcept {
   return by_stack ? 0 : kServedByKernel;
 }
 
+// What of an option says which group it asks about, and how many sources there is room for.
+bool load_question(int level, bool of_ip4, const Value& value, Request* out, uint32_t* room) noexcept {
+  if (of_ip4) {
+    FilterHead head;
+    if (!value.get(0, &head)) return false;
+    out->change.group = IpAddress::v4(head.group.s_addr);
+    out->side = side_of_address(head.interface.s_addr);
+    *room = head.count;
+    return true;
+  }
+  return load_group(value, level, Layout::group, out) && value.get(offsetof(group_filter, gf_numsrc), room);
+}
+
+// ip_mc_msfget(), ip_mc_gsfget(), ip6_mc_msfget(): with the lock held. A copy, as the program's memory is written without the lock.
+long copy_sources(int fd, const IpAddress& group, Request* out) noexcept {
+  if (!group.is_multicast()) return -EINVAL;
+  const DatagramSocket* const socket = datagram_at(fd);
+  if (socket == nullptr) return -EBADF;
+  const netstack::UdpEndpoint* const endpoint = socket->endpoint != nullptr ? socket->endpoint : socket->reserve;
+  netstack::GroupSources told;
+  if (endpoint == nullptr || !endpoint->group_sources(group, &told)) return -EADDRNOTAVAIL;
+  for (int i = 0; i < told.count; i++) out->sources[i] = told.sources[i];
+  out->change.count = told.count;
+  out->change.exclude = told.exclude;
+  return 0;
+}
+
+// Mode, count, and as many sources as there is room for.
+long put_filter(char* user, int level, bool of_ip4, const Request& told, uint32_t fitting) noexcept {
+  const uint32_t mode = told.change.exclude ? MCAST_EXCLUDE : MCAST_INCLUDE;
+  const uint32_t words[] = {mode, static_cast<uint32_t>(told.change.count)};
+  long error = copy_out(user + (of_ip4 ? offsetof(FilterHead, mode) : offsetof(group_filter, gf_fmode)), words, sizeof words);
+  const size_t each = of_ip4 ? sizeof(in_addr) : sizeof(sockaddr_storage);
+  char* const list = user + (of_ip4 ? sizeof(FilterHead) : offsetof(group_filter, gf_slist));
+  for (uint32_t i = 0; i < fitting && error == 0; i++) {
+    union {
+      sockaddr_storage name;
+      uint32_t ip4_be;
+    } source{};
+    if (of_ip4) {
+      source.ip4_be = told.sources[i].v4_be();
+    } else {
+      (void)make_address(level == IPPROTO_IP ? AF_INET : AF_INET6, {told.sources[i], 0}, &source.name);
+    }
+    error = copy_out(list + i * each, &source, each);
+  }
+  return error;
+}
+
 }  // namespace
+
+bool is_group_filter(int level, int name) noexcept {
+  const GroupOption* const option = find(level, name);
+  return option != nullptr && option->kind == Kind::set;
+}
+
+long get_group_filter(int fd, int level, int name, void* user, socklen_t* user_bytes) noexcept {
+  const bool of_ip4 = name == IP_MSFILTER && level == IPPROTO_IP;
+  socklen_t bytes;
+  if (copy_in(&bytes, user_bytes, sizeof bytes) != 0 || static_cast<int>(bytes) < 0) return kServedByKernel;
+  Request request;
+  uint32_t room;
+  if (!load_question(level, of_ip4, {static_cast<const char*>(user), bytes}, &request, &room)) return kServedByKernel;
+  if (request.side == Side::kernel || (request.side == Side::both && !of_ip4)) return kServedByKernel;
+  if (request.side == Side::both) {  // the kernel's membership is the other half of the same
+    const long by_kernel = kernel_call(SYS_getsockopt, fd, level, name, as_arg(user), as_arg(user_bytes));
+    if (by_kernel != -ENODEV && by_kernel != -EADDRNOTAVAIL) return by_kernel;
+  }
+  {
+    Guard guard;
+    if (guard.stack() == nullptr || guard.stack()->wire().facts().shared) return kServedByKernel;
+    if (long error = copy_sources(fd, request.change.group, &request); error != 0) return error;
+  }
+  const auto count = static_cast<uint32_t>(request.change.count), fitting = count < room ? count : room;
+  const auto told = static_cast<socklen_t>(of_ip4 ? sizeof(FilterHead) + fitting * sizeof(in_addr) : GROUP_FILTER_SIZE(fitting));
+  if (long error = copy_out(user_bytes, &told, sizeof told); error != 0) return error;
+  return put_filter(static_cast<char*>(user), level, of_ip4, request, fitting);
+}
 
 bool is_group_option(int level, int name) noexcept {
   return find(level, name) != nullptr || (level == IPPROTO_IP && name == IP_MULTICAST_IF);

@@ -7,9 +7,6 @@
 // interface is the kernel's alone. Where the stack's addresses are the kernel's as well, groups are the kernel's.
 //
 // A socket may join before it has a port. Its endpoint, which holds the memberships, is made then and waits (DatagramSocket::reserve).
-//
-// Known limit: what the stack knows of filters is not told (IP_MSFILTER and MCAST_MSFILTER by getsockopt()): the kernel answers for its
-// side.
 #pragma once
 
 #include "shim/files/datagram_socket.h"
@@ -19,6 +16,10 @@ namespace shim {
 [[nodiscard]] bool is_group_option(int level, int name) noexcept;
 // setsockopt() with one: 0, a negative errno, or kServedByKernel. Without the lock.
 [[nodiscard]] long set_group_option(int fd, int level, int name, const void* user, socklen_t bytes) noexcept;
+
+[[nodiscard]] bool is_group_filter(int level, int name) noexcept;
+// getsockopt() with one: from whom the socket wants what is sent to a group. As set_group_option().
+[[nodiscard]] long get_group_filter(int fd, int level, int name, void* user, socklen_t* user_bytes) noexcept;
 
 // With the lock held: whether what this socket sends to a group goes by the stack.
 [[nodiscard]] bool sends_to_groups(const DatagramSocket& socket, const netstack::Stack& stack, const netstack::IpAddress& group) noexcept;

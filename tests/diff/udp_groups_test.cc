@@ -219,6 +219,47 @@ TEST_F(UdpGroups, OtherForms) {
   EXPECT_EQ(errno, EADDRNOTAVAIL);
 }
 
+// The filter that MCAST_MSFILTER tells: mode, how many sources, and how many of them fitted. Or an error.
+TEST_F(UdpGroups, WhatAMembershipTells) {
+  const int fd = joined(), level = family() == Family::ip6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  const sockaddr_in other = ipv4("198.18.0.99", 0);
+  group_filter filter{};
+  filter.gf_interface = interface_to_the_other();
+  const auto told = [&](const sockaddr_in& of, socklen_t room, uint32_t sources) {
+    const Name name = in_family(of);
+    memset(&filter.gf_slist, 0, sizeof filter.gf_slist);
+    memcpy(&filter.gf_group, &name.address, name.bytes);
+    filter.gf_numsrc = sources;
+    const int error = getsockopt(fd, level, MCAST_MSFILTER, &filter, &room) == 0 ? 0 : errno;
+    const Name source = in_family(other);
+    const bool is_other = memcmp(&filter.gf_slist[0], &source.address, source.bytes) == 0;
+    return std::to_string(error) + " " + std::to_string(filter.gf_fmode) + " " + std::to_string(filter.gf_numsrc) + " " +
+           std::to_string(room) + (is_other ? " other" : "");
+  };
+  const std::string bytes0 = " " + std::to_string(GROUP_FILTER_SIZE(0)), bytes1 = " " + std::to_string(GROUP_FILTER_SIZE(1));
+  EXPECT_EQ(told(group, sizeof filter, 1), "0 0 0" + bytes0);
+  EXPECT_EQ(source_option(fd, MCAST_BLOCK_SOURCE, other), 0);
+  EXPECT_EQ(told(group, sizeof filter, 1), "0 0 1" + bytes1 + " other");
+  EXPECT_EQ(source_option(fd, MCAST_BLOCK_SOURCE, peer_address()), 0);
+  EXPECT_EQ(told(group, sizeof filter, 1), "0 0 2" + bytes1 + " other") << "more than there is room for";
+  EXPECT_EQ(told(group, sizeof filter, 0), "0 0 2" + bytes0);
+  EXPECT_EQ(told(group, GROUP_FILTER_SIZE(0) - 1, 1).substr(0, 2), std::to_string(EINVAL)) << "too short";
+  EXPECT_EQ(told(peer_address(), sizeof filter, 1).substr(0, 2), std::to_string(EINVAL)) << "no group";
+  EXPECT_EQ(change_membership(fd, group, false), 0);
+  EXPECT_EQ(told(group, sizeof filter, 1).substr(0, 2), std::to_string(EADDRNOTAVAIL)) << "not joined";
+  EXPECT_EQ(source_option(fd, MCAST_JOIN_SOURCE_GROUP, other), 0);
+  EXPECT_EQ(told(group, sizeof filter, 1), "0 1 1" + bytes1 + " other");
+  if (family() == Family::ip6) return;
+  in_addr sources[4];
+  uint32_t mode = 9, count = 4;
+  EXPECT_EQ(getipv4sourcefilter(fd, own_address(), group.sin_addr, &mode, &count, sources), 0) << strerror(errno);
+  EXPECT_EQ(mode, uint32_t{MCAST_INCLUDE});
+  EXPECT_EQ(count, 1u);
+  EXPECT_EQ(sources[0].s_addr, other.sin_addr.s_addr);
+  EXPECT_EQ(getipv4sourcefilter(fd, own_address(), ipv4("239.1.2.99", 0).sin_addr, &mode, &count, sources), -1);
+  EXPECT_EQ(errno, EADDRNOTAVAIL);
+}
+
 TEST_F(UdpGroups, WhatCannotBeJoined) {
   const int fd = joined();
   EXPECT_EQ(change_membership(fd, group, true), -1);

@@ -88,6 +88,8 @@ class UdpEndpoint : public Pollable {
  public:
   // Takes a port, and an address or all of them. 0, -EINVAL if there is a port already, -EADDRINUSE or -EADDRNOTAVAIL.
   [[nodiscard]] virtual long bind(const PortRequest& request) noexcept = 0;
+  // An endpoint without a port gets one, as it does by whatever is sent or connected (inet_send_prepare()). 0 or -EAGAIN.
+  [[nodiscard]] virtual long ensure_port() noexcept = 0;
   // Datagrams go to this peer, and come from nobody else; an endpoint without a port gets one. 0, -EAGAIN if there is none, -ENETUNREACH,
   // -EACCES.
   [[nodiscard]] virtual long connect(const SocketAddress& peer) noexcept = 0;

@@ -87,9 +87,7 @@ long LwipUdpEndpoint::check_destination(const SocketAddress& to) const noexcept 
 
 long LwipUdpEndpoint::connect(const SocketAddress& peer) noexcept {
   if (const long error = check_destination(peer); error != 0) return error;
-  if (name_.port_be == 0) {
-    if (const long error = choose_port(); error != 0) return error;
-  }
+  if (const long error = ensure_port(); error != 0) return error;
   udp_.demux().remove(*this);
   if (is_any(name_)) name_ = {udp_.core().neighbours.source_for(peer.address), name_.port_be};
   peer_ = without_scope(peer);
@@ -99,7 +97,7 @@ long LwipUdpEndpoint::connect(const SocketAddress& peer) noexcept {
 }
 
 void LwipUdpEndpoint::disconnect() noexcept {
-  if (!connected_ && asked_for_address_ && asked_for_port_) return;  // and keeps its place among those that share the port
+  if (!connected_ && asked_for_port_) return;  // and keeps its place among those that share the port
   const bool has_port = name_.port_be != 0;
   if (has_port) udp_.demux().remove(*this);
   connected_ = false;

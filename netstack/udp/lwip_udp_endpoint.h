@@ -25,6 +25,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   // Pollable and UdpEndpoint.
   [[nodiscard]] uint32_t ready() const noexcept override;
   [[nodiscard]] long bind(const PortRequest& request) noexcept override;
+  [[nodiscard]] long ensure_port() noexcept override { return name_.port_be == 0 ? choose_port() : 0; }
   [[nodiscard]] long connect(const SocketAddress& peer) noexcept override;
   void disconnect() noexcept override;
   [[nodiscard]] bool connected() const noexcept override { return connected_; }

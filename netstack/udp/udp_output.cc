@@ -101,9 +101,7 @@ struct LwipUdpEndpoint::Pending {
 long LwipUdpEndpoint::send(const SendRequest& request, const iovec* parts, int count) noexcept {
   size_t bytes = 0;
   for (int i = 0; i < count; i++) bytes += parts[i].iov_len;
-  if (name_.port_be == 0) {  // whatever becomes of the call (inet_send_prepare())
-    if (const long error = choose_port(); error != 0) return error;
-  }
+  if (const long error = ensure_port(); error != 0) return error;
   if (bytes > 0xffff) return -EMSGSIZE;
   if (pending_ != nullptr) {
     if (request.to != nullptr && request.to->address.is_v4() && !pending_->to.address.is_v4()) return -EINVAL;

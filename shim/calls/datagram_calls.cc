@@ -111,7 +111,10 @@ long datagram_connect(const zps_call& call) noexcept {
   if (long error = parse_address(domain, named, static_cast<size_t>(bytes), &to); error != 0) return error;
   // A link-local address is the kernel's, and so is the socket then.
   const bool elsewhere = to.known && !is_stacks_kind(to);
-  return or_pass(serves(fd, to) || elsewhere ? connect_datagram(fd, to, named, static_cast<size_t>(bytes)) : kServedByKernel);
+  if (serves(fd, to) || elsewhere) return or_pass(connect_datagram(fd, to, named, static_cast<size_t>(bytes)));
+  const long error = kernel_call(SYS_connect, fd, as_arg(named), bytes);
+  if (error != 0) join_unnamed(fd);
+  return error;
 }
 
 // inet_shutdown(): one that is not connected is shut as well, and hears that it is not.

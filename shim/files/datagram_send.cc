@@ -151,6 +151,7 @@ long settle_destination(const DatagramSocket& socket, netstack::Stack* stack, co
 // With the lock held. 0: the stack sends it; ZPS_PASS: the kernel does; or why nobody does.
 long prepare(DatagramSocket* socket, netstack::Stack* stack, const msghdr& header, int flags, Outgoing* out) noexcept {
   if (socket->endpoint == nullptr) return ZPS_PASS;
+  if (const long error = socket->endpoint->ensure_port(); error != 0) return error;
   if (const long result = settle_destination(*socket, stack, header, out); result != 0) return result;
   const bool by_v4 = out->to.address.is_v4();
   if (by_v4 && (flags & MSG_OOB) != 0) return -EOPNOTSUPP;
@@ -166,16 +167,22 @@ long prepare(DatagramSocket* socket, netstack::Stack* stack, const msghdr& heade
   return probe_readable(header.msg_iov, part_count(header), capacity_of(header) <= 0xffff ? capacity_of(header) : 0);
 }
 
-// A socket without an endpoint gets one where the stack is the way. True if it has one now.
+// A socket without an endpoint gets one where the stack is the way, and with the port that sending gives it. True if the stack may be the
+// way now.
 bool join_to_send(int fd, int domain, const msghdr& header, long* error) noexcept {
   ParsedAddress to;
   *error = ZPS_PASS;
   if (engine->thread()->vfork_child != 0) return false;  // where no stack may be made
-  if (header.msg_name == nullptr || load_destination(domain, header, &to.address) != 0) return false;
-  to.known = true;
-  to.wildcard = to.address.address.is_any();
-  netstack::Stack* const stack = to.address.address.is_multicast() ? stack_for_group(fd, to.address.address) : stack_for_datagram(to);
-  if (stack == nullptr) return false;
+  netstack::Stack* stack = nullptr;
+  if (header.msg_name != nullptr && load_destination(domain, header, &to.address) == 0) {
+    to.known = true;
+    to.wildcard = to.address.address.is_any();
+    stack = to.address.address.is_multicast() ? stack_for_group(fd, to.address.address) : stack_for_datagram(to);
+  }
+  if (stack == nullptr) {
+    join_unnamed(fd);
+    return false;
+  }
   const long result = join_stack(fd, stack);
   if (result != 0) *error = result;
   return result == 0;

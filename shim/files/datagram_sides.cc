@@ -145,6 +145,7 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
   socket->bound_here = !both;
   socket->v6_only = request.v6_only;
   socket->both = both;
+  socket->kernel_peer = false;
   socket->endpoint = endpoint;
   if (socket->shut != 0) endpoint->shutdown(socket->shut - 1);
   attach_notice(socket);
@@ -242,14 +243,19 @@ long connect_to_kernel(int fd, const ParsedAddress& to, const void* named, size_
   {
     Guard guard;
     const DatagramSocket* const socket = datagram_at(fd);
-    if (socket == nullptr || socket->endpoint == nullptr) return kServedByKernel;
-    if (socket->bound_here && !to.wildcard) return -ENETUNREACH;
+    if (socket == nullptr) return kServedByKernel;
+    if (socket->endpoint != nullptr && socket->bound_here && !to.wildcard) return -ENETUNREACH;
   }
-  if (const long error = kernel_call(SYS_connect, fd, as_arg(named), static_cast<long>(bytes)); error != 0) return error;
+  if (const long error = kernel_call(SYS_connect, fd, as_arg(named), static_cast<long>(bytes)); error != 0) {
+    join_unnamed(fd);
+    return error;
+  }
   {
     Guard guard;
     DatagramSocket* const socket = datagram_at(fd);
-    if (socket == nullptr || socket->endpoint == nullptr) return 0;
+    if (socket == nullptr) return 0;
+    socket->kernel_peer = true;
+    if (socket->endpoint == nullptr) return 0;
     deaf = std::exchange(socket->mute, false);
     leave_stack(socket);
   }
@@ -277,6 +283,35 @@ void close_datagram(DatagramSocket* socket) noexcept {
 bool owned_by_stack(const ParsedAddress& to) noexcept { return is_stacks_kind(to) && stack_at(to.address.address) != nullptr; }
 
 long join_stack(int fd, netstack::Stack* stack) noexcept { return join_stack_at(fd, stack, all_of(fd, 0).address); }
+
+void join_unnamed(int fd) noexcept {
+  netstack::Stack* const stack = the_stack();
+  if (stack == nullptr || !may_be_stacks(IPPROTO_UDP, 0)) return;
+  {
+    Guard guard;
+    const DatagramSocket* const socket = datagram_at(fd);
+    if (socket == nullptr || socket->endpoint != nullptr || socket->kernel_only || socket->kernel_peer) return;
+  }
+  (void)join_stack(fd, stack);  // or it stays the kernel's
+}
+
+void join_all_unnamed() noexcept {
+  constexpr int kAtATime = 64;
+  int numbers[kAtATime], count = kAtATime;
+  for (int from = 0; count == kAtATime; from = numbers[count - 1] + 1) {
+    count = 0;
+    {
+      Guard guard;
+      for_each_entry(my_slot, [&](int fd, const Counted* file) {
+        if (count < kAtATime && fd >= from && is_datagram(static_cast<const File*>(file))) numbers[count++] = fd;
+      });
+    }
+    for (int i = 0; i < count; i++) {
+      if (placeholder_end(numbers[i], SYS_getsockname).sin_port != 0) join_unnamed(numbers[i]);
+    }
+    if (count == 0) return;
+  }
+}
 
 long bind_datagram(int fd, const ParsedAddress& to, bool* is_kernels) noexcept {
   const bool is_own = owned_by_stack(to);
@@ -345,6 +380,7 @@ long disconnect_datagram(int fd) noexcept {
   {
     Guard guard;
     DatagramSocket* const socket = datagram_at(fd);
+    if (socket != nullptr) socket->kernel_peer = false;
     if (socket == nullptr || socket->endpoint == nullptr) return kServedByKernel;
     stack_alone = socket->bound_here;
     socket->endpoint->disconnect();

@@ -21,6 +21,10 @@ inline constexpr long kServedByKernel = INT64_MIN + 1;
 [[nodiscard]] bool owned_by_stack(const ParsedAddress& to) noexcept;
 // The socket gets an endpoint if it has none, with the placeholder's port or one that is free on both sides.
 [[nodiscard]] long join_stack(int fd, netstack::Stack* stack) noexcept;
+// The same, where there is a stack, for one that has no name and no peer: with the port that the kernel has given it, or is about to give.
+void join_unnamed(int fd) noexcept;
+// The stack is new: what has such a port has it there as well.
+void join_all_unnamed() noexcept;
 // `is_kernels`: an address of the kernel's, whose the socket is for good when it has it.
 [[nodiscard]] long bind_datagram(int fd, const ParsedAddress& to, bool* is_kernels) noexcept;
 // `to` is what `named`, of so many bytes, says: the kernel gets it as it is, with the scope of a link-local address.

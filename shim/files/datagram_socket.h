@@ -3,7 +3,8 @@
 //
 // Like every socket it has a placeholder under its number, and while it has no endpoint in the stack the placeholder is the socket: the
 // kernel answers everything. It gets an endpoint when it is bound to all addresses or to the stack's, or when it first sends or connects to
-// where the stack is the way. What then is where:
+// where the stack is the way; and, where there is a stack, when the kernel gives it a port of all addresses, as what it sends by the
+// kernel does or a connection that fails. What then is where:
 //
 //   bound to all addresses, or to none and has sent    both sides have the port, both receive (`both`); where a datagram goes says
 //                                                      who sends it
@@ -50,6 +51,7 @@ class DatagramSocket final : public File {
   bool both = false;                          // and so does the placeholder, where there is an endpoint
   bool bound_here = false;                    // bind() named the stack's address: the placeholder has no port
   bool kernel_only = false;                   // bind() named an address of the kernel's
+  bool kernel_peer = false;                   // it is connected, and has no endpoint
   bool mute = false;                          // the placeholder receives nothing
   bool v6_only = false;                       // IPV6_V6ONLY, of one that has an endpoint
   uint8_t shut = 0;                           // what shutdown() has told, whether there was a peer or not: SHUT_RD + 1, SHUT_WR + 1

@@ -19,6 +19,7 @@
 #include "shim/family/keeper.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
+#include "shim/files/datagram_sides.h"
 #include "shim/files/local_ports.h"
 #include "shim/files/ports.h"
 
@@ -144,6 +145,7 @@ netstack::Stack* ensure_stack() noexcept {
     if (engine->thread()->vfork_child == 0) start_keeper();
   }
   service_start();
+  if (engine->thread()->vfork_child == 0) join_all_unnamed();
   return stack;
 }
 

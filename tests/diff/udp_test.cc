@@ -480,6 +480,29 @@ TEST_F(Udp, AConnectionThatFailsChangesNothing) {
   close(set_fd);
 }
 
+// Whatever becomes of it, the first thing that is sent gives a socket a port at all addresses, and so does a connection that fails.
+TEST_F(Udp, NamesThatNobodyAskedFor) {
+  sockaddr_in here{};
+  (void)bound(&here);
+  const sockaddr_in near = ipv4("127.0.0.1", here.sin_port), nowhere = ipv4("203.0.113.1", htons(9));
+  const auto is_reached = [&](int fd, int result, const char* what) {
+    const sockaddr_in name = self_address(name_of(fd).sin_port);
+    ASSERT_NE(name.sin_port, 0) << what << " " << result;
+    EXPECT_EQ(peer.send_to(theirs, name, what).result, static_cast<int>(strlen(what)));
+    EXPECT_EQ(wait_and_take(fd), what);
+    EXPECT_EQ(send_to(fd, there, "back"), 4) << strerror(errno);
+    EXPECT_EQ(peer.recv_from(theirs).payload, "back");
+  };
+  int fd = open();
+  is_reached(fd, static_cast<int>(send_to(fd, near, "x")), "by the loopback");
+  fd = open();
+  is_reached(fd, static_cast<int>(send(fd, "x", 1, 0)), "to nobody");
+  fd = open();
+  is_reached(fd, static_cast<int>(send_to(fd, nowhere, "x")), "where no way leads");
+  fd = open();
+  is_reached(fd, connect_to(fd, nowhere), "a connection that fails");
+}
+
 // An empty one is no reason to wait for the next.
 TEST_F(Udp, AnEmptyOneAfterManyTurns) {
   sockaddr_in here{};

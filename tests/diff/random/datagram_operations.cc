@@ -84,7 +84,7 @@ bool is_left_out_at(World& world, uint16_t port, bool by_kernel, unsigned datagr
   if (port == 0) return false;
   const File* seen[kSlots] = {};
   int sharing = 0;
-  bool readable = false, had_peer = false, unnamed = false, deaf = false;
+  bool readable = false, had_peer = false, deaf = false;
   for (int slot = 0; slot < kSlots; slot++) {
     const File* one = world.file(slot);
     if (!is_datagram(one) || std::find(seen, seen + kSlots, one) != seen + kSlots || local_port(one->fd) != port) continue;
@@ -92,14 +92,12 @@ bool is_left_out_at(World& world, uint16_t port, bool by_kernel, unsigned datagr
     sharing += has_option(one->fd, SOL_SOCKET, SO_REUSEPORT);
     readable |= (level(one->fd, POLLIN) & POLLIN) != 0;
     had_peer |= one->had_peer;
-    unnamed |= one->unnamed;
     deaf |= by_kernel && is_of_side(world, *one, false);
   }
   Inbox& inbox = world.inboxes[port];
   if (!readable) inbox = {};
   if (sharing > 1) return world.note(" shared"), true;
   if (deaf) return world.leave_out(kDeaf), true;
-  if (unnamed) return world.leave_out(kUnnamed), true;
   if (had_peer) return world.leave_out(kFormerPeer), true;
   if (inbox.datagrams != 0 && inbox.by_kernel != by_kernel) return world.leave_out(kDatagramOrder), true;
   if (inbox.datagrams + datagrams > kMostDatagrams || inbox.bytes + total > kMostBytes) return world.note(" full"), true;
@@ -107,6 +105,11 @@ bool is_left_out_at(World& world, uint16_t port, bool by_kernel, unsigned datagr
   inbox.bytes += total;
   inbox.by_kernel = by_kernel;
   return false;
+}
+
+// Who gets a name comes to both sides, and what it was shut for is told once more where edges are told.
+bool tells_again(const File& file) {
+  return file.has_edges && local_port(file.fd) == 0 && level(file.fd, POLLIN | POLLRDHUP) != 0;
 }
 
 // Who of several at one port and address is told of a refusal is nobody's promise.
@@ -122,6 +125,7 @@ bool shares_port(World& world, const File& from) {
 
 bool send_is_left_out(World& world, const File& from, const Way& way, unsigned datagrams, unsigned total) {
   if (shares_port(world, from)) return world.note(" shared"), true;
+  if (tells_again(from)) return world.leave_out(kDatagramEdges), true;
   // An error of one side's is told by what is sent there.
   if ((level(from.fd, 0) & POLLERR) != 0 && !from.bound_to_self && !from.bound_to_loop && way_to_ones_peer(world, from.fd).port == 0)
     return world.leave_out(kDatagramOrder), true;
@@ -195,11 +199,9 @@ void send_on(World& world, int slot, const Way& way, const Way& there, int call,
   File* const file = world.file(slot);
   if (is_datagram(file) && send_is_left_out(world, *file, there, many ? kMessages : 1, many ? 2 * total : total)) return;
   fill(bytes_out, total, static_cast<unsigned>(world.step));
-  const bool had_port = local_port(fd) != 0;
   const long result = call_send(world, fd, way, call, total, flags);
   world.note_result(result);
   if (!is_datagram(file)) return;
-  if (!had_port && (result < 0 || is_loopback(there.address))) file->unnamed = true;
   note_datagram_port(world, slot);
   world.await_barrier();
 }
@@ -302,11 +304,10 @@ void connect_datagram(World& world, File* file, int address, uint16_t port) {
   const bool to_kernel = is_loopback(address);
   if (address != kForeign && is_of_side(world, *file, !to_kernel)) return world.leave_out(kSourceAddress);
   if (to_kernel && (level(file->fd, POLLIN) & (POLLIN | POLLERR)) != 0) return world.leave_out(kDatagramTurn);
+  if (tells_again(*file)) return world.leave_out(kDatagramEdges);
   const Way way = way_to(world, address, port);
-  const bool had_port = local_port(file->fd) != 0;
   const int result = connect(file->fd, reinterpret_cast<const sockaddr*>(&way.name), way.bytes);
   world.note_result(result);
-  if (result != 0 && !had_port) file->unnamed = true;
   if (result == 0) file->has_vague_peer = port == 0;
   for (int slot = 0; slot < kSlots; slot++) {
     if (world.file(slot) == file) note_datagram_port(world, slot);
@@ -336,7 +337,6 @@ void run_datagram(World& world, const int* args) {
 void run_send_to(World& world, const int* args) {
   const File* to = world.file(args[2]);
   uint16_t port = to == nullptr ? world.fixed_port(3) : local_port(to->fd);
-  if (is_datagram(to) && to->unnamed) return world.leave_out(kUnnamed);
   if (is_datagram(to)) note_datagram_port(world, args[2]);
   const Way way = way_to(world, args[1], port);
   send_on(world, args[0], way, way, args[3], static_cast<unsigned>(args[4]), args[5]);
@@ -379,7 +379,6 @@ void run_peer_datagram(World& world, const int* args) {
 void run_peer_send_to(World& world, const int* args) {
   const PeerSlot& peer = world.peers[args[0]];
   const File* to = world.file(args[1]);
-  if (is_datagram(to) && to->unnamed) return world.leave_out(kUnnamed);
   if (!peer.datagrams || !is_datagram(to) || local_port(to->fd) == 0) return world.note(" nothing");
   const uint16_t port = local_port(to->fd);
   const unsigned bytes = static_cast<unsigned>(args[2]);

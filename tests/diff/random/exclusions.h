@@ -20,11 +20,10 @@ constexpr char kFormerPeer[] = "udp-former-peer";  // what comes to a socket of 
 constexpr char kDatagramTurn[] = "udp-turn";       // connect() to the kernel's side with something in the queue
 
 constexpr char kDatagramEdges[] = "udp-edges";  // each datagram that leaves (generator.cc)
-constexpr char kUnnamed[] = "udp-unnamed";      // what comes to a port that a call which failed has given
 
 constexpr char kDeaf[] = "udp-deaf";  // what is sent by the loopback to the port of one that is connected
 
 constexpr const char* kExclusions[] = {kSourceAddress, kGoneToKernel, kAcceptOrder,   kDeadBind, kInheritedLate, kDatagramOrder,
-                                       kFormerPeer,    kDatagramTurn, kDatagramEdges, kUnnamed,  kDeaf};
+                                       kFormerPeer,    kDatagramTurn, kDatagramEdges, kDeaf};
 
 }  // namespace random_sequences

@@ -70,7 +70,6 @@ struct File {
   bool chose_receive_buffer = false, chose_send_buffer = false;
   bool pipe_writer = false;
   bool bound_to_loop = false;
-  bool unnamed = false;         // a call that failed, or a send by the loopback, has given it its port
   bool has_vague_peer = false;  // of no port
   bool had_peer = false;        // a datagram socket of IPv6 that was connected and is no more
 };

@@ -15,8 +15,8 @@ constexpr long kNapNs = 20'000;
 
 // The favourite is inside, for microseconds if it runs. Where it does not run, a waiter of a higher real-time priority must not spin:
 // it sleeps.
-void wait_until_false(const std::atomic<bool>& flag) noexcept {
-  for (int i = 0; flag.load(std::memory_order_acquire); i++) {
+void wait_until_even(const std::atomic<uint32_t>& turn) noexcept {
+  for (int i = 0; (turn.load(std::memory_order_acquire) & 1) != 0; i++) {
     if (i < kSpins) {
       __builtin_ia32_pause();
       continue;
@@ -46,7 +46,7 @@ BiasedLock::Taken BiasedLock::lock_fairly(uint32_t me) noexcept {
 void BiasedLock::depose() noexcept {
   favourite_.store(0, std::memory_order_seq_cst);
   (void)kernel_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0);
-  wait_until_false(inside_);
+  wait_until_even(turn_);
 }
 
 void BiasedLock::forbid_favour() noexcept {
@@ -59,7 +59,9 @@ void BiasedLock::forbid_favour() noexcept {
 bool BiasedLock::bury_favourite() noexcept {
   allowed_.store(false, std::memory_order_relaxed);
   favourite_.store(0, std::memory_order_relaxed);
-  return inside_.exchange(false, std::memory_order_relaxed);
+  const uint32_t turn = turn_.load(std::memory_order_relaxed);
+  turn_.store(turn + (turn & 1), std::memory_order_relaxed);
+  return (turn & 1) != 0;
 }
 
 bool BiasedLock::prepare_favour() noexcept { return kernel_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0; }

@@ -2,10 +2,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A locked instruction takes 5-10 ns and drains the store buffer, several times per request. So while a family is one process, the
-// thread that took the lock kStreak times in a row becomes its favourite: it then enters by writing `inside_` and looking whether it still
+// thread that took the lock kStreak times in a row becomes its favourite: it then enters by writing `turn_` and looking whether it still
 // is the favourite. Anybody else takes the fair lock, ends the favour, and lets membarrier() put a full barrier into every
-// running thread of the process: after that either the favourite sees that it is none any more, or its `inside_` is seen, and is waited
+// running thread of the process: after that either the favourite sees that it is none any more, or its odd `turn_` is seen, and is waited
 // for.
+//
+// Who has looked at what the lock protects, and would only look again, need not take it as long as nobody has had a turn since: changes().
 //
 // Only one process: membarrier reaches the threads of one address space, and a favourite that dies inside would not be noticed.
 // With it dies the only process that could care. Before a fork the favour is forbidden, once alone again it is allowed.
@@ -14,8 +16,8 @@
 // favourite it would leave the lock taken; the fair lock would notice.
 //
 // Invariants: 1 whoever changes favourite_, last_, streak_ or allowed_ holds fair_; 2 only the favourite, or a thread that
-// finds itself just deposed, writes inside_; 3 a holder of fair_ goes on only when favourite_ is 0 or itself and inside_ has been false
-// since.
+// finds itself just deposed, writes turn_, which is odd inside; 3 a holder of fair_ goes on only when favourite_ is 0 or itself and turn_
+// has been even since.
 // Sources: membarrier(2); the idea is that of biased locking in Java virtual machines (Kawachiya et al., OOPSLA 2002).
 #pragma once
 
@@ -26,6 +28,8 @@ namespace base {
 class BiasedLock {
  public:
   using Taken = RobustLock::Taken;
+  // Whether its holder has changed anything behind the lock.
+  enum class Turn : int8_t { unchanged = -1, changed = 1 };
 
   // As RobustLock::lock().
   [[nodiscard]] Taken lock() noexcept { return enter_as_favourite() ? Taken::clean : lock_fairly(thread_id()); }
@@ -33,19 +37,24 @@ class BiasedLock {
   [[nodiscard]] bool enter_as_favourite() noexcept {
     const uint32_t me = cached_thread_id();
     if (favourite_.load(std::memory_order_relaxed) != me || me == 0) [[unlikely]] return false;
-    inside_.store(true, std::memory_order_relaxed);
+    turn_.store(turn_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if (favourite_.load(std::memory_order_relaxed) == me) [[likely]] return true;
     leave_as_favourite();
     return false;
   }
-  void leave_as_favourite() noexcept { inside_.store(false, std::memory_order_release); }
-  void unlock() noexcept {
-    if (fair_.held()) {
-      fair_.unlock();
-    } else {
-      leave_as_favourite();
-    }
+  void leave_as_favourite(Turn turn = Turn::changed) noexcept {
+    turn_.store(turn_.load(std::memory_order_relaxed) + static_cast<uint32_t>(turn), std::memory_order_release);
+  }
+  void unlock(Turn turn = Turn::changed) noexcept {
+    if (!fair_.held()) return leave_as_favourite(turn);
+    if (turn == Turn::changed) fair_turns_.store(fair_turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    fair_.unlock();
+  }
+  // With or without the lock: the same as before as long as nobody has changed anything, but for who holds it now. It comes round after
+  // four thousand million turns.
+  [[nodiscard]] uint64_t changes() const noexcept {
+    return uint64_t{fair_turns_.load(std::memory_order_relaxed)} << 32 | (turn_.load(std::memory_order_acquire) & ~1u);
   }
 
   // As RobustLock::look_after_owner(); a favourite has nobody to be helped by.
@@ -61,7 +70,7 @@ class BiasedLock {
   [[nodiscard]] bool bury_favourite() noexcept;
   // The thread that holds it, with the lock held: where nobody can ask who is asking.
   [[nodiscard]] uint32_t holder() const noexcept {
-    return inside_.load(std::memory_order_relaxed) ? favourite_.load(std::memory_order_relaxed) : fair_.holder();
+    return is_odd(turn_) ? favourite_.load(std::memory_order_relaxed) : fair_.holder();
   }
   // Whether there may be a favourite.
   [[nodiscard]] bool favour_allowed() const noexcept { return allowed_.load(std::memory_order_relaxed); }
@@ -74,12 +83,14 @@ class BiasedLock {
 
   [[nodiscard]] Taken lock_fairly(uint32_t me) noexcept;
   void depose() noexcept;
+  static bool is_odd(const std::atomic<uint32_t>& turn) noexcept { return (turn.load(std::memory_order_relaxed) & 1) != 0; }
 
   std::atomic<uint32_t> favourite_{0};
-  std::atomic<bool> inside_{false};
+  std::atomic<uint32_t> turn_{0};  // of favourites: one more as they enter and as they leave
   std::atomic<bool> allowed_{false};
   uint32_t last_ = 0;
   uint32_t streak_ = 0;
+  std::atomic<uint32_t> fair_turns_{0};  // of all others, with fair_ held
   RobustLock fair_;
 };
 

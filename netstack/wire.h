@@ -88,6 +88,9 @@ class Wire {
   // Takes up to `capacity` (at most kBurst) frames off the wire; returns how many. Never sleeps. Makes no
   // kernel call where frames lie in shared memory: a wire that is connected, not armed, and frames that fit its ring.
   [[nodiscard]] virtual int receive(RxFrame* out, int capacity) noexcept = 0;
+  // Nothing has come that receive() would take, and nothing waits to be sent. Without the lock, and it may be told wrongly while somebody
+  // has it; false where that cannot be told.
+  [[nodiscard]] virtual bool rests() const noexcept { return false; }
   // So many frames wait that more would soon be lost.
   [[nodiscard]] virtual bool crowded() const noexcept { return false; }
   // Gives a received frame's memory back.

@@ -137,6 +137,9 @@ class Guard {
     if (family->wakes_due.load(std::memory_order_relaxed)) [[unlikely]] deliver_wakes();
   }
   [[nodiscard]] netstack::Stack* stack() const noexcept { return stack_; }
+  // It was but looked at what is there.
+  void changed_nothing() noexcept { turn_ = base::BiasedLock::Turn::unchanged; }
+  [[nodiscard]] uint64_t changes() const noexcept { return lock_->changes(); }
 
   // Set by the thread that exits, which alone may still take the lock.
   static constinit thread_local bool may_exit;
@@ -149,15 +152,16 @@ class Guard {
   void recover() noexcept;
   void leave() noexcept {
     if (favoured_) [[likely]] {
-      lock_->leave_as_favourite();
+      lock_->leave_as_favourite(turn_);
     } else {
-      lock_->unlock();
+      lock_->unlock(turn_);
     }
   }
   void drop_and_depart() noexcept;
 
   netstack::Stack* stack_;
   base::BiasedLock* lock_;
+  base::BiasedLock::Turn turn_ = base::BiasedLock::Turn::changed;
   bool favoured_ = false;  // entered as the lock's favourite
 };
 

@@ -78,6 +78,21 @@ TEST_F(BiasedLockTest, AnotherWaitsForTheFavouriteInside) {
   EXPECT_EQ(2001, shared_->counter);
 }
 
+// As favourite and otherwise.
+TEST_F(BiasedLockTest, TellsWhetherAnythingHasChanged) {
+  for (const int streak : {0, 2000}) {
+    turns(streak);
+    ASSERT_EQ(streak > 0, shared_->lock.favours_me());
+    const uint64_t before = shared_->lock.changes();
+    (void)shared_->lock.lock();
+    EXPECT_EQ(before, shared_->lock.changes()) << "not before it ends";
+    shared_->lock.unlock(BiasedLock::Turn::unchanged);
+    EXPECT_EQ(before, shared_->lock.changes());
+    turns(1);
+    EXPECT_NE(before, shared_->lock.changes());
+  }
+}
+
 // One thread is the favourite most of the time, others come between at any point of its way in and out.
 TEST_F(BiasedLockTest, TurnsAreNeverLost) {
   constexpr int kOthers = 3, kVisits = 3000;

@@ -81,10 +81,16 @@ def everybody(options, act):
         list(clients.map(act, range(options.clients)))
 
 
+def sleeps(server):
+    """All its threads: who is killed in the midst of a turn in the stack resets its connections."""
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "S" for stat in pathlib.Path(f"/proc/{server.pid}/task").glob("*/stat"))
+
+
 def told_when_killed(bed, server):
     with connect(bed) as connection:
         connection.sendall(b"x")
         assert connection.recv(1) == b"x"
+        beds.wait_until(lambda: sleeps(server), 30, "the server's sleep")
         begin = time.monotonic()
         server.kill()
         assert connection.recv(1) == b""

@@ -25,6 +25,7 @@ class FakeWire final : public netstack::Wire {
  public:
   [[nodiscard]] const netstack::WireFacts& facts() const noexcept override { return facts_; }
   [[nodiscard]] int receive(netstack::RxFrame*, int) noexcept override { return 0; }
+  [[nodiscard]] bool rests() const noexcept override { return FakeStack::get().rests; }
   void release(void*) noexcept override {}
   [[nodiscard]] bool allocate(netstack::TxFrame*) noexcept override { return false; }
   void send(void*, uint32_t) noexcept override {}

@@ -140,6 +140,7 @@ class FakeStack final : public netstack::Stack {
   uint16_t next_port = 40000;
   base::LockWritten<uint64_t> polled_ns{0};
   base::LockWritten<int> polls{0};
+  std::atomic<bool> rests{false};    // what the wire says of itself
   std::atomic<uint64_t> turn_ns{0};  // so long poll() takes, as if others had the processor
   base::LockWritten<int> recoveries{0};
   std::atomic<uint32_t> flushes{0};

@@ -13,7 +13,9 @@
 
 #include <thread>
 
+#include "base/clock.h"
 #include "shim/family/family.h"
+#include "shim/family/wait.h"
 #include "shim/files/fd_table.h"
 #include "shim_bed.h"
 
@@ -267,6 +269,34 @@ TEST_F(Stream, AWaitBesideOthersEndsAtItsDeadline) {
   EXPECT_EQ(call(SYS_poll, arg(&one), 1, 10), 0);
   stack.turn_ns = 0;
   EXPECT_LE(stack.polls - before, 9) << "three fit, and the service looks as well";
+}
+
+// Others work behind the lock, and who dies there leaves a broken stack.
+TEST_F(Stream, WhoSpinsTakesTheLockOnlyWhenThereMayBeSomething) {
+  FakeStack& stack = FakeStack::get();
+  const uint32_t usual_us = shim::config.spin_us;
+  shim::config.spin_us = 1'000'000;
+  shim::measure_spinning();
+  const int begin = stack.polls;
+  std::thread reader([&] {
+    char byte = 0;
+    EXPECT_EQ(call(SYS_read, near_, arg(&byte), 1), 1);
+    EXPECT_EQ(byte, 'x');
+  });
+  while (stack.polls - begin < 1000) std::this_thread::yield();  // such a wire may have something at any time
+  stack.rests = true;
+  int before;
+  {
+    shim::Guard guard;
+    before = stack.polls;
+  }
+  for (const uint64_t end_ns = base::monotonic_ns() + 20'000'000; base::monotonic_ns() < end_ns;) std::this_thread::yield();
+  EXPECT_LE(stack.polls - before, 10) << "one for the turn of the guard above, and the service looks as well";
+  far_write(far_, "x");
+  reader.join();
+  stack.rests = false;
+  shim::config.spin_us = usual_us;
+  shim::measure_spinning();
 }
 
 TEST_F(Stream, PollAndSelectSeeBothSides) {

@@ -95,6 +95,9 @@ class UdpEndpoint : public Pollable {
   [[nodiscard]] virtual long connect(const SocketAddress& peer) noexcept = 0;
   // Ends that. What bind() was not asked for by name goes as well: the address, the port.
   virtual void disconnect() noexcept = 0;
+  // What comes over IPv6 is from this host alone while there is no peer: a socket of IPv6's had one, which disconnect() leaves in
+  // sk_v6_daddr. No address: from everybody.
+  virtual void hear_only(const IpAddress& former_peer) noexcept = 0;
   [[nodiscard]] virtual bool connected() const noexcept = 0;
   [[nodiscard]] virtual SocketAddress local() const noexcept = 0;
   [[nodiscard]] virtual SocketAddress peer() const noexcept = 0;

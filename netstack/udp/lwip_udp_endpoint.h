@@ -28,6 +28,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] long ensure_port() noexcept override { return name_.port_be == 0 ? choose_port() : 0; }
   [[nodiscard]] long connect(const SocketAddress& peer) noexcept override;
   void disconnect() noexcept override;
+  void hear_only(const IpAddress& former_peer) noexcept override { former_peer_ = former_peer; }
   [[nodiscard]] bool connected() const noexcept override { return connected_; }
   [[nodiscard]] SocketAddress local() const noexcept override { return name_; }
   [[nodiscard]] SocketAddress peer() const noexcept override { return peer_; }
@@ -73,6 +74,10 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   [[nodiscard]] bool v6_only() const noexcept { return v6_only_; }
   [[nodiscard]] bool for_v6() const noexcept { return for_v6_; }
   [[nodiscard]] const PortSharing& sharing() const noexcept { return options_.sharing; }
+  // udp6_unicast_compute_score(), __udp_v6_is_mcast_sock(): whom one without a peer does not hear.
+  [[nodiscard]] bool is_deaf_to(const IpAddress& from) const noexcept {
+    return !former_peer_.is_any() && !from.is_v4() && !(from == former_peer_);
+  }
   [[nodiscard]] bool held() const noexcept { return held_; }
   void hold(bool held) noexcept { held_ = held; }
   // Whether it takes what `source` sends to a group that it listens to.
@@ -125,6 +130,7 @@ class LwipUdpEndpoint final : public UdpEndpoint {
   Udp& udp_;
   DatagramQueue received_;
   SocketAddress name_, peer_;
+  IpAddress former_peer_{};
   Options options_;
   netif_hint neighbour_{};  // where lwIP found the last one's hardware address
   Membership* memberships_ = nullptr;

@@ -82,7 +82,7 @@ void Udp::deliver_to_all(const SocketAddress& local, const SocketAddress& peer, 
   tables_.demux.for_each_at(local.port_be, [&](LwipUdpEndpoint& endpoint) {
     const bool takes_any = is_any(endpoint.name()) && means(endpoint.name().address, endpoint.v6_only(), local.address);
     const bool listens = takes_any || endpoint.name().address == local.address;
-    if (endpoint.connected() ? !(endpoint.other_end() == peer) : !listens) return;
+    if (endpoint.connected() ? !(endpoint.other_end() == peer) : !listens || endpoint.is_deaf_to(peer.address)) return;
     if (local.address.is_multicast() && !endpoint.takes_from(local.address, peer.address)) return;
     LwipUdpEndpoint* const before = last;
     last = &endpoint;

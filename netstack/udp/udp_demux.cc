@@ -14,7 +14,7 @@ using Link = LwipUdpEndpoint* LwipUdpEndpoint::*;
 bool has_whole_peer(const LwipUdpEndpoint& endpoint) noexcept { return endpoint.connected() && endpoint.other_end().port_be != 0; }
 
 bool is_of_another(const LwipUdpEndpoint& endpoint, const SocketAddress& peer) noexcept {
-  return endpoint.connected() && endpoint.other_end().address != peer.address;
+  return endpoint.connected() ? endpoint.other_end().address != peer.address : endpoint.is_deaf_to(peer.address);
 }
 
 void push(LwipUdpEndpoint*& bucket, LwipUdpEndpoint& endpoint, Link link) noexcept {

@@ -102,7 +102,8 @@ long LwipUdpEndpoint::send(const SendRequest& request, const iovec* parts, int c
   size_t bytes = 0;
   for (int i = 0; i < count; i++) bytes += parts[i].iov_len;
   if (const long error = ensure_port(); error != 0) return error;
-  if (bytes > 0xffff) return -EMSGSIZE;
+  const bool by_v4 = request.to != nullptr ? request.to->address.is_v4() : connected_ ? peer_.address.is_v4() : !for_v6_;
+  if (bytes > 0xffff && by_v4) return -EMSGSIZE;  // udpv6_sendmsg() looks at the destination first
   if (pending_ != nullptr) {
     if (request.to != nullptr && request.to->address.is_v4() && !pending_->to.address.is_v4()) return -EINVAL;
     return append(request, pending_->to, parts, count, bytes);

@@ -248,7 +248,10 @@ long receive_datagram(int fd, msghdr* header, int flags) noexcept {
     if (kernel_first) socket->turns = 0;
     if ((flags & MSG_ERRQUEUE) != 0) {
       result = take_error(socket, header, flags);
-    } else if (!kernel_first) {
+    } else if (kernel_first) {
+      const int error = socket->endpoint->take_error();  // what is pending comes before what waits
+      if (error != 0) result = -error;
+    } else {
       result = take_datagram(socket, header, flags);
       if (result == -EAGAIN) {  // a program that asks without waiting still drives the wire
         (void)guard.stack()->poll(base::monotonic_ns());

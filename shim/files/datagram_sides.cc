@@ -3,6 +3,7 @@
 #include "shim/files/datagram_sides.h"
 
 #include <linux/filter.h>
+#include <linux/if_ether.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -78,12 +79,27 @@ void disconnect_placeholder(int fd) noexcept {
   (void)kernel_call(SYS_connect, fd, as_arg(&nowhere), sizeof nowhere);
 }
 
-// A connected socket gets nothing from anybody else: what the kernel's side would get is dropped there.
-void set_mute(int fd, bool mute) noexcept {
-  sock_filter drop{BPF_RET | BPF_K, 0, 0, 0};
-  const sock_fprog program{1, &drop};
-  const int name = mute ? SO_ATTACH_FILTER : SO_DETACH_FILTER;
+// A socket that is connected where the stack is the way gets nothing from anybody else: what the kernel's side would get is dropped there.
+// One of IPv6 that was connected goes on hearing what comes over IPv4.
+enum class Hearing { nothing, ip4, all };
+
+void set_hearing(int fd, Hearing what) noexcept {
+  static constexpr uint32_t kProtocol = static_cast<uint32_t>(SKF_AD_OFF + SKF_AD_PROTOCOL), kWhole = ~uint32_t{0};
+  sock_filter by_family[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kProtocol), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 1),
+                             BPF_STMT(BPF_RET | BPF_K, kWhole), BPF_STMT(BPF_RET | BPF_K, 0)};
+  const sock_fprog ip4{4, by_family}, nothing{1, by_family + 3};
+  const int name = what == Hearing::all ? SO_DETACH_FILTER : SO_ATTACH_FILTER;
+  const sock_fprog& program = what == Hearing::ip4 ? ip4 : nothing;
   (void)kernel_call(SYS_setsockopt, fd, SOL_SOCKET, name, as_arg(&program), sizeof program);
+}
+
+// Whom the placeholder is connected to.
+netstack::IpAddress placeholder_peer(int fd) noexcept {
+  sockaddr_in6 name{};
+  socklen_t bytes = sizeof name;
+  ParsedAddress peer;
+  if (kernel_call(SYS_getpeername, fd, as_arg(&name), as_arg(&bytes)) == 0) (void)parse_address(name.sin6_family, &name, bytes, &peer);
+  return peer.address.address;
 }
 
 bool placeholder_has_datagrams(int fd) noexcept {
@@ -147,6 +163,7 @@ long make_endpoint(int fd, netstack::Stack* stack, const SocketAddress& local, P
   socket->both = both;
   socket->kernel_peer = false;
   socket->endpoint = endpoint;
+  endpoint->hear_only(socket->former_peer);
   if (socket->shut != 0) endpoint->shutdown(socket->shut - 1);
   attach_notice(socket);
   follow_sides(socket);
@@ -239,7 +256,7 @@ netstack::Stack* stack_to_connect(int fd, const ParsedAddress& to) noexcept {
 
 // A connection that fails changes nothing: the stack's half goes when there is one to the kernel's side.
 long connect_to_kernel(int fd, const ParsedAddress& to, const void* named, size_t bytes) noexcept {
-  bool deaf;
+  bool filtered;
   {
     Guard guard;
     const DatagramSocket* const socket = datagram_at(fd);
@@ -255,11 +272,11 @@ long connect_to_kernel(int fd, const ParsedAddress& to, const void* named, size_
     DatagramSocket* const socket = datagram_at(fd);
     if (socket == nullptr) return 0;
     socket->kernel_peer = true;
-    if (socket->endpoint == nullptr) return 0;
-    deaf = std::exchange(socket->mute, false);
-    leave_stack(socket);
+    socket->mute = false;
+    filtered = std::exchange(socket->filtered, false);
+    if (socket->endpoint != nullptr) leave_stack(socket);
   }
-  if (deaf) set_mute(fd, false);
+  if (filtered) set_hearing(fd, Hearing::all);
   return 0;
 }
 
@@ -362,10 +379,10 @@ long connect_datagram(int fd, const ParsedAddress& to, const void* named, size_t
     if (socket == nullptr || socket->endpoint == nullptr) return -EBADF;
     if (const long error = socket->endpoint->connect(to.address); error != 0) return error;
     mute = !socket->bound_here && !socket->mute;
-    if (mute) socket->mute = true;
+    if (mute) socket->mute = socket->filtered = true;
   }
   if (!mute) return 0;
-  set_mute(fd, true);
+  set_hearing(fd, Hearing::nothing);
   const bool left = placeholder_has_datagrams(fd);
   Guard guard;
   DatagramSocket* const socket = datagram_at(fd);
@@ -376,15 +393,23 @@ long connect_datagram(int fd, const ParsedAddress& to, const void* named, size_t
 }
 
 long disconnect_datagram(int fd) noexcept {
-  bool deaf, stack_alone;
+  bool deaf, stack_alone, has_former;
+  const bool of_ip6 = domain_of(fd) == AF_INET6;
+  const netstack::IpAddress kernels_peer = of_ip6 ? placeholder_peer(fd) : netstack::IpAddress{};
   {
     Guard guard;
     DatagramSocket* const socket = datagram_at(fd);
-    if (socket != nullptr) socket->kernel_peer = false;
-    if (socket == nullptr || socket->endpoint == nullptr) return kServedByKernel;
+    if (socket == nullptr) return kServedByKernel;
+    socket->kernel_peer = false;
+    if (!kernels_peer.is_any()) socket->former_peer = kernels_peer;
+    if (socket->endpoint == nullptr) return kServedByKernel;
     stack_alone = socket->bound_here;
+    if (of_ip6 && socket->endpoint->connected()) socket->former_peer = socket->endpoint->peer().address;
+    has_former = !socket->former_peer.is_any();
     socket->endpoint->disconnect();
+    socket->endpoint->hear_only(socket->former_peer);
     deaf = std::exchange(socket->mute, false);
+    if (deaf) socket->filtered = has_former;
     if (!socket->bound_here && socket->endpoint->local().port_be == 0) {
       leave_stack(socket);
     } else if (!socket->bound_here && !socket->both) {
@@ -392,7 +417,7 @@ long disconnect_datagram(int fd) noexcept {
       follow_sides(socket);
     }
   }
-  if (deaf) set_mute(fd, false);
+  if (deaf) set_hearing(fd, has_former ? Hearing::ip4 : Hearing::all);
   return stack_alone ? 0 : kServedByKernel;  // the placeholder loses a port that nobody asked for as well
 }
 

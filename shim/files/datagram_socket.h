@@ -53,6 +53,8 @@ class DatagramSocket final : public File {
   bool kernel_only = false;                   // bind() named an address of the kernel's
   bool kernel_peer = false;                   // it is connected, and has no endpoint
   bool mute = false;                          // the placeholder receives nothing
+  bool filtered = false;                      // by a filter that set_hearing() has attached
+  netstack::IpAddress former_peer{};          // of IPv6's: what comes over IPv6 is from there alone, when it has no peer (hear_only())
   bool v6_only = false;                       // IPV6_V6ONLY, of one that has an endpoint
   uint8_t shut = 0;                           // what shutdown() has told, whether there was a peer or not: SHUT_RD + 1, SHUT_WR + 1
   uint8_t turns = 0;                          // receives since the kernel was asked

@@ -7,6 +7,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <set>
+
 #include "tests/lib/datagram_messages.h"
 
 using namespace testing_lib;
@@ -258,6 +260,51 @@ TEST_F(Udp6, ScopesAreForLinks) {
     EXPECT_EQ(connect6(each, to), -1);
     EXPECT_EQ(errno, ENETUNREACH);
   }
+}
+
+// What comes over IPv6 to one that was connected is from its former peer alone, what comes over IPv4 is from everybody.
+TEST_F(Udp6, AFormerPeer) {
+  sockaddr_in here{}, elsewhere{};
+  const int fd = bound(&here);
+  const int near = open(), another = peer.datagram_socket(&elsewhere), of_ip4 = socket(AF_INET, SOCK_DGRAM, 0);
+  sockaddr_in6 loopback{};
+  loopback.sin6_family = AF_INET6;
+  loopback.sin6_port = here.sin_port;
+  loopback.sin6_addr = in6addr_loopback;
+  const auto hears = [&](bool peers, bool anothers, bool nears) {
+    EXPECT_EQ(peer.send_to(another, here, "another's").result, 9);
+    EXPECT_EQ(send6(near, loopback, "near"), 4);
+    EXPECT_EQ(peer.send_to(theirs, here, "theirs").result, 6);
+    std::multiset<std::string> got, expected;
+    if (peers) expected.insert("theirs");
+    if (anothers) expected.insert("another's");
+    if (nears) expected.insert("near");
+    // What comes over IPv4 is always heard, and is behind the rest of its side.
+    const sockaddr_in near4 = ipv4("127.0.0.1", here.sin_port);
+    EXPECT_EQ(sendto(of_ip4, "end", 3, 0, reinterpret_cast<const sockaddr*>(&near4), sizeof near4), 3);
+    for (size_t i = 0; i < expected.size() + 1; i++) got.insert(wait_and_take(fd));
+    expected.insert("end");
+    EXPECT_EQ(got, expected);
+    EXPECT_EQ(take(fd, nullptr, MSG_DONTWAIT), strerror(EAGAIN));
+  };
+  hears(true, true, true);
+  ASSERT_EQ(connect6(fd, v6(there)), 0);
+  EXPECT_EQ(disconnect(fd), 0);
+  here.sin_port = name_of(fd).sin_port;
+  ASSERT_EQ(here.sin_port, 0) << "a port that nobody asked for";
+  EXPECT_EQ(send6(fd, v6(there), "x"), 1);
+  EXPECT_EQ(peer.recv_from(theirs).payload, "x");
+  here = self_address(name_of(fd).sin_port);
+  loopback.sin6_port = here.sin_port;
+  hears(true, true, false);
+  ASSERT_EQ(connect6(fd, loopback), 0);
+  EXPECT_EQ(disconnect(fd), 0);
+  EXPECT_EQ(send6(fd, v6(there), "x"), 1);
+  EXPECT_EQ(peer.recv_from(theirs).payload, "x");
+  here = self_address(name_of(fd).sin_port);
+  loopback.sin6_port = here.sin_port;
+  hears(false, false, true);
+  close(of_ip4);
 }
 
 TEST_F(Udp6, ManyToBothFamiliesAndSides) {

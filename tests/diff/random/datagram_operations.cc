@@ -84,21 +84,19 @@ bool is_left_out_at(World& world, uint16_t port, bool by_kernel, unsigned datagr
   if (port == 0) return false;
   const File* seen[kSlots] = {};
   int sharing = 0;
-  bool readable = false, had_peer = false, deaf = false;
+  bool readable = false, deaf = false;
   for (int slot = 0; slot < kSlots; slot++) {
     const File* one = world.file(slot);
     if (!is_datagram(one) || std::find(seen, seen + kSlots, one) != seen + kSlots || local_port(one->fd) != port) continue;
     seen[slot] = one;
     sharing += has_option(one->fd, SOL_SOCKET, SO_REUSEPORT);
     readable |= (level(one->fd, POLLIN) & POLLIN) != 0;
-    had_peer |= one->had_peer;
     deaf |= by_kernel && is_of_side(world, *one, false);
   }
   Inbox& inbox = world.inboxes[port];
   if (!readable) inbox = {};
   if (sharing > 1) return world.note(" shared"), true;
   if (deaf) return world.leave_out(kDeaf), true;
-  if (had_peer) return world.leave_out(kFormerPeer), true;
   if (inbox.datagrams != 0 && inbox.by_kernel != by_kernel) return world.leave_out(kDatagramOrder), true;
   if (inbox.datagrams + datagrams > kMostDatagrams || inbox.bytes + total > kMostBytes) return world.note(" full"), true;
   inbox.datagrams += datagrams;
@@ -304,6 +302,7 @@ void connect_datagram(World& world, File* file, int address, uint16_t port) {
   const bool to_kernel = is_loopback(address);
   if (address != kForeign && is_of_side(world, *file, !to_kernel)) return world.leave_out(kSourceAddress);
   if (to_kernel && (level(file->fd, POLLIN) & (POLLIN | POLLERR)) != 0) return world.leave_out(kDatagramTurn);
+  if (file->has_vague_peer) return world.leave_out(kSourceAddress);
   if (tells_again(*file)) return world.leave_out(kDatagramEdges);
   const Way way = way_to(world, address, port);
   const int result = connect(file->fd, reinterpret_cast<const sockaddr*>(&way.name), way.bytes);
@@ -317,11 +316,9 @@ void connect_datagram(World& world, File* file, int address, uint16_t port) {
 void disconnect_datagram(World& world, File* file) {
   sockaddr_storage none{};
   none.ss_family = AF_UNSPEC;
-  const bool was_connected = way_to_ones_peer(world, file->fd).port != 0;
   if (!file->bound_by_number && (level(file->fd, POLLIN) & (POLLIN | POLLERR)) != 0) return world.leave_out(kDatagramTurn);
   const int result = connect(file->fd, reinterpret_cast<const sockaddr*>(&none), sizeof(sockaddr_in));
   world.note_result(result);
-  if (result == 0 && was_connected && is_v6(file->fd)) file->had_peer = true;
 }
 
 void run_datagram(World& world, const int* args) {

@@ -16,7 +16,6 @@ constexpr char kDeadBind[] = "dead-bind";            // bind() on a connection t
 constexpr char kInheritedLate[] = "inherited-late";    // a listener's options between a handshake and its accept()
 
 constexpr char kDatagramOrder[] = "udp-order";     // both sides' datagrams in one queue
-constexpr char kFormerPeer[] = "udp-former-peer";  // what comes to a socket of IPv6 that was connected
 constexpr char kDatagramTurn[] = "udp-turn";       // connect() to the kernel's side with something in the queue
 
 constexpr char kDatagramEdges[] = "udp-edges";  // each datagram that leaves (generator.cc)
@@ -24,6 +23,6 @@ constexpr char kDatagramEdges[] = "udp-edges";  // each datagram that leaves (ge
 constexpr char kDeaf[] = "udp-deaf";  // what is sent by the loopback to the port of one that is connected
 
 constexpr const char* kExclusions[] = {kSourceAddress, kGoneToKernel, kAcceptOrder,   kDeadBind, kInheritedLate, kDatagramOrder,
-                                       kFormerPeer,    kDatagramTurn, kDatagramEdges, kDeaf};
+                                       kDatagramTurn, kDatagramEdges, kDeaf};
 
 }  // namespace random_sequences

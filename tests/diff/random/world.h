@@ -71,7 +71,6 @@ struct File {
   bool pipe_writer = false;
   bool bound_to_loop = false;
   bool has_vague_peer = false;  // of no port
-  bool had_peer = false;        // a datagram socket of IPv6 that was connected and is no more
 };
 
 struct PeerSlot {

@@ -56,25 +56,26 @@ class Found {
   uint64_t changes_ = 0, timer_ns_ = 0;
 };
 
-Look poll_and_check(Condition& condition, uint64_t now, Found* found) noexcept {
-  const int bell = this_bell();
-  if (found->is_so(now)) {
-    if (bell != 0) the_stack()->wire().bells().note_look(bell, now);
-    return {-EAGAIN, false};
-  }
+Look poll_and_check(Condition& condition, uint64_t now, Found* found = nullptr) noexcept {
   Guard guard;
   int taken = 0;
   if (guard.stack() != nullptr) {
-    if (bell != 0) guard.stack()->wire().bells().note_look(bell, now);
+    if (this_bell() != 0) guard.stack()->wire().bells().note_look(this_bell(), now);
     taken = guard.stack()->poll(now);
   }
   die_if_told();
   const long result = condition.check();
-  if (result == -EAGAIN) {
+  if (found != nullptr && result == -EAGAIN) {
     if (taken == 0 && !found->was_due(now) && !condition.has_moved()) guard.changed_nothing();
     found->note(guard);
   }
   return {result, family->wakes_due.load(std::memory_order_relaxed)};
+}
+
+Look look_again(Condition& condition, uint64_t now, Found* found) noexcept {
+  if (!found->is_so(now)) return poll_and_check(condition, now, found);
+  if (this_bell() != 0) the_stack()->wire().bells().note_look(this_bell(), now);
+  return {-EAGAIN, false};
 }
 
 // The kernel's side of a condition, looked at first and then every so often. A sleep sees it by itself.
@@ -104,12 +105,13 @@ uint32_t this_processor() noexcept {
 }
 
 // After a first look that found nothing, until `end`. -EAGAIN if nothing came in time.
-long spin(Condition& condition, KernelSide& kernel, const WaitOptions& options, Found* found, uint64_t now, uint64_t end) noexcept {
+long spin(Condition& condition, KernelSide& kernel, const WaitOptions& options, uint64_t now, uint64_t end) noexcept {
+  Found found;
   const zps_thread* thread = engine->thread();
   while (now < end && thread->signals_pending == 0 && !options.interruption.came()) {
     if (const long result = kernel.look(now); result != -EAGAIN) return result;
     __builtin_ia32_pause();
-    const Look look = poll_and_check(condition, now, found);
+    const Look look = look_again(condition, now, &found);
     const uint64_t before = now;
     now = base::monotonic_ns();
     if (now - before >= CrowdedProcessors::kLeastMissingNs && spinning().spins_as_a_rule()) [[unlikely]] {
@@ -127,7 +129,7 @@ long spin(Condition& condition, KernelSide& kernel, const WaitOptions& options, 
 }
 
 // Lets others run, and looks each time. -EAGAIN: it sleeps now.
-long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& options, Found* found) noexcept {
+long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& options) noexcept {
   const zps_thread* thread = engine->thread();
   uint64_t now = base::monotonic_ns();
   for (int turn = 0; turn < GivingWay::kMostTurns && now < options.deadline_ns; turn++) {
@@ -136,7 +138,7 @@ long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& optio
     const uint64_t before = now;
     (void)kernel_call(SYS_sched_yield);
     now = base::monotonic_ns();
-    const Look look = poll_and_check(condition, now, found);
+    const Look look = poll_and_check(condition, now);
     if (look.result != -EAGAIN) return look.result;
     if (giving_way().was_too_long(now, now - before) || look.woke_others) break;
   }
@@ -147,19 +149,16 @@ long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& optio
 long look_and_spin(Condition& condition, const WaitOptions& options, bool kernel_asked) noexcept {
   const uint64_t begin = base::monotonic_ns();
   giving_way().note(family->waits);
-  Found found;
-  const Look look = poll_and_check(condition, begin, &found);
+  const Look look = poll_and_check(condition, begin);
   if (look.result != -EAGAIN) return look.result;
   KernelSide kernel(condition, kernel_asked, begin);
   long result = -EAGAIN;
   if (options.spin && longest_spin_ns != 0 && !look.woke_others && options.deadline_ns > begin) {
     const uint64_t end = begin + longest_spin_ns;
     if (giving_way().is_alone() && !family->crowded.enter(this_processor(), base::thread_id(), begin) && spinning().should_spin()) {
-      result = spin(condition, kernel, options, &found, begin, end < options.deadline_ns ? end : options.deadline_ns);
+      result = spin(condition, kernel, options, begin, end < options.deadline_ns ? end : options.deadline_ns);
     }
-    if (result == -EAGAIN && giving_way().should(begin) && base::may_call(SYS_sched_yield)) {
-      result = give_way(condition, kernel, options, &found);
-    }
+    if (result == -EAGAIN && giving_way().should(begin) && base::may_call(SYS_sched_yield)) result = give_way(condition, kernel, options);
   }
   return result == -EAGAIN ? kernel.look_if_never() : result;
 }

@@ -42,12 +42,21 @@ bool is_guest(const ThreadState& thread) noexcept {
 namespace {
 
 CloneFrame pool[64];
+uint32_t frames_tried = 0;  // so many from the first on have ever been used: a child looks at no others, each page would cost it a fault
+
+void note_tried(uint32_t count) noexcept {
+  uint32_t before = __atomic_load_n(&frames_tried, __ATOMIC_RELAXED);
+  while (before < count && !__atomic_compare_exchange_n(&frames_tried, &before, count, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
 
 CloneFrame* take_frame() noexcept {
   for (;;) {
     for (CloneFrame& frame : pool) {
       uint32_t expected = 0;
-      if (__atomic_compare_exchange_n(&frame.used, &expected, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return &frame;
+      if (!__atomic_compare_exchange_n(&frame.used, &expected, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) continue;
+      note_tried(static_cast<uint32_t>(&frame - pool) + 1);
+      return &frame;
     }
     (void)base::kernel_call(SYS_sched_yield);  // 64 clones at once: one of them is about to finish
   }
@@ -234,8 +243,9 @@ int64_t zps_after_clone_child(CloneFrame* frame, int64_t) noexcept {
   }
   if (!(flags & CLONE_VM) && !by_guest) {
     if (zpoline::thread_count != 1) zpoline::thread_count = 1;
-    for (CloneFrame& other : zpoline::pool) {
-      if (other.used != 0) other.used = 0;  // of threads that this process does not have
+    // Of threads that this process does not have.
+    for (uint32_t i = 0; i < zpoline::frames_tried; i++) {
+      if (zpoline::pool[i].used != 0) zpoline::pool[i].used = 0;
     }
     zpoline::reset_locks_after_fork();
     zpoline::forget_other_signal_stacks(thread);

@@ -81,7 +81,8 @@ constexpr SyscallRow kRows[] = {
     ROW(capset, "pp", kSetup, "as setuid"),
     ROW(chroot, "s", kSetup, "the kernel's; what a stack is made of is opened before"),
     ROW(setrlimit, "ip", kSetup,
-        "the kernel's; of RLIMIT_NOFILE's hard limit the kernel keeps what our own descriptors need (shim/family/file_limit.h)"),
+        "the kernel's; of RLIMIT_NOFILE's hard limit the kernel keeps what our own descriptors need (shim/family/file_limit.h), and "
+        "RLIMIT_AS is for the program alone (shim/family/address_limit.h)"),
     ROW(getrlimit, "ip", kSetup, "what was set"),
     ROW(prlimit64, "iipp", kSetup, "as setrlimit and getrlimit"),
     ROW(mlockall, "x", kSetup, "the kernel's; where RLIMIT_MEMLOCK is too small for all that is mapped, what is ours stays unlocked"),

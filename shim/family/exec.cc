@@ -112,6 +112,7 @@ int64_t before_exec(zps_call* call) noexcept {
     const int64_t ticket = hand_on(*call, survivors);
     if (ticket > 0) return ticket;
   }
+  lower_address_limit();
   if (!service_none_but_this()) return 0;
   netstack::Stack* stack;
   {
@@ -133,6 +134,7 @@ void call_exec_off() noexcept {
 void after_failed_exec() noexcept {
   take_place_back();
   if (in_vfork_child()) return take_back_in_vfork();
+  raise_address_limit();
   if (exec_began_ns.load() == 0) return;
   call_exec_off();
   Guard::may_exit = false;

@@ -49,6 +49,7 @@ void fill(ExecTicket& ticket, const ProcessSlot* slot) noexcept {
   ticket.code = netstack::stack_code();
   ticket.family = family_place();
   ticket.keeper = keeper();
+  ticket.address_limit = address_limit();
   ticket.slot = static_cast<uint32_t>(slot - family->slots);
   ticket.first_fd = base::fd_floor();
   ticket.fd_count = base::high_fd_count();

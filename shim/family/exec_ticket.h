@@ -8,6 +8,7 @@
 #include "base/build_id.h"
 #include "base/shared_memory.h"
 #include "netstack/make_stack.h"
+#include "shim/family/address_limit.h"
 #include "shim/family/family_memory.h"
 #include "shim/family/keeper.h"
 #include "shim/family/slots.h"
@@ -24,6 +25,7 @@ struct ExecTicket {
   netstack::StackCode code;
   FamilyPlace family;
   KeeperOf keeper;
+  AddressLimit address_limit;
   uint32_t slot;
   int first_fd, fd_count;    // the hidden range
   int shared_fd;

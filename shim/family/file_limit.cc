@@ -35,12 +35,6 @@ rlimit programs_limit() noexcept {
   return now;
 }
 
-bool may_raise_limits() noexcept {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct sets[2]{};
-  return kernel_call(SYS_capget, as_arg(&header), as_arg(sets)) == 0 && (sets[0].effective >> CAP_SYS_RESOURCE & 1) != 0;
-}
-
 bool needs_more(uint64_t hard) noexcept {
   if (the_stack() == nullptr || kernel_only()) return false;  // to ask for the range would fix it
   return hard < static_cast<uint64_t>(base::fd_floor() + base::high_fd_count());
@@ -58,6 +52,12 @@ long set(const rlimit& wanted, const rlimit& old) noexcept {
 }
 
 }  // namespace
+
+bool may_raise_limits() noexcept {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[2]{};
+  return kernel_call(SYS_capget, as_arg(&header), as_arg(sets)) == 0 && (sets[0].effective >> CAP_SYS_RESOURCE & 1) != 0;
+}
 
 // With the lock held: whoever raises the limit for a moment does that too.
 long change_file_limit(const rlimit* wanted, rlimit* old) noexcept {

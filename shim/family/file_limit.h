@@ -21,5 +21,7 @@ namespace shim {
 // Whether the kernel's differs from the program's; then it is told that one before a program is executed, in the child of a vfork as well.
 [[nodiscard]] bool file_limit_is_kept() noexcept;
 void hand_file_limit_on() noexcept;
+// CAP_SYS_RESOURCE.
+[[nodiscard]] bool may_raise_limits() noexcept;
 
 }  // namespace shim

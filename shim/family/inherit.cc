@@ -52,6 +52,7 @@ const char* attach_by_ticket(SlotState state) noexcept {
   my_slot = &slot;
   base::adopt_fd_range(ticket.first_fd, ticket.fd_count);
   adopt_keeper(ticket.keeper);
+  if (state == SlotState::live) adopt_address_limit(ticket.address_limit);  // who joins was not executed by its writer
   return nullptr;
 }
 

@@ -4,6 +4,7 @@
 // exec_next echo FD        gives back what it reads, in pieces, until the end
 // exec_next serve FD       accepts one connection, gives back one message
 // exec_next epoll SET FD   waits in the set until FD's event comes, and says on FD which data it had
+// exec_next limit FD       says on FD what RLIMIT_AS is, and whether a third of it can be mapped, and all of it
 // exec_next tell FD        says on FD what it sees of it: O_NONBLOCK, TCP_NODELAY, SO_RCVTIMEO, its name and its peer's
 // exec_next wait FD        reads a byte from FD, which is a pipe
 #include <arpa/inet.h>
@@ -14,6 +15,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -78,6 +81,16 @@ int tell(int fd) {
   return write_all(fd, text.data(), text.size()) ? 0 : 1;
 }
 
+int limit(int fd) {
+  rlimit now{};
+  getrlimit(RLIMIT_AS, &now);
+  const bool room = mmap(nullptr, now.rlim_cur / 3, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
+  const bool more = mmap(nullptr, now.rlim_cur, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
+  const std::string text = std::to_string(now.rlim_cur) + " " + std::to_string(now.rlim_max) + (room ? " room" : " no room") +
+                           (more ? " and more than that" : "");
+  return write_all(fd, text.data(), text.size()) ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -88,6 +101,7 @@ int main(int count, char** arguments) {
   if (what == "serve") return serve(fd);
   if (what == "epoll") return wait_in_set(fd, atoi(arguments[3]));
   if (what == "tell") return tell(fd);
+  if (what == "limit") return limit(fd);
   char byte;
   return what == "wait" && read(fd, &byte, 1) == 1 ? 0 : 98;
 }

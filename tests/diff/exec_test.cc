@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -257,6 +258,25 @@ TEST_P(Exec, OptionsAndNamesAreTheSame) {
   const std::string expected = "1 1 7 " + to_text(mine) + " " + to_text(theirs);
   EXPECT_EQ(peer.recv_all(c.theirs, expected.size()), expected);
   EXPECT_EQ(status_of(child), 0);
+}
+
+// A server that bounds its parts sets it before it executes them.
+TEST_P(Exec, ALimitOfAddressesIsForTheProgramAlone) {
+  Connection c = connect_pair();
+  keep(c.mine);
+  const rlimit tight{150'000'000, 160'000'000};
+  const pid_t child = execute(next_program(), {"exec_next", "limit", std::to_string(c.mine)}, [&] {
+    rlimit now{};
+    const bool same = setrlimit(RLIMIT_AS, &tight) == 0 && getrlimit(RLIMIT_AS, &now) == 0 && now.rlim_cur == tight.rlim_cur &&
+                      now.rlim_max == tight.rlim_max;
+    if (!same) _exit(96);
+  });
+  const std::string expected = "150000000 160000000 room";
+  EXPECT_EQ(peer.recv_all(c.theirs, expected.size()), expected);
+  EXPECT_EQ(status_of(child), 0);
+  const rlimit wrong{2, 1};
+  EXPECT_EQ(setrlimit(RLIMIT_AS, &wrong), -1);
+  EXPECT_EQ(errno, EINVAL);
 }
 
 TEST_P(Exec, AListenerGoesOnWithWhatWaitsInIt) {

@@ -256,9 +256,11 @@ class Changing {
 void make_service() noexcept {
   service_identity = own_identity();
   called_off.store(0);
-  if (service.start(service_main, nullptr, kStackBytes) != 0) {
-    base::log(base::LogLevel::warn, "no service thread: timers run only while the program waits for its sockets");
-  }
+  if (service.start(service_main, nullptr, kStackBytes) == 0) return;
+  const uint32_t on_duty = family->on_duty.load(std::memory_order_relaxed);
+  const bool others_do_it = on_duty != 0 && on_duty != base::process_tag();
+  base::log(others_do_it ? base::LogLevel::debug : base::LogLevel::warn,
+            "no service thread: timers run only while the program waits for its sockets");
 }
 
 }  // namespace

@@ -24,7 +24,8 @@
 //
 // Known limits: supplementary groups and the bounding set are followed with the next change of user or capabilities only, and in mode
 // `symbols`, where libc's own calls are not seen, nothing is; a new user who may have no more threads (RLIMIT_NPROC) goes without this one,
-// and one line says so; a record lock is dropped when the process closes any descriptor of the file, so life_fd has one number only.
+// and one line says so if no other process is on duty; a record lock is dropped when the process closes any descriptor of the file, so
+// life_fd has one number only.
 #pragma once
 
 #include <cstdint>

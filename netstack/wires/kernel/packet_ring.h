@@ -27,6 +27,10 @@ class PacketRing {
     tpacket2_hdr& slot = at(place_.next);
     return is_filled(slot) ? &slot : nullptr;
   }
+  // Without the stack's lock: what is told may be a moment old.
+  [[nodiscard]] bool is_empty() const noexcept {
+    return !is_filled(at(std::atomic_ref<Place>(const_cast<Place&>(place_)).load(std::memory_order_relaxed).next));
+  }
   [[nodiscard]] bool half_full() const noexcept {
     const uint32_t ahead = place_.next + slots_ / 2;
     return is_filled(at(ahead < slots_ ? ahead : ahead - slots_));

@@ -41,7 +41,7 @@ class PacketWire : public DpdkWire {
   explicit PacketWire(const PacketParts& parts) noexcept;
 
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override;
-  [[nodiscard]] bool rests() const noexcept override { return ring_.front() == nullptr && backlog() == 0; }
+  [[nodiscard]] bool rests() const noexcept override { return ring_.is_empty() && backlog() == 0; }
   [[nodiscard]] bool crowded() const noexcept override { return ring_.half_full(); }
   void arm() noexcept override;
   [[nodiscard]] const WakeBells& bells() const noexcept override { return bells_; }

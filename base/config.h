@@ -37,6 +37,7 @@ struct Config {
   bool autoconfigure = false;          // ZPS_IP=auto: and what routers of IPv6 advertise
   uint32_t gateway_be = 0;             // ZPS_GATEWAY=198.18.0.1,fe80::1
   uint8_t gateway6[16] = {};
+  uint32_t vlan = 0;                   // ZPS_VLAN
   uint32_t mtu = 0;                    // ZPS_MTU
   uint32_t frames = 0;                 // ZPS_FRAMES
   uint32_t memory_mb = 48;             // ZPS_MEMORY_MB, 16 at least
@@ -65,7 +66,7 @@ struct ConfigKey {
   const char* type;      // what a value looks like: "number from 16 to 65536"
   const char* help;      // one line
 };
-inline constexpr int kConfigKeys = 21;
+inline constexpr int kConfigKeys = 22;
 [[nodiscard]] const ConfigKey& config_key(int index) noexcept;
 // The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire".
 inline constexpr size_t kMostValueBytes = 8192;

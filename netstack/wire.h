@@ -159,6 +159,9 @@ class Wire {
   [[nodiscard]] virtual int control_fd() noexcept = 0;
   virtual void run_control() noexcept = 0;
 
+  // So many were dropped because they were of another VLAN.
+  [[nodiscard]] virtual uint64_t foreign_frames() const noexcept { return 0; }
+
   // Where the stack says which ports are its own, on a wire whose addresses are shared; else nullptr.
   [[nodiscard]] virtual PortSteering* steering() const noexcept { return nullptr; }
   // Whether what is sent to `address` can go this way; on a wire whose addresses are shared the kernel's routes say so.

@@ -23,6 +23,7 @@
 #include "netstack/lwip/extension_headers.h"
 #include "netstack/lwip/frame_fields.h"
 #include "netstack/lwip/lwip_core.h"
+#include "netstack/vlan_tag.h"
 
 namespace netstack {
 namespace {
@@ -145,14 +146,14 @@ void FrameInput::take_copy(const RxFrame* pieces, int count, const FrameView& vi
 
 // Field by field in its place: a view that is built elsewhere and copied would be read back in larger pieces than it was written in, which
 // stalls.
-void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
+void FrameInput::look_at(RxFrame& frame, FrameView& view) const noexcept {
   const uint8_t* d = view.bytes = frame.data;
   view.slot = nullptr;
   view.protocol = 0;
   view.plain_ip = view.fragment = view.other_ip = view.v6 = false;
   view.stays = true;
   if (frame.continues || frame.length < kEthernetHeader + kIpHeader) return;
-  if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) [[unlikely]] return look_at_v6(frame, view);
+  if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) [[unlikely]] return look_at_others(frame, view);
   view.other_ip = d[kProtocolAt] != IP_PROTO_TCP;
   view.plain_ip = memcmp(d, core_.interface().hwaddr, 6) == 0;
   view.fragment = (field<uint16_t>(d + kFragmentAt) & PP_HTONS(0x3fff)) != 0;
@@ -162,7 +163,14 @@ void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
   view.stays = lwip_ntohs(field<uint16_t>(d + kIpLengthAt)) > kIpHeader + (d[kTcpOffsetAt] >> 4) * 4u;
 }
 
-void FrameInput::look_at_v6(const RxFrame& frame, FrameView& view) const noexcept {
+// A tag that names no VLAN is only about priorities (IEEE 802.1Q, 6.9.1), and its frame like any other.
+void FrameInput::look_at_others(RxFrame& frame, FrameView& view) const noexcept {
+  if (frame.length >= vlan_tag::kTaggedBytes && vlan_tag::number_of(frame.data) == 0) {
+    vlan_tag::take_out(frame.data);
+    frame.data += vlan_tag::kBytes;
+    frame.length -= vlan_tag::kBytes;
+    return look_at(frame, view);
+  }
   const uint8_t* const d = frame.data;
   if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IPV6) || frame.length < kEthernetHeader + kIp6Header) return;
   view.v6 = true;
@@ -208,7 +216,7 @@ void FrameInput::take_one(const RxFrame& frame, const FrameView& view, pbuf* p) 
   finish();
 }
 
-void FrameInput::take_burst(const RxFrame* frames, int count, bool crowded) noexcept {
+void FrameInput::take_burst(RxFrame* frames, int count, bool crowded) noexcept {
   constexpr int kFrameAhead = 4, kStateAhead = 6, kOwnerAhead = 3;
   core_.memory.note_free_frames(wire_.free_frames());
   const uint32_t copied = core_.memory.frames_low() ? UINT32_MAX : crowded ? kCopyBreakBytes : 0;

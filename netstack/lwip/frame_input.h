@@ -29,11 +29,11 @@ class FrameInput {
  private:
   static constexpr int kMostProtocols = 2;
 
-  void look_at(const RxFrame& frame, FrameView& view) const noexcept;
-  void look_at_v6(const RxFrame& frame, FrameView& view) const noexcept;
+  void look_at(RxFrame& frame, FrameView& view) const noexcept;
+  void look_at_others(RxFrame& frame, FrameView& view) const noexcept;
   [[nodiscard]] pbuf* copy_pieces(const RxFrame* pieces, int count) noexcept;
   void release_pieces(const RxFrame* pieces, int count) noexcept;
-  void take_burst(const RxFrame* frames, int count, bool crowded) noexcept;
+  void take_burst(RxFrame* frames, int count, bool crowded) noexcept;
   void take_copy(const RxFrame* pieces, int count, const FrameView& view) noexcept;
   void take_one(const RxFrame& frame, const FrameView& view, pbuf* p) noexcept;
   void finish() noexcept {

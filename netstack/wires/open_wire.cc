@@ -25,23 +25,27 @@ namespace {
 
 using base::kernel_call;
 
+// Who deals with the tags of VLANs: software over the wire, the wire itself, or the kernel, whose interface it has.
+enum class Tags : uint8_t { software, wire, kernel };
+
 struct Kind {
   const char* name;
   base::Result<Wire*> (*open)(const Opening&) noexcept;
+  Tags tags;
   void (*keep_rights)(const StackConfig&) noexcept = nullptr;
   base::Result<bool> (*prepare)() noexcept = nullptr;
 };
 
 constexpr Kind kKinds[] = {
-    {"veth", open_veth, keep_veth_rights},
-    {"host", open_host, keep_host_rights},
-    {"af_xdp", open_af_xdp},
-    {"af_packet", open_packet},
-    {"memif", open_memif},
-    {"tap", open_tap},
-    {"vhost", open_vhost},
-    {"virtio-user", open_virtio_user},
-    {"device", open_device, nullptr, load_device_drivers},
+    {"veth", open_veth, Tags::kernel, keep_veth_rights},
+    {"host", open_host, Tags::kernel, keep_host_rights},
+    {"af_xdp", open_af_xdp, Tags::kernel},
+    {"af_packet", open_packet, Tags::kernel},
+    {"memif", open_memif, Tags::software},
+    {"tap", open_tap, Tags::software},
+    {"vhost", open_vhost, Tags::software},
+    {"virtio-user", open_virtio_user, Tags::software},
+    {"device", open_device, Tags::wire, nullptr, load_device_drivers},
 };
 
 constexpr size_t kThreadStackBytes = 512 << 10;
@@ -69,7 +73,13 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
   if (kind == nullptr)
     return base::make_error("no wire is called %s: use veth, host:interface, af_xdp:interface, memif:/path, vhost:/path, "
                             "virtio-user:/path, tap, af_packet:device or device:address", config.wire);
-  return kind->open(Opening{config, *end == ':' ? end + 1 : end, arena, out});
+  if (config.vlan != 0 && kind->tags == Tags::kernel)
+    return base::make_error("wire %s: VLANs of its interface are the kernel's: instead of ZPS_VLAN=%u make one of them an interface (ip "
+                            "link add link eth0 name eth0.%u type vlan id %u) and use af_packet:eth0.%u", kind->name, config.vlan,
+                            config.vlan, config.vlan, config.vlan);
+  const Opening opening{config, *end == ':' ? end + 1 : end, arena, out};
+  auto wire = kind->open(opening);
+  return wire && config.vlan != 0 && kind->tags == Tags::software ? tag_in_software(opening, **wire) : wire;
 }
 
 void run_job(void* argument) noexcept {

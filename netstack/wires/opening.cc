@@ -4,12 +4,14 @@
 
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/random.h>
 
 #include "base/high_fd.h"
 #include "base/syscall.h"
+#include "netstack/wires/vlan_wire.h"
 
 namespace netstack {
 namespace {
@@ -125,6 +127,20 @@ base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexce
 
 base::Result<FramePool*> make_chunk_pool(const Opening& opening, uint32_t chunk) noexcept {
   return make_pool_of(opening, chunk, FramePool::room_in_chunk(chunk), chunk);
+}
+
+void describe_vlan(const Opening& opening, const char* who) noexcept {
+  char* const text = opening.out->wire;
+  const size_t length = strlen(text);
+  const base::Error more = base::make_error(", VLAN %u by %s", opening.config.vlan, who);
+  if (length + strlen(more.text) < sizeof opening.out->wire) memcpy(text + length, more.text, strlen(more.text) + 1);
+}
+
+base::Result<Wire*> tag_in_software(const Opening& opening, Wire& wire) noexcept {
+  void* const object = opening.arena->allocate(sizeof(VlanWire));
+  if (object == nullptr) return base::make_error("the stack's memory is too small for its wire");
+  describe_vlan(opening, "software");
+  return new (object) VlanWire(wire, opening.config.vlan);
 }
 
 base::Result<WireMemory> wire_memory(const Opening& opening, size_t object_bytes, const FramePool& pool) noexcept {

@@ -53,6 +53,10 @@ void random_mac(uint8_t* mac) noexcept;
 base::Result<FramePool*> make_pool(const Opening& opening, uint32_t room) noexcept;
 // The same in chunks of so many bytes, a power of two.
 base::Result<FramePool*> make_chunk_pool(const Opening& opening, uint32_t chunk) noexcept;
+// `wire` with the tags of the configured VLAN.
+base::Result<Wire*> tag_in_software(const Opening& opening, Wire& wire) noexcept;
+// Says in the wire's description that it is of that VLAN.
+void describe_vlan(const Opening& opening, const char* who) noexcept;
 // Memory for a Wire of type T and for its queue of frames to send.
 struct WireMemory {
   void* object;

@@ -30,6 +30,10 @@ void print_ledger() noexcept {
     if (served + passed + refused == 0) continue;
     base::log(LogLevel::error, "ledger %s %11lu %11lu %11lu", row.name, served, passed, refused);
   }
+  if (const netstack::Stack* const stack = the_stack(); stack != nullptr) {
+    if (const uint64_t foreign = stack->wire().foreign_frames(); foreign != 0)
+      base::log(LogLevel::error, "ledger: %lu frames of other VLANs were dropped", foreign);
+  }
   engine->print_ledger(2);
 }
 

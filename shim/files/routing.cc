@@ -85,6 +85,7 @@ netstack::StackConfig stack_config() noexcept {
   }
   wanted.autoconfigure = config.autoconfigure;
   memcpy(wanted.gateway6.words_be, config.gateway6, sizeof wanted.gateway6.words_be);
+  wanted.vlan = static_cast<uint16_t>(config.vlan);
   wanted.mtu = static_cast<uint16_t>(config.mtu);
   wanted.frames = config.frames;
   wanted.memory_mb = config.memory_mb;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Unmodified servers on network cards of their own, in a virtual machine, against this kernel's TCP at the other end of a tap.
 
-  device_test.py --build build/release [--short] [--cards e1000e,vmxnet3,virtio] [--steps serve,sleep,link,workers,again] [--mtu 9000]
+  device_test.py --build build/release [--short] [--cards e1000e,vmxnet3,virtio] [--steps serve,sleep,link,workers,again] [--mtu 9000] [--vlan 5]
 
   serve    redis-server keeps and gives back values of all sizes, over several connections at once
   sleep    an idle server sleeps, and an interrupt wakes it
@@ -9,6 +9,7 @@
   workers  nginx with two workers; one is killed while both serve
   locked   a worker dies while it holds the stack's lock: the card is started anew under the others
   again    everything is killed, and the next program has the card at once
+  vlan     the program is on a VLAN of the card's link, and deaf to others
 """
 # SPDX-License-Identifier: BSD-3-Clause
 import argparse
@@ -26,10 +27,12 @@ sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "redis"))
 import machine  # noqa: E402
 from machine import beds  # noqa: E402
+import vlan as vlans  # noqa: E402
 from resp import Redis  # noqa: E402
 
-SHORT = {"e1000e": ("serve", "sleep"), "vmxnet3": ("serve", "workers"), "virtio": ("sleep", "link", "locked", "again")}
-STEPS = ("serve", "sleep", "link", "workers", "locked", "again")
+SHORT = {"e1000e": ("serve", "sleep"), "vmxnet3": ("serve", "workers", "vlan"), "virtio": ("sleep", "link", "locked", "again")}
+STEPS = ("serve", "sleep", "link", "workers", "locked", "again", "vlan")
+OUR_VLAN, OTHER_VLAN = 5, 6
 REDIS, NGINX = "/usr/bin/redis-server", "/usr/sbin/nginx"
 REDIS_PORT, HTTP_PORT, ECHO_PORT = 6379, 8080, 7000
 MOST_IDLE = 0.2  # of the emulated processor; one that polls takes all of it
@@ -56,8 +59,8 @@ def expect(condition, what):
 class Card:
     """One card of the machine and the programs that run on it."""
 
-    def __init__(self, its_machine, number, mtu):
-        self.machine, self.number, self.mtu = its_machine, number, mtu
+    def __init__(self, its_machine, number, mtu, vlan):
+        self.machine, self.number, self.mtu, self.vlan_number = its_machine, number, mtu, vlan
         self.name = its_machine.cards[number]
         self.address = f"198.18.{40 + number}.2"
         self.log = f"/tmp/{self.name}.log"
@@ -66,11 +69,15 @@ class Card:
     def start(self, command, **more):
         if self.mtu != 1500:
             more["ZPS_MTU"] = self.mtu
+        more.setdefault("ZPS_VLAN", self.vlan_number)
         self.machine.run(f"{self.machine.environment(self.number, **more)} {command} >>{self.log} 2>&1 & echo $! >/tmp/pid")
         self.pid = int(self.machine.run("cat /tmp/pid"))
 
+    def start_redis_on(self, vlan):
+        self.start(f"{REDIS} --port {REDIS_PORT} --bind 0.0.0.0 --protected-mode no --save ''", ZPS_VLAN=vlan)
+
     def start_redis(self):
-        self.start(f"{REDIS} --port {REDIS_PORT} --bind 0.0.0.0 --protected-mode no --save ''")
+        self.start_redis_on(self.vlan_number)
         return self.connect()
 
     def connect(self):
@@ -95,10 +102,32 @@ class Card:
 
     # ------------------------------------------------------------ steps
 
+    @contextlib.contextmanager
+    def peer_on(self, number):
+        """This kernel is on a VLAN of the link instead of the link itself."""
+        tap, peer = f"tap{self.number}", f"198.18.{40 + self.number}.1/24"
+        self.machine.space.run("ip", "address", "del", peer, "dev", tap)
+        with contextlib.closing(vlans.Vlan(self.machine.space, tap, number, f"vlan{number}", peer, self.mtu)):
+            yield
+        self.machine.space.run("ip", "address", "add", peer, "dev", tap)
+
+    def vlan(self):
+        with self.peer_on(OTHER_VLAN):
+            self.start_redis_on(OUR_VLAN)
+            self.wait_said("Ready to accept")
+            with contextlib.suppress(OSError), socket.create_connection((self.address, REDIS_PORT), 1):
+                raise Wrong(f"{self.name}: a server on VLAN {OUR_VLAN} answers on VLAN {OTHER_VLAN}")
+        with self.peer_on(OUR_VLAN):
+            self.exchange([self.connect() for _ in range(3)])
+            expect(self.said(f"VLAN {OUR_VLAN} by the device"), f"{self.name}: the start line does not say who tags")
+
     def serve(self):
         several = [self.start_redis()] + [self.connect() for _ in range(3)]
         segment = several[0].socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
         expect(self.mtu - 80 < segment < self.mtu, f"{self.name}: segments of {segment} bytes")
+        self.exchange(several)
+
+    def exchange(self, several):
         source = random.Random(7)
         for round_number, size in enumerate((1, 100, 1447, 1448, 1449, 9000, 70_000, 300_000)):
             values = [source.randbytes(size) for _ in several]
@@ -206,6 +235,15 @@ class Card:
         expect(self.start_redis().ask("PING") == b"PONG", f"{self.name}: PING after kill -9")
 
 
+def take_steps(card, steps):
+    for step in steps:
+        begin = time.monotonic()
+        getattr(card, step)()
+        card.kill()
+        card.machine.run(f"rm -f {card.log}.old; mv {card.log} {card.log}.old")
+        print(f"ok   {card.name} {step} {time.monotonic() - begin:.1f} s", flush=True)
+
+
 def run(options, traces):
     space = beds.Namespace()
     its_machine = None
@@ -218,13 +256,9 @@ def run(options, traces):
             its_machine.run("echo 40 >/proc/sys/vm/nr_hugepages")
         for number in range(len(options.cards)):
             its_machine.take_card(number)
-            card = Card(its_machine, number, options.mtu)
-            for step in SHORT[card.name] if options.short else options.steps:
-                begin = time.monotonic()
-                getattr(card, step)()
-                card.kill()
-                its_machine.run(f"rm -f {card.log}.old; mv {card.log} {card.log}.old")
-                print(f"ok   {card.name} {step} {time.monotonic() - begin:.1f} s", flush=True)
+            card = Card(its_machine, number, options.mtu, options.vlan)
+            with card.peer_on(options.vlan) if options.vlan else contextlib.nullcontext():
+                take_steps(card, SHORT[card.name] if options.short else options.steps)
         return None
     except (Wrong, RuntimeError, OSError) as problem:
         if its_machine is not None:
@@ -244,6 +278,7 @@ def main():
     parser.add_argument("--steps", type=lambda text: text.split(","), default=list(STEPS))
     parser.add_argument("--short", action="store_true", help="some of the steps on each card")
     parser.add_argument("--mtu", type=int, default=1500)
+    parser.add_argument("--vlan", type=int, default=0, help="everything happens there")
     options = parser.parse_args()
     lacking = machine.missing()
     if lacking is not None:

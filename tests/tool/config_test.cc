@@ -55,6 +55,7 @@ TEST(Config, every_key_takes_a_value_and_prints_it_back) {
                                                          {"wire", "memif:/run/m,role=client"},
                                                          {"ip", "198.18.7.2/24"},
                                                          {"gateway", "198.18.7.1"},
+                                                         {"vlan", "4094"},
                                                          {"mtu", "9000"},
                                                          {"frames", "4096"},
                                                          {"memory_mb", "16"},
@@ -110,6 +111,8 @@ TEST(Config, every_type_refuses_what_is_not_its_own) {
                             "ZPS_IP=0.0.0.0/8",
                             "ZPS_IP=198.18.0.2.198.18.0.2.198.18/24",
                             "ZPS_GATEWAY=198.18.0.1/24",
+                            "ZPS_VLAN=4095",
+                            "ZPS_VLAN=-1",
                             "ZPS_MTU=575",
                             "ZPS_MTU=65536",
                             "ZPS_MTU=-1",
@@ -205,7 +208,7 @@ TEST_F(ConfigFile, goes_over_defaults_and_under_the_environment) {
   EXPECT_TRUE(config->ledger);
   EXPECT_EQ(value_of(*config, "ip"), "10.1.2.3/8");
   EXPECT_EQ(origins[2], Origin::file);
-  EXPECT_EQ(origins[7], Origin::environment);
+  EXPECT_EQ(origins[8], Origin::environment);
 }
 
 TEST_F(ConfigFile, a_number_is_not_text) {

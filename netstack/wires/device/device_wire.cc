@@ -10,6 +10,8 @@
 //  - Link. A timer looks at it: some drivers (vmxnet3) say that they tell of a change and do not. While it is down what is sent is dropped
 //    but for the last few frames; connections live on by their retransmissions.
 //  - Checksums are the device's if it can. Consecutive segments of a connection leave as one frame that the device cuts, if it can.
+//  - VLAN. The device takes tags away and puts them in if its driver does both, else software does (vlan_wire.h). A filter of its own lets
+//    the VLAN in; what comes of others all the same is dropped here.
 //  - Death. A member that dies in the middle of a burst leaves the driver's rings as they were at some instruction, and the device goes on
 //    writing into frames. The next owner of the lock stops the device, takes all frames back and starts it again.
 #include "netstack/wires/device/device_wire.h"
@@ -19,6 +21,7 @@
 #include <sys/timerfd.h>
 
 #include <rte_ethdev.h>
+#include <rte_ether.h>
 #include <rte_mbuf.h>
 #include <rte_vfio.h>
 
@@ -26,6 +29,7 @@
 #include "base/high_fd.h"
 #include "base/log.h"
 #include "base/syscall.h"
+#include "netstack/vlan_tag.h"
 #include "netstack/wires/control.h"
 #include "netstack/wires/device/drivers.h"
 #include "netstack/wires/device/pci_function.h"
@@ -51,7 +55,7 @@ constexpr uint64_t kLeavesNs = 5'000'000;  // what was handed over has left by t
 
 // What the device and its driver can do, of what is of use here.
 struct Abilities {
-  bool interrupts, checksums, ip_checksum, segments;
+  bool interrupts, checksums, ip_checksum, segments, tags;
   uint16_t most_pieces;  // of a frame to send
 };
 
@@ -62,6 +66,7 @@ struct Setup {
   rte_eth_rxconf receive_queue;
   rte_eth_txconf queue;
   bool keeps_frames;  // the driver does not give up over a stop what is in its rings
+  uint16_t vlan;      // 0: none
 };
 
 // One queue each way; 0 or a negative errno.
@@ -71,6 +76,14 @@ int set_up(uint16_t port, const Setup& setup, const FramePool& pool) noexcept {
   if (error == 0) error = rte_eth_dev_adjust_nb_rx_tx_desc(port, &rx_depth, &tx_depth);
   if (error == 0) error = rte_eth_rx_queue_setup(port, 0, rx_depth, 0, &setup.receive_queue, pool.mempool());
   if (error == 0) error = rte_eth_tx_queue_setup(port, 0, tx_depth, 0, &setup.queue);
+  return error;
+}
+
+// 0 or a negative errno.
+int start(uint16_t port, const Setup& setup) noexcept {
+  int error = rte_eth_dev_start(port);
+  if (error == 0 && (setup.config.rxmode.offloads & RTE_ETH_RX_OFFLOAD_VLAN_FILTER) != 0)
+    error = rte_eth_dev_vlan_filter(port, setup.vlan, 1);
   return error;
 }
 
@@ -97,6 +110,8 @@ class DeviceWire final : public DpdkWire {
   }
   [[nodiscard]] bool refused() const noexcept override { return link_up_ && backlog() > 0; }
 
+  [[nodiscard]] uint64_t foreign_frames() const noexcept override { return foreign_; }
+
   [[nodiscard]] int control_fd() noexcept override { return control_->fd(); }
   void run_control() noexcept override;
   void recover() noexcept override;
@@ -107,6 +122,10 @@ class DeviceWire final : public DpdkWire {
  private:
   [[nodiscard]] bool plugged() const noexcept override { return link_up_; }
   [[nodiscard]] uint16_t give_burst(rte_mbuf** frames, uint16_t count) noexcept override;
+  [[nodiscard]] bool is_ours(const rte_mbuf& frame) const noexcept {
+    if (!abilities_.tags) [[likely]] return true;
+    return (frame.ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0 && (frame.vlan_tci & vlan_tag::kNumber) == setup_.vlan;
+  }
   void ask_for_event() noexcept;
   void take_event_away() noexcept;
 
@@ -114,6 +133,7 @@ class DeviceWire final : public DpdkWire {
   const Abilities& abilities_;
   const int event_fd_;
   uint64_t pushed_ns_ = 0;
+  uint64_t foreign_ = 0;  // frames of other VLANs
   bool link_up_ = false;
   bool armed_ = false;
 };
@@ -133,6 +153,11 @@ int DeviceWire::receive(RxFrame* out, int capacity) noexcept {
     rte_mbuf* piece = frames[i];
     if (piece->nb_segs > kMostRxPieces) [[unlikely]] {
       rte_pktmbuf_free(piece);
+      continue;
+    }
+    if (!is_ours(*piece)) [[unlikely]] {
+      rte_pktmbuf_free(piece);
+      foreign_++;
       continue;
     }
     // The device has found it right, or it comes from a program of this machine and has none yet.
@@ -205,12 +230,18 @@ uint16_t DeviceWire::give_burst(rte_mbuf** frames, uint16_t count) noexcept {
     chains[made].make(frames + i, static_cast<uint16_t>(count - i), abilities_.segments ? abilities_.most_pieces : uint16_t{1});
     chains[made].finish(abilities_.ip_checksum);
     heads[made] = frames[i];
+    if (abilities_.tags) {
+      heads[made]->ol_flags |= RTE_MBUF_F_TX_VLAN;
+      heads[made]->vlan_tci = setup_.vlan;
+    }
   }
   uint16_t done = rte_eth_tx_burst(port_, 0, heads, rte_eth_tx_prepare(port_, 0, heads, made));
   uint16_t gone = 0;
   for (uint16_t i = 0; i < done; i++) gone = static_cast<uint16_t>(gone + chains[i].frames());
   uint16_t at = gone;
   for (uint16_t i = done; i < made; i++) {
+    // A driver that tags by software (virtio's) has done so before it looks for room.
+    if (abilities_.tags && (heads[i]->ol_flags & RTE_MBUF_F_TX_VLAN) == 0) (void)rte_vlan_strip(heads[i]);
     chains[i].undo(frames + at);
     at = static_cast<uint16_t>(at + chains[i].frames());
   }
@@ -243,15 +274,24 @@ void DeviceWire::recover() noexcept {
   forget_all_frames_but([](const void*) { return false; });
   pool_->set_deaf(false);
   armed_ = link_up_ = false;
-  if (error != 0 || rte_eth_dev_start(port_) != 0) base::log(base::LogLevel::error, "wire device: the device does not start again");
+  if (error != 0 || start(port_, setup_) != 0) base::log(base::LogLevel::error, "wire device: the device does not start again");
   look_at_link(false);
 }
 
 // ---------------------------------------------------------------- opening
 
+void choose_tags(const rte_eth_dev_info& info, Setup& setup) noexcept {
+  setup.config.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_VLAN_FILTER;
+  if ((info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_VLAN_STRIP) == 0 || (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_VLAN_INSERT) == 0) return;
+  setup.abilities.tags = true;
+  setup.config.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
+  setup.config.txmode.offloads |= RTE_ETH_TX_OFFLOAD_VLAN_INSERT;
+}
+
 // What the device offers.
-Setup choose_setup(const rte_eth_dev_info& info, uint32_t mtu) noexcept {
+Setup choose_setup(const rte_eth_dev_info& info, uint32_t mtu, uint16_t vlan) noexcept {
   Setup setup{};
+  setup.vlan = vlan;
   setup.config.rxmode.mtu = mtu;
   setup.config.rxmode.offloads = info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM |
                                                          RTE_ETH_RX_OFFLOAD_UDP_CKSUM | RTE_ETH_RX_OFFLOAD_SCATTER);
@@ -259,6 +299,7 @@ Setup choose_setup(const rte_eth_dev_info& info, uint32_t mtu) noexcept {
                                               RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO);
   setup.config.txmode.offloads = tx;
   Abilities& abilities = setup.abilities;
+  if (vlan != 0) choose_tags(info, setup);
   abilities.checksums = (tx & RTE_ETH_TX_OFFLOAD_TCP_CKSUM) != 0;
   abilities.ip_checksum = (tx & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) != 0;
   abilities.segments = abilities.checksums && (tx & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0 && (tx & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
@@ -267,7 +308,7 @@ Setup choose_setup(const rte_eth_dev_info& info, uint32_t mtu) noexcept {
   setup.receive_queue = info.default_rxconf;
   setup.receive_queue.offloads = setup.config.rxmode.offloads;
   setup.queue = info.default_txconf;
-  setup.queue.offloads = tx;
+  setup.queue.offloads = setup.config.txmode.offloads;
   setup.keeps_frames = strcmp(info.driver_name, "net_virtio") == 0;
   return setup;
 }
@@ -279,7 +320,7 @@ base::Result<bool> start_device(uint16_t port, Setup& setup, const rte_eth_dev_i
     setup.abilities.interrupts = interrupts;
     setup.config.intr_conf.rxq = interrupts ? 1 : 0;
     error = set_up(port, setup, pool);
-    if (error == 0) error = rte_eth_dev_start(port);
+    if (error == 0) error = start(port, setup);
     if (error == 0 && (!interrupts || rte_eth_dev_rx_intr_ctl_q_get_fd(port, 0) >= 0)) return true;
     if (error == 0) (void)rte_eth_dev_stop(port);
   }
@@ -342,7 +383,7 @@ base::Result<Wire*> open_device(const Opening& opening) noexcept {
                                  (*pool)->memory_bytes()) != 0)
     return base::make_error("wire device: its IOMMU does not take the frames: is the limit of locked memory (ulimit -l) high enough?");
 
-  Setup setup = choose_setup(info, mtu);
+  Setup setup = choose_setup(info, mtu, opening.config.vlan);
   if (auto started = start_device(*port, setup, info, **pool); !started) return started.error();
   const Abilities& abilities = setup.abilities;
   auto memory = wire_memory(opening, sizeof(DeviceWire), **pool);
@@ -360,6 +401,9 @@ base::Result<Wire*> open_device(const Opening& opening) noexcept {
   (*control)->set_retry_ms(kLookAtLinkMs);
   wire->look_at_link(false);
   describe(opening, *function, info, abilities, wire->link_up());
+  if (opening.config.vlan == 0) return wire;
+  if (!abilities.tags) return tag_in_software(opening, *wire);
+  describe_vlan(opening, "the device");
   return wire;
 }
 

@@ -76,10 +76,17 @@ base::Result<Wire*> open_tap(const Opening& opening) noexcept {
   RtNetlink netlink;
   switch_offloads_off(link.text);
   const uint32_t kernel_be = choose_host_addresses(opening, number);
-  long result = netlink.add_address(link.text, kernel_be, opening.out->prefix);
-  if (result == 0 && mtu >= 1280) result = add_host_addresses6(opening, netlink, link.text);
+  const bool untagged = opening.config.vlan == 0;  // else whoever takes the VLAN off the link has its addresses
+  long result = untagged ? netlink.add_address(link.text, kernel_be, opening.out->prefix) : 0;
+  if (untagged && result == 0 && mtu >= 1280) result = add_host_addresses6(opening, netlink, link.text);
   if (result == 0) result = netlink.set_up(link.text, nullptr, mtu);
   if (result != 0) return refused(link.text);
+  if (!untagged) {
+    char text[16];
+    format_address(opening.out->address_be, text);
+    const base::Error reach = base::make_error("%s from VLAN %u of %s", text, opening.config.vlan, link.text);
+    memcpy(opening.out->reach, reach.text, sizeof opening.out->reach - 1);
+  }
   memcpy(opening.out->wire, base::make_error("tap %s", link.text).text, sizeof opening.out->wire);
   return wire;
 }

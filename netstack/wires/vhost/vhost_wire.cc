@@ -453,7 +453,7 @@ base::Result<Wire*> open(const Opening& opening, const char* kind, bool driver) 
   const FolderLock lock(choice->socket.path);
   if (auto settled = choice->socket.settle_role(lock); !settled) return settled.error();
   auto* wire = new (memory->object) VhostWire(*pool, *control, choice->socket, frame_bytes, memory->queue, memory->queue_capacity);
-  const VhostOffer offer{opening.config.mtu == 0, choice->trusted};
+  const VhostOffer offer{opening.config.mtu == 0 && opening.config.vlan == 0, choice->trusted};
   auto session = (driver ? make_driver : make_device)(opening, kind, *wire, *control, offer, frame_bytes);
   if (!session) return session.error();
   WireFacts& facts = wire->mutable_facts();

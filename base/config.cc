@@ -158,7 +158,7 @@ bool parse_ip6(Config& config, const char* text) noexcept {
 }
 
 bool parse_ip4(Config& config, const char* text) noexcept {
-  if (config.address_be != 0) return false;
+  if (config.address_be != 0 || config.dhcp) return false;
   char address[INET_ADDRSTRLEN];
   const size_t length = strcspn(text, "/");
   if (length >= sizeof address) return false;
@@ -178,9 +178,10 @@ bool parse_ip4(Config& config, const char* text) noexcept {
 
 bool parse_ip(Config& config, const char* text) noexcept {
   Config made = config;
-  made.address_be = 0, made.prefix = 24, made.autoconfigure = false;
+  made.address_be = 0, made.prefix = 24, made.autoconfigure = made.dhcp = false;
   for (Ip6Setting& place : made.ip6) place = {};
   const auto take = [&](const char* piece) {
+    if (strcmp(piece, "dhcp") == 0) return !made.dhcp && made.address_be == 0 && (made.dhcp = true);
     if (strcmp(piece, "auto") != 0) return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece);
     return made.autoconfigure = true;
   };
@@ -199,6 +200,10 @@ void print_ip(const Config& config, char* out, size_t capacity) noexcept {
     char address[INET_ADDRSTRLEN];
     print_address(config.address_be, address, sizeof address);
     print(all, sizeof all, "%s/%u", address, config.prefix);
+    length = strlen(all);
+  }
+  if (config.dhcp) {
+    print(all, sizeof all, "dhcp");
     length = strlen(all);
   }
   for (const Ip6Setting& each : config.ip6) {
@@ -327,7 +332,8 @@ constexpr Row kRows[] = {
      parse_wire,
      print_text<256, &Config::wire>},
     {{"ip", "ZPS_IP", "host addresses with prefix lengths, one of IPv4 and up to three of IPv6, as 198.18.0.2/24,fd00::2/64",
-      "the stack's addresses; of a family without one the wire chooses. auto: and what routers of IPv6 advertise (RFC 4862)"},
+      "the stack's addresses; of a family without one the wire chooses. dhcp: IPv4's as a server says (RFC 2131); "
+      "auto: and what routers of IPv6 advertise (RFC 4862)"},
      parse_ip,
      print_ip},
     {{"gateway", "ZPS_GATEWAY", "host address, one of each family at most, as 198.18.0.1,fe80::1",

@@ -35,6 +35,7 @@ struct Config {
   uint8_t prefix = 24;
   Ip6Setting ip6[kMostIp6Settings];
   bool autoconfigure = false;          // ZPS_IP=auto: and what routers of IPv6 advertise
+  bool dhcp = false;                   // ZPS_IP=dhcp: and IPv4's, as a server says
   uint32_t gateway_be = 0;             // ZPS_GATEWAY=198.18.0.1,fe80::1
   uint8_t gateway6[16] = {};
   uint32_t vlan = 0;                   // ZPS_VLAN

@@ -75,6 +75,7 @@ Reach reach4(const Config& config, const uint8_t* address) noexcept {
     if (has_prefix(address, own, config.prefix)) return Reach::network;
     return config.gateway_be != 0 ? Reach::gateway : Reach::outside;
   }
+  if (config.dhcp) return Reach::gateway;  // what a server will say leads everywhere
   if (!is_wires4(address)) return Reach::outside;
   return kernel_reaches4(address) ? Reach::kernel_has : Reach::wires;
 }

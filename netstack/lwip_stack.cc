@@ -34,6 +34,7 @@ int LwipStack::poll(uint64_t now_ns) noexcept {
   udp_.run_due();
   core_.groups.run_due();
   core_.autoconfiguration.run_due();
+  core_.dhcp.run_due();
   core_.link_timers.run_due(tcp_.timers.running());
   flush();
   core_.end_turn();

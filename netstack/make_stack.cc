@@ -44,16 +44,34 @@ bool reaches_gateway6(const WireAddress& address) noexcept {
   return false;
 }
 
+// Lets the stack work alone until `done` says so, `longest_ns` at most.
+template <class Done>
+bool await(Stack& stack, uint64_t longest_ns, Done done) noexcept {
+  constexpr timespec kPause{0, 1'000'000};
+  for (const uint64_t begin_ns = base::monotonic_ns(); !done(); (void)base::kernel_call(SYS_nanosleep, base::as_arg(&kPause), 0)) {
+    if (base::monotonic_ns() - begin_ns >= longest_ns) return false;
+    stack.run_control();
+    (void)stack.poll(base::monotonic_ns());
+  }
+  return true;
+}
+
 // Who connects first shall have an address to do so from, if there is somebody who advertises.
 void await_routers(Stack& stack) noexcept {
   constexpr uint64_t kLongestNs = 3'000'000'000;
-  constexpr timespec kPause{0, 1'000'000};
   IpAddress somewhere;
   somewhere.words_be[0] = __builtin_bswap32(0x2000'0000);  // 2000::/3: the Internet
-  for (const uint64_t begin_ns = base::monotonic_ns(); base::monotonic_ns() - begin_ns < kLongestNs && !stack.routes(somewhere);) {
-    (void)stack.poll(base::monotonic_ns());
-    (void)base::kernel_call(SYS_nanosleep, base::as_arg(&kPause), 0);
-  }
+  (void)await(stack, kLongestNs, [&] { return stack.routes(somewhere); });
+}
+
+uint32_t address_be(const Stack& stack) noexcept { return stack.source_for(IpAddress::v4(1)).v4_be(); }
+
+// And who listens, one to listen at. A link that comes up and a server that looks around first take some seconds each.
+void await_lease(Stack& stack) noexcept {
+  constexpr uint64_t kLongestNs = 12'000'000'000;
+  if (!await(stack, kLongestNs, [&] { return address_be(stack) != 0; }))
+    base::log(base::LogLevel::warn, "DHCP: no address after %lu seconds; the program goes on without, and it is asked for",
+              kLongestNs / 1'000'000'000);
 }
 
 }  // namespace
@@ -68,7 +86,10 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
     return wire.error();
   }
 
-  if (const uint32_t gateway_be = address.gateway_be; gateway_be != 0 && !in_network(gateway_be, address)) {
+  if (config.dhcp) {
+    address.address_be = 0;
+    address.prefix = 32;
+  } else if (const uint32_t gateway_be = address.gateway_be; gateway_be != 0 && !in_network(gateway_be, address)) {
     return base::make_error("the gateway is not in the stack's network: give ZPS_IP an address of the gateway's network");
   }
   if (!reaches_gateway6(address))
@@ -88,15 +109,17 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   memcpy(plan.ip6, address.ip6, sizeof plan.ip6);
   plan.gateway6 = address.gateway6;
   plan.autoconfigure = config.autoconfigure && mtu >= kLeastMtu6 && !(*wire)->facts().shared;
+  plan.dhcp = config.dhcp;
   plan.mtu = config.mtu;
   if (config.time_wait_ms != 0) plan.time_wait_ms = config.time_wait_ms;
   plan.ports = config.ports;
   plan.arena_bytes = arena_bytes(config, **wire);
   base::Result<Stack*> stack = build_stack(plan);
   if (!stack) return stack;
+  if (plan.dhcp) await_lease(**stack);
   if (plan.autoconfigure) await_routers(**stack);
 
-  place->address_be = address.address_be;
+  place->address_be = plan.dhcp ? address_be(**stack) : address.address_be;
   place->prefix = address.prefix;
   place->gateway_be = address.gateway_be;
   memcpy(place->ip6, address.ip6, sizeof place->ip6);

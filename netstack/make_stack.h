@@ -21,6 +21,7 @@ struct StackConfig {
   IpNetwork ip6[kMostIp6Addresses] = {};
   IpAddress gateway6;
   bool autoconfigure = false;  // and what routers advertise (RFC 4862)
+  bool dhcp = false;           // the IPv4 address and the router are a server's to say (RFC 2131)
   uint16_t vlan = 0;          // the number of the VLAN that its frames are of; 0: none
   uint16_t mtu = 0;           // 0: the wire's own
   uint32_t frames = 0;        // receive and send frames in the pool; 0: the wire's own

@@ -26,6 +26,8 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
   for (int i = 0; i < kMostIp6Addresses; i++) setup.ip6[i] = plan.ip6[i];
   setup.gateway6 = plan.gateway6;
   setup.autoconfigure = plan.autoconfigure;
+  setup.dhcp = plan.dhcp;
+  setup.log_level = base::log_level();
   setup.mtu = plan.mtu;
   setup.time_wait_ms = plan.time_wait_ms;
   setup.ports = plan.ports;

@@ -17,6 +17,7 @@ struct StackPlan {
   IpNetwork ip6[kMostIp6Addresses] = {};  // with a prefix of 0: none
   IpAddress gateway6;                      // zeros: none
   bool autoconfigure = false;              // routers are asked for more of both
+  bool dhcp = false;                       // a server is asked for IPv4's
   uint16_t mtu = 0;
   uint32_t time_wait_ms = 2000;
   LocalPorts ports;

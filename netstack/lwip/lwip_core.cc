@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "lwip/etharp.h"
 #include "lwip/init.h"
 #include "lwip/nd6.h"
@@ -51,6 +52,8 @@ void forbid_fragments(const netif& interface, pbuf* p) noexcept {
 // answer.
 err_t send_packet(netif* interface, pbuf* p, const ip4_addr_t* to) noexcept {
   const uint8_t* const mac = the_core->input.source_mac();
+  // What has lost its address waits for it.
+  if (ip4_addr_isany_val(*netif_ip4_addr(interface)) && static_cast<const ip_hdr*>(p->payload)->src.addr != 0) [[unlikely]] return ERR_RTE;
   forbid_fragments(*interface, p);
   if (const uint8_t* const router = the_core->neighbours.router()) return send_to_station(router, interface, p, ETHTYPE_IP);
   const bool answers = mac != nullptr && interface->hints == nullptr && ip4_addr_cmp(to, ip4_current_src_addr()) && (mac[0] & 1) == 0;
@@ -81,6 +84,7 @@ LwipCore::LwipCore(const StackSetup& setup, SavedNeighbours& saved) noexcept
       groups(*this),
       path_mtus(setup_.seed),
       autoconfiguration(*this),
+      dhcp(*this),
       random_state_{setup.seed[0], setup.seed[1]} {}
 
 err_t LwipCore::init_interface(netif* interface) noexcept {
@@ -122,6 +126,7 @@ void LwipCore::follow_wire() noexcept {
 }
 
 void LwipCore::start() noexcept {
+  base::set_log_level(setup_.log_level);  // of the image's own
   lwip_init();
   clock.read();
   link_timers.start();
@@ -141,6 +146,7 @@ void LwipCore::start() noexcept {
   netif_set_link_up(&interface_);
   netif_set_up(&interface_);  // announces the address with a gratuitous ARP
   autoconfiguration.start();
+  dhcp.start();
   setup_.wire->flush();
 }
 
@@ -163,6 +169,23 @@ void LwipCore::set_gateway6(const IpAddress& router) noexcept {
   nd6_clear_destination_cache();  // who went by the last one
 }
 
+// Connections are not ended, as netif_set_addr() would.
+void LwipCore::set_address4(uint32_t address_be, uint8_t prefix, uint32_t gateway_be) noexcept {
+  const bool announce = address_be != 0 && address_be != setup_.address_be;
+  setup_.address_be = address_be;
+  setup_.prefix = prefix;
+  setup_.gateway_be = gateway_be;
+  ip4_addr_set_u32(ip_2_ip4(&interface_.ip_addr), address_be);
+  ip4_addr_set_u32(ip_2_ip4(&interface_.netmask), mask_be(prefix));
+  ip4_addr_set_u32(ip_2_ip4(&interface_.gw), gateway_be);
+  if (announce) (void)etharp_gratuitous(&interface_);
+}
+
+void LwipCore::set_mtu(uint16_t mtu) noexcept {
+  if (setup_.mtu == 0 || mtu < setup_.mtu) setup_.mtu = mtu;
+  interface_.mtu = longest_packet(setup_, facts_);
+}
+
 void LwipCore::reset() noexcept {
   setup_.arena->reset();
   setup_.wire->recover();
@@ -178,7 +201,8 @@ uint64_t LwipCore::next_timer_ns() const noexcept {
   if (interface_.loop_first != nullptr) return clock.now_ns();
   const uint64_t ageing_ns = link_timers.next_ns(), groups_ns = groups.next_ns();
   const uint64_t both_ns = groups_ns < ageing_ns ? groups_ns : ageing_ns, advertised_ns = autoconfiguration.next_ns();
-  const uint64_t link_ns = advertised_ns < both_ns ? advertised_ns : both_ns;
+  const uint64_t asked_ns = advertised_ns < dhcp.next_ns() ? advertised_ns : dhcp.next_ns();
+  const uint64_t link_ns = asked_ns < both_ns ? asked_ns : both_ns;
   const uint64_t retry_ns = clock.now_ns() + kStarvedRetryNs;
   const bool retries = output.starved() || setup_.wire->refused();
   return retries && retry_ns < link_ns ? retry_ns : link_ns;

@@ -10,6 +10,7 @@
 #include "lwip/netif.h"
 #include "netstack/lwip/autoconfiguration.h"
 #include "netstack/lwip/clock.h"
+#include "netstack/lwip/dhcp_client.h"
 #include "netstack/lwip/frame_input.h"
 #include "netstack/lwip/frame_output.h"
 #include "netstack/lwip/groups.h"
@@ -65,6 +66,9 @@ class LwipCore {
   // What routers advertise: an address of the stack's, or none (prefix 0), and the default router.
   void set_address6(int index, const IpNetwork& own, bool deprecated) noexcept;
   void set_gateway6(const IpAddress& router) noexcept;
+  // What a server of DHCP gives: an address, or none (0), a default router, and what the link takes.
+  void set_address4(uint32_t address_be, uint8_t prefix, uint32_t gateway_be) noexcept;
+  void set_mtu(uint16_t mtu) noexcept;
   [[nodiscard]] uint32_t random() noexcept;
   // TCP over IPv6 needs its checksum from us, though lwIP leaves it out.
   [[nodiscard]] bool fills_tcp6_checksums() const noexcept { return tcp_checksum_offload_; }
@@ -93,6 +97,7 @@ class LwipCore {
   Groups groups;
   PathMtus path_mtus;
   Autoconfiguration autoconfiguration;
+  DhcpClient dhcp;
 
  private:
   uint64_t random_state_[2];

@@ -34,7 +34,7 @@ class Neighbours {
   // The station of every packet, where the kernel at the other end keeps the neighbours (WireFacts::shared); else nullptr.
   [[nodiscard]] const uint8_t* router() const noexcept { return router_; }
 
-  [[nodiscard]] bool owns(uint32_t address_be) const noexcept { return address_be == setup_.address_be; }
+  [[nodiscard]] bool owns(uint32_t address_be) const noexcept { return address_be == setup_.address_be && address_be != 0; }
   [[nodiscard]] bool owns(const IpAddress& address) const noexcept { return address.is_v4() ? owns(address.v4_be()) : owns_v6(address); }
   // Whether there is a way to this address (its networks, its default route).
   [[nodiscard]] bool routes(uint32_t address_be) const noexcept;

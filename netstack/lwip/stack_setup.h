@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/heap.h"
+#include "base/log.h"
 #include "netstack/stack.h"
 #include "netstack/wire.h"
 
@@ -23,6 +24,8 @@ struct StackSetup {
   IpNetwork ip6[kMostIp6Addresses];  // with a prefix of 0: none
   IpAddress gateway6;                 // zeros: none
   bool autoconfigure;                 // routers are asked for more of both
+  bool dhcp;                          // a server is asked for IPv4's
+  base::LogLevel log_level;
   uint16_t mtu;  // 0: the wire's own
   uint32_t time_wait_ms;
   LocalPorts ports;

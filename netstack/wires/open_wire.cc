@@ -27,25 +27,28 @@ using base::kernel_call;
 
 // Who deals with the tags of VLANs: software over the wire, the wire itself, or the kernel, whose interface it has.
 enum class Tags : uint8_t { software, wire, kernel };
+// Where the IPv4 address comes from that the settings do not say: the wire, whose network is its own or the kernel's, or also DHCP.
+enum class Address : uint8_t { wires, or_dhcp };
 
 struct Kind {
   const char* name;
   base::Result<Wire*> (*open)(const Opening&) noexcept;
   Tags tags;
+  Address address;
   void (*keep_rights)(const StackConfig&) noexcept = nullptr;
   base::Result<bool> (*prepare)() noexcept = nullptr;
 };
 
 constexpr Kind kKinds[] = {
-    {"veth", open_veth, Tags::kernel, keep_veth_rights},
-    {"host", open_host, Tags::kernel, keep_host_rights},
-    {"af_xdp", open_af_xdp, Tags::kernel},
-    {"af_packet", open_packet, Tags::kernel},
-    {"memif", open_memif, Tags::software},
-    {"tap", open_tap, Tags::software},
-    {"vhost", open_vhost, Tags::software},
-    {"virtio-user", open_virtio_user, Tags::software},
-    {"device", open_device, Tags::wire, nullptr, load_device_drivers},
+    {"veth", open_veth, Tags::kernel, Address::wires, keep_veth_rights},
+    {"host", open_host, Tags::kernel, Address::wires, keep_host_rights},
+    {"af_xdp", open_af_xdp, Tags::kernel, Address::wires},
+    {"af_packet", open_packet, Tags::kernel, Address::or_dhcp},
+    {"memif", open_memif, Tags::software, Address::or_dhcp},
+    {"tap", open_tap, Tags::software, Address::wires},
+    {"vhost", open_vhost, Tags::software, Address::or_dhcp},
+    {"virtio-user", open_virtio_user, Tags::software, Address::or_dhcp},
+    {"device", open_device, Tags::wire, Address::or_dhcp, nullptr, load_device_drivers},
 };
 
 constexpr size_t kThreadStackBytes = 512 << 10;
@@ -77,6 +80,9 @@ base::Result<Wire*> open_here(const StackConfig& config, base::Arena* arena, Wir
     return base::make_error("wire %s: VLANs of its interface are the kernel's: instead of ZPS_VLAN=%u make one of them an interface (ip "
                             "link add link eth0 name eth0.%u type vlan id %u) and use af_packet:eth0.%u", kind->name, config.vlan,
                             config.vlan, config.vlan, config.vlan);
+  if (config.dhcp && kind->address == Address::wires)
+    return base::make_error("wire %s has its addresses from this host: ZPS_IP=dhcp is for af_packet, device, memif, vhost and virtio-user",
+                            kind->name);
   const Opening opening{config, *end == ':' ? end + 1 : end, arena, out};
   auto wire = kind->open(opening);
   return wire && config.vlan != 0 && kind->tags == Tags::software ? tag_in_software(opening, **wire) : wire;

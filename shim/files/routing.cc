@@ -84,6 +84,7 @@ netstack::StackConfig stack_config() noexcept {
     wanted.ip6[i].prefix = config.ip6[i].prefix;
   }
   wanted.autoconfigure = config.autoconfigure;
+  wanted.dhcp = config.dhcp;
   memcpy(wanted.gateway6.words_be, config.gateway6, sizeof wanted.gateway6.words_be);
   wanted.vlan = static_cast<uint16_t>(config.vlan);
   wanted.mtu = static_cast<uint16_t>(config.mtu);

@@ -101,6 +101,9 @@ TEST(Config, every_type_refuses_what_is_not_its_own) {
                             "ZPS_WIRE=af_packet",
                             "ZPS_WIRE=memif,role=server",
                             "ZPS_IP=198.18.0.2/33",
+                            "ZPS_IP=dhcp,198.18.0.2",
+                            "ZPS_IP=198.18.0.2,dhcp",
+                            "ZPS_IP=dhcp,dhcp",
                             "ZPS_IP=198.18.0.2/0",
                             "ZPS_IP=198.18.0.2/x",
                             "ZPS_IP=198.18.0.2/",
@@ -176,6 +179,10 @@ TEST(Config, addresses_of_both_families) {
   ASSERT_TRUE(config) << config.error().text;
   EXPECT_EQ(value_of(*config, "ip"), "198.18.7.2/24,fd00::2/64,fd01::2/64");
   EXPECT_EQ(value_of(*config, "gateway"), "198.18.7.1,fe80::1");
+  config = load({"ZPS_IP=dhcp, fd00::2/48,auto", "ZPS_GATEWAY=198.18.7.1"});
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_TRUE(config->dhcp && config->autoconfigure);
+  EXPECT_EQ(value_of(*config, "ip"), "dhcp,fd00::2/48,auto");
   config = load({"ZPS_IP=fd00::2/48", "ZPS_GATEWAY=fd00::1"});
   ASSERT_TRUE(config) << config.error().text;
   EXPECT_EQ(config->address_be, 0u);

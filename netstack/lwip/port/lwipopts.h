@@ -59,7 +59,8 @@ void zps_lwip_release(void* piece);
 #define LWIP_RAW 0
 #define LWIP_TCP 1
 #define LWIP_DNS 0
-#define LWIP_DHCP 0
+#define LWIP_DHCP 1 /* dhcp_client.h */
+#define DHCP_CREATE_RAND_XID 1
 #define LWIP_AUTOIP 0
 #define LWIP_IGMP 1 /* groups.h has it, and MLD */
 #define IP_FORWARD 0

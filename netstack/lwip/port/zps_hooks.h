@@ -11,11 +11,14 @@
  * Timestamps (tcp_timestamps.h): sys_now(), of which tcp_out.c alone makes use, is the connection's own clock; the two segments that lwIP
  * sends without the option, keepalive and window probe, get it here. The same hook counts what leaves (tcp_stream_info.cc).
  * Urgent data (tcp_stream_urgent.cc): lwIP knows none. What leaves while a PCB is in urgent mode gets the pointer where options are added.
+ * DHCP (dhcp_client.h): two options, and a finer unit of time.
  * `tcphdr` is tcp_in.c's view of the segment, ports and sequence numbers already in host order.
  */
 #ifndef ZPS_HOOKS_H
 #define ZPS_HOOKS_H
 
+#include "lwip/dhcp.h"
+#include "lwip/prot/dhcp.h"
 #include "lwip/priv/tcp_priv.h"
 
 #ifdef __cplusplus
@@ -34,6 +37,8 @@ void zps_tcp_count_out(const struct tcp_pcb* pcb, const struct pbuf* p, const st
 void zps_tcp_add_urgent_pointer(const struct tcp_pcb* pcb, struct tcp_hdr* header);
 void zps_tcp_ack(struct tcp_pcb* pcb);
 int zps_tcp_nagle(struct tcp_pcb* pcb);
+void zps_dhcp_append_options(struct dhcp_msg* message, u8_t type, u16_t* length);
+void zps_dhcp_take_option(u8_t option, u8_t bytes, const struct pbuf* p, u16_t offset);
 const ip6_addr_t* zps_nd6_gateway(struct netif* netif, const ip6_addr_t* to);
 #ifdef __cplusplus
 }
@@ -51,6 +56,12 @@ const ip6_addr_t* zps_nd6_gateway(struct netif* netif, const ip6_addr_t* to);
 #define TCP_FIN_WAIT_TIMEOUT 130000 /* orphans.h has the say: as TCP_LINGER2, two minutes at most */
 #define LWIP_HOOK_TCP_ISN zps_tcp_isn
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, hdr, optlen, opt1len, opt2, p) zps_tcp_guard(pcb, hdr, &(optlen), opt1len, p)
+#define LWIP_HOOK_DHCP_APPEND_OPTIONS(netif, dhcp, state, msg, type, length) zps_dhcp_append_options(msg, type, length)
+#define LWIP_HOOK_DHCP_PARSE_OPTION(netif, dhcp, state, msg, type, option, bytes, p, offset) \
+  ((void)(msg), zps_dhcp_take_option(option, bytes, p, offset))
+#define ZPS_DHCP_TICK_S 10 /* dhcp_client.h */
+#undef DHCP_COARSE_TIMER_SECS
+#define DHCP_COARSE_TIMER_SECS ZPS_DHCP_TICK_S
 #define LWIP_HOOK_ND6_GET_GW(netif, to) zps_nd6_gateway(netif, to)
 #define sys_now() zps_tcp_timestamp(pcb)
 #define LWIP_HOOK_TCP_OUT_TCPOPT_LENGTH(pcb, bytes) zps_tcp_option_bytes(pcb, (u8_t)(bytes))

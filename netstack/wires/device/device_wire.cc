@@ -359,8 +359,8 @@ base::Result<uint16_t> only_port() noexcept {
 }  // namespace
 
 base::Result<Wire*> open_device(const Opening& opening) noexcept {
-  if (opening.config.address_be == 0)
-    return base::make_error("wire device: its address is for you to say: ZPS_IP=192.0.2.10/24 and ZPS_GATEWAY=192.0.2.1");
+  if (opening.config.address_be == 0 && !opening.config.dhcp)
+    return base::make_error("wire device: its address is for you to say: ZPS_IP=192.0.2.10/24 and ZPS_GATEWAY=192.0.2.1, or ZPS_IP=dhcp");
   if (!has_device_drivers()) return base::make_error("wire device: has to be asked for before the program starts");
   auto function = find_pci_function(opening.argument);
   if (!function) return function.error();

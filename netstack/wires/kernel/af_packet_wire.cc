@@ -12,7 +12,8 @@ namespace netstack {
 
 base::Result<Wire*> open_packet(const Opening& opening) noexcept {
   const char* device = opening.argument;
-  if (opening.config.address_be == 0) return base::make_error("wire af_packet:%s needs an IPv4 address: set ZPS_IP", device);
+  if (opening.config.address_be == 0 && !opening.config.dhcp)
+    return base::make_error("wire af_packet:%s needs an IPv4 address: set ZPS_IP, to one or to dhcp", device);
   const int device_mtu = link_mtu(device);
   if (device_mtu < 0) return base::make_error("wire af_packet: there is no network device \"%s\" here", device);
   const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : static_cast<uint32_t>(device_mtu);

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "apps/zpstack/probes/probes.h"
+#include "base/absent_drivers.h"
 
 namespace tool {
 namespace {
@@ -52,7 +53,12 @@ Finding probe_function(const std::string& address, bool needed) {
   const std::string driver = linked(function / "driver"), group = linked(function / "iommu_group");
   const std::string who = driver.empty() ? "nobody's" : driver + "'s";
   const std::string detail = fmt::format("{}, {}{}", id_of(function), who, interfaces_of(function));
-  if (group.empty()) {
+  const std::string vendor = first_line((function / "vendor").string()), device = first_line((function / "device").string());
+  if (const base::AbsentDriver* const absent = base::absent_driver(vendor.c_str(), device.c_str()); absent != nullptr) {
+    return {address, lack(needed), fmt::format("{}; DPDK's driver of it, {}, {}, so no device wire", detail, absent->name, absent->why),
+            "optional: `ZPS_WIRE=host:` and its interface, on the kernel's driver"};
+  }
+  if (group.empty() || first_line((function / "iommu_group/name").string()) == "vfio-noiommu") {
     return {address, lack(needed), detail + "; no IOMMU in front of it, so no device wire",
             "optional: `intel_iommu=on` on the kernel's command line, or the hypervisor's IOMMU"};
   }

@@ -373,7 +373,8 @@ base::Result<Wire*> open_device(const Opening& opening) noexcept {
 
   rte_eth_dev_info info{};
   if (rte_eth_dev_info_get(*port, &info) != 0) return base::make_error("wire device: the driver says nothing of %s", function->address);
-  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : kDefaultMtu;
+  const uint32_t usual = kDefaultMtu < info.max_mtu ? kDefaultMtu : info.max_mtu;  // less on some clouds
+  const uint32_t mtu = opening.config.mtu != 0 ? opening.config.mtu : usual;
   if (mtu > info.max_mtu) return base::make_error("wire device: the largest MTU of %s is %u", function->address, info.max_mtu);
   const uint32_t room = mtu + kEthernetBytes < kLeastBufferBytes ? kLeastBufferBytes : mtu + kEthernetBytes;
   auto pool = make_chunk_pool(opening, power_of_two(room + kHeadBytes));

@@ -12,6 +12,10 @@
 //
 // Memory. What EAL has to give after a fork is not the same in all members, because the heads of its heap are private to each. virtio's
 // driver does not give its rings up at a stop and has to be set up anew, which frees and takes the same again: it gets the same again.
+//
+// Threads. There are none (docs/decisions/no-dpdk-thread.md). ixgbe's driver makes one when it finds the link of a fibre down, to set it
+// up, and takes the link for down until that has run. Here it runs where it is asked for: some tenths of a second in which nothing else
+// happens, while the link is down.
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -117,6 +121,12 @@ void zps_device_free(void* memory) {
     if (blocks[i].memory == memory) blocks[i].used = false;
   }
 }
+
+int zps_device_run_here(void*, const char*, const void*, void* (*run)(void*), void* argument) {
+  (void)run(argument);
+  return 0;
+}
+int zps_device_detach(unsigned long) { return 0; }
 
 int zps_device_memzone_free(const rte_memzone*) { return 0; }
 

@@ -6,7 +6,8 @@
 #
 # Their calls are redirected as those of the other drivers are (../prelink.sh). Of EAL they have a copy of one member of their own, which
 # the core leaves out: what switches interrupts on and off; registrations go to the core all the same. A start after a stop has to find
-# the event descriptors of the first, and virtio's driver, which a stop leaves as it was, its memory when it is set up anew (library.cc).
+# the event descriptors of the first, and virtio's driver, which a stop leaves as it was, its memory when it is set up anew. What ixgbe's
+# driver would have a thread do is done at once (library.cc).
 set -eu
 lib=$1 redirects=$2 work=$3 out=$4 list=$5
 mkdir -p "$work"
@@ -37,6 +38,8 @@ done
 for name in rte_zmalloc rte_zmalloc_socket rte_free rte_memzone_free rte_memzone_reserve_aligned; do
   objcopy --redefine-sym $name=zps_device_${name#rte_} net_virtio.a
 done
+
+objcopy --redefine-sym rte_ctrl_thread_create=zps_device_run_here --redefine-sym pthread_detach=zps_device_detach net_ixgbe.a
 
 archives() { for name in "$@"; do printf '%s.a ' "$name"; done; }
 # shellcheck disable=SC2046

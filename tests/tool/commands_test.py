@@ -132,7 +132,7 @@ class Config(WithTool):
         settings = self.config()
         self.assertEqual(settings["wire"], {"value": "veth", "from": "default"})
         self.assertEqual(settings["memory_mb"], {"value": "48", "from": "default"})
-        self.assertEqual(len(settings), 21)
+        self.assertEqual(len(settings), 22)
 
     def test_file_goes_over_default_and_environment_over_file(self):
         file = self.file("zpstack.toml", '# a comment\nwire = "tap"\nmemory_mb = 64\nhugepages = false\n')
@@ -144,7 +144,7 @@ class Config(WithTool):
 
     def test_text_names_every_key(self):
         lines = run(self.tool, "config", ZPS_IP="10.0.0.1/8").stdout.splitlines()
-        self.assertEqual(len(lines), 21)
+        self.assertEqual(len(lines), 22)
         self.assertIn(["ip", "10.0.0.1/8", "ZPS_IP"], [line.split() for line in lines])
 
     def test_errors_are_one_line(self):

@@ -130,6 +130,7 @@ long spin(Condition& condition, KernelSide& kernel, const WaitOptions& options, 
 
 // Lets others run, and looks each time. -EAGAIN: it sleeps now.
 long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& options) noexcept {
+  Found found;
   const zps_thread* thread = engine->thread();
   uint64_t now = base::monotonic_ns();
   for (int turn = 0; turn < GivingWay::kMostTurns && now < options.deadline_ns; turn++) {
@@ -138,7 +139,7 @@ long give_way(Condition& condition, KernelSide& kernel, const WaitOptions& optio
     const uint64_t before = now;
     (void)kernel_call(SYS_sched_yield);
     now = base::monotonic_ns();
-    const Look look = poll_and_check(condition, now);
+    const Look look = look_again(condition, now, &found);
     if (look.result != -EAGAIN) return look.result;
     if (giving_way().was_too_long(now, now - before) || look.woke_others) break;
   }

@@ -1,5 +1,6 @@
 // An address by DHCP, from a server that the test is.
 // SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
 #include <map>
 
 #include "udp_pair.h"
@@ -185,6 +186,25 @@ TEST_F(Dhcp, AnAddressARouterAndAnMtu) {
   EXPECT_EQ(5u * 256 + 120 + kEthernet, longest);
   stream->release();
   listener->release();
+}
+
+// As clouds have it: every packet goes to the router, which is in no network of the host's.
+TEST_F(Dhcp, AnAddressWithoutANetwork) {
+  (void)wait_for(kDiscover);
+  const Options alone = {{kMask, bytes_of("255.255.255.255")}, {kRouter, bytes_of(kGateway)}, {kLease, number(1200)}};
+  deliver(reply(kOffer, kGiven, last().xid_be, alone));
+  deliver(reply(kAck, kGiven, last().xid_be, alone));
+  ASSERT_TRUE(pair_.until([&] { return owns(kGiven); }, 3 * kSecond));
+  EXPECT_TRUE(routes(kOther));
+  seen.clear();
+  TcpStream* stream = host().make_stream();
+  EXPECT_EQ(0, stream->connect(address(kOther, 80)));
+  pair_.pass(kSecond);
+  const bool by_router = std::any_of(seen.begin(), seen.end(), [&](const Bytes& frame) {
+    return frame[12] == 8 && frame[13] == 0 && frame[23] == 6 && memcmp(&frame[0], pair_.server_wire().facts().mac, 6) == 0;
+  });
+  EXPECT_TRUE(by_router);
+  stream->release();
 }
 
 TEST_F(Dhcp, AsksAgainUntilSomebodyAnswers) {

@@ -57,6 +57,15 @@ def is_dead(address):
     return True
 
 
+def sent_by(device):
+    """Packets that this kernel, or who sends in its place, has given to the device."""
+    for line in pathlib.Path("/proc/thread-self/net/dev").read_text().splitlines():
+        name, _, numbers = line.partition(":")
+        if name.strip() == device:
+            return int(numbers.split()[9])
+    raise AssertionError(f"there is no {device}")
+
+
 def run(bed):
     environment = bed.sut_environment(ZPS_WIRE="tap", ZPS_IP=f"{OWN}/24,{OWN6}/64", ZPS_VLAN=OURS, ZPS_LEDGER=1)
     server = bed.spawn_sut([sys.executable, "-c", SERVER, PORT], name="server", environment=environment)
@@ -64,8 +73,10 @@ def run(bed):
     space = bed.sut_space
     with contextlib.closing(vlans.Vlan(space, "zps0", OTHERS, "other", f"{PEER}/24")):
         space.enter()
+        before = sent_by("zps0")
         if not is_dead(OWN):
             raise AssertionError(f"a server on VLAN {OURS} answers on VLAN {OTHERS}")
+        beds.wait_until(lambda: sent_by("zps0") > before, 30, "a frame of the other VLAN")
         space.run("ip", "address", "flush", "dev", "other")
     with contextlib.closing(vlans.Vlan(space, "zps0", OURS, "ours", f"{PEER}/24")):
         space.run("ip", "address", "add", f"{PEER6}/64", "dev", "ours", "nodad")

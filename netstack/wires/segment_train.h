@@ -34,6 +34,8 @@ class SegmentTrain {
   void begin(uint8_t* frame, uint32_t length) noexcept;
   // The headers of each frame of the train have so many bytes.
   [[nodiscard]] uint32_t header_bytes() const noexcept { return header_bytes_; }
+  // Of the train as one frame.
+  [[nodiscard]] uint32_t bytes() const noexcept { return header_bytes_ + payload_; }
   // Takes `frame` in if it continues the train; its payload is then what lies behind header_bytes().
   [[nodiscard]] bool join(const uint8_t* frame, uint32_t length) noexcept;
   // Completes the first frame's headers, the sum over the IP header included, and says to the device what is left to do. A train that

@@ -21,15 +21,25 @@ constexpr uint32_t kIpDestinationAt = SegmentTrain::kEthernetBytes + 16;
 
 bool is_tcp(const rte_mbuf* frame) noexcept { return (frame->ol_flags & RTE_MBUF_F_TX_TCP_CKSUM) != 0; }
 
+// A message of up to so many bytes that stays on this machine the kernel is asked to keep in one piece of memory (packet_alloc_skb()):
+// eight pages, the largest piece of which it has free ones ready for each processor, without its struct skb_shared_info and what it leaves
+// free in front. Else 16 KB lie in four pages, which are not those that the sending processor has in its cache: what it gives back as
+// acknowledged, the client's requests, was in eights.
+constexpr uint32_t kLinearBytes = (32 << 10) - 512;
+
+bool is_for_host(rte_mbuf* frame, const WireFacts& facts) noexcept {
+  uint32_t to_be;
+  memcpy(&to_be, rte_pktmbuf_mtod_offset(frame, uint8_t*, kIpDestinationAt), sizeof to_be);
+  return to_be == facts.host_be;
+}
+
 // How large a frame may go as one segment: as large as the link takes it, to the kernel at its other end, if that takes segments
 // as large as the stack makes them (whole frames' worth: LwipStream::limit_segments()). What it would pass on to others has to be cut as
 // they want it.
-uint32_t most_whole(rte_mbuf* first, const WireFacts& facts) noexcept {
-  uint32_t to_be;
-  memcpy(&to_be, rte_pktmbuf_mtod_offset(first, uint8_t*, kIpDestinationAt), sizeof to_be);
+uint32_t most_whole(const rte_mbuf* first, const WireFacts& facts) noexcept {
   const uint32_t ip_bytes = first->pkt_len - SegmentTrain::kEthernetBytes;
   const bool full = facts.gso_max_size != 0 ? ip_bytes + facts.mtu > facts.gso_max_size : ip_bytes == facts.mtu;
-  return full && to_be == facts.host_be ? facts.gro_max_size + SegmentTrain::kEthernetBytes : 0;
+  return full ? facts.gro_max_size + SegmentTrain::kEthernetBytes : 0;
 }
 
 }  // namespace
@@ -75,7 +85,9 @@ uint16_t PacketBurst::add(rte_mbuf** frames, uint16_t count, const WireFacts& fa
         pieces[used++] = {next + train.header_bytes(), length - train.header_bytes()};
       }
     }
-    train.finish(&header, most_whole(frames[0], facts));
+    const bool for_host = is_for_host(frames[0], facts);
+    train.finish(&header, for_host ? most_whole(frames[0], facts) : 0);
+    if (for_host && train.bytes() <= kLinearBytes) header.hdr_len = static_cast<uint16_t>(train.bytes());
   }
   memcpy(start, &header, sizeof header);
   msghdr& message = messages_[count_].msg_hdr;

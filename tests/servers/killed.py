@@ -6,6 +6,9 @@
 END is how it ends: KILL, SEGV (its stack has overflown), ABRT, OOM (in a memory control group of its own, where one can be made). Its peers: idle
 ones, one that has written what nobody reads, one that has closed its half, some that the server has written to, some in the queue of the listener,
 with data and without, and, if the peer is the kernel's, some whose handshake is not complete.
+
+What is seen is checked in every round; how late it was counts only where the machine did not stand still meanwhile (tests/lib/heartbeat.py), and rounds
+in which it did are repeated, twice as many at most.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 import argparse
@@ -21,12 +24,14 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import bed as beds  # noqa: E402
+from heartbeat import Heartbeat  # noqa: E402
 
 PORT = "7024"
 ENDS = {"KILL": signal.SIGKILL, "SEGV": signal.SIGSEGV, "ABRT": signal.SIGABRT, "OOM": signal.SIGKILL}
 ACCEPTED = "idle idle unread closed full full short".split()
 QUEUED = "queue queue queued_data queued_data".split()
 HALF_OPEN = ["half"] * 3
+STILL = 0.02  # seconds: a gap of the machine's after which a round says nothing about time
 # What each of them sees at the end. A handshake that is completed meanwhile is one in the queue.
 EXPECTED = {"idle": "end", "unread": "reset", "closed": "end", "full": "end", "short": "end", "queue": "reset", "queued_data": "reset", "half": "reset"}
 
@@ -201,7 +206,7 @@ def spawn(start, name, source, *arguments):
 
 
 def run_round(bed, end, group):
-    """What went wrong, and how long after its death each kind of peer was told."""
+    """What went wrong, when it died, and how long after that each kind of peer was told."""
     half = [] if bed.mode == "zpstack-memif" else HALF_OPEN
     server = spawn(bed.spawn_sut, "server", SERVER, bed.sut_address, PORT, str(len(ACCEPTED)), end)
     server.hear("ready")
@@ -217,7 +222,7 @@ def run_round(bed, end, group):
     server.go_on()
     died = float(server.hear("dies"))
     if (code := server.process.wait(60)) != -ENDS[end]:
-        return f"the server ends with {code}", {}
+        return f"the server ends with {code}", died, {}
     if end == "OOM":
         died = time.monotonic()
     client.go_on()
@@ -230,7 +235,7 @@ def run_round(bed, end, group):
         if number < len(sent) and got != sent[number]:
             wrong.append(f"peer {number} ({kind}) has {got} of {sent[number]} bytes")
     client.process.wait(10)
-    return "; ".join(wrong) or None, told
+    return "; ".join(wrong) or None, died, told
 
 
 def report(end, told, within):
@@ -243,29 +248,40 @@ def report(end, told, within):
     return late
 
 
+def run_rounds(options, end, bed, group, heart):
+    """As many as are to be counted: what went wrong first, how late each kind of peer was told in each of those, and how many were not counted."""
+    told, uncounted, counted = collections.defaultdict(list), 0, 0
+    while counted < options.rounds and uncounted <= 2 * options.rounds:
+        try:
+            problem, died, one = run_round(bed, end, group)
+        except (EOFError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+            problem = f"{type(error).__name__} {error}"
+        if problem:
+            return f"{end}, round {counted + uncounted}: {problem}", told, uncounted
+        if heart.longest_gap(died, died + max(late for kind, late in one.items() if kind != "half")) > STILL:
+            uncounted += 1
+            continue
+        counted += 1
+        for kind, seconds in one.items():
+            told[kind].append(seconds)
+    return None, told, uncounted
+
+
 def run_end(options, end):
-    """All rounds of one way to end; what went wrong first."""
+    """All rounds of one way to end; the exit code."""
     group = MemoryGroup() if end == "OOM" else None
     if group and group.folder is None:
         print("     OOM is left out: no memory control group can be made here")
-        return None
+        return 0
     traces = options.build / "test-traces" / f"killed-{end}-{options.mode}"
-    told, problem = collections.defaultdict(list), None
     try:
-        with beds.Bed(options.mode, options.build, traces) as bed:
-            for number in range(options.rounds):
-                try:
-                    problem, one = run_round(bed, end, group)
-                except (EOFError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-                    problem, one = f"{type(error).__name__} {error}", {}
-                for kind, seconds in one.items():
-                    told[kind].append(seconds)
-                if problem:
-                    problem = f"{end}, round {number}: {problem}"
-                    break
+        with beds.Bed(options.mode, options.build, traces) as bed, Heartbeat() as heart:
+            problem, told, uncounted = run_rounds(options, end, bed, group, heart)
     finally:
         if group:
             group.close()
+    if uncounted:
+        print(f"     {end:4} {uncounted} rounds in which the machine stood still for more than {STILL * 1000:.0f} ms are not counted", flush=True)
     # Natively a handshake's peer is told when it asks again.
     half = told.pop("half", []) if options.mode in ("kernel", "zpstack-host") else []
     late = report(end, told, options.within)

@@ -18,6 +18,7 @@
 #include "shim/family/service.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/placeholders.h"
+#include "shim/files/routing.h"
 
 namespace shim {
 namespace {
@@ -47,12 +48,16 @@ bool may_leave_place() noexcept {
   return true;
 }
 
-// How many of the stack's files survive an exec on Linux.
-int count_survivors() noexcept {
-  int count = 0;
+// How many files the next program should have on Linux: of the stack, and others that it may listen with.
+struct Survivors {
+  int of_stack = 0, bound = 0;
+};
+Survivors count_survivors() noexcept {
+  Survivors count;
   const Guard guard;
   for_each_entry(my_slot, [&](int fd, Counted* entry) {
-    if (is_of_stack(entry) && (kernel_call(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) count++;
+    if (!goes_along(entry) || (kernel_call(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0) return;
+    (is_of_stack(entry) ? count.of_stack : count.bound)++;
   });
   return count;
 }
@@ -104,12 +109,15 @@ int64_t hand_on(const zps_call& call, int survivors) noexcept {
 int64_t before_exec(zps_call* call) noexcept {
   int64_t place = 0;
   if (file_limit_is_kept() && will_exec(*call)) hand_file_limit_on();
-  if (!kernel_only() && the_stack() == nullptr && may_leave_place() && will_exec(*call)) place = leave_place(*call);
+  if (!kernel_only() && the_stack() == nullptr && may_leave_place() && will_exec(*call)) {
+    if (engine->leaves_hook(call) == nullptr) make_stack_for_bound_sockets();
+    if (the_stack() == nullptr) place = leave_place(*call);
+  }
   if (in_vfork_child()) return place != 0 ? place : hand_on_from_vfork(*call);
   if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
   if (kernel_only() || the_stack() == nullptr || !will_exec(*call)) return place;
-  if (const int survivors = count_survivors(); survivors > 0 || hands_on_unix_socket()) {
-    const int64_t ticket = hand_on(*call, survivors);
+  if (const Survivors survivors = count_survivors(); survivors.of_stack + survivors.bound > 0 || hands_on_unix_socket()) {
+    const int64_t ticket = hand_on(*call, survivors.of_stack);
     if (ticket > 0) return ticket;
   }
   lower_address_limit();

@@ -113,4 +113,9 @@ bool is_of_stack(const Counted* entry) noexcept {
   return socket->stream != nullptr || socket->listener != nullptr || socket->stack_bound;
 }
 
+bool goes_along(const Counted* entry) noexcept {
+  return is_of_stack(entry) ||
+         (static_cast<const File*>(entry)->kind == FileKind::socket && static_cast<const Socket*>(entry)->binding != nullptr);
+}
+
 }  // namespace shim

@@ -64,6 +64,8 @@ void take_place_back() noexcept;
 // Whether the kernel's half alone would not be the same: a socket that has been given to the stack, a set with such a socket. With the lock
 // held.
 [[nodiscard]] bool is_of_stack(const Counted* entry) noexcept;
+// Those, and sockets that are bound on both sides: whoever has one may listen with it.
+[[nodiscard]] bool goes_along(const Counted* entry) noexcept;
 
 // In the child of a vfork: before_exec() there, what undoes it, and what the parent does when the child has left its memory.
 [[nodiscard]] int64_t hand_on_from_vfork(const zps_call& call) noexcept;

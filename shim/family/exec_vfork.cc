@@ -101,7 +101,7 @@ void find_sockets(Survivors& out) noexcept {
 int identify(Survivors& survivors) noexcept {
   int left = survivors.count, found = 0;
   for_each_entry(my_slot, [&](int fd, Counted* entry) {
-    if (left == 0 || static_cast<File*>(entry)->kind == FileKind::epoll || !is_of_stack(entry)) return;
+    if (left == 0 || static_cast<File*>(entry)->kind == FileKind::epoll || !goes_along(entry)) return;
     const uint64_t inode = inode_of_parent(fd);
     for (int i = 0; i < survivors.count; i++) {
       Survivor& survivor = survivors.list[i];
@@ -120,6 +120,14 @@ bool put(ProcessSlot* slot, const Survivor& survivor) noexcept {
   add_reference(survivor.file);
   chunk->entry[static_cast<uint32_t>(survivor.fd) % kChunkEntries].store(survivor.file, std::memory_order_relaxed);
   return true;
+}
+
+int count_of_stack(const Survivors& survivors) noexcept {
+  int count = 0;
+  for (int i = 0; i < survivors.count; i++) {
+    if (survivors.list[i].file != nullptr && is_of_stack(survivors.list[i].file)) count++;
+  }
+  return count;
 }
 
 // A slot that holds them, or nullptr.
@@ -159,12 +167,13 @@ int64_t hand_on_from_vfork(const zps_call& call) noexcept {
   Survivors survivors;
   const OwnName own_name;
   const char* why;
-  int found;
+  int of_stack;
   {
     Guard guard;
     find_sockets(survivors);
-    found = survivors.count == 0 ? 0 : identify(survivors);
+    const int found = survivors.count == 0 ? 0 : identify(survivors);
     if (found == 0 && !may_be_passed_some) return 0;
+    of_stack = count_of_stack(survivors);
     why = why_not_survive(call);
     while (why == nullptr && guard.stack()->lock.favour_allowed()) {
       guard.drop();
@@ -177,7 +186,7 @@ int64_t hand_on_from_vfork(const zps_call& call) noexcept {
     base::keep_across_exec(true);
     return spawned_ticket();
   }
-  tell_lost(found, why);
+  tell_lost(of_stack, why);
   return 0;
 }
 

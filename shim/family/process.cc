@@ -21,6 +21,7 @@
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
 #include "shim/files/placeholders.h"
+#include "shim/files/routing.h"
 
 namespace shim {
 namespace {
@@ -85,6 +86,7 @@ bool kernel_only() noexcept { return my_slot == &no_slot; }
 
 void before_fork(uint64_t flags) noexcept {
   age_placeholders();
+  if (!kernel_only()) make_stack_for_bound_sockets();
   if (shares_memory(flags) || kernel_only()) return;
   if (base::cached_thread_id() == 0) base::know_thread_id(engine->thread()->thread_id);
   Guard* guard = new (fork_guard) Guard();

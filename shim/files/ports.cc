@@ -117,11 +117,29 @@ void forget_chosen_port(Socket* socket) noexcept {
   if (socket->bound_to_all) socket->kernel_bound = socket->bound_to_all = false;
 }
 
+namespace {
+
+bool is_bound_to_all(const Socket& socket) noexcept {
+  return socket.state == SocketState::undecided && socket.kernel_bound && socket.bound_to_all && socket.has_port;
+}
+
+}  // namespace
+
+bool has_bound_socket() noexcept {
+  if (my_slot->chunks == 0) return false;
+  bool found = false;
+  const Guard guard;
+  for_each_entry(my_slot, [&](int, Counted* entry) {
+    if (static_cast<const File*>(entry)->kind != FileKind::socket) return;
+    const auto* socket = static_cast<const Socket*>(entry);
+    found = found || (is_bound_to_all(*socket) && !socket->port_chosen);
+  });
+  return found;
+}
+
 void adopt_bound_sockets(netstack::Stack* stack) noexcept {
   files().sockets.for_each([&](Socket* socket) {
-    if (socket->binding != nullptr || socket->state != SocketState::undecided || !socket->kernel_bound || !socket->bound_to_all ||
-        !socket->has_port)
-      return;
+    if (socket->binding != nullptr || !is_bound_to_all(*socket)) return;
     long error = 0;
     socket->binding = stack->bind({socket->bound, socket->sharing, 0, true, false, socket->v6_only}, &error);
   });

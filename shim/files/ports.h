@@ -53,5 +53,7 @@ void forget_chosen_port(Socket* socket) noexcept;
 // The stack learns of ports that sockets bound to all addresses have already. With the stack's lock, or the family's own while nobody else
 // knows the stack.
 void adopt_bound_sockets(netstack::Stack* stack) noexcept;
+// Whether this process has a socket that is bound to all addresses and to a port of the program's choice, and nothing else.
+[[nodiscard]] bool has_bound_socket() noexcept;
 
 }  // namespace shim

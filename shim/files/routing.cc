@@ -151,6 +151,10 @@ netstack::Stack* ensure_stack() noexcept {
   return stack;
 }
 
+void make_stack_for_bound_sockets() noexcept {
+  if (the_stack() == nullptr && !refused && engine->thread()->vfork_child == 0 && has_bound_socket()) (void)ensure_stack();
+}
+
 // A child of vfork is about to become another program.
 void rights_are_leaving() noexcept {
   if (the_stack() != nullptr || refused || engine->thread()->vfork_child != 0) return;

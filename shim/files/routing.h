@@ -20,6 +20,8 @@ namespace shim {
 // The family's stack, made if need be. nullptr when it cannot be made and ZPS_FALLBACK=kernel says to go on without; otherwise
 // the process ends with exit code 127 after one line. Without the lock; may take some tens of milliseconds.
 [[nodiscard]] netstack::Stack* ensure_stack() noexcept;
+// Another process is about to have this one's sockets: the stack is made if one of them may listen there, for both to have the same.
+void make_stack_for_bound_sockets() noexcept;
 
 [[nodiscard]] bool is_loopback(const netstack::IpAddress& address) noexcept;
 

@@ -3,6 +3,7 @@
 //
 // exec_next echo FD        gives back what it reads, in pieces, until the end
 // exec_next serve FD       accepts one connection, gives back one message
+// exec_next listen FD SAID listens, says so with a byte, and serves
 // exec_next epoll SET FD   waits in the set until FD's event comes, and says on FD which data it had
 // exec_next limit FD       says on FD what RLIMIT_AS is, and whether a third of it can be mapped, and all of it
 // exec_next tell FD        says on FD what it sees of it: O_NONBLOCK, TCP_NODELAY, SO_RCVTIMEO, its name and its peer's
@@ -52,6 +53,11 @@ int serve(int fd) {
   return count > 0 && write_all(connection, data, static_cast<size_t>(count)) ? 0 : 2;
 }
 
+int listen_and_serve(int fd, int said) {
+  if (listen(fd, 10) != 0) return 3;
+  return write_all(said, "l", 1) ? serve(fd) : 4;
+}
+
 int wait_in_set(int set, int fd) {
   epoll_event event{};
   if (epoll_wait(set, &event, 1, 10000) != 1) return 1;
@@ -99,6 +105,7 @@ int main(int count, char** arguments) {
   const int fd = atoi(arguments[2]);
   if (what == "echo") return echo(fd);
   if (what == "serve") return serve(fd);
+  if (what == "listen") return listen_and_serve(fd, atoi(arguments[3]));
   if (what == "epoll") return wait_in_set(fd, atoi(arguments[3]));
   if (what == "tell") return tell(fd);
   if (what == "limit") return limit(fd);

@@ -89,7 +89,9 @@ bool parse_hook(Config& config, const char* text) noexcept {
 bool parse_hook_library(Config& config, const char* text) noexcept {
   return text[0] == '/' && copy_text(config.hook_library, sizeof config.hook_library, text);
 }
-
+bool parse_network(Config& config, const char* text) noexcept {
+  return is_network_name(text) && copy_text(config.network, sizeof config.network, text);
+}
 bool parse_wire(Config& config, const char* text) noexcept {
   return names_wire(text) && copy_text(config.wire, sizeof config.wire, text);
 }
@@ -388,6 +390,8 @@ constexpr Row kRows[] = {
      parse_rules,
      print_rules,
      append_rules},
+    {{"network", "ZPS_NETWORK", "a name of letters, digits and . _ -", "programs of one user with this name share one stack and its ports"},
+     parse_network, print_text<33, &Config::network>},
     {{"inherit", "ZPS_INHERIT", "yes or no", "whether programs that it starts run on the stack even if they are given another environment"},
      parse_inherit,
      print_inherit},

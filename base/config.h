@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "base/log.h"
+#include "base/network_name.h"
 #include "base/result.h"
 #include "base/rules.h"
 
@@ -54,6 +55,7 @@ struct Config {
   bool inherit = true;                 // ZPS_INHERIT=no: programs it starts get exactly the environment it gives them
   Side udp = Side::kernel;             // ZPS_UDP: who serves datagram sockets of the stack's networks
   Rules rules;                         // ZPS_RULES: exceptions from who serves what
+  char network[kMostNetworkName + 1] = "";  // ZPS_NETWORK: programs of one name share a stack
   bool jit = true;                     // ZPS_JIT=kernel: calls of code that it makes itself go to the kernel
 };
 
@@ -67,7 +69,7 @@ struct ConfigKey {
   const char* type;      // what a value looks like: "number from 16 to 65536"
   const char* help;      // one line
 };
-inline constexpr int kConfigKeys = 22;
+inline constexpr int kConfigKeys = 23;
 [[nodiscard]] const ConfigKey& config_key(int index) noexcept;
 // The value of key `index` as it would be written in the environment; empty if it is "chosen by the wire".
 inline constexpr size_t kMostValueBytes = 8192;

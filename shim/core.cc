@@ -17,6 +17,7 @@
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
 #include "shim/family/own_memory.h"
+#include "shim/family/network.h"
 #include "shim/calls/ledger.h"
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/process.h"
@@ -59,12 +60,13 @@ void keep_own_rules() noexcept {
 }
 
 bool read_config() noexcept {
-  auto loaded = base::load_config(engine->environment);
+  auto loaded = base::load_config(engine->environment, base::kConfigFile, config_origins);
   if (!loaded) {
     base::log(base::LogLevel::error, "%s", loaded.error().text);
     return false;
   }
   config = *loaded;
+  leave_network_of_file();
   keep_own_rules();
   base::set_log_level(config.log);
   counting = config.ledger;

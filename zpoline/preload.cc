@@ -10,6 +10,7 @@
 //   ZPS_LOG           error, warn, info (default), debug
 //   ZPS_INHERIT       yes (default), no: see exec.cc
 //   ZPS_JIT           hook (default), kernel: see made_code.cc
+//   ZPS_NETWORK       a name: see network_place.h
 #include <dlfcn.h>
 
 #include <cstring>
@@ -27,6 +28,7 @@
 #include "zpoline/sites/page_zero.h"
 #include "zpoline/sites/rewriter.h"
 #include "zpoline/life/masks.h"
+#include "zpoline/life/network_place.h"
 #include "zpoline/life/real_ids.h"
 #include "zpoline/life/seccomp_filter.h"
 #include "zpoline/life/signals.h"
@@ -120,7 +122,9 @@ base::Result<const char*> hook_library() noexcept {
 base::Result<bool> open_hook() noexcept {
   auto path = hook_library();
   if (!path) return path.error();
-  void* library = load_hook(*path);
+  auto place = place_of_network(variable("ZPS_NETWORK"));
+  if (!place) return place.error();
+  void* library = load_hook(*path, *place);
   if (library == nullptr) return base::make_error("the hook library cannot be loaded: %s", dlerror());
   const auto open = reinterpret_cast<zps_hook_open_fn>(dlsym(library, "zps_hook_open"));
   if (open == nullptr) return base::make_error("%s is not a hook library: it has no zps_hook_open", *path);

@@ -75,9 +75,8 @@ void print_markdown() {
       "\nThe file is TOML without sections:\n\n"
       "```toml\nwire = \"memif:/run/zpstack.sock,role=server\"\nip = \"198.18.7.1/24\"\nmemory_mb = 64\nhugepages = false\n"
       "rules = [\n  \"stack udp port=53\",\n  \"kernel tcp port=9100 program=node_exporter\",\n]\n```\n\n"
-      "`hook`, `hook_library`, `fallback`, `log`, `inherit` and `jit` are needed before the file is read. `zpstack run` takes them from "
-      "the file "
-      "and\n"
+      "`hook`, `hook_library`, `fallback`, `log`, `inherit`, `jit` and `network` are needed before the file is read. `zpstack run` takes "
+      "them from the file and\n"
       "passes them on in the environment; a bare `LD_PRELOAD=libzpstack.so` sees them only as variables.\n");
 }
 

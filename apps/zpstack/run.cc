@@ -14,7 +14,7 @@ namespace tool {
 namespace {
 
 // The preloaded library decides by these before anybody has read the file, so what the file says of them goes into the environment.
-constexpr const char* kEarlyKeys[] = {"hook", "hook_library", "fallback", "log", "inherit", "jit"};
+constexpr const char* kEarlyKeys[] = {"hook", "hook_library", "fallback", "log", "inherit", "jit", "network"};
 
 void export_early_keys(const Settings& settings, Environment& environment) {
   for (int i = 0; i < base::kConfigKeys; i++) {

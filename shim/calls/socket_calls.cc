@@ -283,10 +283,14 @@ long shim_socket(const zps_call& call) noexcept {
   const int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
   const bool is_udp = (domain == AF_INET || domain == AF_INET6) && (type & ~flags) == SOCK_DGRAM &&
                       (protocol == 0 || protocol == IPPROTO_UDP) && serves_datagrams();
-  if (is_udp && !kernel_only() && engine->thread()->vfork_child == 0) return make_datagram_socket(call);
+  if (is_udp && !kernel_only() && engine->thread()->vfork_child == 0) {
+    enter_network();
+    return make_datagram_socket(call);
+  }
   if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP))
     return kPass;
   if (kernel_only() || engine->thread()->vfork_child != 0) return kPass;
+  enter_network();
   const long fd = kernel_call(SYS_socket, domain, type, protocol);
   if (fd < 0) return fd;
   Guard guard;

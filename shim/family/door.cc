@@ -11,6 +11,7 @@
 #include "base/syscall.h"
 #include "shim/family/exec_ticket.h"
 #include "shim/family/family.h"
+#include "shim/family/identity.h"
 #include "shim/family/join.h"
 #include "shim/files/placeholders.h"
 
@@ -26,6 +27,13 @@ struct Control {
 
 void close_all(const int* fds, int count) noexcept {
   for (int i = 0; i < count; i++) (void)kernel_call(SYS_close, fds[i]);
+}
+
+// Whoever joins gets the descriptors of the wire, so it has to be allowed as much as who has opened it; and the name of a network can be
+// seen by every process in its network namespace.
+const char* judge_rights(pid_t pid) noexcept {
+  if ((permitted_of(pid) & family->rights) != family->rights) return "it has fewer rights (capabilities)";
+  return is_in_own_user_namespace(family->proc_fd, pid) ? nullptr : "it is in another user namespace";
 }
 
 // Why it cannot join, or nullptr.
@@ -83,20 +91,44 @@ void admit(int over, pid_t pid) noexcept {
   slot_release(slot);
 }
 
-// False: nobody is there.
+void answer(int over, const char* why, pid_t pid) noexcept {
+  if (why == nullptr) return admit(over, pid);
+  Answer answer{};
+  strncpy(answer.why, why, sizeof answer.why - 1);
+  (void)send_with(over, &answer, sizeof answer, nullptr, 0);
+}
+
+// At the door of the envelopes. False: nobody is there.
 bool answer_one() noexcept {
   Visit visit{};
   ucred visitor{};
   int over;
   const long got = receive_with(family->door_fd, &visit, sizeof visit, &over, 1, MSG_DONTWAIT, &visitor);
   if (got < 0) return false;
-  const char* const why = got == sizeof visit ? judge(visit, visitor) : "it speaks otherwise";
-  if (why == nullptr) {
-    admit(over, visitor.pid);
-  } else {
-    Answer answer{};
-    strncpy(answer.why, why, sizeof answer.why - 1);
-    (void)send_with(over, &answer, sizeof answer, nullptr, 0);
+  answer(over, got == sizeof visit ? judge(visit, visitor) : "it speaks otherwise", visitor.pid);
+  (void)kernel_call(SYS_close, over);
+  return true;
+}
+
+long accept_visitor() noexcept {
+  const long over = kernel_call(SYS_accept4, family->network_fd, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (over != -EMFILE) return over;
+  const base::RaisedFdLimit raised;
+  return kernel_call(SYS_accept4, family->network_fd, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+// At the name of the network. Whoever has connected and not said anything yet comes again.
+bool answer_at_name() noexcept {
+  const auto over = static_cast<int>(accept_visitor());
+  if (over < 0) return false;
+  Visit visit{};
+  ucred visitor{};
+  unsigned bytes = sizeof visitor;
+  const bool is_known = kernel_call(SYS_getsockopt, over, SOL_SOCKET, SO_PEERCRED, as_arg(&visitor), as_arg(&bytes)) == 0;
+  if (is_known && kernel_call(SYS_recvfrom, over, as_arg(&visit), sizeof visit, MSG_DONTWAIT, 0, 0) == sizeof visit) {
+    const char* why = judge(visit, visitor);
+    if (why == nullptr) why = judge_rights(visitor.pid);
+    answer(over, why, visitor.pid);
   }
   (void)kernel_call(SYS_close, over);
   return true;
@@ -152,6 +184,8 @@ long receive_with(int over, void* data, unsigned long bytes, int* fds, int count
 
 void answer_door() noexcept {
   constexpr int kMostInTurn = 16;
+  for (int i = 0; family->network_fd >= 0 && i < kMostInTurn && answer_at_name(); i++) {
+  }
   if (family->flights == 0 || family->door_fd < 0) return;
   for (int i = 0; i < kMostInTurn && answer_one(); i++) {
   }

@@ -1,4 +1,4 @@
-// What is said at a family's door, by who wants to join and who answers.
+// What is said at a family's door, by who wants to join and who answers, and over a connection to a network's name.
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 
@@ -11,7 +11,7 @@ namespace shim {
 
 inline constexpr int kMostPassed = 200;  // descriptors in a message
 
-// Comes with one descriptor, by which it is answered.
+// At the door it comes with one descriptor, by which it is answered.
 struct Visit {
   base::BuildId core;
   uint64_t library_base;

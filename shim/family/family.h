@@ -30,6 +30,9 @@ namespace shim {
 inline constexpr int kWakeSlots = 512;
 inline constexpr uint32_t kSlots = 1024;
 
+// The settings of a stack that another program of its network may contradict.
+inline constexpr int kStackSettings = 8;
+
 // What is at its start level when no program of the family does anything.
 struct FamilyLevels {
   uint32_t processes, chunks, waiters, nodes;
@@ -71,6 +74,9 @@ struct alignas(64) Family {
   std::atomic<uint32_t> keeper_apart;  // 1: the keeper has closed what is not its own; a futex
   int flight_fd;                      // memfd whose bytes are locked by what is in flight (in_flight.h); negative: there is none
   uint32_t owner;                     // the user whose family it is
+  uint64_t rights;                    // the capabilities of who made the stack
+  int network_fd;                     // the name of the network (network.h): a listening socket; negative: there is none
+  uint32_t settings[kStackSettings];  // a hash of each setting that the stack was made with (network.cc)
   int door_fd, door_step_fd;          // the two ends of the door (join.h): who is on duty has the first, each envelope the other
   int proc_fd;                        // of /proc, for whoever cannot name it any more
   base::LockWritten<uint32_t> flights;  // records of in_flight that have a file
@@ -89,6 +95,7 @@ extern Family* family;
 // With the lock held.
 [[nodiscard]] FamilyLevels family_levels() noexcept;
 extern base::Config config;
+extern base::Origin config_origins[base::kConfigKeys];
 extern const zps_engine* engine;
 
 // Those slots that there are.

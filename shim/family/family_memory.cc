@@ -11,6 +11,7 @@
 #include "base/shared_memory.h"
 #include "base/syscall.h"
 #include "shim/family/locked_memory.h"
+#include "shim/family/network.h"
 
 namespace shim {
 namespace {
@@ -22,6 +23,7 @@ constexpr uintptr_t kPage = 4096;
 constexpr uintptr_t kPlace = 0x2000'0000'0000;       // with as much chance in it as the stack's address has
 constexpr uintptr_t kChance = 0xff'ffff'f000;
 constexpr uintptr_t kElsewhere = 0x80'0000'0000;
+constexpr uintptr_t kNetworkPlace = 0x1000'0000'0000, kNetworkChance = 0xfff'ffff'f000;
 constexpr int kOwnExtents = 5;
 constexpr int kExtents = kOwnExtents + kFileExtents;
 
@@ -112,9 +114,18 @@ bool map_pieces(const Piece* pieces, int count, Map map_one) noexcept {
   return true;
 }
 
-Family* map_early() noexcept {
+// Programs of a network have families that are not to lie over each other, whoever joins whom: the stack's address has too little chance in
+// it for that.
+uintptr_t choose_place() noexcept {
+  uintptr_t chance = 0;
+  if (has_network() && kernel_call(SYS_getrandom, as_arg(&chance), sizeof chance, 0) == sizeof chance)
+    return kNetworkPlace + (chance & kNetworkChance);
   const char here = 0;
-  uintptr_t place = kPlace + (reinterpret_cast<uintptr_t>(&here) & kChance);
+  return kPlace + (reinterpret_cast<uintptr_t>(&here) & kChance);
+}
+
+Family* map_early() noexcept {
+  uintptr_t place = choose_place();
   if (family_would_overlap(place, avoided)) place ^= kElsewhere;
   auto* fresh = reinterpret_cast<Family*>(place);
   Piece pieces[kExtents];

@@ -17,4 +17,9 @@ struct Identity {
 // The calling thread's.
 [[nodiscard]] Identity own_identity() noexcept;
 
+// The capabilities that process may put into effect; none if it is gone.
+[[nodiscard]] uint64_t permitted_of(int32_t pid) noexcept;
+// Whether its users are the same as this process's, as far as the tables say; `proc_fd` is /proc.
+[[nodiscard]] bool is_in_own_user_namespace(int proc_fd, int32_t pid) noexcept;
+
 }  // namespace shim

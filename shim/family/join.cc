@@ -144,27 +144,43 @@ void close_hidden(const uint64_t (&hidden)[base::kHighFdWords]) noexcept {
   }
 }
 
-// From a process of this user or of root: whoever has sent the envelope need not be one, and what is mapped is believed.
-long receive_from_own(int over, void* data, unsigned long bytes, int* fds, int count) noexcept {
+// By which the family is asked.
+struct Way {
+  int over;  // this process's end of what it is answered by
+  // An envelope's door, and the other end, which is closed here; negative: `over` leads to a network's name.
+  int door, their_end;
+  bool closed = false;  // the other side has closed it without a word
+
+  [[nodiscard]] bool is_by_name() const noexcept { return door < 0; }
+};
+
+bool is_trusted(const ucred& who) noexcept {
+  return who.pid > 0 && (who.uid == 0 || who.uid == static_cast<uid_t>(kernel_call(SYS_getuid)));
+}
+
+// From a process of this user or of root: whoever has sent the envelope need not be one, and what is mapped is believed. Who has a
+// network's name is known.
+long receive_from_own(const Way& way, void* data, unsigned long bytes, int* fds, int count) noexcept {
   ucred sender{};
-  const long got = receive_with(over, data, bytes, fds, count, 0, &sender);
-  if (got < 0 || (sender.pid > 0 && (sender.uid == 0 || sender.uid == static_cast<uid_t>(kernel_call(SYS_getuid))))) return got;
+  const long got = receive_with(way.over, data, bytes, fds, count, 0, &sender);
+  if (got < 0 || way.is_by_name() || is_trusted(sender)) return got;
   for (int i = 0; i < count; i++) (void)kernel_call(SYS_close, fds[i]);
   return -EPERM;
 }
 
 // Puts what is passed under the numbers that it has in the family.
-const char* take_hidden(int over, int count, uint64_t (&hidden)[base::kHighFdWords]) noexcept {
+const char* take_hidden(const Way& way, int count, uint64_t (&hidden)[base::kHighFdWords]) noexcept {
   while (count > 0) {
     Passed message{};
     int fds[kMostPassed];
-    if (!comes(over)) return "nobody answered at its door";
+    if (!comes(way.over)) return "nobody answered at its door";
     {
       const base::RaisedFdLimit raised;
       // So many as the message says: looked at first.
-      const bool came = kernel_call(SYS_recvfrom, over, as_arg(&message), sizeof message, MSG_PEEK, 0, 0) == sizeof message;
-      const bool is_right = came && message.count >= 1 && message.count <= kMostPassed;
-      if (!is_right || receive_from_own(over, &message, sizeof message, fds, message.count) < 0) return "its descriptors did not come";
+      const bool came = kernel_call(SYS_recvfrom, way.over, as_arg(&message), sizeof message, MSG_PEEK, 0, 0) == sizeof message;
+      if (!came || message.count < 1 || message.count > kMostPassed ||
+          receive_from_own(way, &message, sizeof message, fds, message.count) < 0)
+        return "its descriptors did not come";
     }
     const char* why = nullptr;
     for (int i = 0; i < message.count; i++) {
@@ -184,17 +200,25 @@ const char* take_hidden(int over, int count, uint64_t (&hidden)[base::kHighFdWor
   return nullptr;
 }
 
-// `over` is this process's end of what it is answered by, `theirs` the other, which is closed here.
-const char* ask(int door, int over, int theirs, int* count) noexcept {
+long ring(const Way& way) noexcept {
   const Visit visit{base::build_id_of(__ehdr_start), reinterpret_cast<uint64_t>(__ehdr_start)};
-  const long sent = send_with(door, &visit, sizeof visit, &theirs, 1);
-  (void)kernel_call(SYS_close, theirs);
-  if (sent < 0 || !comes(over)) return "nobody answered at its door";
+  if (way.is_by_name()) return send_with(way.over, &visit, sizeof visit, nullptr, 0);
+  const long sent = send_with(way.door, &visit, sizeof visit, &way.their_end, 1);
+  (void)kernel_call(SYS_close, way.their_end);
+  return sent;
+}
+
+const char* ask(Way& way, int* count) noexcept {
+  const long sent = ring(way);
+  way.closed = way.is_by_name() && (sent == -EPIPE || sent == -ECONNRESET);
+  if (sent < 0 || !comes(way.over)) return "nobody answered at its door";
   static Answer answer;
-  if (kernel_call(SYS_recvfrom, over, as_arg(&answer), sizeof answer, MSG_PEEK, 0, 0) != sizeof answer) return "its answer is damaged";
+  const long came = kernel_call(SYS_recvfrom, way.over, as_arg(&answer), sizeof answer, MSG_PEEK, 0, 0);
+  way.closed = came == 0 || came == -ECONNRESET;
+  if (came != sizeof answer) return "its answer is damaged";
   int ticket;
   const bool refuses = answer.why[0] != '\0';
-  if (receive_from_own(over, &answer, sizeof answer, &ticket, refuses ? 0 : 1) < 0) return "its answer is damaged, or another user's";
+  if (receive_from_own(way, &answer, sizeof answer, &ticket, refuses ? 0 : 1) < 0) return "its answer is damaged, or another user's";
   if (refuses) return answer.why;
   const bool is_read = read_ticket(ticket);
   (void)kernel_call(SYS_close, ticket);
@@ -215,12 +239,12 @@ void go_on_alone() noexcept {
   move_own_files();
 }
 
-const char* attach_and_move(int over, int count) noexcept {
+const char* attach_and_move(const Way& way, int count) noexcept {
   uint64_t hidden[base::kHighFdWords] = {};
   Family* own = family;
   const bool in_the_way = ticket_is_of_own_place();
   const char* why = in_the_way && !is_only_thread() ? "its memory lies in the way of theirs, and it has threads" : nullptr;
-  if (why == nullptr) why = take_hidden(over, count, hidden);
+  if (why == nullptr) why = take_hidden(way, count, hidden);
   if (why == nullptr && in_the_way) {
     unmap_family();
     own = nullptr;
@@ -244,10 +268,36 @@ const char* attach_and_move(int over, int count) noexcept {
   return nullptr;
 }
 
+bool has_own_stack() noexcept { return the_stack() != nullptr || kernel_only() || in_vfork_child() || base::shared_fd() >= 0; }
+constexpr char kHasOwn[] = "it has a stack of its own";
+
+const char* join_by(Way& way) noexcept {
+  const char* why;
+  bool is_first;
+  {
+    const Guard guard;  // in which the try of another thread is waited for
+    is_first = !has_tried;
+    has_tried = true;
+    why = has_own_stack() ? kHasOwn : is_first ? list_own_files() : "it could not join before";
+    if (why == nullptr) Guard::forking.store(base::thread_id(), std::memory_order_relaxed);
+  }
+  if (why == nullptr) {
+    int count = 0;
+    why = ask(way, &count);
+    if (why == nullptr) why = attach_and_move(way, count);
+    if (way.closed) has_tried = false;  // nothing has changed
+    Guard::forking.store(0, std::memory_order_release);
+  } else if (!way.is_by_name()) {
+    (void)kernel_call(SYS_close, way.their_end);
+  }
+  if (is_first && moved != nullptr) (void)kernel_call(SYS_munmap, as_arg(moved), kMostMoved * sizeof(Moved));
+  return why;
+}
+
 }  // namespace
 
 const char* join_family(int envelope) noexcept {
-  if (the_stack() != nullptr || kernel_only() || in_vfork_child() || base::shared_fd() >= 0) return "it has a stack of its own";
+  if (has_own_stack()) return kHasOwn;
   const int door = door_of(envelope);
   int ends[2];
   if (door < 0 || kernel_call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, as_arg(ends)) != 0) {
@@ -256,26 +306,17 @@ const char* join_family(int envelope) noexcept {
   }
   const int on = 1;
   (void)kernel_call(SYS_setsockopt, ends[0], SOL_SOCKET, SO_PASSCRED, as_arg(&on), sizeof on);
-  const char* why;
-  bool is_first;
-  {
-    const Guard guard;  // in which the try of another thread is waited for
-    is_first = !has_tried;
-    has_tried = true;
-    why = guard.stack() != nullptr ? "it has a stack of its own" : is_first ? list_own_files() : "it could not join before";
-    if (why == nullptr) Guard::forking.store(base::thread_id(), std::memory_order_relaxed);
-  }
-  if (why == nullptr) {
-    int count = 0;
-    why = ask(door, ends[0], ends[1], &count);
-    if (why == nullptr) why = attach_and_move(ends[0], count);
-    Guard::forking.store(0, std::memory_order_release);
-  } else {
-    (void)kernel_call(SYS_close, ends[1]);
-  }
-  if (is_first && moved != nullptr) (void)kernel_call(SYS_munmap, as_arg(moved), kMostMoved * sizeof(Moved));
+  Way way{ends[0], door, ends[1]};
+  const char* const why = join_by(way);
   for (const int fd : {door, ends[0]}) (void)kernel_call(SYS_close, fd);
   return why;
+}
+
+const char* join_over(int over, bool* again) noexcept {
+  Way way{over, -1, -1};
+  const char* const why = join_by(way);
+  *again = way.closed;
+  return way.closed || the_stack() != nullptr ? nullptr : why;  // another thread may have joined meanwhile
 }
 
 }  // namespace shim

@@ -22,10 +22,12 @@
 
 namespace shim {
 
-// The family's side: answers whoever has come to the door. Costs a load if nothing is in flight. Without the lock.
+// The family's side: answers whoever has come to the door. Costs two loads if nothing is in flight and the family has no name. Without the
+// lock.
 void answer_door() noexcept;
 // In the process that has received `envelope`, which is of another family: nullptr if it is a member now, or why not.
 [[nodiscard]] const char* join_family(int envelope) noexcept;
-
+// The same over a connection to the name of its network. *again: whoever is there has closed it without a word.
+[[nodiscard]] const char* join_over(int over, bool* again) noexcept;
 
 }  // namespace shim

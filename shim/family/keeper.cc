@@ -36,9 +36,10 @@ constexpr uint64_t kAllSignals = ~uint64_t{0};
 long keeper_pid = 0;
 int pipe_of_members = -1;
 
-// All but our own, and of those what ends with the program: its end of the pipe, the wire's name, a request of the processors.
+// All but our own, and of those what ends with the program: its end of the pipe, the names of the wire and
+// of the family, a request of the processors.
 void close_descriptors(int pipe_end) noexcept {
-  for (const int fd : {pipe_end, the_stack()->wire().facts().name_fd, family->processors.request_fd}) {
+  for (const int fd : {pipe_end, the_stack()->wire().facts().name_fd, family->processors.request_fd, family->network_fd}) {
     if (fd >= 0) (void)base::close_high_fd(fd);
   }
   for (unsigned from = 0; from != UINT_MAX;) {

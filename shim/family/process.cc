@@ -16,6 +16,7 @@
 #include "shim/family/family_memory.h"
 #include "shim/family/keeper.h"
 #include "shim/family/locked_memory.h"
+#include "shim/family/network.h"
 #include "shim/family/service.h"
 #include "shim/family/test_hook.h"
 #include "shim/files/fd_table.h"
@@ -189,6 +190,7 @@ void before_exit(int64_t) noexcept {
     stack->flush();
   }
   if (!last && !service_none_but_this()) return;
+  leave_network_name();
   linger(stack, kFarewellNs);
   end_keeper();
 }

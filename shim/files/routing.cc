@@ -6,6 +6,8 @@
 #include <netinet/in.h>
 #include <sys/eventfd.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "base/high_fd.h"
@@ -17,11 +19,15 @@
 #include "shim/family/locked_memory.h"
 #include "shim/family/processors.h"
 #include "shim/family/keeper.h"
+#include "shim/family/network.h"
 #include "shim/family/service.h"
 #include "shim/family/wait.h"
 #include "shim/files/datagram_sides.h"
 #include "shim/files/local_ports.h"
 #include "shim/files/ports.h"
+
+// keep_everything.S
+extern "C" long zps_keep_everything(long argument, long (*function)(long argument) noexcept) noexcept;
 
 namespace shim {
 namespace {
@@ -91,16 +97,19 @@ netstack::StackConfig stack_config() noexcept {
   wanted.frames = config.frames;
   wanted.memory_mb = config.memory_mb;
   wanted.time_wait_ms = config.time_wait_ms;
-  wanted.hugepages = config.hugepages;
+  wanted.hugepages = config.hugepages && !has_network();  // they are in no file that another program could map
   wanted.ports = read_local_ports();
   return wanted;
 }
+
+constexpr int kMostTries = 1000;
 
 bool refused = false;  // a stack could not be made and the kernel serves instead
 
 // What a family needs beside its stack; nullptr, or why it cannot be had.
 const char* prepare_family() noexcept {
   if (!share_family()) return "no address space for what the family shares: raise ulimit -v";
+  family->network_fd = -1;
   family->kick_fd = hidden_eventfd(1);
   if (family->kick_fd < 0) return "no descriptors left: raise RLIMIT_NOFILE (ulimit -Hn)";
   if (!service_prepare()) return "no memory file for the service: memfd_create failed";
@@ -109,17 +118,29 @@ const char* prepare_family() noexcept {
   return nullptr;
 }
 
-// With the family's own lock held.
-netstack::Stack* make_it() noexcept {
+void go_without(const char* reason) noexcept {
+  if (config.fallback != base::Fallback::kernel) give_up(reason);
+  base::log(base::LogLevel::warn, "%s; going on with the kernel's network (ZPS_FALLBACK=kernel)", reason);
+  refused = true;
+}
+
+void tell_network(const char* why) noexcept {
+  static char line[250];
+  (void)snprintf(line, sizeof line, "the stack of the network %s cannot be shared: %s", config.network, why);
+  go_without(line);
+}
+
+// With the family's own lock held. `name` is its network's, or negative.
+netstack::Stack* make_it(int name) noexcept {
   leave_future_unlocked();
   auto made = netstack::make_stack(stack_config(), &family->place);
   const char* reason = made ? prepare_family() : made.error().text;
   if (reason != nullptr) {
-    if (config.fallback != base::Fallback::kernel) give_up(reason);
-    base::log(base::LogLevel::warn, "%s; going on with the kernel's network (ZPS_FALLBACK=kernel)", reason);
-    refused = true;
+    go_without(reason);
+    if (name >= 0) (void)base::close_high_fd(name);
     return nullptr;
   }
+  if (has_network()) name_family(name);
   measure_spinning();
   prepare_processors((*made)->wire());
   (*made)->wire().allow_departures();
@@ -128,17 +149,22 @@ netstack::Stack* make_it() noexcept {
   return *made;
 }
 
-}  // namespace
-
-netstack::Stack* ensure_stack() noexcept {
-  if (netstack::Stack* stack = the_stack()) return stack;
+// *is_taken: no, others have the name of this program's network.
+netstack::Stack* try_to_make(bool* is_taken) noexcept {
   netstack::Stack* stack;
+  *is_taken = false;
   {
     Guard guard;
     stack = guard.stack();
     if (stack != nullptr || refused) return stack;
+    const int name = has_network() ? take_network_name() : -1;
+    *is_taken = name == -EADDRINUSE;
+    if (name < 0 && has_network()) {
+      if (!*is_taken) tell_network("its name cannot be taken (no Unix sockets, or no descriptor left)");
+      return nullptr;
+    }
     const bool favour = base::BiasedLock::prepare_favour();  // at once while the process has one thread; the service would need a turn
-    stack = make_it();
+    stack = make_it(name);
     if (stack == nullptr) return nullptr;
     adopt_bound_sockets(stack);
     if (favour) stack->lock.allow_favour();  // a family without a stack is one process
@@ -151,12 +177,34 @@ netstack::Stack* ensure_stack() noexcept {
   return stack;
 }
 
+}  // namespace
+
+void enter_network() noexcept {
+  if (!has_network() || the_stack() != nullptr || refused || engine->thread()->vfork_child != 0) return;
+  const auto enter = [](long) noexcept { return static_cast<long>(ensure_stack() != nullptr); };
+  (void)zps_keep_everything(0, enter);
+}
+
+netstack::Stack* ensure_stack() noexcept {
+  netstack::Stack* stack = the_stack();
+  for (int tries = 0; stack == nullptr && !refused; tries++) {
+    bool is_taken;
+    stack = try_to_make(&is_taken);
+    if (!is_taken) return stack;
+    const char* const why = tries < kMostTries ? join_network() : "its name is taken, and nobody is there";
+    if (why != nullptr) tell_network(why);
+    stack = the_stack();
+  }
+  return stack;
+}
+
 void make_stack_for_bound_sockets() noexcept {
   if (the_stack() == nullptr && !refused && engine->thread()->vfork_child == 0 && has_bound_socket()) (void)ensure_stack();
 }
 
 // A child of vfork is about to become another program.
 void rights_are_leaving() noexcept {
+  enter_network();
   if (the_stack() != nullptr || refused || engine->thread()->vfork_child != 0) return;
   keep_processors();
   netstack::keep_rights(stack_config());

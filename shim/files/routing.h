@@ -23,6 +23,9 @@ namespace shim {
 // Another process is about to have this one's sockets: the stack is made if one of them may listen there, for both to have the same.
 void make_stack_for_bound_sockets() noexcept;
 
+// A program that shares its stack by name has it from its first socket on. Without the lock.
+void enter_network() noexcept;
+
 [[nodiscard]] bool is_loopback(const netstack::IpAddress& address) noexcept;
 
 // What the rules say of a socket of this protocol with this local port (0: none yet), towards a peer (nullptr: nobody in particular).

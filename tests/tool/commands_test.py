@@ -132,7 +132,7 @@ class Config(WithTool):
         settings = self.config()
         self.assertEqual(settings["wire"], {"value": "veth", "from": "default"})
         self.assertEqual(settings["memory_mb"], {"value": "48", "from": "default"})
-        self.assertEqual(len(settings), 22)
+        self.assertEqual(len(settings), 23)
 
     def test_file_goes_over_default_and_environment_over_file(self):
         file = self.file("zpstack.toml", '# a comment\nwire = "tap"\nmemory_mb = 64\nhugepages = false\n')

@@ -73,6 +73,7 @@ TEST(Config, every_key_takes_a_value_and_prints_it_back) {
                                                           "stack udp port=53; kernel tcp port=80-90 peer=10.0.0.0/8 program=nginx; "
                                                           "kernel peer=fd00::/8; stack"},
                                                          {"jit", "kernel"},
+                                                         {"network", "cluster-1.a_b"},
                                                          {"patience_ms", "0"}};
   EXPECT_EQ(std::size(kValues), static_cast<size_t>(kConfigKeys));
   for (const auto& [name, value] : kValues) {

@@ -136,10 +136,10 @@ int take_inheritance(char** environment) noexcept {
   return inherited = static_cast<int>(number);
 }
 
-void* load_hook(const char* path) noexcept {
-  if (inherited < 0 || kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path), as_arg(&library), 0) != 0)
+void* load_hook(const char* path, uint64_t place) noexcept {
+  wanted = inherited >= 0 ? left.library_base : place;
+  if (wanted == 0 || kernel_call(SYS_newfstatat, AT_FDCWD, as_arg(path), as_arg(&library), 0) != 0)
     return dlmopen(LM_ID_NEWLM, path, RTLD_NOW | RTLD_LOCAL);
-  wanted = left.library_base;
   const Watched watched;
   return dlmopen(LM_ID_NEWLM, path, RTLD_NOW | RTLD_LOCAL);
 }

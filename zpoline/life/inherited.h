@@ -13,14 +13,17 @@
 // (it counts against RLIMIT_AS); a loader of our own (the library has a libc, with its thread-local variables).
 #pragma once
 
+#include <cstdint>
+
 #include "zpoline/hook.h"
 
 namespace zpoline {
 
 // At the start of a program, in its only thread: takes the variable out of the environment. The descriptor, or -1.
 [[nodiscard]] int take_inheritance(char** environment) noexcept;
-// dlmopen() of the hook library into a namespace of its own, where the one before lay if something was inherited.
-[[nodiscard]] void* load_hook(const char* path) noexcept;
+// dlmopen() of the hook library into a namespace of its own: where the one before lay if something was inherited, else at `place` if that
+// is not 0.
+[[nodiscard]] void* load_hook(const char* path, uint64_t place) noexcept;
 // There will be no library to take it: everything that was left is closed. `why` is for a person.
 void refuse_inheritance(const char* why) noexcept;
 // "NAME=number" for the next program's environment.

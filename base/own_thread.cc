@@ -189,6 +189,9 @@ bool note_thread_locals(const void* word) noexcept {
   return layout.fixed;
 }
 
+const void* thread_locals() noexcept { return &layout; }
+void adopt_thread_locals(const void* of_other) noexcept { memcpy(&layout, of_other, sizeof layout); }
+
 long OwnThread::start(Run run, void* argument, size_t stack_bytes) noexcept {
   if (!layout.noted && !note_thread_locals(nullptr)) return -ENOTSUP;  // a program that links us; the core has noted them
   __libc_single_threaded = false;  // nobody else tells a libc that is alone with its program

@@ -35,6 +35,10 @@ namespace base {
 // another module's variables have no fixed place.
 [[nodiscard]] bool note_thread_locals(const void* word) noexcept;
 
+// What was noted, for a copy of this library, which ld.so does not know.
+[[nodiscard]] const void* thread_locals() noexcept;
+void adopt_thread_locals(const void* of_other) noexcept;
+
 class OwnThread {
  public:
   using Run = void (*)(void* argument) noexcept;

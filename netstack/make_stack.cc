@@ -141,4 +141,7 @@ base::Result<bool> load_code_again(const StackCode& code) noexcept {
   return load_image_again({code.image_base, code.image_build});
 }
 
+const char* image_file() noexcept { return stack_image_path(); }
+void use_image_file(const char* path) noexcept { use_stack_image_path(path); }
+
 }  // namespace netstack

@@ -70,5 +70,8 @@ struct StackCode {
 [[nodiscard]] StackCode stack_code() noexcept;
 // The same code at the same place, before the memory.
 base::Result<bool> load_code_again(const StackCode& code) noexcept;
+// The path of the stack's code, for a copy of this library, which ld.so does not know.
+[[nodiscard]] const char* image_file() noexcept;
+void use_image_file(const char* path) noexcept;
 
 }  // namespace netstack

@@ -14,6 +14,7 @@
 #include "base/user_copy.h"
 #include "netstack/make_stack.h"
 #include "shim/family/exec.h"
+#include "shim/family/exec_ticket.h"
 #include "shim/family/family.h"
 #include "shim/family/family_memory.h"
 #include "shim/family/own_memory.h"
@@ -22,10 +23,13 @@
 #include "shim/calls/page_zero_pointers.h"
 #include "shim/family/process.h"
 #include "shim/family/service.h"
+#include "shim/family/succession.h"
 #include "shim/calls/syscall_table.h"
 #include "shim/family/test_hook.h"
 #include "shim/family/wait.h"
 #include "shim/thread_storage.h"
+
+extern "C" [[gnu::visibility("hidden")]] const char _end[];  // the linker's
 
 namespace shim {
 namespace {
@@ -41,6 +45,13 @@ int64_t on_syscall(zps_call* call) noexcept {
     count_call(call->nr, result == ZPS_PASS ? Outcome::passed : refused ? Outcome::refused : Outcome::served);
   }
   return result;
+}
+
+// What a setting means for this library.
+void heed_config() noexcept {
+  base::set_log_level(config.log);
+  counting = config.ledger;
+  base::set_patience_ms(config.patience_ms);
 }
 
 const char* name_in(const char* path) noexcept {
@@ -68,8 +79,7 @@ bool read_config() noexcept {
   config = *loaded;
   leave_network_of_file();
   keep_own_rules();
-  base::set_log_level(config.log);
-  counting = config.ledger;
+  heed_config();
   return true;
 }
 
@@ -97,6 +107,30 @@ void fill(zps_hook* hook) noexcept {
   hook->fault_begin = reinterpret_cast<uint64_t>(zps_user_copy_begin);
   hook->fault_end = reinterpret_cast<uint64_t>(zps_user_copy_end);
   hook->fault_resume = reinterpret_cast<uint64_t>(zps_user_copy_fault);
+}
+
+// In a copy of this library, what zps_hook_open() does at a program's start, as far as it is not done for the process already.
+bool take_over(const Legacy& legacy) noexcept {
+  engine = legacy.engine;
+  memset(engine->thread_storage(), 0, engine->thread_storage_bytes);  // as in a thread that begins
+  if (!take_thread_storage(*engine)) return false;
+  base::set_deadly_calls(engine->deadly_calls);
+  base::adopt_thread_locals(legacy.thread_locals);
+  base::adopt_fd_range(legacy.first_fd, legacy.fd_count);
+  for (unsigned fd = 0; fd < base::kHighFdWords * 64; fd++) {
+    if ((legacy.hidden[fd / 64] >> fd % 64 & 1) != 0) base::adopt_high_fd(static_cast<int>(fd));
+  }
+  netstack::use_image_file(legacy.image_file);
+  config = *legacy.config;
+  memcpy(config_origins, legacy.origins, sizeof config_origins);
+  heed_config();
+  family = legacy.family;
+  my_slot = legacy.slot;
+  adopt_own_memory(legacy.memory, {reinterpret_cast<uintptr_t>(__ehdr_start), reinterpret_cast<uintptr_t>(_end)});
+  service_introduce();
+  adopt_own_files();
+  fill(legacy.hook);
+  return true;
 }
 
 }  // namespace
@@ -128,10 +162,10 @@ extern "C" [[gnu::visibility("default")]] int zps_hook_open(const zps_engine* wi
   }
   note_own_memory();
   if (!inherits) my_slot = &family->slots[0];
-  base::set_patience_ms(config.patience_ms);
   service_introduce();
   arm_test_hook(engine->environment);
   if (inherits) settle_after_exec();
   fill(hook);
+  prepare_succession(take_over);
   return 0;
 }

@@ -60,6 +60,7 @@ struct zps_thread {
   uint32_t vfork_child;              /* this is a vfork child on its parent's memory: descriptors are the kernel's business only */
   volatile uint64_t restarts;        /* bit n % 64: handler number n, from 0, has SA_RESTART; the first in a call decides */
   uint32_t thread_id;                /* the kernel's, without a call that a filter of the program's might kill for; 0: not known */
+  uint32_t sleeps;                   /* how many sleep() this thread is in: handlers that interrupt one may make calls that sleep */
 };
 
 struct zps_engine {
@@ -89,6 +90,9 @@ struct zps_engine {
   int32_t inherited;
   /* Whether what this execve() or execveat() executes will have this library: null, or why not. It is what the files say now. */
   const char *(*leaves_hook)(const struct zps_call *call);
+  /* Other callbacks of the same library, with the same claims, from the next call on: it has made a copy of itself that takes over. In a
+   * process with one thread, in which nothing of the old ones runs but the call that this is called from. */
+  void (*exchange)(const struct zps_hook *with);
 };
 
 struct zps_hook {

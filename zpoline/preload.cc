@@ -93,11 +93,20 @@ base::Result<Mode> chosen_mode() noexcept {
 zps_thread* thread_words() { return &this_thread().words; }
 void* thread_storage() { return this_thread().of_hook; }
 int64_t engine_sleep(int64_t nr, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f) {
-  return sleep_unmasked(nr, a, b, c, d, e, f);
+  zps_thread& words = this_thread().words;
+  words.sleeps++;
+  const int64_t result = sleep_unmasked(nr, a, b, c, d, e, f);
+  words.sleeps--;
+  return result;
+}
+void exchange_hook(const zps_hook* with) {
+  hook = *with;
+  zps_on_syscall = hook.on_syscall;
 }
 
 zps_engine engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "zpoline",    nullptr,      thread_words, engine_sleep,
-                     print_ledger, deadly_calls,       __ehdr_start, _end,         thread_storage, kHookStorage, -1, leaves_hook};
+                     print_ledger, deadly_calls,       __ehdr_start, _end,         thread_storage, kHookStorage, -1, leaves_hook,
+                     exchange_hook};
 
 base::Result<bool> find_own_path() noexcept {
   Dl_info info;

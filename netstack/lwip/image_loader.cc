@@ -30,6 +30,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "base/elf_object.h"
 #include "base/high_fd.h"
 #include "base/shared_memory.h"
 #include "base/syscall.h"
@@ -41,18 +42,6 @@ using base::as_arg;
 using base::kernel_call;
 
 constexpr char kImageName[] = "libzpstack-stack.so";
-constexpr uintptr_t kPage = 4096;
-constexpr int kMostSegments = 16;
-
-constexpr uintptr_t page_of(uintptr_t address) noexcept { return address & ~(kPage - 1); }
-constexpr uintptr_t up_to_page(uintptr_t address) noexcept { return page_of(address + kPage - 1); }
-
-bool is_error(long result) noexcept { return result < 0 && result > -4096; }
-
-struct Range {
-  uintptr_t from, to;
-};
-
 // The image's path: the directory of whatever holds this code. Found when that is loaded, since ld.so is asked.
 class ImagePath {
  public:
@@ -74,12 +63,15 @@ class ImagePath {
     memcpy(text_ + directory, kImageName, sizeof kImageName);
   }
   [[nodiscard]] const char* text() const noexcept { return text_; }
+  void set(const char* path) noexcept {
+    if (strlen(path) < sizeof text_) strcpy(text_, path);
+  }
 
  private:
   char text_[PATH_MAX] = "";
 };
 
-const ImagePath image_path;
+ImagePath image_path;
 
 // Out of the program's sight if there is a number for it, else among its own for as long as it takes; or a negative errno.
 int open_file(const char* path) noexcept {
@@ -101,84 +93,13 @@ class ObjectFile {
   ObjectFile& operator=(const ObjectFile&) = delete;
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
-  // All of `bytes` at `offset`.
-  [[nodiscard]] bool read(void* to, size_t bytes, uint64_t offset) const noexcept {
-    return kernel_call(SYS_pread64, fd_, as_arg(to), static_cast<long>(bytes), static_cast<long>(offset)) == static_cast<long>(bytes);
-  }
 
  private:
   int fd_;
 };
 
-// An object as it lies in memory.
-struct Object {
-  Elf64_Ehdr header;
-  Elf64_Phdr segments[kMostSegments];
-  uintptr_t base = 0;
-
-  [[nodiscard]] const Elf64_Phdr* find(uint32_t type) const noexcept {
-    for (int i = 0; i < header.e_phnum; i++) {
-      if (segments[i].p_type == type) return &segments[i];
-    }
-    return nullptr;
-  }
-};
-
-bool read_headers(const ObjectFile& file, Object& object) noexcept {
-  Elf64_Ehdr& header = object.header;
-  if (!file.read(&header, sizeof header, 0) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return false;
-  if (header.e_machine != EM_X86_64 || header.e_type != ET_DYN) return false;
-  if (header.e_phnum > kMostSegments || header.e_phentsize != sizeof(Elf64_Phdr)) return false;
-  return file.read(object.segments, header.e_phnum * sizeof(Elf64_Phdr), header.e_phoff);
-}
-
-// What the file does not fill is zero: the rest of its last page, and whole pages after that.
-long map_segment(const ObjectFile& file, uintptr_t base, const Elf64_Phdr& segment) noexcept {
-  const int protection = ((segment.p_flags & PF_R) != 0 ? PROT_READ : 0) | ((segment.p_flags & PF_W) != 0 ? PROT_WRITE : 0) |
-                         ((segment.p_flags & PF_X) != 0 ? PROT_EXEC : 0);
-  const uintptr_t from = page_of(base + segment.p_vaddr), file_end = base + segment.p_vaddr + segment.p_filesz;
-  const uintptr_t to = up_to_page(base + segment.p_vaddr + segment.p_memsz);
-  long result = kernel_call(SYS_mmap, static_cast<long>(from), static_cast<long>(file_end - from), protection, MAP_PRIVATE | MAP_FIXED,
-                            file.fd(), static_cast<long>(page_of(segment.p_offset)));
-  if (is_error(result)) return result;
-  if (segment.p_memsz == segment.p_filesz) return 0;
-  memset(reinterpret_cast<void*>(file_end), 0, up_to_page(file_end) - file_end);
-  if (up_to_page(file_end) == to) return 0;
-  result = kernel_call(SYS_mmap, static_cast<long>(up_to_page(file_end)), static_cast<long>(to - up_to_page(file_end)), protection,
-                       MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, -1, 0);
-  return is_error(result) ? result : 0;
-}
-
-long reserve(uintptr_t at, uintptr_t bytes, int flags) noexcept {
-  return kernel_call(SYS_mmap, static_cast<long>(at), static_cast<long>(bytes), PROT_NONE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
-}
-
-uintptr_t bytes_of(const Object& object) noexcept {
-  uintptr_t bytes = 0;
-  for (int i = 0; i < object.header.e_phnum; i++) {
-    const Elf64_Phdr& segment = object.segments[i];
-    if (segment.p_type == PT_LOAD) bytes = up_to_page(segment.p_vaddr + segment.p_memsz);
-  }
-  return bytes;
-}
-
-// At `wanted`, or, if that is 0, at a place where it can be again in another program.
-long map_segments(const ObjectFile& file, Object& object, uintptr_t wanted) noexcept {
-  const uintptr_t bytes = bytes_of(object);
-  long place = reserve(wanted != 0 ? wanted : base::shared_place(bytes), bytes, MAP_FIXED_NOREPLACE);
-  if (is_error(place) && wanted == 0) place = reserve(0, bytes, 0);
-  if (is_error(place)) return place;
-  object.base = static_cast<uintptr_t>(place);
-  for (int i = 0; i < object.header.e_phnum; i++) {
-    if (object.segments[i].p_type != PT_LOAD) continue;
-    if (const long result = map_segment(file, object.base, object.segments[i]); result != 0) return result;
-  }
-  return 0;
-}
-
 // Adds the base to each word that is relative to it. False if the object asks for more than that.
-bool relocate(const Object& object) noexcept {
+bool relocate(const base::ElfObject& object) noexcept {
   const Elf64_Phdr* dynamic = object.find(PT_DYNAMIC);
   if (dynamic == nullptr || object.find(PT_TLS) != nullptr) return false;
   uint64_t table = 0, bytes = 0;
@@ -198,23 +119,7 @@ bool relocate(const Object& object) noexcept {
   return true;
 }
 
-// The page-aligned part of the object's writable segment that stays writable; empty if there is none.
-Range protect_relocated(const Object& object) noexcept {
-  Range range{0, 0};
-  for (int i = 0; i < object.header.e_phnum; i++) {
-    const Elf64_Phdr& segment = object.segments[i];
-    const uintptr_t from = object.base + segment.p_vaddr;
-    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_W) != 0) range = {page_of(from), up_to_page(from + segment.p_memsz)};
-  }
-  const Elf64_Phdr* relro = object.find(PT_GNU_RELRO);
-  if (relro == nullptr) return range;
-  const uintptr_t from = page_of(object.base + relro->p_vaddr), to = page_of(object.base + relro->p_vaddr + relro->p_memsz);
-  if (to > from) (void)kernel_call(SYS_mprotect, static_cast<long>(from), static_cast<long>(to - from), PROT_READ);
-  if (to > range.from) range.from = to;
-  return range;
-}
-
-bool move_to_shared(const Range& range, StackImage* image) noexcept {
+bool move_to_shared(const base::Span& range, StackImage* image) noexcept {
   const size_t bytes = range.to - range.from;
   void* const data = reinterpret_cast<void*>(range.from);
   void* const shared = base::map_shared(bytes);
@@ -233,27 +138,30 @@ bool move_to_shared(const Range& range, StackImage* image) noexcept {
 ImagePlace last_place{};
 
 // From its file to memory, all but what is shared.
-base::Result<Range> load(Object& object, uintptr_t wanted) noexcept {
+base::Result<base::Span> load(base::ElfObject& object, uintptr_t wanted) noexcept {
   const char* const path = image_path.text();
   if (*path == '\0') return base::make_error("cannot tell where %s lies", kImageName);
   const ObjectFile file(path);
   if (file.fd() < 0) return base::make_error("cannot open %s: error %d", path, -file.fd());
-  if (!read_headers(file, object)) return base::make_error("%s is not a stack image", path);
-  if (const long result = map_segments(file, object, wanted); result != 0)
+  if (!base::read_elf(file.fd(), object)) return base::make_error("%s is not a stack image", path);
+  if (const long result = base::map_elf(file.fd(), object, wanted); result != 0)
     return base::make_error("cannot map %s: error %ld", path, -result);
   if (!relocate(object)) return base::make_error("%s asks for more than a stack image may", path);
-  return protect_relocated(object);
+  return base::protect_relocated(object);
 }
 
 }  // namespace
+
+const char* stack_image_path() noexcept { return image_path.text(); }
+void use_stack_image_path(const char* path) noexcept { image_path.set(path); }
 
 void open_stack_image() noexcept {
   if (opened_image < 0) opened_image = open_file(image_path.text());
 }
 
 base::Result<StackImage> load_stack_image() noexcept {
-  Object object;
-  base::Result<Range> range = load(object, 0);
+  base::ElfObject object;
+  base::Result<base::Span> range = load(object, 0);
   if (!range) return range.error();
   StackImage image;
   if (range->from >= range->to || !move_to_shared(*range, &image))
@@ -267,8 +175,8 @@ base::Result<StackImage> load_stack_image() noexcept {
 ImagePlace image_place() noexcept { return last_place; }
 
 base::Result<bool> load_image_again(const ImagePlace& place) noexcept {
-  Object object;
-  const base::Result<Range> range = load(object, place.base);
+  base::ElfObject object;
+  const base::Result<base::Span> range = load(object, place.base);
   if (!range) return range.error();
   last_place = {object.base, base::build_id_of(reinterpret_cast<const void*>(object.base))};
   if (last_place.build == place.build && place.build.is_known()) return true;

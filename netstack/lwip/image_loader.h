@@ -31,6 +31,9 @@ struct ImagePlace {
 // In a program that was executed: loads the same again, at the same place, but for its writable data, which are shared parts (base/
 // shared_memory.h) and are mapped over what lies there now.
 base::Result<bool> load_image_again(const ImagePlace& place) noexcept;
+// Its path, and one to use in its place.
+[[nodiscard]] const char* stack_image_path() noexcept;
+void use_stack_image_path(const char* path) noexcept;
 // Opens its file already, before a process goes where it cannot be found.
 void open_stack_image() noexcept;
 

@@ -25,6 +25,8 @@ struct Control {
   alignas(cmsghdr) char bytes[CMSG_SPACE(kMostPassed * sizeof(int)) + CMSG_SPACE(sizeof(ucred))];
 };
 
+constexpr char kElsewhere[] = "its code lies at another place";
+
 void close_all(const int* fds, int count) noexcept {
   for (int i = 0; i < count; i++) (void)kernel_call(SYS_close, fds[i]);
 }
@@ -39,9 +41,10 @@ const char* judge_rights(pid_t pid) noexcept {
 // Why it cannot join, or nullptr.
 const char* judge(const Visit& visit, const ucred& visitor) noexcept {
   if (visitor.uid != family->owner || visitor.pid <= 0) return "it is another user's process";
+  if (visit.pid != visitor.pid) return "it is in another pid namespace";
   if (visit.core != base::build_id_of(__ehdr_start) || !visit.core.is_known()) return "it has another build of zpstack";
-  if (visit.library_base != reinterpret_cast<uint64_t>(__ehdr_start)) return "its code lies at another place";
-  return why_not_attach();
+  if (const char* const why = why_not_attach(); why != nullptr) return why;
+  return visit.library_base != reinterpret_cast<uint64_t>(__ehdr_start) ? kElsewhere : nullptr;
 }
 
 // A slot for the visitor, or nullptr.
@@ -95,6 +98,7 @@ void answer(int over, const char* why, pid_t pid) noexcept {
   if (why == nullptr) return admit(over, pid);
   Answer answer{};
   strncpy(answer.why, why, sizeof answer.why - 1);
+  if (why == kElsewhere) answer.elsewhere = reinterpret_cast<uint64_t>(__ehdr_start);
   (void)send_with(over, &answer, sizeof answer, nullptr, 0);
 }
 

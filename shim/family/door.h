@@ -14,6 +14,7 @@ inline constexpr int kMostPassed = 200;  // descriptors in a message
 // At the door it comes with one descriptor, by which it is answered.
 struct Visit {
   base::BuildId core;
+  int32_t pid;  // as the visitor knows itself
   uint64_t library_base;
 };
 
@@ -21,6 +22,7 @@ struct Visit {
 struct Answer {
   char why[100];
   int32_t count;
+  uint64_t elsewhere;  // where the visitor's code would have to lie, if that is all that stands against it; 0: it is not
 };
 
 // Each of those that follow.

@@ -91,11 +91,7 @@ void settle_after_exec() noexcept {
     });
     guard.stack()->flush();
   }
-  if (family->processes.load(std::memory_order_relaxed) == 1) {
-    service_start();
-  } else {
-    service_forget();
-  }
+  service_start();  // the others may end while this program waits for something else than sockets
 }
 
 }  // namespace shim

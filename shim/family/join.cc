@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/check.h"
 #include "base/high_fd.h"
@@ -21,6 +20,7 @@
 #include "shim/family/in_flight.h"
 #include "shim/family/process.h"
 #include "shim/family/service.h"
+#include "shim/family/succession.h"
 #include "shim/family/wait.h"
 #include "shim/files/fd_table.h"
 #include "shim/files/file_pools.h"
@@ -150,6 +150,7 @@ struct Way {
   // An envelope's door, and the other end, which is closed here; negative: `over` leads to a network's name.
   int door, their_end;
   bool closed = false;  // the other side has closed it without a word
+  uintptr_t elsewhere = 0;  // where this process's code would have to lie
 
   [[nodiscard]] bool is_by_name() const noexcept { return door < 0; }
 };
@@ -201,7 +202,8 @@ const char* take_hidden(const Way& way, int count, uint64_t (&hidden)[base::kHig
 }
 
 long ring(const Way& way) noexcept {
-  const Visit visit{base::build_id_of(__ehdr_start), reinterpret_cast<uint64_t>(__ehdr_start)};
+  const Visit visit{base::build_id_of(__ehdr_start), static_cast<int32_t>(kernel_call(SYS_getpid)),
+                    reinterpret_cast<uint64_t>(__ehdr_start)};
   if (way.is_by_name()) return send_with(way.over, &visit, sizeof visit, nullptr, 0);
   const long sent = send_with(way.door, &visit, sizeof visit, &way.their_end, 1);
   (void)kernel_call(SYS_close, way.their_end);
@@ -219,17 +221,12 @@ const char* ask(Way& way, int* count) noexcept {
   int ticket;
   const bool refuses = answer.why[0] != '\0';
   if (receive_from_own(way, &answer, sizeof answer, &ticket, refuses ? 0 : 1) < 0) return "its answer is damaged, or another user's";
+  way.elsewhere = refuses ? answer.elsewhere : 0;
   if (refuses) return answer.why;
   const bool is_read = read_ticket(ticket);
   (void)kernel_call(SYS_close, ticket);
   *count = answer.count;
   return is_read ? nullptr : "its answer is damaged";
-}
-
-// Each thread is a folder there.
-bool is_only_thread() noexcept {
-  struct stat status{};
-  return kernel_call(SYS_newfstatat, AT_FDCWD, as_arg("/proc/self/task"), as_arg(&status), 0) == 0 && status.st_nlink == 3;
 }
 
 // As it was, in memory that is new.
@@ -287,6 +284,7 @@ const char* join_by(Way& way) noexcept {
     if (why == nullptr) why = attach_and_move(way, count);
     if (way.closed) has_tried = false;  // nothing has changed
     Guard::forking.store(0, std::memory_order_release);
+    if (why == nullptr) service_start();  // the others may end while this process waits for something else than sockets
   } else if (!way.is_by_name()) {
     (void)kernel_call(SYS_close, way.their_end);
   }
@@ -309,7 +307,7 @@ const char* join_family(int envelope) noexcept {
   Way way{ends[0], door, ends[1]};
   const char* const why = join_by(way);
   for (const int fd : {door, ends[0]}) (void)kernel_call(SYS_close, fd);
-  return why;
+  return way.elsewhere != 0 ? succeed(way.elsewhere) : why;
 }
 
 const char* join_over(int over, bool* again) noexcept {

@@ -12,11 +12,11 @@
 // first, which only a process of one thread can let happen.
 //
 // Who gets nothing: another user's process, or one that another user's would answer (what it maps it believes); one that has a stack of its
-// own, or other code, or the code at another place; one of whose sockets is bound or watched, or whose other threads wait; and everybody
-// over a wire that does not survive an exec. One line says why.
+// own, or other code, or the code at another place where that cannot be helped (succession.h); one of whose sockets is bound or watched,
+// or whose other threads wait; and everybody over a wire that does not survive an exec. One line says why.
 //
 // Invariants: 1 while it joins its other threads stay out of the lock, as during a fork; 2 it has its byte before its slot lives.
-// Known limits: it waits for who is on duty, 2 s at most; one that has failed does not try again, and if it was given a slot, has it until
+// Known limits: it waits for who is on duty, 10 s at most; one that has failed does not try again, and if it was given a slot, has it until
 // it ends.
 #pragma once
 
@@ -25,7 +25,8 @@ namespace shim {
 // The family's side: answers whoever has come to the door. Costs two loads if nothing is in flight and the family has no name. Without the
 // lock.
 void answer_door() noexcept;
-// In the process that has received `envelope`, which is of another family: nullptr if it is a member now, or why not.
+// In the process that has received `envelope`, which is of another family: nullptr if it is a member now, or a copy of this library that
+// could be one has taken over (succession.h), which is to look at the envelope. Or why not.
 [[nodiscard]] const char* join_family(int envelope) noexcept;
 // The same over a connection to the name of its network. *again: whoever is there has closed it without a word.
 [[nodiscard]] const char* join_over(int over, bool* again) noexcept;

@@ -18,6 +18,7 @@ namespace {
 using base::as_arg;
 using base::kernel_call;
 
+bool is_locked = false;     // it has asked for any of it
 bool locks_future = false;  // the program has asked for it; fork() leaves it behind (mm_init_owner(), VM_INIT_DEF_MASK)
 
 // Reads the ranges of /proc/self/maps one by one.
@@ -119,17 +120,20 @@ long lock_all_memory(long flags) noexcept {
     result = future ? kernel_call(SYS_mlockall, flags & ~long{MCL_CURRENT}) : kernel_call(SYS_munlockall);
     if (result == 0) lock_present(flags);
   }
+  if (result == 0) is_locked = true;
   if (result == 0) locks_future = future;
   return result;
 }
 
+bool memory_is_locked() noexcept { return is_locked; }
+
 long unlock_all_memory() noexcept {
-  locks_future = false;
+  is_locked = locks_future = false;
   return kernel_call(SYS_munlockall);
 }
 
 void forget_locked_memory() noexcept {
-  if (locks_future) locks_future = false;
+  if (is_locked) is_locked = locks_future = false;
 }
 
 void leave_future_unlocked() noexcept {

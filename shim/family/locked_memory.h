@@ -19,6 +19,8 @@ namespace shim {
 // As the system calls: 0 or a negative errno. Without the lock.
 [[nodiscard]] long lock_all_memory(long flags) noexcept;
 [[nodiscard]] long unlock_all_memory() noexcept;
+// Whether it is, as far as lock_all_memory() goes.
+[[nodiscard]] bool memory_is_locked() noexcept;
 // In the child of a fork.
 void forget_locked_memory() noexcept;
 // Before much is mapped that is not the program's.

@@ -14,7 +14,6 @@
 #include "base/syscall.h"
 #include "shim/family/identity.h"
 #include "shim/family/join.h"
-#include "shim/family/service.h"
 
 namespace shim {
 
@@ -132,10 +131,7 @@ const char* join_network() noexcept {
     why = visit(static_cast<int>(over), &again);
     (void)kernel_call(SYS_close, over);
     if (why != nullptr) return why;
-    if (the_stack() != nullptr) {
-      service_start();
-      tell_contradictions();
-    }
+    if (the_stack() != nullptr) tell_contradictions();
   }
   return again ? "nobody answered at its name" : nullptr;
 }

@@ -12,9 +12,10 @@
 // When. With the first socket that the stack might serve, before it is bound to anything, and before rights are given up: it need not be
 // moved then. A program that has none of both pays for the place of its code.
 //
-// Who gets nothing: another user's process, or one with fewer rights or of another user namespace, since it would get the descriptors of
-// the wire (door.cc); another build, or code at another place; and everybody over a wire that does not survive an exec. It is the same
-// to the program as if no stack could be made: the line says why, and it ends with status 127 or goes on with the kernel (ZPS_FALLBACK).
+// Who gets nothing: another user's process, or one with fewer rights, or of another namespace of users or processes, since it would get
+// the descriptors of the wire (door.cc); another build, or code at another place; and everybody over a wire that does not survive an exec.
+// It is the same to the program as if no stack could be made: the line says why, and it ends with status 127 or goes on with the kernel
+// (ZPS_FALLBACK).
 //
 // Known limits: a program that has threads and waits in one of them before its first socket is not let in; what one program asks of the
 // stack (ZPS_MEMORY_MB, ZPS_IP ...) is settled by the first, and one line says what the second wanted otherwise; it waits for who is on

@@ -43,6 +43,11 @@ void note_own_memory() noexcept {
   add(reinterpret_cast<uintptr_t>(family), reinterpret_cast<uintptr_t>(family) + shared_bytes);
 }
 
+void adopt_own_memory(std::span<const Range> of_other, Range copy) noexcept {
+  for (const Range& range : of_other) add(range.begin, range.end);
+  add(copy.begin, copy.end);
+}
+
 std::span<const Range> own_memory() noexcept { return {ranges, count}; }
 
 }  // namespace shim

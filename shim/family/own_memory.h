@@ -13,6 +13,8 @@ struct Range {
 
 // Once, at the start: looks at what ld.so has loaded for us.
 void note_own_memory() noexcept;
+// In a copy of this library, which ld.so does not know: as the one before it, and the copy itself.
+void adopt_own_memory(std::span<const Range> of_other, Range copy) noexcept;
 // The libraries (the hook, this one and its libc, with their variables) and the family's memory. What the hook has put between the
 // program's libraries is not among it, nor libc's heap, nor what a stack takes.
 [[nodiscard]] std::span<const Range> own_memory() noexcept;

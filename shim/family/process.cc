@@ -3,7 +3,9 @@
 #include "shim/family/process.h"
 
 #include <poll.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <new>
@@ -81,6 +83,12 @@ void linger(netstack::Stack* stack, uint64_t farewell_ns) noexcept {
     pollfd wire{wire_fd, POLLIN, 0};
     (void)kernel_call(SYS_ppoll, as_arg(&wire), 1, as_arg(&timeout), 0, 8);
   }
+}
+
+// Each thread is a folder there.
+bool is_only_thread() noexcept {
+  struct stat status{};
+  return kernel_call(SYS_newfstatat, AT_FDCWD, as_arg("/proc/self/task"), as_arg(&status), 0) == 0 && status.st_nlink == 3;
 }
 
 bool kernel_only() noexcept { return my_slot == &no_slot; }

@@ -25,5 +25,7 @@ void linger(netstack::Stack* stack, uint64_t farewell_ns) noexcept;
 
 // True in the child of a fork for which there was no place in the family: everything is the kernel's there.
 [[nodiscard]] bool kernel_only() noexcept;
+// Whether this process has no other thread than this one; false if /proc does not tell.
+[[nodiscard]] bool is_only_thread() noexcept;
 
 }  // namespace shim

@@ -102,7 +102,7 @@ netstack::StackConfig stack_config() noexcept {
   return wanted;
 }
 
-constexpr int kMostTries = 1000;
+constexpr int kMostTries = 200;
 
 bool refused = false;  // a stack could not be made and the kernel serves instead
 

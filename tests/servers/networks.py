@@ -278,6 +278,7 @@ def strangers(bed):
     first = started(bed)
     assert first.told("listen", PORT) == 0
     refused(bed, "fewer rights", wrapper=("setpriv", "--bounding-set=-net_admin"))
+    refused(bed, "another pid namespace", wrapper=("unshare", "--pid", "--fork", "--kill-child"))
     refused(bed, "another user namespace", wrapper=("unshare", "--user", "--map-root-user"))
     assert served_by(bed, PORT) == first.process.pid
 

@@ -195,7 +195,12 @@ kept.recv(1)
 """
 
 TAKER = """
-import os, socket, sys
+import os, socket, sys, threading, time
+if "threads" in sys.argv:
+    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+if "stack" in sys.argv:
+    own = socket.create_server(("0.0.0.0", int(sys.argv[3])))
+early = socket.socket()
 visitor = socket.socket(socket.AF_UNIX)
 visitor.connect(sys.argv[1])
 data, fds, flags, _ = socket.recv_fds(visitor, 1, 1)
@@ -209,6 +214,49 @@ if fds:
             text += " " + type(error).__name__
 print(text, flush=True)
 visitor.send(b"x")
+os._exit(0)
+"""
+
+# A service whose next process, started by somebody else, is passed the listener, forks a worker, executes itself, and answers.
+SUCCESSOR = """
+import os, socket, sys
+if sys.argv[1] == "first":
+    listener = socket.create_server(("0.0.0.0", int(sys.argv[3])))
+elif sys.argv[1] == "next":
+    before = socket.socket()  # what it has already goes along
+    set_before = __import__("select").epoll()
+    visitor = socket.socket(socket.AF_UNIX)
+    visitor.connect(sys.argv[2])
+    _, fds, _, _ = socket.recv_fds(visitor, 1, 1)
+    listener = socket.socket(fileno=fds[0])
+    assert listener.getsockname()[1] == int(sys.argv[3])
+    set_before.register(listener, 1)
+    before.bind(("0.0.0.0", int(sys.argv[3]) + 1))
+    before.listen()
+    visitor.send(b"x")
+    if os.fork() == 0:
+        connection, _ = listener.accept()
+        connection.sendall(b"worker")
+        os._exit(0)
+    os.wait()
+    assert set_before.poll() == [(listener.fileno(), 1)]  # the next one has come
+    os.set_inheritable(listener.fileno(), True)
+    os.execv(sys.executable, [sys.executable, "-S", "-c", sys.orig_argv[3], "executed", sys.argv[2], sys.argv[3], str(listener.fileno())])
+else:
+    listener = socket.socket(fileno=int(sys.argv[4]))
+    connection, _ = listener.accept()
+    connection.sendall(b"executed")
+    connection.close()
+if sys.argv[1] != "next":
+    if os.path.exists(sys.argv[2]):
+        os.unlink(sys.argv[2])
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(sys.argv[2])
+    door.listen()
+    print("ready", flush=True)
+    visitor, _ = door.accept()
+    socket.send_fds(visitor, [b"x"], [listener.fileno()])
+    assert visitor.recv(1) == b"x"
 """
 
 # Passes one connection to whoever comes, has another in flight to itself, and takes what it is passed in return.
@@ -247,8 +295,7 @@ socket.send_fds(visitor, [b"x"], [ours.fileno()])
 
 
 def connect(bed):
-    connection = socket.create_connection((bed.sut_address, PORT), 10)
-    connection.settimeout(10)
+    connection = socket.create_connection((bed.sut_address, PORT), 60)
     return connection
 
 
@@ -303,6 +350,21 @@ def is_waiting(pid):
     return caught and not blocked and "State:\tS" in status
 
 
+def loads_of(bed, options):
+    return [
+        bed.spawn_peer([shutil.which("wrk"), "-t1", "-c10", f"-d{options.seconds}", *more, f"http://{bed.sut_address}:{PORT}/"], name=name)
+        for name, more in (("load", []), ("load-close", ["-H", "Connection: close"]))
+    ]
+
+
+def check_loads(bed, options, loads):
+    for load in loads:
+        assert load.wait(options.seconds + 30) == 0
+        text = bed.output(load.name)
+        assert not re.search(r"connect [1-9]|timeout [1-9]|Non-2xx", text), text
+        assert int(re.search(r"(\d+) requests in", text)[1]) > 100, text
+
+
 def haproxy(bed, options):
     """Reloads under load: the new worker has the listeners from the old one, and nobody is refused."""
     configuration = bed.scratch / "haproxy.cfg"
@@ -310,23 +372,69 @@ def haproxy(bed, options):
     sut = bed.spawn_sut([shutil.which("haproxy", path="/usr/sbin:/usr/bin"), "-W", "-db", "-f", configuration])
     serving = lambda: [child for child in beds.children(sut.pid) if pathlib.Path(f"/proc/{child}/comm").read_text() == "haproxy\n"]  # noqa: E731
     beds.wait_until(lambda: "Loading success" in bed.output("sut") and is_waiting(sut.pid), 20, "haproxy's start")
-    loads = [
-        bed.spawn_peer([shutil.which("wrk"), "-t1", "-c10", f"-d{options.seconds}", *more, f"http://{bed.sut_address}:{PORT}/"], name=name)
-        for name, more in (("load", []), ("load-close", ["-H", "Connection: close"]))
-    ]
+    loads = loads_of(bed, options)
     for number in range(options.reloads):
         old = serving()
         sut.send_signal(signal.SIGUSR2)
         beds.wait_until(lambda: bed.output("sut").count("Loading success") == number + 2, 20, "the new worker")
         beds.wait_until(lambda: not set(old) & set(serving()) and is_waiting(sut.pid), 20, "the end of the old worker")
-    for load in loads:
-        assert load.wait(options.seconds + 30) == 0
-        text = bed.output(load.name)
-        assert not re.search(r"connect [1-9]|timeout [1-9]|Non-2xx", text), text
-        assert int(re.search(r"(\d+) requests in", text)[1]) > 100, text
+    check_loads(bed, options, loads)
     sut.terminate()
     sut.wait(20)
     silent(bed)
+
+
+def haproxy_anew(bed, options):
+    """Each reload is another program, started from elsewhere, that asks the one before it for its listeners (-x) and then ends it (-sf)."""
+    configuration = bed.scratch / "haproxy.cfg"
+    configuration.write_text(HAPROXY.format(scratch=bed.scratch, port=PORT))
+    count = 0
+
+    def start_one(*more):
+        nonlocal count
+        count += 1
+        name = f"haproxy{count}"
+        started = bed.spawn_sut([shutil.which("haproxy", path="/usr/sbin:/usr/bin"), "-db", "-f", configuration, *more], name=name)
+        beds.wait_until(lambda: started.poll() is not None or answers() == started.pid, 20, f"the start of {name}")
+        assert started.poll() is None, bed.output(name)
+        return started
+
+    def answers():
+        """The process that serves the socket by which the next one asks."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(5)
+            asking.connect(str(bed.scratch / "haproxy.sock"))
+            asking.sendall(b"show info\n")
+            return int(re.search(r"Pid: (\d+)", asking.makefile().read())[1])
+
+    serving = start_one()
+    loads = loads_of(bed, options)
+    for _ in range(options.reloads):
+        old, serving = serving, start_one("-x", bed.scratch / "haproxy.sock", "-sf", str(serving.pid))
+        assert old.wait(20) == 0
+    check_loads(bed, options, loads)
+    serving.send_signal(signal.SIGTERM)
+    serving.wait(20)
+    for number in range(1, count + 1):
+        assert "SCM_RIGHTS" not in bed.output(f"haproxy{number}"), bed.output(f"haproxy{number}")
+
+
+def successors(bed, _):
+    """Five processes that do not descend from each other; each is passed the listener by the one before it, which ends."""
+    path = bed.scratch / "door"
+    command = ["/usr/bin/python3", "-S", "-c", SUCCESSOR]
+    last = bed.spawn_sut([*command, "first", path, str(PORT)])
+    beds.wait_until(lambda: "ready" in bed.output("sut") or last.poll() is not None, 20, "the first one")
+    for number in range(5):
+        name = f"next{number}"
+        following = bed.spawn_sut([*command, "next", path, str(PORT)], name=name)
+        for word in (b"worker", b"executed"):
+            with connect(bed) as connection:
+                assert connection.recv(100) == word, bed.output(name)
+        assert last.wait(20) == 0
+        beds.wait_until(lambda: "ready" in bed.output(name) or following.poll() is not None, 20, name)
+        last = following
+        assert "SCM_RIGHTS" not in bed.output(name), bed.output(name)
 
 
 def busy(bed, _, workers, threads, period):
@@ -363,16 +471,17 @@ def killed(bed, _):
     assert sut.wait(20) == 0
 
 
-def stranger(bed, _, prefixed):
-    """One that has no part in the stack is told so, and so are the peer and the reader of the log; what the giver has left is not touched."""
+def stranger(bed, _, prefixed, *has):
+    """One that has no part in the stack gets it if it can; else it is told so, and so are the peer and the reader of the log; what the giver has left is not touched."""
     path = bed.scratch / "door"
     start(bed, ["/usr/bin/python3", "-S", "-c", GIVER, str(PORT), path])
     environment = bed.sut_environment() if prefixed else beds.clean_environment()
+    gets = not bed.hooked or (prefixed and not has)
     with connect(bed) as passed:
-        taker = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", TAKER, path], name="taker", environment=environment)
+        taker = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", TAKER, path, *has, str(PORT + 1)], name="taker", environment=environment)
         assert taker.wait(20) == 0
         said = bed.output("taker").splitlines()
-        if not bed.hooked:
+        if gets:
             assert said == ["x 1 0 written"], said
             assert passed.recv(100) == b"from the taker"
         elif prefixed:
@@ -380,7 +489,7 @@ def stranger(bed, _, prefixed):
         else:
             assert said == ["x 1 0 BrokenPipeError"], said
         assert passed.recv(100) == b"", "the peer of what nobody has"
-    if bed.hooked:
+    if not gets:
         beds.wait_until(lambda: "no process of this family has received them" in bed.output("sut"), 20, "the line")
     with connect(bed) as kept:
         assert kept.recv(100) == b"still there"
@@ -412,10 +521,14 @@ CASES = {
 }
 CASES.update({
     "haproxy": haproxy,
+    "haproxy-anew": haproxy_anew,
+    "successors": successors,
     "killed": killed,
     "interrupted": given(busy, 1, 1, 0.001),
     "together": given(busy, 4, 6, 0),
-    "stranger": given(stranger, True),
+    "unrelated": given(stranger, True),
+    "threads": given(stranger, True, "threads"),
+    "own-stack": given(stranger, True, "stack"),
     "native-stranger": given(stranger, False),
     "forger": forger,
 })

@@ -63,6 +63,8 @@ struct zps_thread {
   uint32_t sleeps;                   /* how many sleep() this thread is in: handlers that interrupt one may make calls that sleep */
 };
 
+struct zps_hook;
+
 struct zps_engine {
   uint32_t abi;
   uint32_t size; /* of this structure: more may come at its end */

@@ -305,6 +305,8 @@ bool is_left_over(const IpAddress&) noexcept { return false; }
 void let_rights_go() noexcept {}
 void open_files() noexcept {}
 StackCode stack_code() noexcept { return {}; }
+void use_image_file(const char*) noexcept {}
+const char* image_file() noexcept { return ""; }
 base::Result<bool> load_code_again(const StackCode&) noexcept { return base::make_error("a stack of tests has no code of its own"); }
 
 }  // namespace netstack

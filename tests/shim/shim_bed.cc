@@ -25,7 +25,7 @@ void no_ledger(int) {}
 
 const char* const environment[] = {"ZPS_IP=198.18.0.2/24", "ZPS_LOG=error", "ZPS_SPIN_US=20", nullptr};
 const zps_engine test_engine = {ZPS_HOOK_ABI, sizeof(zps_engine), "test",  environment, thread, sleep_call, no_ledger,
-                                nullptr,      nullptr,            nullptr, nullptr,     0,      -1,         nullptr};
+                                nullptr,      nullptr,            nullptr, nullptr,     0,      -1,         nullptr, nullptr};
 
 }  // namespace
 }  // namespace shim_test

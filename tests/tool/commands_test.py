@@ -144,7 +144,7 @@ class Config(WithTool):
 
     def test_text_names_every_key(self):
         lines = run(self.tool, "config", ZPS_IP="10.0.0.1/8").stdout.splitlines()
-        self.assertEqual(len(lines), 22)
+        self.assertEqual(len(lines), 23)
         self.assertIn(["ip", "10.0.0.1/8", "ZPS_IP"], [line.split() for line in lines])
 
     def test_errors_are_one_line(self):

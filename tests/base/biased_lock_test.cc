@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -118,6 +120,69 @@ TEST_F(BiasedLockTest, TurnsAreNeverLost) {
   for (std::thread& other : others) other.join();
   EXPECT_EQ(own + kOthers * kVisits, shared_->counter);
   EXPECT_GT(favoured, 0);
+}
+
+// A favourite that loses the processor at some instruction of its way in, for so long that another thread becomes one.
+enum Stage { kOnItsWay, kStopped, kGoesOn };
+struct Stop {
+  int after;  // so many instructions
+  std::atomic<int> stage{kOnItsWay};
+};
+Stop* stop = nullptr;
+constexpr auto kLongest = std::chrono::milliseconds(5);  // where it is in already nobody else comes in
+
+void on_instruction(int, siginfo_t*, void* context) {
+  if (stop->after-- > 0) return;
+  static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_EFL] &= ~0x100;
+  stop->stage = kStopped;
+  const auto end = std::chrono::steady_clock::now() + kLongest;
+  while (stop->stage == kStopped && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  stop->stage = kGoesOn;
+}
+
+// The trap flag of this thread.
+void trap_each_instruction() {
+  asm volatile("lea -128(%%rsp), %%rsp; pushfq; orl $0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" ::: "cc", "memory");
+}
+void trap_no_instruction() {
+  asm volatile("lea -128(%%rsp), %%rsp; pushfq; andl $~0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" ::: "cc", "memory");
+}
+
+TEST_F(BiasedLockTest, AFormerFavouriteOnItsWayInLeavesTheNextInPeace) {
+  constexpr int kInstructions = 40;
+  struct sigaction action{}, before{};
+  action.sa_sigaction = on_instruction;
+  action.sa_flags = SA_SIGINFO;
+  ASSERT_EQ(0, sigaction(SIGTRAP, &action, &before));
+  int next_ones = 0;
+  for (int after = 0; after < kInstructions && !HasFailure(); after++) {
+    turns(2000);
+    ASSERT_TRUE(shared_->lock.favours_me());
+    Stop here{after};
+    stop = &here;
+    std::atomic<bool> inside{false};
+    std::thread other([&] {
+      while (here.stage == kOnItsWay) std::this_thread::yield();
+      turns(2000);
+      (void)shared_->lock.lock();
+      inside = true;
+      next_ones += shared_->lock.favours_me();
+      here.stage = kGoesOn;
+      const auto end = std::chrono::steady_clock::now() + kLongest;
+      while (std::chrono::steady_clock::now() < end) std::this_thread::yield();
+      inside = false;
+      shared_->lock.unlock();
+    });
+    trap_each_instruction();
+    (void)shared_->lock.lock();
+    trap_no_instruction();
+    EXPECT_FALSE(inside) << "stopped after " << after << " instructions";
+    shared_->lock.unlock();
+    here.stage = kGoesOn;
+    other.join();
+  }
+  EXPECT_GT(next_ones, 0);
+  ASSERT_EQ(0, sigaction(SIGTRAP, &before, nullptr));
 }
 
 TEST_F(BiasedLockTest, ForbiddenItIsRobustAmongProcesses) {

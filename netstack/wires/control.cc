@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 
 #include "base/check.h"
 #include "base/high_fd.h"
@@ -66,6 +67,21 @@ bool stays_as_it_is(int fd, size_t bytes) noexcept {
 bool is_event(int fd) noexcept {
   struct stat file {};
   return kernel_call(SYS_fstat, fd, as_arg(&file)) == 0 && (file.st_mode & S_IFMT) == 0;
+}
+
+void take_event_away(int fd) noexcept {
+  uint64_t count;
+  const iovec place{&count, sizeof count};
+  (void)kernel_call(SYS_preadv2, fd, as_arg(&place), 1, -1, -1, RWF_NOWAIT);
+}
+
+// eventfd_write() knows no RWF_NOWAIT.
+void wake_by_event(int fd) noexcept {
+  const long flags = kernel_call(SYS_fcntl, fd, F_GETFL);
+  if (flags < 0) return;
+  if ((flags & O_NONBLOCK) == 0) [[unlikely]] (void)kernel_call(SYS_fcntl, fd, F_SETFL, flags | O_NONBLOCK);
+  const uint64_t one = 1;
+  (void)kernel_call(SYS_write, fd, as_arg(&one), sizeof one);
 }
 
 Control* Control::current() noexcept { return current_control; }

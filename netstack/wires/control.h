@@ -40,6 +40,10 @@ struct MemifPeer;
 
 // Anonymous, as eventfd's files are: to write to what a peer calls an event never ends in a signal, as to a pipe that nobody reads.
 [[nodiscard]] bool is_event(int fd) noexcept;
+// Such an event is one open file for both ends: whatever flags it was given, the peer may have taken them away again, or filled its count.
+// Neither call waits for that. Known limit: a peer that does both in the moment between the look at the flags and the write can.
+void take_event_away(int fd) noexcept;
+void wake_by_event(int fd) noexcept;
 
 class Control {
  public:

@@ -12,8 +12,6 @@
 // driver, libmemif, VPP) leads to a stack that drops what has none.
 //
 // One queue each way: a server's greeting offers no more than ring 0, and who asks for others all the same is refused.
-//
-// Known limit: an event descriptor is one open file for both ends. A peer that fills it and lets it block again can stop who wakes it.
 #pragma once
 
 #include <cstddef>

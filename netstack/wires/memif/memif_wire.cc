@@ -81,10 +81,10 @@ class MemifWire final : public DpdkWire {
   [[nodiscard]] int receive(RxFrame* out, int capacity) noexcept override {
     if (!connected_) [[unlikely]] run_control();
     control_->catch_up();
-    if (armed_) [[unlikely]] take_event_away();
+    if (armed_) [[unlikely]] take_event_away(peer_->receive_ring().fd);
     const int taken = rings_.receive(out, capacity < kBurst ? capacity : kBurst, *pool_);
     // What is left there must wake the sleeper again.
-    if (armed_ && taken > 0 && rings_.waits()) [[unlikely]] kick(peer_->receive_ring());
+    if (armed_ && taken > 0 && rings_.waits()) [[unlikely]] wake_by_event(peer_->receive_ring().fd);
     return taken;
   }
 
@@ -157,15 +157,7 @@ class MemifWire final : public DpdkWire {
     control_->catch_up();
     rings_.publish();
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if ((rings_.send_flags().load(std::memory_order_relaxed) & MemifRings::kMaskInterrupt) == 0) kick(peer_->send_ring());
-  }
-  static void kick(const MemifRing& ring) noexcept {
-    const uint64_t one = 1;
-    (void)kernel_call(SYS_write, ring.fd, as_arg(&one), sizeof one);
-  }
-  void take_event_away() noexcept {
-    uint64_t count;
-    (void)kernel_call(SYS_read, peer_->receive_ring().fd, as_arg(&count), sizeof count);
+    if ((rings_.send_flags().load(std::memory_order_relaxed) & MemifRings::kMaskInterrupt) == 0) wake_by_event(peer_->send_ring().fd);
   }
   void look_at_link(bool tried) noexcept;
   void agree_on_checksums(bool connected) noexcept;

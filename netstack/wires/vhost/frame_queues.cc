@@ -2,13 +2,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "netstack/wires/vhost/frame_queues.h"
 
-#include "base/syscall.h"
+#include "netstack/wires/control.h"
 
 namespace netstack {
 
 void FrameQueues::wake(int fd) noexcept {
-  const uint64_t one = 1;
-  if (fd >= 0) (void)base::kernel_call(SYS_write, fd, base::as_arg(&one), sizeof one);
+  if (fd >= 0) wake_by_event(fd);
 }
 
 bool FrameTaker::add(const uint8_t* data, uint32_t bytes) noexcept {

@@ -88,11 +88,11 @@ class VhostWire final : public DpdkWire {
     if (!connected_) return 0;
     FrameQueues& queues = session_->queues();
     if (armed_) [[unlikely]]
-      take_event_away();
+      take_event_away(queues.event_fd());
     const int taken = queues.receive(out, capacity < kBurst ? capacity : kBurst, *pool_);
     // What is left there must wake the sleeper again.
     if (armed_ && taken > 0 && queues.waits()) [[unlikely]]
-      put_event_back();
+      wake_by_event(queues.event_fd());
     return taken;
   }
 
@@ -152,14 +152,6 @@ class VhostWire final : public DpdkWire {
   void release_queued(rte_mbuf* frame) noexcept override { release_chain(frame); }
   [[nodiscard]] bool lay(rte_mbuf* first, const Piece* parts, int count) noexcept;
   void show() noexcept;
-  void take_event_away() noexcept {
-    uint64_t count;
-    (void)kernel_call(SYS_read, session_->queues().event_fd(), as_arg(&count), sizeof count);
-  }
-  void put_event_back() noexcept {
-    const uint64_t one = 1;
-    (void)kernel_call(SYS_write, session_->queues().event_fd(), as_arg(&one), sizeof one);
-  }
 
   [[nodiscard]] base::Result<bool> serve() noexcept;
   void connect() noexcept;

@@ -255,6 +255,45 @@ TEST_P(PeerWires, WakesASleeper) {
   EXPECT_EQ(peer.wait_exit(), 0);
 }
 
+// An event is one open file for both ends: the peer may let it block again, empty as it is or full.
+TEST_P(PeerWires, EventsThatWouldBlock) {
+  alarm(30);
+  Wire* wire = open(",role=server");
+  Process peer([this](Process& maker) {
+    Wire* theirs = open(",role=client");
+    maker.tell('o');
+    maker.hear([&] { theirs->run_control(), echo(*theirs); });
+    theirs->arm();
+    const uint64_t full = UINT64_MAX - 1;
+    RxFrame frame;
+    while (theirs->receive(&frame, 1) == 1) theirs->release(frame.handle);
+    EXPECT_EQ(write(theirs->sleep_fd(), &full, sizeof full), static_cast<ssize_t>(sizeof full));
+    EXPECT_EQ(fcntl(theirs->sleep_fd(), F_SETFL, 0), 0);
+    maker.tell('f');
+    maker.hear();
+    EXPECT_EQ(theirs->receive(&frame, 1), 1);
+    theirs->disarm();
+  });
+  peer.hear([&] { wire->run_control(); });
+  ASSERT_TRUE(round_trip(*wire, 1));
+  peer.tell('q');
+  peer.hear();
+  RxFrame frame;
+  while (wire->receive(&frame, 1) == 1) wire->release(frame.handle);
+  ASSERT_EQ(fcntl(wire->sleep_fd(), F_SETFL, 0), 0);
+  wire->arm();
+  EXPECT_EQ(wire->receive(&frame, 1), 0) << "there was nothing to take away";
+  wire->disarm();
+  TxFrame out;
+  ASSERT_TRUE(wire->allocate(&out));
+  memset(out.data, 0, kFrameBytes);
+  wire->send(out.handle, kFrameBytes);
+  wire->flush();
+  peer.tell('x');
+  EXPECT_EQ(peer.wait_exit(), 0);
+  alarm(0);
+}
+
 // A descriptor that is readable means that frames may be there; so it stays readable while a receive() has left some.
 TEST_P(PeerWires, StaysReadableWhileFramesWait) {
   Wire* wire = open(",role=server");

@@ -148,6 +148,8 @@ long KernelRoutes::read() noexcept {
     for (const uint8_t family : {AF_INET, AF_INET6}) {
       if (error == 0) error = dump_rtnetlink(requests_, RTM_GETADDR, family, take_address, this);
       if (error == 0) error = dump_rtnetlink(requests_, RTM_GETROUTE, family, take_route, this);
+      overflowed_ = overflowed_ || error == -EMSGSIZE;
+      if (error == -EMSGSIZE) error = 0;
     }
   }
   return error;
@@ -157,8 +159,8 @@ bool KernelRoutes::take_changes(NetlinkVisit others, void* context) const noexce
   alignas(nlmsghdr) char messages[8192];
   bool changed = false;
   while (true) {
-    long left = kernel_call(SYS_recvfrom, changes_, as_arg(messages), sizeof messages, MSG_DONTWAIT, 0, 0);
-    if (left == -ENOBUFS) {
+    long left = kernel_call(SYS_recvfrom, changes_, as_arg(messages), sizeof messages, MSG_DONTWAIT | MSG_TRUNC, 0, 0);
+    if (left == -ENOBUFS || left > static_cast<long>(sizeof messages)) {
       changed = true;
       if (others != nullptr) others(context, nlmsghdr{sizeof(nlmsghdr), NLMSG_OVERRUN, 0, 0, 0});
       continue;

@@ -13,6 +13,7 @@
 #include <linux/sockios.h>
 #include <linux/veth.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "base/check.h"
@@ -177,8 +178,23 @@ int open_rtnetlink(uint32_t groups) noexcept {
   return static_cast<int>(bound);
 }
 
-// The kernel has the first part of the answer ready when the request has been sent, and each next one when the one before is read.
-long dump_rtnetlink(int fd, uint16_t type, uint8_t family, NetlinkVisit visit, void* context) noexcept {
+namespace {
+
+// A message is no longer than the longest read of the socket was, of which the kernel counts no more than this (netlink_recvmsg()).
+constexpr size_t kAnswerBytes = 32768;
+
+struct AnswerMemory {
+  AnswerMemory() noexcept
+      : bytes(reinterpret_cast<char*>(
+            kernel_call(SYS_mmap, 0, kAnswerBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {}
+  ~AnswerMemory() { (void)kernel_call(SYS_munmap, as_arg(bytes), kAnswerBytes); }
+  AnswerMemory(const AnswerMemory&) = delete;
+  AnswerMemory& operator=(const AnswerMemory&) = delete;
+
+  char* const bytes;
+};
+
+long dump_into(char* answer, int fd, uint16_t type, uint8_t family, NetlinkVisit visit, void* context) noexcept {
   const auto serial = static_cast<uint32_t>(base::monotonic_ns());  // not that of a member which has died behind its request
   struct {
     nlmsghdr header{};
@@ -186,22 +202,31 @@ long dump_rtnetlink(int fd, uint16_t type, uint8_t family, NetlinkVisit visit, v
   } request;
   request.header = {NLMSG_LENGTH(sizeof request.family), type, NLM_F_REQUEST | NLM_F_DUMP, serial, 0};
   request.family.rtgen_family = family;
-  alignas(nlmsghdr) char answer[8192];
-  while (kernel_call(SYS_recvfrom, fd, as_arg(answer), sizeof answer, MSG_DONTWAIT, 0, 0) >= 0) {
+  while (kernel_call(SYS_recvfrom, fd, as_arg(answer), kAnswerBytes, MSG_DONTWAIT, 0, 0) >= 0) {
   }
   const long sent = kernel_call(SYS_sendto, fd, as_arg(&request), request.header.nlmsg_len, 0, 0, 0);
   if (sent < 0) return sent;
   while (true) {
-    long left = kernel_call(SYS_recvfrom, fd, as_arg(answer), sizeof answer, 0, 0, 0);
+    long left = kernel_call(SYS_recvfrom, fd, as_arg(answer), kAnswerBytes, MSG_TRUNC, 0, 0);
     if (left < 0) return left;
+    if (left > static_cast<long>(kAnswerBytes)) return -EMSGSIZE;
     for (auto* at = reinterpret_cast<const nlmsghdr*>(answer); NLMSG_OK(at, left); at = NLMSG_NEXT(at, left)) {
       if (at->nlmsg_seq != serial) continue;
       if ((at->nlmsg_flags & NLM_F_DUMP_INTR) != 0) return -EAGAIN;
       if (at->nlmsg_type == NLMSG_ERROR) return static_cast<const nlmsgerr*>(NLMSG_DATA(at))->error;
-      if (at->nlmsg_type == NLMSG_DONE) return 0;
+      if (at->nlmsg_type == NLMSG_DONE) return at->nlmsg_len < NLMSG_LENGTH(sizeof(int)) ? 0 : *static_cast<const int*>(NLMSG_DATA(at));
       visit(context, *at);
     }
   }
+}
+
+}  // namespace
+
+// The kernel has the first part of the answer ready when the request has been sent, and each next one when the one before is read.
+long dump_rtnetlink(int fd, uint16_t type, uint8_t family, NetlinkVisit visit, void* context) noexcept {
+  const AnswerMemory answer;
+  if (reinterpret_cast<uintptr_t>(answer.bytes) > -uintptr_t{4096}) return -ENOMEM;
+  return dump_into(answer.bytes, fd, type, family, visit, context);
 }
 
 int link_index(const char* name) noexcept {

@@ -95,6 +95,17 @@ TEST_F(Routes, AddressesAndTheMtu) {
   EXPECT_FALSE(leads("198.18.1.77"));
 }
 
+// The message about it is longer than others are.
+TEST_F(Routes, ARouteByManyRouters) {
+  for (int begin = 1001; begin <= 1401; begin += 100) {
+    std::string route = begin == 1001 ? "-6 route add 2001:db8::/32" : "-6 route append 2001:db8::/32";
+    for (int i = begin; i < begin + 100; i++) route += " nexthop via fd00:1::" + std::to_string(i) + " dev veth-a";
+    run(route);
+    follow();
+    EXPECT_TRUE(leads("2001:db8::1")) << begin;
+  }
+}
+
 TEST_F(Routes, MoreThanThereIsRoomFor) {
   FILE* const batch = popen("ip -batch -", "w");
   ASSERT_NE(nullptr, batch);

@@ -84,27 +84,32 @@ bool UdpDemux::takes(const LwipUdpEndpoint& endpoint, const SocketAddress& local
   return name.port_be == local.port_be && is_any(name) && means(name.address, endpoint.v6_only(), local.address);
 }
 
+// As compute_score() has it; an exact address comes before all others (udp4_lib_lookup2()).
+int UdpDemux::score_of(const LwipUdpEndpoint& endpoint, const SocketAddress& local) noexcept {
+  return (endpoint.name() == local ? 8 : 0) + (endpoint.connected() ? 4 : 0) + (endpoint.for_v6() ? 1 : 2);
+}
+
 LwipUdpEndpoint* UdpDemux::find_open(const SocketAddress& local, const SocketAddress& peer) const noexcept {
   LwipUdpEndpoint* best = nullptr;
+  int highest = 0;
   uint32_t sharers = 0;
   for (LwipUdpEndpoint* e = open_[bucket_of(local.port_be)]; e != nullptr; e = e->next_found) {
-    const SocketAddress& name = e->name();
-    const bool exact = name == local;
-    if (!exact && !takes(*e, local)) continue;
+    if (e->name() != local && !takes(*e, local)) continue;
     if (is_of_another(*e, peer)) continue;
-    const bool is_nearer = best != nullptr && exact == !is_any(best->name()) && best->for_v6() && !e->for_v6();
-    if (best == nullptr || (exact && is_any(best->name())) || is_nearer) {
+    const int score = score_of(*e, local);
+    if (score > highest) {
       best = e;
+      highest = score;
       sharers = 1;
-    } else if (name == best->name() && e->sharing().reuse_port && best->sharing().reuse_port) {
+    } else if (score == highest && e->name() == best->name() && !e->connected() && e->sharing().reuse_port && best->sharing().reuse_port) {
       sharers++;
     }
   }
-  if (sharers <= 1) return best;
+  if (sharers <= 1 || best->connected()) return best;
   uint32_t skip = static_cast<uint32_t>(uint64_t{hash_of(local, peer)} * sharers >> 32);
   for (LwipUdpEndpoint* e = best;; e = e->next_found) {
     if (e == nullptr) return best;
-    if (e->name() == best->name() && !is_of_another(*e, peer) && e->sharing().reuse_port && skip-- == 0) return e;
+    if (e->name() == best->name() && !e->connected() && !is_of_another(*e, peer) && e->sharing().reuse_port && skip-- == 0) return e;
   }
 }
 

@@ -44,6 +44,7 @@ class UdpDemux {
   [[nodiscard]] static uint32_t bucket_of(uint16_t port_be) noexcept { return __builtin_bswap16(port_be) % kPortBuckets; }
   [[nodiscard]] uint32_t hash_of(const SocketAddress& local, const SocketAddress& peer) const noexcept;
   [[nodiscard]] static bool takes(const LwipUdpEndpoint& endpoint, const SocketAddress& local) noexcept;
+  [[nodiscard]] static int score_of(const LwipUdpEndpoint& endpoint, const SocketAddress& local) noexcept;
   [[nodiscard]] LwipUdpEndpoint* find_open(const SocketAddress& local, const SocketAddress& peer) const noexcept;
 
   void steer(uint16_t port_be) const noexcept;

@@ -615,6 +615,48 @@ TEST_F(Udp, SharedPorts) {
   EXPECT_GT(seen[1], 8);
 }
 
+// A socket that is connected to a host, whatever the port there, scores higher for what comes from there than one that is not
+// (compute_score()).
+TEST_F(Udp, OneWithAHostGoesFirst) {
+  const sockaddr_in at = self_address(htons(5359));
+  for (const int with_host : {0, 1}) {
+    int both[2];
+    for (int i = 0; i < 2; i++) {
+      both[i] = open();
+      EXPECT_EQ(set(both[i], SOL_SOCKET, SO_REUSEADDR, 1), 0);
+      ASSERT_EQ(bind_to(both[i], at), 0) << strerror(errno);
+      const int result = i == with_host ? connect_to(both[i], ipv4(inet_ntoa(there.sin_addr), 0)) : 0;
+      ASSERT_EQ(result, 0) << strerror(errno);
+    }
+    peer.send_to(theirs, at, "from the host");
+    EXPECT_EQ(wait_and_take(both[with_host]), "from the host");
+    EXPECT_EQ(take(both[1 - with_host], nullptr, MSG_DONTWAIT), strerror(EAGAIN));
+    close_opened();
+  }
+}
+
+// Those who share a port by SO_REUSEPORT, one of them with a host: it alone gets what comes from there.
+TEST_F(Udp, OneWithAHostSharesNothing) {
+  const sockaddr_in at = self_address(htons(5360));
+  for (const int with_host : {0, 1, 2}) {
+    int sharing[3];
+    for (int& fd : sharing) {
+      fd = open();
+      EXPECT_EQ(set(fd, SOL_SOCKET, SO_REUSEPORT, 1), 0);
+      ASSERT_EQ(bind_to(fd, at), 0) << strerror(errno);
+    }
+    ASSERT_EQ(connect_to(sharing[with_host], ipv4(inet_ntoa(there.sin_addr), 0)), 0) << strerror(errno);
+    for (int i = 0; i < 8; i++) {
+      sockaddr_in unused{};
+      const int source = peer.datagram_socket(&unused);
+      peer.send_to(source, at, "x");
+      EXPECT_EQ(wait_and_take(sharing[with_host]), "x");
+      peer.close(source);
+    }
+    close_opened();
+  }
+}
+
 // Connected to a host, whatever the port there (compute_score()): nothing of anybody else's, though its port is shared.
 TEST_F(Udp, SharedPortOfOneWithAHost) {
   const sockaddr_in at = self_address(htons(5358));

@@ -184,14 +184,19 @@ const char* join(int envelope) noexcept {
 // `envelope` becomes what is in it. 0 or a negative errno.
 long unseal(int envelope) noexcept {
   if (kernel_only()) return -ESTALE;
-  Guard guard;
-  Opened opened{};
-  if (const long error = open_envelope(envelope, &opened); error != 0) return error;
-  const long flags = kernel_call(SYS_fcntl, envelope, F_GETFD);
-  long result = kernel_call(SYS_dup3, opened.placeholder, envelope, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
-  if (result >= 0) result = table_set(envelope, static_cast<File*>(opened.file));
-  (void)kernel_call(SYS_close, opened.placeholder);
-  settle_flight(opened.record);
+  int kept;
+  long result;
+  {
+    const Guard guard;
+    Opened opened{};
+    if (const long error = open_envelope(envelope, &opened); error != 0) return error;
+    const long flags = kernel_call(SYS_fcntl, envelope, F_GETFD);
+    result = kept = keep_envelope(envelope, opened.record);
+    if (kept >= 0) result = kernel_call(SYS_dup3, opened.placeholder, envelope, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+    if (result >= 0) result = table_set(envelope, static_cast<File*>(opened.file));
+    (void)kernel_call(SYS_close, opened.placeholder);
+  }
+  if (kept >= 0) close_envelope(kept);
   return result < 0 ? result : 0;
 }
 

@@ -35,11 +35,12 @@ struct Label {
 };
 constexpr Label kLabel{"a socket of zpstack's, for processes of one family alone\n", 0};
 
-// Descriptors of envelopes that threads of this process are about to send.
+// Descriptors of envelopes that threads of this process are about to send or to close.
 struct Outgoing {
   uint32_t thread;  // 0: none
   int fd;
   uint32_t record;
+  bool is_kept;  // to be closed, without the lock
 };
 Outgoing outgoing[kOutgoing];
 int outgoing_count = 0;
@@ -145,7 +146,7 @@ long make_with_description(Counted* file, int number, int description) noexcept 
   add_reference(file);
   family->in_flight[record] = {file, 0};
   family->flights++;
-  *entry = {base::thread_id(), static_cast<int>(fd), record};
+  *entry = {base::thread_id(), static_cast<int>(fd), record, false};
   outgoing_count++;
   return fd;
 }
@@ -158,11 +159,16 @@ long try_to_make(Counted* file, int number) noexcept {
   return fd;
 }
 
-void discard(Outgoing& entry) noexcept {
-  (void)kernel_call(SYS_close, entry.fd);
+void forget(Outgoing& entry) noexcept {
   entry.thread = 0;
   outgoing_count--;
-  settle_flight(entry.record);
+  InFlight& flight = family->in_flight[entry.record];
+  if (flight.file != nullptr && !is_held(entry.record)) drop(flight);
+}
+
+void discard(Outgoing& entry) noexcept {
+  (void)kernel_call(SYS_close, entry.fd);
+  forget(entry);
 }
 
 // Reads the label, and what is with it if there is room for that. How many bytes of a label there are, or a negative errno.
@@ -260,13 +266,35 @@ void discard_left_envelopes() noexcept {
   }
 }
 
+// The parent may have closed one just then, and given its number to something else.
 void forget_envelopes() noexcept {
   if (outgoing_count == 0) return;  // each page that a child looks at costs it a fault
   for (Outgoing& entry : outgoing) {
-    if (entry.thread != 0) (void)kernel_call(SYS_close, entry.fd);
+    if (entry.thread != 0 && (!entry.is_kept || is_envelope(entry.fd))) (void)kernel_call(SYS_close, entry.fd);
     entry.thread = 0;
   }
   outgoing_count = 0;
+}
+
+int keep_envelope(int fd, uint32_t record) noexcept {
+  Outgoing* const entry = free_outgoing();
+  if (entry == nullptr) return -EMFILE;
+  const base::RaisedFdLimit raised;
+  // Not one of the hidden descriptors, which whoever joins is given.
+  const auto kept = static_cast<int>(kernel_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, base::fd_floor()));
+  if (kept < 0) return kept;
+  *entry = {base::thread_id(), kept, record, true};
+  outgoing_count++;
+  return kept;
+}
+
+void close_envelope(int kept) noexcept {
+  (void)kernel_call(SYS_close, kept);
+  const Guard guard;
+  for (Outgoing& entry : outgoing) {
+    if (entry.thread == base::thread_id() && entry.fd == kept) forget(entry);
+  }
+  guard.stack()->flush();
 }
 
 bool is_envelope(int fd) noexcept {
@@ -296,11 +324,6 @@ long open_envelope(int fd, Opened* out) noexcept {
   record.received = 1;
   *out = {record.file, numbers[0], label.record};
   return 0;
-}
-
-void settle_flight(uint32_t record) noexcept {
-  InFlight& flight = family->in_flight[record];
-  if (flight.file != nullptr && !is_held(record)) drop(flight);
 }
 
 void end_flights() noexcept {

@@ -19,8 +19,9 @@
 // the sender's queue is empty (SIOCOUTQ): who has read a message need not have received what was in it.
 //
 // Invariants: 1 a record without a file is free if its byte can be locked; 2 a record's file is counted once, whatever the number of its
-// envelope's descriptors; 3 a descriptor of an envelope that is about to be sent is registered, so that the child of a fork closes it;
-// 4 a label counts with the description that has the lock of its record: who is passed an envelope can open it, and write another label.
+// envelope's descriptors; 3 a descriptor of an envelope that is about to be sent, or closed, is registered, so that the child of a fork
+// closes it; 4 a label counts with the description that has the lock of its record: who is passed an envelope can open it, and write
+// another label.
 // Known limits: kInFlight at a time in a family (ETOOMANYREFS); an envelope counts as four descriptors of what a user may have in flight.
 #pragma once
 
@@ -56,8 +57,8 @@ struct Opened {
 };
 // Looks into an envelope of this family: 0, or why it cannot be had (a negative errno; ESTALE: it is of another family).
 [[nodiscard]] long open_envelope(int fd, Opened* out) noexcept;
-// The receiver has closed the envelope: if nobody else has it the file is no longer in flight.
-void settle_flight(uint32_t record) noexcept;
+// A copy of an envelope that was opened, out of the program's sight, for close_envelope(); or a negative errno.
+[[nodiscard]] int keep_envelope(int fd, uint32_t record) noexcept;
 
 // No member is left that could receive anything.
 void end_flights() noexcept;
@@ -66,6 +67,9 @@ void recount_flights(bool (*known)(Counted*)) noexcept;
 
 // Without the lock.
 
+// The receiver has taken it out: if nobody else has the envelope the file is no longer in flight. With its last descriptor goes whatever
+// lies in the queue, which is who has passed it on to choose and may wait (SO_LINGER).
+void close_envelope(int kept) noexcept;
 // Whether `fd`, which has just been received, is an envelope, of whatever family.
 [[nodiscard]] bool is_envelope(int fd) noexcept;
 // The family's door, which goes with each envelope, of whatever family: a descriptor, or a negative errno.

@@ -293,6 +293,54 @@ theirs.close()
 socket.send_fds(visitor, [b"x"], [ours.fileno()])
 """
 
+# Likewise passes one on and takes what it is passed in return, by a thread, and meets whoever comes meanwhile.
+GREETING = """
+import socket, sys, threading
+listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+door = socket.socket(socket.AF_UNIX)
+door.bind(sys.argv[2])
+door.listen()
+print("ready", flush=True)
+connection, _ = listener.accept()
+visitor, _ = door.accept()
+socket.send_fds(visitor, [b"x"], [connection.fileno()])
+def take():
+    visitor.recv(1, socket.MSG_PEEK)
+    print("taking", flush=True)
+    print("took", len(socket.recv_fds(visitor, 1, 1)[1]), flush=True)
+threading.Thread(target=take).start()
+while True:
+    listener.accept()[0].sendall(b"welcome")
+"""
+
+# Returns what it has been passed, with a socket in the same queue whose close waits for a peer that does not read (SO_LINGER).
+LINGERER = """
+import socket, struct, sys
+visitor = socket.socket(socket.AF_UNIX)
+visitor.connect(sys.argv[1])
+_, fds, _, _ = socket.recv_fds(visitor, 1, 1)
+envelope = socket.socket(fileno=fds[0])
+label, contents, _, _ = socket.recv_fds(envelope, 100, 3)
+listener = socket.create_server(("127.0.0.1", 0))
+full = socket.create_connection(listener.getsockname())
+deaf, _ = listener.accept()
+full.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+full.setblocking(False)
+try:
+    while full.send(bytes(100000)):
+        pass
+except BlockingIOError:
+    pass
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+socket.send_fds(theirs, [label], contents)
+socket.send_fds(theirs, [b"x"], [full.fileno()])
+for each in (full, theirs, envelope):
+    each.close()
+socket.send_fds(visitor, [b"x"], [ours.fileno()])
+ours.close()
+visitor.recv(1)
+"""
+
 
 def connect(bed):
     connection = socket.create_connection((bed.sut_address, PORT), 60)
@@ -512,6 +560,19 @@ def given(case, *more):
     return lambda bed, options: case(bed, options, *more)
 
 
+def lingerer(bed, _):
+    """Whoever takes what such a one passes may wait for it: nobody else does."""
+    path = bed.scratch / "door"
+    start(bed, ["/usr/bin/python3", "-S", "-c", GREETING, str(PORT), path])
+    with connect(bed) as passed:
+        bed.spawn_sut(["/usr/bin/python3", "-S", "-c", LINGERER, path], name="lingerer", environment=beds.clean_environment())
+        beds.wait_until(lambda: "taking" in bed.output("sut"), 20, "what is passed")
+        for _ in range(20):
+            with connect(bed) as other:
+                assert other.recv(100) == b"welcome"
+        passed.sendall(b"x")
+
+
 # The workers are older or younger than the stack.
 CASES = {
     f"{program}-{way}-{age}": given(case, way, age)
@@ -531,8 +592,9 @@ CASES.update({
     "own-stack": given(stranger, True, "stack"),
     "native-stranger": given(stranger, False),
     "forger": forger,
+    "lingerer": lingerer,
 })
-HOOKED_ONLY = {"forger"}  # natively there is no label to write
+HOOKED_ONLY = {"forger", "lingerer"}  # natively there is no label to write
 
 
 def main():

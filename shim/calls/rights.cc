@@ -200,6 +200,21 @@ long unseal(int envelope) noexcept {
   return result < 0 ? result : 0;
 }
 
+// What follows a control message, which is what the kernel says of the sender (SO_PASSPIDFD).
+struct Rest {
+  char bytes[128];
+  size_t count;
+};
+
+Rest rest_behind(const msghdr& message, const ControlPart& part) noexcept {
+  Rest rest{};
+  const char* const begin = part.at + CMSG_ALIGN(part.header.cmsg_len);
+  const char* const end = static_cast<char*>(message.msg_control) + message.msg_controllen;
+  if (begin < end) rest.count = static_cast<size_t>(end - begin) < sizeof rest.bytes ? static_cast<size_t>(end - begin) : sizeof rest.bytes;
+  if (copy_in(rest.bytes, begin, rest.count) != 0) rest.count = 0;
+  return rest;
+}
+
 // The descriptors of `part` from `index` on are not received, as where the kernel has no number for them.
 void cut(msghdr* message, const ControlPart& part, int index) noexcept {
   for (int i = index; i < part.count(); i++) {
@@ -209,8 +224,11 @@ void cut(msghdr* message, const ControlPart& part, int index) noexcept {
   const size_t before = static_cast<size_t>(part.at - static_cast<char*>(message->msg_control));
   const size_t bytes = static_cast<size_t>(index) * sizeof(int);
   const size_t length = CMSG_LEN(bytes);
+  const Rest rest = rest_behind(*message, part);
   if (index > 0) (void)copy_out(part.at, &length, sizeof length);
   message->msg_controllen = before + (index > 0 ? CMSG_SPACE(bytes) : 0);
+  (void)copy_out(static_cast<char*>(message->msg_control) + message->msg_controllen, rest.bytes, rest.count);
+  message->msg_controllen += rest.count;
   message->msg_flags |= MSG_CTRUNC;
 }
 

@@ -196,14 +196,25 @@ kept.recv(1)
 
 TAKER = """
 import os, socket, sys, threading, time
+SO_PASSPIDFD, SCM_PIDFD = 76, 4
 if "threads" in sys.argv:
     threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
 if "stack" in sys.argv:
     own = socket.create_server(("0.0.0.0", int(sys.argv[3])))
 early = socket.socket()
 visitor = socket.socket(socket.AF_UNIX)
+try:
+    visitor.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+    wanted = 1
+except OSError:  # an older kernel
+    wanted = 0
 visitor.connect(sys.argv[1])
-data, fds, flags, _ = socket.recv_fds(visitor, 1, 1)
+data, parts, flags, _ = visitor.recvmsg(1, 256)
+number = lambda kind: [int.from_bytes(data[:4], sys.byteorder) for _, which, data in parts if which == kind]
+fds, senders = number(socket.SCM_RIGHTS), number(SCM_PIDFD)
+present = [each for each in os.listdir("/proc/self/fd") if os.path.lexists("/proc/self/fd/" + each)]
+pidfds = [int(each) for each in present if "pidfd" in os.readlink("/proc/self/fd/" + each)]
+assert senders == pidfds and len(pidfds) == wanted, (parts, pidfds)
 text = "%s %d %d" % (data.decode(), len(fds), flags == socket.MSG_CTRUNC)
 if fds:
     with open(fds[0], "r+b", 0) as file:

@@ -81,17 +81,14 @@ void admit(int over, pid_t pid) noexcept {
     (void)send_with(over, &answer, sizeof answer, nullptr, 0);
     return;
   }
+  const Guard guard;  // nobody closes one of those that are listed meanwhile
   uint64_t hidden[base::kHighFdWords];
   base::list_high_fds(hidden);
   for (const uint64_t word : hidden) answer.count += __builtin_popcountll(word);
   const int ticket = write_ticket(slot);
-  if (ticket > 0 && send_with(over, &answer, sizeof answer, &ticket, 1) >= 0 && pass_hidden(over, hidden)) {
-    (void)kernel_call(SYS_close, ticket);
-    return;
-  }
+  const bool is_admitted = ticket > 0 && send_with(over, &answer, sizeof answer, &ticket, 1) >= 0 && pass_hidden(over, hidden);
   if (ticket > 0) (void)kernel_call(SYS_close, ticket);
-  const Guard guard;
-  slot_release(slot);
+  if (!is_admitted) slot_release(slot);
 }
 
 void answer(int over, const char* why, pid_t pid) noexcept {

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Usage: diff_peer CONTROL. Serves one test and ends when the test closes the control connection. Its own sockets carry a
-// timeout of 30 s, so that a broken counterpart turns into an error reply and never into a hang.
+// timeout of 30 s, so that a broken counterpart turns into an error reply and never into a hang. Of such a socket a wait ends with EINTR
+// when the process was stopped or frozen and goes on (signal(7)): it is made again.
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -71,13 +72,13 @@ int limited(int fd) {
 Answer do_accept(const PeerRequest& request) {
   sockaddr_in6 who{};
   socklen_t size = sizeof who;
-  const int fd = limited(accept(request.fd, reinterpret_cast<sockaddr*>(&who), &size));
+  const int fd = limited(TEMP_FAILURE_RETRY(accept(request.fd, reinterpret_cast<sockaddr*>(&who), &size)));
   return with_name(fd, from_family(who));
 }
 
 Answer do_recv(const PeerRequest& request) {
   std::string data(std::min<size_t>(static_cast<size_t>(request.a), kMaxPayload), '\0');
-  Answer made = answer(recv(request.fd, data.data(), data.size(), static_cast<int>(request.b)));
+  Answer made = answer(TEMP_FAILURE_RETRY(recv(request.fd, data.data(), data.size(), static_cast<int>(request.b))));
   if (made.reply.result > 0) made.payload.assign(data, 0, static_cast<size_t>(made.reply.result));
   return made;
 }
@@ -86,8 +87,8 @@ Answer do_recv_from(const PeerRequest& request) {
   std::string data(std::min<size_t>(static_cast<size_t>(request.a), kMaxPayload), '\0');
   sockaddr_in6 who{};
   socklen_t size = sizeof who;
-  const ssize_t count =
-      recvfrom(request.fd, data.data(), data.size(), static_cast<int>(request.b), reinterpret_cast<sockaddr*>(&who), &size);
+  const ssize_t count = TEMP_FAILURE_RETRY(
+      recvfrom(request.fd, data.data(), data.size(), static_cast<int>(request.b), reinterpret_cast<sockaddr*>(&who), &size));
   Answer made = with_name(count, from_family(who));
   if (count > 0) made.payload.assign(data, 0, static_cast<size_t>(count));
   return made;
@@ -95,7 +96,7 @@ Answer do_recv_from(const PeerRequest& request) {
 
 Answer do_send_to(const PeerRequest& request, const std::string& payload) {
   const Name to = in_family(address_of(request));
-  return answer(sendto(request.fd, payload.data(), payload.size(), static_cast<int>(request.c), to.get(), to.bytes));
+  return answer(TEMP_FAILURE_RETRY(sendto(request.fd, payload.data(), payload.size(), static_cast<int>(request.c), to.get(), to.bytes)));
 }
 
 Answer do_send_pattern(const PeerRequest& request) {
@@ -105,7 +106,7 @@ Answer do_send_pattern(const PeerRequest& request) {
   while (sent < request.b) {
     size_t part = std::min<size_t>(random.size(1, buffer.size()), static_cast<size_t>(request.b - sent));
     fill_pattern(static_cast<uint64_t>(request.a), static_cast<uint64_t>(sent), buffer.data(), part);
-    ssize_t count = send(request.fd, buffer.data(), part, MSG_NOSIGNAL);
+    ssize_t count = TEMP_FAILURE_RETRY(send(request.fd, buffer.data(), part, MSG_NOSIGNAL));
     if (count < 0) return answer(-1);
     sent += count;
   }
@@ -118,7 +119,7 @@ Answer do_check_pattern(const PeerRequest& request) {
   int64_t seen = 0;
   while (seen < request.b) {
     size_t part = std::min<size_t>(random.size(1, buffer.size()), static_cast<size_t>(request.b - seen));
-    ssize_t count = recv(request.fd, buffer.data(), part, 0);
+    ssize_t count = TEMP_FAILURE_RETRY(recv(request.fd, buffer.data(), part, 0));
     if (count < 0) return answer(-1);
     if (count == 0) break;
     int64_t wrong =
@@ -134,7 +135,7 @@ Answer do_check_pattern(const PeerRequest& request) {
 
 bool send_all(int fd, const uint8_t* data, size_t length) {
   for (size_t done = 0; done < length;) {
-    ssize_t count = send(fd, data + done, length - done, MSG_NOSIGNAL);
+    ssize_t count = TEMP_FAILURE_RETRY(send(fd, data + done, length - done, MSG_NOSIGNAL));
     if (count < 0) return false;
     done += static_cast<size_t>(count);
   }
@@ -145,7 +146,7 @@ Answer do_echo(const PeerRequest& request) {
   std::vector<uint8_t> buffer(kMaxPayload);
   int64_t done = 0;
   while (request.a == 0 || done < request.a) {
-    ssize_t count = recv(request.fd, buffer.data(), buffer.size(), 0);
+    ssize_t count = TEMP_FAILURE_RETRY(recv(request.fd, buffer.data(), buffer.size(), 0));
     if (count < 0) return answer(-1);
     if (count == 0) break;
     if (!send_all(request.fd, buffer.data(), static_cast<size_t>(count))) return answer(-1);
@@ -157,7 +158,7 @@ Answer do_echo(const PeerRequest& request) {
 Answer do_drain(const PeerRequest& request) {
   std::vector<uint8_t> buffer(kMaxPayload);
   int64_t seen = 0;
-  for (ssize_t count; (count = recv(request.fd, buffer.data(), buffer.size(), 0)) != 0; seen += count)
+  for (ssize_t count; (count = TEMP_FAILURE_RETRY(recv(request.fd, buffer.data(), buffer.size(), 0))) != 0; seen += count)
     if (count < 0) return answer(-1);
   return answer(seen);
 }
@@ -200,9 +201,12 @@ Answer run(const PeerRequest& request, const std::string& payload) {
     case PeerOp::accept: return do_accept(request);
     case PeerOp::connect: {
       const Name name = request.c == 1 ? mapped(address_of(request)) : in_family(address_of(request));
-      return answer(connect(request.fd, name.get(), name.bytes));
+      return answer(TEMP_FAILURE_RETRY(connect(request.fd, name.get(), name.bytes)));
     }
-    case PeerOp::send: return answer(send(request.fd, payload.data(), payload.size(), static_cast<int>(request.a) | MSG_NOSIGNAL));
+    case PeerOp::send: {
+      const int flags = static_cast<int>(request.a) | MSG_NOSIGNAL;
+      return answer(TEMP_FAILURE_RETRY(send(request.fd, payload.data(), payload.size(), flags)));
+    }
     case PeerOp::recv: return do_recv(request);
     case PeerOp::send_pattern: return do_send_pattern(request);
     case PeerOp::check_pattern: return do_check_pattern(request);

@@ -92,7 +92,7 @@ int32_t greeting(int fd) {
   int32_t pid = -1;
   timeval limit{60, 0};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  ssize_t count = recv(fd, &pid, sizeof pid, MSG_WAITALL);
+  ssize_t count = TEMP_FAILURE_RETRY(recv(fd, &pid, sizeof pid, MSG_WAITALL));
   if (count < 0 && errno == EAGAIN) fail("no greeting within 60 s");
   return count == sizeof pid ? pid : -1;
 }

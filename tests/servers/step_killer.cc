@@ -47,16 +47,17 @@ int connect_to(const char* host, int port) {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   inet_pton(AF_INET, host, &address.sin_addr);
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return fd;
+  if (TEMP_FAILURE_RETRY(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address)) == 0) return fd;
   (void)close(fd);
   return -1;
 }
 
-// Whether it answers. It may also be reset, which is told in `errno`.
+// Whether it answers. It may also be reset, which is told in `errno`. Where a time is set a wait ends with EINTR when the process was
+// stopped or frozen and goes on.
 bool echoes(int fd) {
   char byte = 'e';
   errno = 0;
-  return send(fd, &byte, 1, MSG_NOSIGNAL) == 1 && recv(fd, &byte, 1, 0) == 1 && byte == 'e';
+  return send(fd, &byte, 1, MSG_NOSIGNAL) == 1 && TEMP_FAILURE_RETRY(recv(fd, &byte, 1, 0)) == 1 && byte == 'e';
 }
 
 class Killer {
@@ -160,7 +161,7 @@ class Killer {
     ends_.pop_front();
     char bytes[4096];
     long got;
-    while ((got = recv(peer, bytes, sizeof bytes, 0)) > 0) {
+    while ((got = TEMP_FAILURE_RETRY(recv(peer, bytes, sizeof bytes, 0))) > 0) {
     }
     if (got < 0 && errno != ECONNRESET && errno != EPIPE) fail("the victim's connection does not end");
     (void)close(peer);

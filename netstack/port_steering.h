@@ -22,6 +22,7 @@ struct PortSteering {
   };
 
   uint32_t address;        // IPv4, as the host has numbers; 0: none
+  uint32_t station[2];     // the interface's hardware address: four bytes and two, likewise
   alignas(8) uint32_t words_be[kMostIp6Addresses][4];  // IPv6; zeros: none
   uint8_t tcp[kPorts], udp[kPorts];
 };

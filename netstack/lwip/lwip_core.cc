@@ -117,6 +117,7 @@ void LwipCore::set_checksums(netif* interface) noexcept {
 // netif_set_addr() would end the connections of the old address, which Linux keeps: it may come back.
 void LwipCore::follow_wire() noexcept {
   peers_followed_ = facts_.peers;
+  memcpy(interface_.hwaddr, facts_.mac, ETH_HWADDR_LEN);
   set_checksums(&interface_);
   interface_.mtu = longest_packet(setup_, facts_);
   interface_.mtu6 = interface_.mtu < facts_.mtu ? interface_.mtu : facts_.mtu;

@@ -58,6 +58,12 @@ def is_the_stacks(host, work, least=2):
     return result
 
 
+def is_redirected(host, work):
+    before = sum(host.steered())
+    work()
+    return sum(host.steered()) > before
+
+
 def is_the_kernels(host, work):
     """The stack may be busy with the end of something before."""
     for _ in range(20):
@@ -152,6 +158,26 @@ def finds_neighbours_without_rights(host):
     with answering("198.18.0.8", 7005):
         answer = ask(host.address, 7001, b"connect 198.18.0.8 7005")
         check(answer.split()[0] == host.address, f"198.18.0.8 is not reached: {answer}")
+
+
+def follows_its_station(host):
+    """The interface's hardware address becomes another one."""
+    host.serve(7001, "stack", True)
+    with socket.create_connection((host.address, 7001), 10) as client:
+        client.settimeout(20)
+        for station in ("02:00:00:00:00:88", "f2:ff:ff:ff:80:99"):
+            host.bed.sut_space.run("ip", "link", "set", DEVICE, "address", station)
+            host.bed.peer_space.run("ip", "neighbour", "replace", host.address, "lladdr", station, "dev", PEER_DEVICE, "nud", "reachable")
+
+            def exchange():
+                client.sendall(b"who")
+                check(client.recv(100) == b"stack", f"the connection is another's at {station}")
+
+            beds.wait_until(lambda: is_redirected(host, exchange), 20, f"frames to {station}")
+            check(is_the_stacks(host, lambda: ask(host.address, 7001)) == "stack", f"port 7001 is another's at {station}")
+    with answering(host.peer, 7005):
+        answer = ask(host.address, 7001, f"connect {host.peer} 7005".encode())
+        check(answer.split()[0] == host.address, f"the peer is not reached: {answer}")
 
 
 def udp(host):
@@ -252,7 +278,7 @@ def leaves_nothing(host, kills=3):
     check(ask(host.address, 7001) == "heir", "the kernel has not got its port back")
 
 
-PARTS = (shares, over_ip6, finds_neighbours, finds_neighbours_without_rights, udp, serves_programs, has_several_queues, works_behind_the_driver, takes_long_frames, refuses_others, leaves_nothing, loses_its_interface)
+PARTS = (shares, over_ip6, finds_neighbours, finds_neighbours_without_rights, follows_its_station, udp, serves_programs, has_several_queues, works_behind_the_driver, takes_long_frames, refuses_others, leaves_nothing, loses_its_interface)
 
 
 def main():

@@ -122,11 +122,11 @@ struct Parts {
   bool kept = false;
 };
 
-long link_in(uint32_t mode, const SharedInterface& device, const uint8_t* mac, Parts& parts, const char** what) noexcept {
+long link_in(uint32_t mode, const SharedInterface& device, Parts& parts, const char** what) noexcept {
   const uint64_t until_ns = base::monotonic_ns() + kMostBusyNs;
   int waiting = -1;
   long error;
-  while ((error = link_xdp_steering({device.index, mode, mac, parts.map}, &parts.steering, what)) != 0) {
+  while ((error = link_xdp_steering({device.index, mode, parts.map}, &parts.steering, what)) != 0) {
     close_steering(parts.steering);
     parts.steering = {};
     if (error != -EBUSY || base::monotonic_ns() > until_ns || !is_ours(attached_program(device.index))) break;
@@ -141,16 +141,14 @@ long link_in(uint32_t mode, const SharedInterface& device, const uint8_t* mac, P
 base::Result<bool> steer(const Options& options, const SharedInterface& device, Parts& parts) noexcept {
   parts.name_fd = hold_link_name(xdp_name(device.index).text);
   if (parts.name_fd == -EADDRINUSE) return taken(device);
-  uint8_t mac[6] = {};
-  (void)link_mac(device.name, mac);
   const char* what = "make a BPF map";
   parts.map = make_bpf_map(BPF_MAP_TYPE_XSKMAP, sizeof(uint32_t), sizeof(uint32_t), static_cast<uint32_t>(parts.sockets.count));
   if (parts.map < 0) return refused(device, what, parts.map);
-  long error = options.native ? link_in(XDP_FLAGS_DRV_MODE, device, mac, parts, &what) : -EOPNOTSUPP;
+  long error = options.native ? link_in(XDP_FLAGS_DRV_MODE, device, parts, &what) : -EOPNOTSUPP;
   parts.native = error == 0;
   if (error == 0) return true;
   if (error == -EBUSY) return taken(device);
-  if (options.generic && error != -EPERM && error != -EACCES) error = link_in(XDP_FLAGS_SKB_MODE, device, mac, parts, &what);
+  if (options.generic && error != -EPERM && error != -EACCES) error = link_in(XDP_FLAGS_SKB_MODE, device, parts, &what);
   if (error == -EBUSY) return taken(device);
   if (error != 0) return refused(device, what, error);
   return true;

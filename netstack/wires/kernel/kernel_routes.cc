@@ -117,7 +117,10 @@ void KernelRoutes::take_link(void* self, const nlmsghdr& message) noexcept {
   auto& routes = *static_cast<KernelRoutes*>(self);
   const auto& fixed = *static_cast<const ifinfomsg*>(NLMSG_DATA(&message));
   if (message.nlmsg_type != RTM_NEWLINK || fixed.ifi_index != routes.interface_) return;
-  routes.mtu_ = Attributes<IFLA_MTU + 1>(message, sizeof fixed).number(IFLA_MTU, 0);
+  const Attributes<IFLA_MTU + 1> attributes(message, sizeof fixed);
+  const rtattr* const mac = attributes.at[IFLA_ADDRESS];
+  if (mac != nullptr && RTA_PAYLOAD(mac) >= sizeof routes.mac_) memcpy(routes.mac_, RTA_DATA(mac), sizeof routes.mac_);
+  routes.mtu_ = attributes.number(IFLA_MTU, 0);
   routes.there_ = true;
   routes.up_ = (fixed.ifi_flags & IFF_UP) != 0;
 }

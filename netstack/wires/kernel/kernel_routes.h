@@ -37,6 +37,8 @@ class KernelRoutes {
   // Its first IPv6 addresses that reach beyond the link, kMostIp6Addresses at most; what is left over is none.
   void addresses6(IpNetwork* out) const noexcept;
   [[nodiscard]] uint32_t mtu() const noexcept { return mtu_; }
+  // The interface's hardware address, of six bytes.
+  [[nodiscard]] const uint8_t* mac() const noexcept { return mac_; }
   [[nodiscard]] bool is_there() const noexcept { return there_; }
   [[nodiscard]] bool is_up() const noexcept { return up_; }
   [[nodiscard]] int requests_fd() const noexcept { return requests_; }
@@ -65,6 +67,7 @@ class KernelRoutes {
 
   int interface_;
   uint32_t mtu_ = 0;
+  uint8_t mac_[6] = {};
   int requests_ = -1, changes_ = -1;
   int route_count_, address_count_;
   bool overflowed_, there_, up_;

@@ -94,7 +94,6 @@ void fill_shared_facts(const SharedInterface& device, const IpNetwork& address, 
   facts.ends_here = is_veth(device.name);  // as to another namespace
   facts.interface = device.index;
   facts.address_be = address.address.v4_be();
-  (void)link_mac(device.name, facts.mac);
 }
 
 void follow_interface(const KernelRoutes& routes, uint32_t longest, SharedInterface& device, PortSteering& steering,
@@ -103,6 +102,10 @@ void follow_interface(const KernelRoutes& routes, uint32_t longest, SharedInterf
   tell(device, state_of(routes, own), facts.address_be, own.prefix != 0 ? own.address.v4_be() : 0);
   if (own.prefix != 0) facts.address_be = own.address.v4_be();
   steering.address = own.prefix != 0 ? __builtin_bswap32(facts.address_be) : 0;
+  const uint8_t* const mac = routes.mac();
+  memcpy(facts.mac, mac, sizeof facts.mac);
+  steering.station[0] = uint32_t{mac[0]} << 24 | uint32_t{mac[1]} << 16 | uint32_t{mac[2]} << 8 | mac[3];
+  steering.station[1] = uint32_t{mac[4]} << 8 | mac[5];
   const uint32_t mtu = routes.mtu();
   if (mtu != 0) facts.mtu = static_cast<uint16_t>(mtu < longest ? mtu : longest);
 }

@@ -40,9 +40,9 @@ class Steering {
   }
 
   // A queue without a socket is the kernel's.
-  [[nodiscard]] int xdp(const uint8_t* mac, int sockets) noexcept {
+  [[nodiscard]] int xdp(int sockets) noexcept {
     code_.move(r6, r1);
-    only_station(mac);
+    only_station();
     judge();
     refuse(XDP_PASS);
     taken_.land(code_);
@@ -135,14 +135,14 @@ class Steering {
   }
 
   // The same. A frame of a VLAN has another type, unless the device has taken the tag off.
-  void only_station(const uint8_t* mac) noexcept {
+  void only_station() noexcept {
     constexpr int kRestAt = 4 - ETH_HLEN;
-    const auto word = static_cast<int>(uint32_t{mac[0]} << 24 | uint32_t{mac[1]} << 16 | uint32_t{mac[2]} << 8 | mac[3]);
-    code_.fetch(BPF_W, -ETH_HLEN);
-    code_.add(BPF_JMP32 | BPF_JNE | BPF_K, r0, 0, 0, word);
-    refused_.add(code_.last());
-    code_.fetch(BPF_H, kRestAt);
-    refused_.add(code_.jump(BPF_JNE, r0, mac[4] << 8 | mac[5]));
+    for (const int part : {0, 1}) {
+      code_.fetch(part == 0 ? BPF_W : BPF_H, part == 0 ? -ETH_HLEN : kRestAt);
+      code_.address_of(r1, board_, BPF_PSEUDO_MAP_VALUE, offsetof(PortSteering, station));
+      code_.add(BPF_LDX | BPF_MEM | BPF_W, r1, r1, part * static_cast<int>(sizeof(uint32_t)), 0);
+      refused_.add(code_.jump_unlike(r0, r1));
+    }
   }
 
   // Goes on with what has the shared address at `at`.
@@ -341,7 +341,7 @@ long link_xdp_steering(const XdpSteering& at, SteeringFds* out, const char** wha
   out->board = make_bpf_map(BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), kBoardBytes, 1, BPF_F_MMAPABLE);
   if (out->board < 0) return out->board;
   *what = "load an XDP program";
-  const int program = Steering(out->board, true).xdp(at.mac, at.sockets);
+  const int program = Steering(out->board, true).xdp(at.sockets);
   if (program < 0) return program;
   *what = "link an XDP program to the interface";
   out->ingress = link_to_xdp(program, at.interface, at.flags);

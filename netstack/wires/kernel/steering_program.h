@@ -52,8 +52,7 @@ struct SteeringFds {
 struct XdpSteering {
   int interface;
   uint32_t flags;  // XDP_FLAGS_DRV_MODE or XDP_FLAGS_SKB_MODE
-  const uint8_t* mac;  // the interface's
-  int sockets;         // a BPF_MAP_TYPE_XSKMAP, by number of the queue
+  int sockets;     // a BPF_MAP_TYPE_XSKMAP, by number of the queue
 };
 // The same, but for out->egress. -EBUSY if another program is linked there.
 [[nodiscard]] long link_xdp_steering(const XdpSteering& at, SteeringFds* out, const char** what) noexcept;

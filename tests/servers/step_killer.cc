@@ -8,6 +8,8 @@
 //   - an established connection of the survivor echoes, or is reset;
 //   - a new connection echoes;
 //   - the victim's peer sees an end of its connection, a while later.
+// A spawned victim is the child of a vfork that executes another program, its steps are system calls, from its birth on, and its parent
+// lives until the peer has seen the end.
 #include <arpa/inet.h>
 #include <cerrno>
 #include <csignal>
@@ -34,7 +36,7 @@ long victim_steps = 0;
 const char* operation;
 
 [[noreturn]] void fail(const char* what) {
-  printf("%s, killed after %ld instructions: %s (%s)\n", operation, victim_steps, what, strerror(errno));
+  printf("%s, killed after %ld steps: %s (%s)\n", operation, victim_steps, what, strerror(errno));
   exit(1);
 }
 
@@ -87,8 +89,12 @@ class Killer {
     if (strcmp(operation, "read") == 0) (void)!write(peer, "some bytes", 10);
     const auto victim = static_cast<pid_t>(std::stol(order(operation)));
     const long made = step(victim, steps);
-    (void)order("done");
     ends_.push_back(peer);
+    if (is("spawn")) {
+      await_end();
+      end(victim);
+    }
+    (void)order("done");
     if (ends_.size() > kEndsAwaited) await_end();
     check();
     for (int fd; (fd = accept(listener_, nullptr, nullptr)) >= 0;) (void)close(fd);
@@ -100,6 +106,12 @@ class Killer {
   }
 
  private:
+  static bool is(const char* name) { return strcmp(operation, name) == 0; }
+  static void end(pid_t process) {
+    int status;
+    (void)kill(process, SIGKILL);
+    (void)waitpid(process, &status, __WALL);
+  }
   std::string order(const char* word) const {
     char answer[64] = {};
     pollfd ready{control_, POLLIN, 0};
@@ -109,37 +121,34 @@ class Killer {
   }
   long step(pid_t victim, long most) const {
     int status = 0;
-    const bool born = strcmp(operation, "born") == 0;
-    if (ptrace(PTRACE_SEIZE, victim, 0, PTRACE_O_TRACEEXEC | (born ? PTRACE_O_TRACEFORK : 0)) != 0) fail("cannot trace");
+    const long birth = is("born") ? PTRACE_O_TRACEFORK : is("spawn") ? PTRACE_O_TRACEVFORK : 0;
+    if (ptrace(PTRACE_SEIZE, victim, 0, PTRACE_O_TRACEEXEC | birth) != 0) fail("cannot trace");
     if (ptrace(PTRACE_INTERRUPT, victim, 0, 0) != 0 || waitpid(victim, &status, __WALL) != victim) fail("cannot interrupt");
     (void)order("go");
     pid_t stepped = victim;
-    if (born) stepped = first_child(victim);
+    if (birth != 0) stepped = first_child(victim);
+    const auto request = is("spawn") ? PTRACE_SYSCALL : PTRACE_SINGLESTEP;
     long made = 0;
     for (int signal = 0; made < most; made++) {
-      if (ptrace(PTRACE_SINGLESTEP, stepped, 0, signal) != 0 || waitpid(stepped, &status, __WALL) != stepped) break;
+      if (ptrace(request, stepped, 0, signal) != 0 || waitpid(stepped, &status, __WALL) != stepped) break;
       if (!WIFSTOPPED(status)) return made;  // it has ended by itself
-      if (status >> 16 == PTRACE_EVENT_EXEC || WSTOPSIG(status) == SIGUSR1) break;
+      if ((status >> 16 == PTRACE_EVENT_EXEC && !is("spawn")) || WSTOPSIG(status) == SIGUSR1) break;
       signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
     }
-    (void)kill(stepped, SIGKILL);
-    (void)waitpid(stepped, &status, __WALL);
-    if (stepped != victim) {
-      (void)kill(victim, SIGKILL);
-      (void)waitpid(victim, &status, __WALL);
-    }
+    end(stepped);
+    if (stepped != victim && !is("spawn")) end(victim);
     return made;
   }
-  // Lets a victim go on until it has forked; its child stands at its first instruction then.
+  // Lets a victim go on until it has forked; its child stands at its first instruction then. The parent goes on, that of a vfork behind it.
   static pid_t first_child(pid_t victim) {
     int status = 0;
     unsigned long child = 0;
     do {
       if (ptrace(PTRACE_CONT, victim, 0, 0) != 0 || waitpid(victim, &status, __WALL) != victim || !WIFSTOPPED(status)) fail("no child");
-    } while (status >> 16 != PTRACE_EVENT_FORK);
+    } while (status >> 16 != PTRACE_EVENT_FORK && status >> 16 != PTRACE_EVENT_VFORK);
     (void)ptrace(PTRACE_GETEVENTMSG, victim, 0, &child);
     if (waitpid(static_cast<pid_t>(child), &status, __WALL) != static_cast<pid_t>(child)) fail("no child to wait for");
-    (void)ptrace(PTRACE_CONT, victim, 0, 0);
+    (void)ptrace(is("spawn") ? PTRACE_DETACH : PTRACE_CONT, victim, 0, 0);
     return static_cast<pid_t>(child);
   }
   void reconnect() {
@@ -183,7 +192,7 @@ int main(int count, char** arguments) {
   const long wanted = atol(arguments[5]);
   const long stride = wanted > 0 ? wanted : all / -wanted + 1;
   const long offset = count > 6 ? atol(arguments[6]) : static_cast<long>(std::random_device()() % static_cast<unsigned long>(stride));
-  printf("%s: %ld instructions, one killed after each %ld-th from %ld on\n", operation, all, stride, offset);
+  printf("%s: %ld steps, one killed after each %ld-th from %ld on\n", operation, all, stride, offset);
   for (long steps = offset; steps <= all; steps += stride) (void)killer.kill_one(steps);
   killer.finish();
 }

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <spawn.h>
 #include <string>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -80,6 +81,17 @@ void Member::act(const std::string& operation) const {
   if (operation == "wait") (void)epoll_wait(set, &event, 1, 1);
   if (operation == "exit") _exit(0);
   if (operation == "exec") execl("/bin/true", "true", nullptr);
+  if (operation == "spawn") {
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, connection, 0);
+    char name[] = "step_member", role[] = "spawned";
+    char* const arguments[] = {name, role, nullptr};
+    pid_t child;
+    (void)posix_spawn(&child, "/proc/self/exe", &actions, nullptr, arguments, environ);
+    (void)close(connection);
+    while (true) pause();
+  }
   if (operation == "fork" || operation == "born") {
     if (fork() == 0 && operation == "fork") _exit(0);
   }
@@ -112,7 +124,7 @@ void Member::fork_victim(const std::string& operation) {
     _exit(0);
   }
   must(victim, "fork");
-  if (connection >= 0 && (operation == "close" || operation == "exit" || operation == "exec")) {
+  if (connection >= 0 && (operation == "close" || operation == "exit" || operation == "exec" || operation == "spawn")) {
     (void)close(connection);
     connection = -1;
   }
@@ -160,6 +172,12 @@ void Member::serve(int fd) const {
 }  // namespace
 
 int main(int, char** arguments) {
+  if (strcmp(arguments[1], "spawned") == 0) {
+    char byte;
+    (void)recv(0, &byte, 1, MSG_DONTWAIT);
+    (void)raise(SIGUSR1);  // the end, as the killer sees it
+    return 0;
+  }
   Member member{arguments[1], atoi(arguments[2])};
   member.listener = listen_at(member.host, member.port);
   member.spare = listen_at(member.host, member.port + 1);

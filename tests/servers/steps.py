@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Members of a family that are killed at every instruction of an operation: the others serve on, and nothing leaks.
+"""Members of a family that are killed at every instruction of an operation, or system call of a spawned program's start: the others serve on, and nothing leaks.
 
   steps.py --build build/release --mode zpstack-veth [--operation close ...] [--samples 12 | --stride 1 [--offset 0]]
 
@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import bed as beds  # noqa: E402
 
 PORT = 7101
-OPERATIONS = ("close", "accept", "connect", "epoll_ctl", "read", "write", "wait", "dup2", "listen", "fork", "born", "exec", "exit")
+OPERATIONS = ("close", "accept", "connect", "epoll_ctl", "read", "write", "wait", "dup2", "listen", "fork", "born", "exec", "spawn", "exit")
 # The first member asleep in its set, with its two listeners, one of them registered.
 AT_REST = "family: 1 processes, 1 chunks, 1 sleepers, 1 watched, 2 sockets, 0 datagram sockets, 1 sets, 1 registrations"
 

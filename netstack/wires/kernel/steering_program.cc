@@ -250,13 +250,15 @@ class Steering {
     taken_.add(code_.jump(BPF_JSET, r8, PortSteering::takes_syn));
     refused_.add(code_.jump(BPF_JA, 0, 0));
     code_.land(goes_on);
-    const int may_be_ours = code_.jump(BPF_JSET, r8, PortSteering::takes);
+    const int may_be_ours = code_.jump(BPF_JSET, r8, PortSteering::takes | PortSteering::sends);
     refused_.add(code_.jump(BPF_JA, 0, 0));
     code_.land(may_be_ours);
     unless_kernels(source_at, addresses_bytes);
   }
 
-  // The kernel's listener at the port is the placeholder, and what it remembers of a connection that has ended means nothing to ours.
+  // While the stack has the port the kernel's listener there is the placeholder, and what the kernel remembers of a connection that has
+  // ended means nothing to ours. What nobody knows any more at a port that was the stack's, the stack resets: a reset of the kernel's would
+  // overtake what the connection's end has left in a ring.
   void unless_kernels(int source_at, int addresses_bytes) noexcept {
     code_.set(r2, ETH_HLEN + source_at);
     code_.load_bytes(kScratchAt, addresses_bytes);
@@ -274,6 +276,9 @@ class Steering {
     code_.add(BPF_LDX | BPF_MEM | BPF_W, r9, r0, offsetof(bpf_sock, state), 0);
     code_.move(r1, r0);
     code_.call(BPF_FUNC_sk_release);
+    const int is_had = code_.jump(BPF_JSET, r8, PortSteering::takes);
+    refused_.add(code_.jump(BPF_JA, 0, 0));
+    code_.land(is_had);
     taken_.add(code_.jump(BPF_JEQ, r9, BPF_TCP_LISTEN));
     taken_.add(code_.jump(BPF_JEQ, r9, BPF_TCP_TIME_WAIT));
     refused_.add(code_.jump(BPF_JA, 0, 0));

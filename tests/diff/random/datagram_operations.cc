@@ -379,7 +379,10 @@ void run_peer_send_to(World& world, const int* args) {
   if (!peer.datagrams || !is_datagram(to) || local_port(to->fd) == 0) return world.note(" nothing");
   const uint16_t port = local_port(to->fd);
   const unsigned bytes = static_cast<unsigned>(args[2]);
-  if (is_left_out_at(world, port, false, 1, bytes)) return;
+  const unsigned whole = peer.family == AF_INET6 ? 1452 : 1472;  // what is longer comes in fragments, which a kernel puts together
+  if (is_left_out_at(world, port, shares_address() && bytes > whole, 1, bytes)) return;
+  // An error that what was sent by the kernel has met is told before a datagram that comes by the stack.
+  if (shares_address() && (level(to->fd, 0) & POLLERR) != 0) return world.leave_out(kDatagramOrder);
   const AgentReply reply = world.agent.call(AgentCall::send_to, peer.fd, port, args[2], {}, world.step);
   errno = reply.error;
   world.note_result(reply.result);

@@ -42,8 +42,9 @@ class Broken(Exception):
 class Side:
     """A tester and its agent in one mode, started again whenever it breaks."""
 
-    def __init__(self, name, mode, build):
+    def __init__(self, name, mode, build, shared):
         self.name, self.mode, self.build = name, mode, build
+        self.shared = {"ZPS_TEST_SHARED": "1"} if shared else {}
         self.bed = None
 
     def start(self):
@@ -59,7 +60,7 @@ class Side:
         control = self.bed.scratch / "control"
         agent = self.bed.spawn_peer([program, "--agent", control], environment=self.bed.peer_environment(ZPS_UDP="stack"))
         beds.wait_until(lambda: control.exists() or agent.poll() is not None, 30, "the agent's control socket")
-        environment = self.bed.sut_environment(ZPS_TEST_CONTROL=control, ZPS_LOG="debug", ZPS_UDP="stack")  # tells what the pools hold
+        environment = self.bed.sut_environment(ZPS_TEST_CONTROL=control, ZPS_LOG="debug", ZPS_UDP="stack", **self.shared)  # tells what the pools hold
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = self.bed.spawn_sut([program, "--serve"], environment=environment, **pipes)
         self.answers = queue.Queue()
@@ -274,7 +275,8 @@ def main():
     options.build = options.build.resolve()
     if missing := undocumented(options.build):
         raise SystemExit(f"docs/differences.md lacks {', '.join(missing)}")
-    sides = Side("native", "kernel", options.build), Side("other", options.mode, options.build)
+    shared = options.mode in ("zpstack-host", "zpstack-afxdp")  # both sides leave out the same
+    sides = Side("native", "kernel", options.build, shared), Side("other", options.mode, options.build, shared)
     try:
         if options.replay:
             return replay(options, sides)

@@ -180,6 +180,8 @@ bool is_v6(int fd);
 // The machine's own addresses on the wire, and those of the kernel's side.
 bool is_self(int address);
 bool is_loopback(int address);
+// The kernel has the stack's address as well (the wires host and af_xdp).
+bool shares_address();
 // The address at which a socket of one family reaches a peer of another or the same.
 int address_of_peer(int fd, const PeerSlot& peer);
 uint16_t port_of(const sockaddr_storage& name);

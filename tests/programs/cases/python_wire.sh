@@ -13,7 +13,7 @@ arguments=(-u network -i '*UDPLITE*')
 for part; do arguments+=(-m "*$part*"); done
 cd /usr/lib/python3.11/test || exit 1
 mkdir -p "$TMPDIR/tests/test"
-native cp -r libregrtest support __init__.py __main__.py "$module"* *.pem "$TMPDIR/tests/test"
+native cp -r libregrtest support __init__.py __main__.py "$module"* _test_multiprocessing.py *.pem "$TMPDIR/tests/test"
 cd "$TMPDIR/tests/test" || exit 1
 native find . -name '*.py' -exec sed -i "s/127\\.0\\.0\\.1/$address/g; s/\([\"'[]\)::1\([]\"'%]\)/\\1$address6\\2/g; s/^HOST = \"localhost\"/HOST = \"$address\"/" {} +
 cd "$TMPDIR" || exit 1

@@ -7,8 +7,8 @@ END is how it ends: KILL, SEGV (its stack has overflown), ABRT, OOM (in a memory
 ones, one that has written what nobody reads, one that has closed its half, some that the server has written to, some in the queue of the listener,
 with data and without, and, if the peer is the kernel's, some whose handshake is not complete.
 
-What is seen is checked in every round; how late it was counts only where the machine did not stand still meanwhile (tests/lib/heartbeat.py), and rounds
-in which it did are repeated, twice as many at most.
+What is seen is checked in every round; how late it was counts only where the machine did not stand still meanwhile (tests/lib/heartbeat.py) and the peers' process
+did not wait for a processor. Other rounds are repeated, twice as many at most.
 """
 # SPDX-License-Identifier: BSD-3-Clause
 import argparse
@@ -31,7 +31,7 @@ ENDS = {"KILL": signal.SIGKILL, "SEGV": signal.SIGSEGV, "ABRT": signal.SIGABRT, 
 ACCEPTED = "idle idle unread closed full full short".split()
 QUEUED = "queue queue queued_data queued_data".split()
 HALF_OPEN = ["half"] * 3
-STILL = 0.02  # seconds: a gap of the machine's after which a round says nothing about time
+STILL = 0.02  # seconds for which somebody had no processor, after which a round says nothing about time
 # What each of them sees at the end. A handshake that is completed meanwhile is one in the queue.
 EXPECTED = {"idle": "end", "unread": "reset", "closed": "end", "full": "end", "short": "end", "queue": "reset", "queued_data": "reset", "half": "reset"}
 
@@ -137,6 +137,10 @@ def look(number):
         return "reset"
     except OSError as error:
         return str(error)
+def waited():
+    with open("/proc/self/schedstat") as file:
+        return int(file.read().split()[1]) / 1e9
+before = waited()
 # Who is full begins to read when the server is dead.
 sys.stdin.readline()
 for fd in by_fd:
@@ -152,6 +156,7 @@ while len(results) < len(peers) and time.monotonic() < deadline:
 for number in range(len(kinds)):
     seen, when = results.get(number, ("nothing", 0))
     print("told", json.dumps([seen, got[number], when]), flush=True)
+print("waited", waited() - before, flush=True)
 """
 
 
@@ -206,7 +211,7 @@ def spawn(start, name, source, *arguments):
 
 
 def run_round(bed, end, group):
-    """What went wrong, when it died, and how long after that each kind of peer was told."""
+    """What went wrong, when it died, how long after that each kind of peer was told, and how long the peers waited for a processor meanwhile."""
     half = [] if bed.mode == "zpstack-memif" else HALF_OPEN
     server = spawn(bed.spawn_sut, "server", SERVER, bed.sut_address, PORT, str(len(ACCEPTED)), end)
     server.hear("ready")
@@ -222,7 +227,7 @@ def run_round(bed, end, group):
     server.go_on()
     died = float(server.hear("dies"))
     if (code := server.process.wait(60)) != -ENDS[end]:
-        return f"the server ends with {code}", died, {}
+        return f"the server ends with {code}", died, {}, 0
     if end == "OOM":
         died = time.monotonic()
     client.go_on()
@@ -234,8 +239,9 @@ def run_round(bed, end, group):
             wrong.append(f"peer {number} ({kind}) sees '{seen}' after {got} bytes")
         if number < len(sent) and got != sent[number]:
             wrong.append(f"peer {number} ({kind}) has {got} of {sent[number]} bytes")
-    client.process.wait(10)
-    return "; ".join(wrong) or None, died, told
+    waited = float(client.hear("waited"))
+    client.process.wait(60)
+    return "; ".join(wrong) or None, died, told, waited
 
 
 def report(end, told, within):
@@ -253,12 +259,12 @@ def run_rounds(options, end, bed, group, heart):
     told, uncounted, counted = collections.defaultdict(list), 0, 0
     while counted < options.rounds and uncounted <= 2 * options.rounds:
         try:
-            problem, died, one = run_round(bed, end, group)
+            problem, died, one, waited = run_round(bed, end, group)
         except (EOFError, OSError, ValueError, subprocess.TimeoutExpired) as error:
             problem = f"{type(error).__name__} {error}"
         if problem:
             return f"{end}, round {counted + uncounted}: {problem}", told, uncounted
-        if heart.longest_gap(died, died + max(late for kind, late in one.items() if kind != "half")) > STILL:
+        if waited > STILL or heart.longest_gap(died, died + max(late for kind, late in one.items() if kind != "half")) > STILL:
             uncounted += 1
             continue
         counted += 1
@@ -281,7 +287,7 @@ def run_end(options, end):
         if group:
             group.close()
     if uncounted:
-        print(f"     {end:4} {uncounted} rounds in which the machine stood still for more than {STILL * 1000:.0f} ms are not counted", flush=True)
+        print(f"     {end:4} {uncounted} rounds in which the machine stood still, or the peers waited for it, for more than {STILL * 1000:.0f} ms are not counted", flush=True)
     # Natively a handshake's peer is told when it asks again.
     half = told.pop("half", []) if options.mode in ("kernel", "zpstack-host") else []
     late = report(end, told, options.within)

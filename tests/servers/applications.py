@@ -176,7 +176,7 @@ def judge(bed, process, options, lossless):
     text = bed.output(process.name)
     requests = int(re.search(r"(\d+) requests in", text)[1])
     errors = re.findall(r"Socket errors: (.*)|Non-2xx or 3xx responses: (\d+)", text)
-    assert requests > 20, text
+    assert requests > 0, text
     assert not lossless or not re.search(r"connect [1-9]|timeout [1-9]|Non-2xx", text), text
     return f"{process.name} {requests} requests, errors {errors or 'none'}"
 

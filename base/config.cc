@@ -127,6 +127,8 @@ bool for_each_piece(const char* text, Take take) noexcept {
 bool is_ip6(const char* text) noexcept { return strchr(text, ':') != nullptr; }
 bool is_link_local(const uint8_t* address) noexcept { return address[0] == 0xfe && (address[1] & 0xc0) == 0x80; }
 
+bool has_address6(const uint8_t* address) noexcept { return !IN6_IS_ADDR_UNSPECIFIED(reinterpret_cast<const in6_addr*>(address)); }
+
 // A unicast address that a host can have: neither ::, ::1 nor a v4-mapped one.
 bool parse_unicast6(const char* text, uint8_t* out) noexcept {
   in6_addr address;
@@ -138,18 +140,26 @@ bool parse_unicast6(const char* text, uint8_t* out) noexcept {
   return true;
 }
 
-// The interface has a link-local address by itself.
-bool parse_ip6(Config& config, const char* text) noexcept {
+// What may be a link-local address with its zone (RFC 4007, 11), which is the wire whatever the name; the rest is behind it.
+bool parse_zoned6(const char* text, size_t length, uint8_t* out) noexcept {
   char address[INET6_ADDRSTRLEN];
+  const size_t zone_at = strcspn(text, "%"), bytes = zone_at < length ? zone_at : length;
+  if (bytes >= sizeof address || zone_at + 1 == length) return false;
+  memcpy(address, text, bytes);
+  address[bytes] = '\0';
+  return parse_unicast6(address, out) && (bytes == length || is_link_local(out));
+}
+
+// One that is link-local takes the place of the one that the interface has by itself.
+bool parse_ip6(Config& config, const char* text) noexcept {
   const size_t length = strcspn(text, "/");
-  if (length >= sizeof address) return false;
-  memcpy(address, text, length);
-  address[length] = '\0';
   uint64_t prefix = 64;
   if (text[length] == '/' && (!parse_decimal(text + length + 1, &prefix) || prefix < 1 || prefix > 128)) return false;
   Ip6Setting made;
-  if (!parse_unicast6(address, made.address) || is_link_local(made.address)) return false;
+  if (!parse_zoned6(text, length, made.address)) return false;
   made.prefix = static_cast<uint8_t>(prefix);
+  if (is_link_local(made.address))
+    return prefix == 64 && !has_address6(config.link_local6) && memcpy(config.link_local6, made.address, sizeof made.address) != nullptr;
   for (Ip6Setting& place : config.ip6) {
     if (place.prefix != 0 && memcmp(place.address, made.address, sizeof made.address) == 0) return false;
     if (place.prefix != 0) continue;
@@ -182,6 +192,7 @@ bool parse_ip(Config& config, const char* text) noexcept {
   Config made = config;
   made.address_be = 0, made.prefix = 24, made.autoconfigure = made.dhcp = false;
   for (Ip6Setting& place : made.ip6) place = {};
+  memset(made.link_local6, 0, sizeof made.link_local6);
   const auto take = [&](const char* piece) {
     if (strcmp(piece, "dhcp") == 0) return !made.dhcp && made.address_be == 0 && (made.dhcp = true);
     if (strcmp(piece, "auto") != 0) return is_ip6(piece) ? parse_ip6(made, piece) : parse_ip4(made, piece);
@@ -196,38 +207,30 @@ void print_address(uint32_t address_be, char* out, size_t capacity) noexcept {
   print(out, capacity, "%u.%u.%u.%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255);
 }
 void print_ip(const Config& config, char* out, size_t capacity) noexcept {
-  char all[256] = "";
+  char all[256] = "", address[INET6_ADDRSTRLEN];
   size_t length = 0;
-  if (config.address_be != 0) {
-    char address[INET_ADDRSTRLEN];
-    print_address(config.address_be, address, sizeof address);
-    print(all, sizeof all, "%s/%u", address, config.prefix);
-    length = strlen(all);
-  }
-  if (config.dhcp) {
-    print(all, sizeof all, "dhcp");
-    length = strlen(all);
-  }
-  for (const Ip6Setting& each : config.ip6) {
-    if (each.prefix == 0) break;
-    char address[INET6_ADDRSTRLEN];
-    (void)inet_ntop(AF_INET6, each.address, address, sizeof address);
-    print(all + length, sizeof all - length, "%s%s/%u", length > 0 ? "," : "", address, each.prefix);
+  const auto append = [&](const char* text, unsigned prefix) {
+    print(all + length, sizeof all - length, "%s%s/%u", length > 0 ? "," : "", text, prefix);
     length += strlen(all + length);
+  };
+  if (config.address_be != 0) {
+    print_address(config.address_be, address, sizeof address);
+    append(address, config.prefix);
   }
+  if (config.dhcp) print(all, sizeof all, "dhcp"), length = strlen(all);
+  for (int i = 0; i < kMostIp6Settings && config.ip6[i].prefix != 0; i++)
+    append(inet_ntop(AF_INET6, config.ip6[i].address, address, sizeof address), config.ip6[i].prefix);
+  if (has_address6(config.link_local6)) append(inet_ntop(AF_INET6, config.link_local6, address, sizeof address), 64);
   if (config.autoconfigure) print(all + length, sizeof all - length, "%sauto", length > 0 ? "," : "");
   print(out, capacity, "%s", all);
 }
-
-constexpr uint8_t kNoAddress6[16] = {};
-bool has_gateway6(const Config& config) noexcept { return memcmp(config.gateway6, kNoAddress6, sizeof kNoAddress6) != 0; }
 
 bool parse_gateway(Config& config, const char* text) noexcept {
   Config made = config;
   made.gateway_be = 0;
   memset(made.gateway6, 0, sizeof made.gateway6);
   const auto take = [&](const char* piece) {
-    if (is_ip6(piece)) return !has_gateway6(made) && parse_unicast6(piece, made.gateway6);
+    if (is_ip6(piece)) return !has_address6(made.gateway6) && parse_zoned6(piece, strlen(piece), made.gateway6);
     return made.gateway_be == 0 && parse_unicast(piece, &made.gateway_be);
   };
   if (!for_each_piece(text, take)) return false;
@@ -237,7 +240,7 @@ bool parse_gateway(Config& config, const char* text) noexcept {
 void print_gateway(const Config& config, char* out, size_t capacity) noexcept {
   char first[INET_ADDRSTRLEN] = "", second[INET6_ADDRSTRLEN] = "";
   if (config.gateway_be != 0) print_address(config.gateway_be, first, sizeof first);
-  if (has_gateway6(config)) (void)inet_ntop(AF_INET6, config.gateway6, second, sizeof second);
+  if (has_address6(config.gateway6)) (void)inet_ntop(AF_INET6, config.gateway6, second, sizeof second);
   print(out, capacity, "%s%s%s", first, first[0] != '\0' && second[0] != '\0' ? "," : "", second);
 }
 
@@ -333,13 +336,14 @@ constexpr Row kRows[] = {
       "where frames come from and go to"},
      parse_wire,
      print_text<256, &Config::wire>},
-    {{"ip", "ZPS_IP", "host addresses with prefix lengths, one of IPv4 and up to three of IPv6, as 198.18.0.2/24,fd00::2/64",
+    {{"ip", "ZPS_IP",
+      "host addresses with prefix lengths, one of IPv4, up to three of IPv6 and a link-local one, as 198.18.0.2/24,fd00::2/64",
       "the stack's addresses; of a family without one the wire chooses. dhcp: IPv4's as a server says (RFC 2131); "
-      "auto: and what routers of IPv6 advertise (RFC 4862)"},
+      "auto: and what routers of IPv6 advertise (RFC 4862). A link-local one, with or without a zone (fe80::2%eth0), is that of the wire"},
      parse_ip,
      print_ip},
     {{"gateway", "ZPS_GATEWAY", "host address, one of each family at most, as 198.18.0.1,fe80::1",
-      "the stack's default routes; without one the wire chooses"},
+      "the stack's default routes; without one the wire chooses. The zone of a link-local one (fe80::1%eth0) is always the wire"},
      parse_gateway,
      print_gateway},
     {{"vlan", "ZPS_VLAN", "number from 1 to 4094, or 0",

@@ -40,6 +40,7 @@ struct Config {
   uint32_t gateway_be = 0;             // ZPS_GATEWAY=198.18.0.1,fe80::1
   uint8_t gateway6[16] = {};
   uint32_t vlan = 0;                   // ZPS_VLAN
+  uint8_t link_local6[16] = {};        // zeros: the interface makes its own
   uint32_t mtu = 0;                    // ZPS_MTU
   uint32_t frames = 0;                 // ZPS_FRAMES
   uint32_t memory_mb = 48;             // ZPS_MEMORY_MB, 16 at least

@@ -108,6 +108,7 @@ base::Result<Stack*> make_stack(const StackConfig& config, StackPlace* place) no
   plan.gateway_be = address.gateway_be;
   memcpy(plan.ip6, address.ip6, sizeof plan.ip6);
   plan.gateway6 = address.gateway6;
+  plan.link_local6 = config.link_local6;
   plan.autoconfigure = config.autoconfigure && mtu >= kLeastMtu6 && !(*wire)->facts().shared;
   plan.dhcp = config.dhcp;
   plan.mtu = config.mtu;

@@ -20,6 +20,7 @@ struct StackConfig {
   // Its IPv6 addresses, the first ones with a prefix; none: chosen by the wire (veth: fdc6:1200:0:N::2/64, the kernel side is ::1).
   IpNetwork ip6[kMostIp6Addresses] = {};
   IpAddress gateway6;
+  IpAddress link_local6;  // zeros: made of the hardware address
   bool autoconfigure = false;  // and what routers advertise (RFC 4862)
   bool dhcp = false;           // the IPv4 address and the router are a server's to say (RFC 2131)
   uint16_t vlan = 0;          // the number of the VLAN that its frames are of; 0: none

@@ -72,7 +72,7 @@ struct WireFacts {
   // station, and answers none that asks for one.
   bool shared = false;
   uint32_t address_be = 0;  // of a shared wire: the IPv4 address of both, which may become another one (run_control())
-  int interface = 1;  // what the kernel calls it: on a wire that is none of its interfaces, the one that every namespace has (loopback)
+  int interface = 1;  // what the kernel calls it, or its own end; on a wire that has none, the one that every namespace has (loopback)
   uint32_t peers = 0;      // how many came so far, on wires that know: each may be a new one, without a memory of connections
 };
 

@@ -45,10 +45,10 @@ void print_rules_page() {
       "| `peer=10.0.0.0/8`, `peer=fd00::1` | the network or address that is connected or sent to; a TCP listener, whose peers nobody "
       "knows, is not meant |\n"
       "| `program=nginx` | the name of the file that was executed, or of what that is a link to |\n\n"
-      "The first rule that matches says the side. If none does, TCP is the stack's and UDP is as `udp` says. What is loopback's or "
-      "link-local, and what no way of\n"
-      "the stack's leads to, is the kernel's whatever the rules say. A socket that a rule leaves to the kernel cannot have an "
-      "address of the stack's (`EADDRNOTAVAIL`).\n"
+      "The first rule that matches says the side. If none does, TCP is the stack's and UDP is as `udp` says. What is loopback's, or "
+      "link-local on\n"
+      "another link than the wire, and what no way of the stack's leads to, is the kernel's whatever the rules say. A socket that a rule "
+      "leaves to the kernel cannot have an address of the stack's (`EADDRNOTAVAIL`).\n"
       "At most {} rules.\n",
       base::kMostRules);
 }

@@ -25,6 +25,7 @@ base::Result<Stack*> build_stack(const StackPlan& plan) noexcept {
   setup.prefix = plan.prefix;
   for (int i = 0; i < kMostIp6Addresses; i++) setup.ip6[i] = plan.ip6[i];
   setup.gateway6 = plan.gateway6;
+  setup.link_local6 = plan.link_local6;
   setup.autoconfigure = plan.autoconfigure;
   setup.dhcp = plan.dhcp;
   setup.log_level = base::log_level();

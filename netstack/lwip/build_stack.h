@@ -16,6 +16,7 @@ struct StackPlan {
   uint8_t prefix = 24;
   IpNetwork ip6[kMostIp6Addresses] = {};  // with a prefix of 0: none
   IpAddress gateway6;                      // zeros: none
+  IpAddress link_local6;                   // zeros: made of the hardware address
   bool autoconfigure = false;              // routers are asked for more of both
   bool dhcp = false;                       // a server is asked for IPv4's
   uint16_t mtu = 0;

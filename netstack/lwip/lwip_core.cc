@@ -137,6 +137,10 @@ void LwipCore::start() noexcept {
   interface_.mtu6 = interface_.mtu < facts_.mtu ? interface_.mtu : facts_.mtu;
   if (setup_.ip6[0].prefix != 0 || setup_.autoconfigure) {
     netif_create_ip6_linklocal_address(&interface_, 1);
+    if (!setup_.link_local6.is_any()) {
+      const ip_addr_t given = to_lwip(setup_.link_local6);
+      netif_ip6_addr_set(&interface_, 0, ip_2_ip6(&given));
+    }
     for (int i = 0; i < kMostIp6Addresses && setup_.ip6[i].prefix != 0; i++) {
       const ip_addr_t own = to_lwip(setup_.ip6[i].address);
       netif_ip6_addr_set(&interface_, static_cast<s8_t>(i + 1), ip_2_ip6(&own));

@@ -23,6 +23,7 @@ struct StackSetup {
   uint8_t prefix;
   IpNetwork ip6[kMostIp6Addresses];  // with a prefix of 0: none
   IpAddress gateway6;                 // zeros: none
+  IpAddress link_local6;              // zeros: made of the hardware address
   bool autoconfigure;                 // routers are asked for more of both
   bool dhcp;                          // a server is asked for IPv4's
   base::LogLevel log_level;

@@ -190,7 +190,7 @@ long shim_bind(const zps_call& call) noexcept {
     return error;
   const bool v6_only = placeholder_is_v6_only(fd, domain);
   const bool served =
-      parsed.known && !(v6_only && parsed.address.address.is_v4()) && may_be_stacks(IPPROTO_TCP, parsed.address.port_be);
+      is_stacks_kind(parsed) && !(v6_only && parsed.address.address.is_v4()) && may_be_stacks(IPPROTO_TCP, parsed.address.port_be);
   const netstack::Stack* const at = served && !parsed.wildcard ? stack_at(parsed.address.address) : nullptr;
   const bool shared = at != nullptr && at->wire().facts().shared;
   const bool to_stack = at != nullptr && !shared;

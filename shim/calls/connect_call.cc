@@ -146,8 +146,8 @@ bool is_too_short(int domain, size_t bytes) noexcept {
 }
 
 // A socket with an address of the stack's can go nowhere else; but first what is no address at all.
-long unreachable(int domain, sa_family_t family, size_t bytes) noexcept {
-  if (is_too_short(domain, bytes)) return -EINVAL;
+long unreachable(int domain, sa_family_t family, size_t bytes, const ParsedAddress& to, bool of_link) noexcept {
+  if (is_too_short(domain, bytes) || (to.elsewhere && (to.scope == 0 || of_link))) return -EINVAL;
   return family == domain ? -ENETUNREACH : -EAFNOSUPPORT;
 }
 
@@ -241,7 +241,7 @@ long shim_connect(const zps_call& call) noexcept {
   if (long error = load_family(call, &address_family); error != 0) return error;
   if (address_family == AF_UNSPEC) return disconnect(fd);
   int domain;
-  bool stack_bound, bound_to_v4, kernel_bound, to_all;
+  bool stack_bound, bound_to_v4, bound_to_link, kernel_bound, to_all;
   uint16_t port_be;
   Socket* socket;
   long refusal;
@@ -253,6 +253,7 @@ long shim_connect(const zps_call& call) noexcept {
     domain = socket->domain;
     stack_bound = socket->stack_bound;
     bound_to_v4 = stack_bound && socket->bound.address.is_v4();
+    bound_to_link = stack_bound && socket->bound.address.is_link_local();
     kernel_bound = socket->kernel_bound;
     to_all = socket->bound_to_all;
     port_be = socket->place().port_be;
@@ -265,14 +266,15 @@ long shim_connect(const zps_call& call) noexcept {
   if (address_family == domain && is_too_short(domain, bytes)) return -EINVAL;
   const bool to_v4 = parsed.known && parsed.address.address.is_v4();
   if (to_v4 && !parsed.wildcard && placeholder_is_v6_only(fd, domain)) return -ENETUNREACH;
-  netstack::Stack* stack = parsed.known ? stack_towards(IPPROTO_TCP, port_be, parsed.address.address) : nullptr;
+  if (parsed.scope == 0 && bound_to_link) parsed.elsewhere = false;
+  netstack::Stack* stack = is_stacks_kind(parsed) ? stack_towards(IPPROTO_TCP, port_be, parsed.address.address) : nullptr;
   if (stack != nullptr && kernel_bound && !to_all) {  // from an address of the kernel's: its connection, on its way to the stack
     service_ensure();
     stack = nullptr;
   }
   if (stack != nullptr && bound_to_v4 && !to_v4) return -EAFNOSUPPORT;  // ip6_dst_lookup_tail()
   if (stack == nullptr) {
-    if (stack_bound) return unreachable(domain, address_family, bytes);
+    if (stack_bound) return unreachable(domain, address_family, bytes, parsed, bound_to_link);
     return connect_by_kernel(fd, domain, address_family, parsed, call);
   }
   service_ensure();

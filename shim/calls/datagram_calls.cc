@@ -109,7 +109,12 @@ long datagram_connect(const zps_call& call) noexcept {
   const int domain = address_family == AF_INET ? AF_INET : domain_of(call);  // __ip6_datagram_connect() takes IPv4's as they are
   const auto* const named = reinterpret_cast<const void*>(call.arg[1]);
   if (long error = parse_address(domain, named, static_cast<size_t>(bytes), &to); error != 0) return error;
-  // A link-local address is the kernel's, and so is the socket then.
+  {
+    Guard guard;
+    const DatagramSocket* const socket = datagram_at(fd);
+    if (socket != nullptr && socket->endpoint != nullptr) take_link_of(socket->endpoint->local().address, &to);
+  }
+  // An address of another link is the kernel's, and so is the socket then.
   const bool elsewhere = to.known && !is_stacks_kind(to);
   if (serves(fd, to) || elsewhere) return or_pass(connect_datagram(fd, to, named, static_cast<size_t>(bytes)));
   const long error = kernel_call(SYS_connect, fd, as_arg(named), bytes);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "shim/files/routing.h"
 #include "shim/files/user_memory.h"
 
 namespace shim {
@@ -23,6 +24,9 @@ void parse_ipv6(const sockaddr_in6& in, ParsedAddress* out) noexcept {
   memcpy(out->address.address.words_be, &in.sin6_addr, sizeof in.sin6_addr);
   out->address.port_be = in.sin6_port;
   out->wildcard = out->address.address.is_any();
+  if (!out->address.address.is_link_local()) [[likely]] return;
+  out->scope = in.sin6_scope_id;
+  out->elsewhere = !is_wires_scope(in.sin6_scope_id);
 }
 
 }  // namespace
@@ -55,6 +59,7 @@ socklen_t make_address(int domain, const netstack::SocketAddress& address, void*
   in6.sin6_family = AF_INET6;
   in6.sin6_port = address.port_be;
   if (!address.address.is_any()) memcpy(&in6.sin6_addr, &address.address, sizeof in6.sin6_addr);
+  if (address.address.is_link_local()) [[unlikely]] in6.sin6_scope_id = wires_scope();
   memcpy(out, &in6, sizeof in6);
   return sizeof in6;
 }

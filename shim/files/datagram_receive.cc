@@ -16,6 +16,7 @@
 #include "shim/files/control_writer.h"
 #include "shim/files/datagram_sides.h"
 #include "shim/files/fd_table.h"
+#include "shim/files/routing.h"
 #include "shim/files/user_memory.h"
 #include "zpoline/hook.h"
 
@@ -39,15 +40,13 @@ long put_name(int domain, msghdr* header, const SocketAddress& from) noexcept {
   return error;
 }
 
-int wire_interface() noexcept { return the_stack()->wire().facts().interface; }
-
 // ip6_datagram_recv_common_ctl() and ip6_datagram_recv_specific_ctl().
 long put_control6(ControlWriter* writer, const DatagramControl& wanted, const netstack::Datagram& about) noexcept {
   long error = 0;
   if (wanted.packet_info6) {
     in6_pktinfo info{};
     __builtin_memcpy(&info.ipi6_addr, &about.to.address, sizeof info.ipi6_addr);
-    info.ipi6_ifindex = static_cast<uint32_t>(wire_interface());
+    info.ipi6_ifindex = wires_scope();
     error = writer->put(IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
   }
   if (about.to.address.is_v4()) return error;
@@ -72,7 +71,7 @@ long put_control(msghdr* header, const DatagramControl& wanted, const netstack::
   if (error == 0) error = put_control6(&writer, wanted, about);
   const bool v4 = about.to.address.is_v4();
   if (error == 0 && wanted.packet_info && v4) {
-    const in_pktinfo info{wire_interface(), {about.to.address.v4_be()}, {about.to.address.v4_be()}};
+    const in_pktinfo info{static_cast<int>(wires_scope()), {about.to.address.v4_be()}, {about.to.address.v4_be()}};
     error = writer.put(IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
   }
   const int ttl = about.ttl;

@@ -24,7 +24,8 @@ constexpr long kNobody = 1;
 
 // Where a message goes. 0; kNobody: it names nobody; -EFAULT; or ZPS_PASS: that is no address, as the kernel will say. A socket of IPv6
 // takes the names of both families, and says of which it is by the family; IPv4's takes a name of none for its own.
-long load_destination(int domain, const msghdr& header, SocketAddress* to) noexcept {
+// `own`: the socket's own address, which may say of which link it is.
+long load_destination(int domain, const netstack::IpAddress& own, const msghdr& header, SocketAddress* to) noexcept {
   sa_family_t family;
   if (header.msg_namelen < sizeof(sockaddr_in) || header.msg_namelen > sizeof(sockaddr_storage)) return ZPS_PASS;
   if (domain == AF_INET6) {
@@ -33,6 +34,7 @@ long load_destination(int domain, const msghdr& header, SocketAddress* to) noexc
     if (family == AF_INET6) {
       ParsedAddress parsed;
       if (long error = parse_address(domain, header.msg_name, header.msg_namelen, &parsed); error != 0) return error;
+      take_link_of(own, &parsed);
       *to = parsed.address;
       return is_stacks_kind(parsed) ? 0 : ZPS_PASS;
     }
@@ -129,7 +131,7 @@ class SendCondition final : public Condition {
 // With the lock held. Where it goes: 0, by the stack; ZPS_PASS, by the kernel; or why nowhere.
 long settle_destination(const DatagramSocket& socket, netstack::Stack* stack, const msghdr& header, Outgoing* out) noexcept {
   const netstack::UdpEndpoint& endpoint = *socket.endpoint;
-  const long result = header.msg_name != nullptr ? load_destination(socket.domain, header, &out->to) : kNobody;
+  const long result = header.msg_name != nullptr ? load_destination(socket.domain, endpoint.local().address, header, &out->to) : kNobody;
   if (endpoint.continues()) {  // the first piece has said it
     out->request.to = result == 0 ? &out->to : nullptr;
     return 0;
@@ -174,7 +176,7 @@ bool join_to_send(int fd, int domain, const msghdr& header, long* error) noexcep
   *error = ZPS_PASS;
   if (engine->thread()->vfork_child != 0) return false;  // where no stack may be made
   netstack::Stack* stack = nullptr;
-  if (header.msg_name != nullptr && load_destination(domain, header, &to.address) == 0) {
+  if (header.msg_name != nullptr && load_destination(domain, {}, header, &to.address) == 0) {
     to.known = true;
     to.wildcard = to.address.address.is_any();
     stack = to.address.address.is_multicast() ? stack_for_group(fd, to.address.address) : stack_for_datagram(to);

@@ -261,7 +261,9 @@ long connect_to_kernel(int fd, const ParsedAddress& to, const void* named, size_
     Guard guard;
     const DatagramSocket* const socket = datagram_at(fd);
     if (socket == nullptr) return kServedByKernel;
-    if (socket->endpoint != nullptr && socket->bound_here && !to.wildcard) return -ENETUNREACH;
+    if (socket->endpoint != nullptr && socket->bound_here && !to.wildcard) {
+      return to.elsewhere && (to.scope == 0 || socket->endpoint->local().address.is_link_local()) ? -EINVAL : -ENETUNREACH;
+    }
   }
   if (const long error = kernel_call(SYS_connect, fd, as_arg(named), static_cast<long>(bytes)); error != 0) {
     join_unnamed(fd);

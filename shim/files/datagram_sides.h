@@ -12,11 +12,6 @@ namespace shim {
 
 inline constexpr long kServedByKernel = INT64_MIN + 1;
 
-// Whether the stack may have to do with such an address at all.
-[[nodiscard]] inline bool is_stacks_kind(const ParsedAddress& to) noexcept {
-  return to.known && !to.address.address.is_link_local();
-}
-
 // Whether this is one of the stack's addresses. May make the stack.
 [[nodiscard]] bool owned_by_stack(const ParsedAddress& to) noexcept;
 // The socket gets an endpoint if it has none, with the placeholder's port or one that is free on both sides.

@@ -95,7 +95,10 @@ struct Value {
   }
 };
 
-Side side_of_index(unsigned index) noexcept { return index == 0 ? Side::both : index == kLoopback ? Side::stack : Side::kernel; }
+Side side_of_index(unsigned index) noexcept {
+  if (index == 0) return Side::both;
+  return index == kLoopback || is_wires_scope(index) ? Side::stack : Side::kernel;
+}
 
 Side side_of_address(uint32_t address_be) noexcept {
   if (address_be == INADDR_ANY) return Side::both;

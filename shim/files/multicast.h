@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // Linux decides by an interface. The wire is none of the kernel's; it is meant by the stack's address (IP_ADD_MEMBERSHIP, IP_MULTICAST_IF),
-// and by the loopback's index, which is what a datagram from the wire tells (IP_PKTINFO). Where no interface is named a socket joins on
+// by the index that a datagram from the wire tells (IP_PKTINFO), and by the loopback's. Where no interface is named a socket joins on
 // both sides, and what it sends goes by the kernel, unless the stack has a default route or the socket has the stack's address. Any other
 // interface is the kernel's alone. Where the stack's addresses are the kernel's as well, groups are the kernel's.
 //

@@ -52,9 +52,7 @@ bool worth_a_stack_at(const IpAddress& address) noexcept {
 }
 
 // The kernel's whatever the rules say.
-bool is_never_the_stacks(const IpAddress& address) noexcept {
-  return address.is_any() || is_loopback(address) || address.is_link_local();
-}
+bool is_never_the_stacks(const IpAddress& address) noexcept { return address.is_any() || is_loopback(address); }
 
 base::Side side_by_default(int protocol) noexcept { return protocol == IPPROTO_UDP ? config.udp : base::Side::stack; }
 
@@ -93,6 +91,7 @@ netstack::StackConfig stack_config() noexcept {
   wanted.dhcp = config.dhcp;
   memcpy(wanted.gateway6.words_be, config.gateway6, sizeof wanted.gateway6.words_be);
   wanted.vlan = static_cast<uint16_t>(config.vlan);
+  memcpy(wanted.link_local6.words_be, config.link_local6, sizeof wanted.link_local6.words_be);
   wanted.mtu = static_cast<uint16_t>(config.mtu);
   wanted.frames = config.frames;
   wanted.memory_mb = config.memory_mb;
@@ -217,6 +216,18 @@ void root_is_changing() noexcept {
   (void)read_local_ports();
 }
 
+uint32_t wires_scope() noexcept { return static_cast<uint32_t>(the_stack()->wire().facts().interface); }
+
+bool is_wires_scope(uint32_t scope) noexcept {
+  constexpr uint32_t kLoopback = 1;  // of wires that are no interface of the kernel's
+  if (const netstack::Stack* const stack = the_stack()) return scope == wires_scope() && !stack->wire().facts().shared;
+  const size_t kind = strcspn(config.wire, ":");
+  for (const char* each : {"memif", "vhost", "virtio-user", "tap", "device"}) {
+    if (scope == kLoopback && strlen(each) == kind && memcmp(config.wire, each, kind) == 0) return true;
+  }
+  return false;
+}
+
 bool is_loopback(const IpAddress& address) noexcept {
   constexpr IpAddress kLoopback6{{0, 0, 0, __builtin_bswap32(1)}};
   return address.is_v4() ? ntohl(address.v4_be()) >> 24 == 127 : address == kLoopback6;
@@ -245,7 +256,7 @@ netstack::Stack* stack_towards(int protocol, uint16_t port_be, const IpAddress& 
   if (is_never_the_stacks(address) || side_of(protocol, port_be, &address) == base::Side::kernel) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
-    if (!base::is_stacks(reach_of(address))) return nullptr;
+    if (!address.is_link_local() && !base::is_stacks(reach_of(address))) return nullptr;
     stack = ensure_stack();
     if (stack == nullptr) return nullptr;
   }
@@ -257,7 +268,7 @@ netstack::Stack* stack_at(const IpAddress& address) noexcept {
   if (is_never_the_stacks(address)) return nullptr;
   netstack::Stack* stack = the_stack();
   if (stack == nullptr) {
-    if (!worth_a_stack_at(address)) return nullptr;
+    if (!address.is_link_local() && !worth_a_stack_at(address)) return nullptr;
     stack = ensure_stack();
     if (stack == nullptr) return nullptr;
   }
@@ -266,7 +277,7 @@ netstack::Stack* stack_at(const IpAddress& address) noexcept {
 }
 
 netstack::Stack* shared_stack_at(const IpAddress& address) noexcept {
-  netstack::Stack* const stack = stack_at(address);
+  netstack::Stack* const stack = address.is_link_local() ? nullptr : stack_at(address);
   return stack != nullptr && stack->wire().facts().shared ? stack : nullptr;
 }
 

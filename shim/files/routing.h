@@ -26,6 +26,11 @@ void make_stack_for_bound_sockets() noexcept;
 // A program that shares its stack by name has it from its first socket on. Without the lock.
 void enter_network() noexcept;
 
+// The scope of the wire's link-local addresses (RFC 4007), with a stack.
+[[nodiscard]] uint32_t wires_scope() noexcept;
+// Whether this is, or would be, it. On a wire that has the kernel's addresses these are the kernel's.
+[[nodiscard]] bool is_wires_scope(uint32_t scope) noexcept;
+
 [[nodiscard]] bool is_loopback(const netstack::IpAddress& address) noexcept;
 
 // What the rules say of a socket of this protocol with this local port (0: none yet), towards a peer (nullptr: nobody in particular).

@@ -254,7 +254,7 @@ TEST_F(Udp6, ScopesAreForLinks) {
   EXPECT_EQ(errno, EINVAL);
   EXPECT_EQ(bind6(another, to), -1);
   EXPECT_EQ(errno, EINVAL);
-  to.sin6_scope_id = 1;  // the loopback, which has no such addresses
+  to.sin6_scope_id = 77;  // which there is not
   sockaddr_in here{};
   for (const int each : {another, fd, bound(&here)}) {
     EXPECT_EQ(connect6(each, to), -1);

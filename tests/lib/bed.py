@@ -97,7 +97,7 @@ class Namespace:
 class Bed:
     """The namespaces and processes of one test in one mode. Use as a context manager."""
 
-    def __init__(self, mode, build, traces, pcap=False):
+    def __init__(self, mode, build, traces, pcap=False, detects_duplicates=True):
         if mode not in MODES:
             raise ValueError(f"mode {mode}: one of {', '.join(MODES)}")
         self.mode = mode
@@ -105,6 +105,7 @@ class Bed:
         self.library = self.build / "libzpstack.so"
         self.traces = pathlib.Path(traces).resolve()
         self.pcap = pcap
+        self.detects_duplicates = detects_duplicates  # of link-local addresses of the kernel's, which takes a second
         self.processes = []
         self._namespaces = []
         self._loss = None
@@ -132,6 +133,8 @@ class Bed:
     def _namespace(self):
         space = Namespace()
         self._namespaces.append(space)
+        if not self.detects_duplicates:
+            space.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
         return space
 
     def _join_by_veth(self):

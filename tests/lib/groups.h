@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // A test names IPv4's group, and the run's family makes IPv6's of it. The interface is the device where the kernel has one, and on the
-// stack the index that it tells (docs/differences.md, udp-interface) or its address.
+// stack the loopback's (docs/differences.md, udp-interface) or its address.
 #pragma once
 
 #include <net/if.h>

@@ -189,12 +189,17 @@ TEST(Config, addresses_of_both_families) {
   EXPECT_EQ(config->address_be, 0u);
   EXPECT_EQ(config->ip6[0].prefix, 48);
   EXPECT_EQ(value_of(*config, "gateway"), "fd00::1");
+  config = load({"ZPS_IP=fd00::2/64,fe80::2%eth0/64", "ZPS_GATEWAY=fe80::1%eth0"});
+  ASSERT_TRUE(config);
+  EXPECT_EQ(value_of(*config, "ip"), "fd00::2/64,fe80::2/64");
+  EXPECT_EQ(value_of(*config, "gateway"), "fe80::1");
 }
 
 TEST(Config, addresses_that_nobody_can_have) {
   for (const char* bad :
-       {"fd00::2/0", "fd00::2/129", "fd00::2/", "::1", "::", "ff02::1", "fe80::1", "::ffff:10.0.0.1", "fd00::2,", ",fd00::2",
-        "fd00::2,fd00::2", "10.0.0.1,10.0.0.2", "fd00::1,fd00::2,fd00::3,fd00::4", "fd00::2 fd00::3", "fd00::g"}) {
+       {"fd00::2/0", "fd00::2/129", "fd00::2/", "::1", "::", "ff02::1", "fe80::1/128", "fe80::1%", "fd00::1%eth0", "fe80::1,fe80::2",
+        "::ffff:10.0.0.1", "fd00::2,", ",fd00::2", "fd00::2,fd00::2", "10.0.0.1,10.0.0.2", "fd00::1,fd00::2,fd00::3,fd00::4",
+        "fd00::2 fd00::3", "fd00::g"}) {
     Result<Config> config = load({(std::string("ZPS_IP=") + bad).c_str()});
     ASSERT_FALSE(config) << bad;
     EXPECT_NE(std::string(config.error().text).find("up to three of IPv6"), std::string::npos);

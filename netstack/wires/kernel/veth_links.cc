@@ -122,7 +122,8 @@ base::Result<VethLinks> make_links(const Opening& opening, uint32_t mtu, bool ad
     close_packet_fds(packets);
     return pair.error();
   }
-  VethLinks links{packets, pair->name_fd, 0, pair->number, addressed ? choose_host_addresses(opening, pair->number) : 0, spaces.own() >= 0};
+  const uint32_t host_be = addressed ? choose_host_addresses(opening, pair->number) : 0;
+  VethLinks links{packets, pair->name_fd, 0, link_index(pair->name), pair->number, host_be, spaces.own() >= 0};
   memcpy(opening.out->wire, base::make_error("veth %s (af_packet)", pair->name).text, sizeof opening.out->wire);
   const char* what = "give its link an address";
   long result = addressed ? host.add_address(pair->name, links.host_be, opening.out->prefix) : 0;

@@ -15,6 +15,7 @@ struct VethLinks {
   PacketFds packets;
   int name_fd;       // holds the pair's name (hold_link_name())
   int interface;     // index of the stack's end in its namespace
+  int host_interface;  // and of the other, in the host's
   int number;        // of the pair: zps<number>
   uint32_t host_be;  // the kernel side's address; 0: none
   bool in_namespace; // the stack's end is in a namespace of its own

@@ -65,6 +65,7 @@ base::Result<Wire*> open_veth(const Opening& opening) noexcept {
   WireFacts& facts = (*wire)->mutable_facts();
   memcpy(facts.name, "veth", 5);
   facts.ends_here = true;
+  if (links->host_interface > 0) facts.interface = links->host_interface;
   facts.name_fd = links->name_fd;
   if (of_link != mtu) {
     facts.gro_max_size = static_cast<uint16_t>(of_link);

@@ -8,6 +8,7 @@
     beside = ["..."]                    # commands that run beside it and are never prefixed (what a proxy asks)
     prepare = ["..."]                   # shell commands, once per side, natively, before its first start
     fill = ["..."]                      # shell commands after each start, natively, over loopback (the server's own)
+    environment = { ZPS_UDP = "stack" } # of server and client where they are prefixed
     [ways.unix]                         # bench/run NAME: one more baseline, natively: its server (@server@: the one above), its @where@,
     server = "@server@ --unix ..."      # and wide = true if it may use all processors
     [files]                             # written into the folder, values filled in
@@ -53,6 +54,7 @@ class Program:
     files: tuple = ()
     where: str = ""
     unit: str = "requests/s"
+    environment: dict = dataclasses.field(default_factory=dict)
     ways: dict = dataclasses.field(default_factory=dict)
 
     def missing(self):

@@ -83,7 +83,7 @@ class Side:
         settings = {key: catalogue.fill_in(value, self.values) for key, value in self.way.settings} if role == "server" else {}
         if self.is_memif():
             settings = {"ZPS_WIRE": f"memif:{self.folder}/memif.sock,role={role}", "ZPS_IP": f"{MEMIF_ADDRESSES[role]}/24", **settings}
-        return {"LD_PRELOAD": self.library, **settings}
+        return {"LD_PRELOAD": self.library, **self.program.environment, **settings}
 
     def near(self):
         """Where a native client of ours reaches the server, whichever stack it has."""

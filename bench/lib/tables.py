@@ -1,4 +1,4 @@
-"""`bench/run redis`, `nginx`, `echo`, `bulk`, `connrate`, `scale`: the cases of one file of bench/cases, over both wires and over what the kernel has.
+"""`bench/run redis`, `nginx`, `echo`, `udp`, `bulk`, `connrate`, `scale`: the cases of one file of bench/cases, over both wires and over what the kernel has.
 
 All sides' servers run at once, idle unless asked; each round of a case asks them in turn (A B A B), so that what disturbs the machine disturbs all. The server
 has one processor, the client another, where there are two.

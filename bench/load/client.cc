@@ -2,8 +2,9 @@
 // for.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Usage: bench_load_client echo|up|down|once|hold ADDRESS PORT CONNECTIONS BYTES SECONDS
+// Usage: bench_load_client echo|datagrams|up|down|once|hold ADDRESS PORT CONNECTIONS BYTES SECONDS
 //   echo  a message of BYTES is under way on each connection; times to its return
+//   datagrams  the same by UDP; one that has not come back in time is sent again
 //   up, down  bulk: gigabits a second, counted by the receiver
 //   once  a connection for each request, whose answer is BYTES long; times from connect() to the end of the answer
 //   hold  each connection is served once, then all are kept until this program is ended; prints "held" when they are
@@ -45,7 +46,8 @@ uint64_t now_ns() {
 }
 
 struct Options {
-  sockaddr_in server{};
+  sockaddr_in6 server{};  // or an IPv4 one
+  bool datagrams = false;
   size_t connections;
   uint32_t bytes;
   double seconds;
@@ -56,6 +58,8 @@ struct Connection {
   uint64_t begun_ns = 0;
   size_t moved = 0;  // bytes of the message that is under way
 };
+
+constexpr int kLostMs = 100;
 
 class Client {
  public:
@@ -72,7 +76,11 @@ class Client {
     start_ns_ = now_ns();
     const uint64_t end_ns = start_ns_ + static_cast<uint64_t>(options_.seconds * 1e9);
     if (mode_ != Mode::once) for (Connection& connection : connections_) begin(connection);
-    while (now_ns() < end_ns) turn(static_cast<int>((end_ns - std::min(end_ns, now_ns())) / 1'000'000) + 1);
+    while (now_ns() < end_ns) {
+      const int left_ms = static_cast<int>((end_ns - std::min(end_ns, now_ns())) / 1'000'000) + 1;
+      turn(options_.datagrams ? std::min(left_ms, kLostMs) : left_ms);
+      if (options_.datagrams) send_lost_again();
+    }
     if (mode_ == Mode::up) collect_counts();
     seconds_ = static_cast<double>(now_ns() - start_ns_) / 1e9;
   }
@@ -96,6 +104,7 @@ class Client {
       fprintf(stderr, "nothing was done in %.3f s\n", seconds_);
       exit(1);
     }
+    if (lost_ != 0) fprintf(stderr, "%lu datagrams were sent again\n", lost_);
     printf("{\"rate\": %.3f, \"latency_us\": [", static_cast<double>(done_) / seconds_ * (is_bulk ? 8e-9 : 1));
     const char* separator = "";
     for (double percent : {0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0}) {
@@ -126,17 +135,22 @@ class Client {
   // The wish of a `once` goes out when the connection is there; the others are connected before the clock starts.
   void open(Connection& connection) {
     const int flags = mode_ == Mode::once ? SOCK_NONBLOCK : 0, on = 1;
-    connection = {.fd = socket(AF_INET, SOCK_STREAM | flags, 0), .begun_ns = now_ns()};
+    const int type = options_.datagrams ? SOCK_DGRAM : SOCK_STREAM;
+    connection = {.fd = socket(options_.server.sin6_family, type | flags, 0), .begun_ns = now_ns()};
     if (connection.fd < 0) fail("socket");
-    setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(connection.fd, reinterpret_cast<const sockaddr*>(&options_.server), sizeof options_.server) != 0 && errno != EINPROGRESS)
+    if (!options_.datagrams) setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (connect(connection.fd, reinterpret_cast<const sockaddr*>(&options_.server), address_bytes()) != 0 && errno != EINPROGRESS)
       fail("connect");
     watch(EPOLL_CTL_ADD, connection, mode_ == Mode::once || mode_ == Mode::up ? EPOLLOUT : EPOLLIN);
-    if (mode_ == Mode::once) return;
+    if (mode_ == Mode::once || options_.datagrams) return;
     const Wish wish{.mode = mode_, .bytes = options_.bytes};
     if (write(connection.fd, &wish, sizeof wish) != sizeof wish) fail("write");
     const timeval patience{.tv_sec = 30, .tv_usec = 0};
     setsockopt(connection.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  }
+
+  [[nodiscard]] socklen_t address_bytes() const {
+    return options_.server.sin6_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
   }
 
   void begin(Connection& connection) {
@@ -175,6 +189,17 @@ class Client {
     times_.add(now_ns() - connection.begun_ns);
     done_++;
     begin(connection);
+  }
+
+  void send_lost_again() {
+    const uint64_t now = now_ns();
+    if (now - looked_ns_ < kLostMs * 1'000'000ull) return;
+    looked_ns_ = now;
+    for (Connection& connection : connections_) {
+      if (now - connection.begun_ns < kLostMs * 1'000'000ull) continue;
+      lost_++;
+      begin(connection);
+    }
   }
 
   void step_down(Connection& connection) { done_ += take(connection, kChunk); }
@@ -220,21 +245,30 @@ class Client {
   std::array<epoll_event, 512> events_{};
   load::Histogram times_;
   uint64_t done_ = 0, start_ns_ = 0;  // messages, connections or bytes
+  uint64_t lost_ = 0, looked_ns_ = 0;
   double seconds_ = 0;
 };
 
-constexpr std::array<std::pair<const char*, Mode>, 5> kModes{
-    {{"echo", Mode::echo}, {"up", Mode::up}, {"down", Mode::down}, {"once", Mode::once}, {"hold", Mode::echo}}};
+constexpr std::array<std::pair<const char*, Mode>, 6> kModes{
+    {{"echo", Mode::echo}, {"datagrams", Mode::echo}, {"up", Mode::up}, {"down", Mode::down}, {"once", Mode::once}, {"hold", Mode::echo}}};
+
+bool read_address(const char* address, const char* port, sockaddr_in6* out) {
+  auto* const v4 = reinterpret_cast<sockaddr_in*>(out);
+  out->sin6_family = AF_INET6;
+  out->sin6_port = htons(static_cast<uint16_t>(atoi(port)));  // where IPv4's is
+  if (inet_pton(AF_INET6, address, &out->sin6_addr) == 1) return true;
+  v4->sin_family = AF_INET;
+  return inet_pton(AF_INET, address, &v4->sin_addr) == 1;
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   Options options{};
-  options.server.sin_family = AF_INET;
   for (const auto& [name, mode] : kModes) {
-    if (argc != 7 || strcmp(argv[1], name) != 0 || inet_pton(AF_INET, argv[2], &options.server.sin_addr) != 1) continue;
-    options.server.sin_port = htons(static_cast<uint16_t>(atoi(argv[3])));
+    if (argc != 7 || strcmp(argv[1], name) != 0 || !read_address(argv[2], argv[3], &options.server)) continue;
+    options.datagrams = strcmp(name, "datagrams") == 0;
     options.connections = static_cast<size_t>(atol(argv[4]));
     options.bytes = static_cast<uint32_t>(atol(argv[5]));
     options.seconds = atof(argv[6]);
@@ -244,6 +278,6 @@ int main(int argc, char** argv) {
     client.print();
     return 0;
   }
-  fprintf(stderr, "usage: bench_load_client echo|up|down|once|hold ADDRESS PORT CONNECTIONS BYTES SECONDS\n");
+  fprintf(stderr, "usage: bench_load_client echo|datagrams|up|down|once|hold ADDRESS PORT CONNECTIONS BYTES SECONDS\n");
   return 1;
 }

@@ -1,7 +1,7 @@
 // The server of the measurements that no known program does alone: echo, bulk both ways, a connection for each request. One thread, epoll.
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// Usage: bench_load_server PORT. What a connection wants it says first (protocol.h).
+// Usage: bench_load_server PORT. What a connection wants it says first (protocol.h); each datagram goes back. Both over IPv4 and IPv6.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -101,20 +101,39 @@ struct Connection {
   }
 };
 
-int listen_on(const char* port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;
+int bind_to(int family, int type, const char* port) {
+  const int fd = socket(family, type | SOCK_NONBLOCK, 0), on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  sockaddr_in any{};
-  any.sin_family = AF_INET;
-  any.sin_port = htons(static_cast<uint16_t>(atoi(port)));
-  if (bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0) fail("bind");
-  if (listen(fd, 4096) != 0) fail("listen");
+  if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+  sockaddr_in6 any{};
+  any.sin6_family = static_cast<sa_family_t>(family);
+  any.sin6_port = htons(static_cast<uint16_t>(atoi(port)));  // where IPv4's is
+  if (bind(fd, reinterpret_cast<sockaddr*>(&any), family == AF_INET ? sizeof(sockaddr_in) : sizeof any) != 0) fail("bind");
+  if (type == SOCK_STREAM && listen(fd, 4096) != 0) fail("listen");
   return fd;
+}
+
+// A few of what waits, so that connections have their turn.
+void return_datagrams(int fd) {
+  for (int i = 0; i < 64; i++) {
+    sockaddr_in6 from;
+    socklen_t bytes = sizeof from;
+    const ssize_t got = recvfrom(fd, buffer.data(), buffer.size(), 0, reinterpret_cast<sockaddr*>(&from), &bytes);
+    if (got < 0) return;
+    (void)sendto(fd, buffer.data(), static_cast<size_t>(got), 0, reinterpret_cast<const sockaddr*>(&from), bytes);
+  }
 }
 
 class Server {
  public:
-  explicit Server(const char* port) : set_(epoll_create1(0)), listener_(listen_on(port)) { watch(EPOLL_CTL_ADD, listener_, EPOLLIN); }
+  explicit Server(const char* port) : set_(epoll_create1(0)) {
+    for (size_t i = 0; i < 2; i++) {
+      listeners_[i] = bind_to(kFamilies[i], SOCK_STREAM, port);
+      datagrams_[i] = bind_to(kFamilies[i], SOCK_DGRAM, port);
+      watch(EPOLL_CTL_ADD, listeners_[i], EPOLLIN);
+      watch(EPOLL_CTL_ADD, datagrams_[i], EPOLLIN);
+    }
+  }
 
   [[noreturn]] void run() {
     std::array<epoll_event, 512> events{};
@@ -123,8 +142,10 @@ class Server {
       if (count < 0 && errno != EINTR) fail("epoll_wait");
       for (int i = 0; i < count; i++) {
         const epoll_event& event = events[static_cast<size_t>(i)];
-        if (event.data.fd == listener_) accept_all();
-        else serve(connections_.at(event.data.fd), event.events);
+        const int fd = event.data.fd;
+        if (fd == listeners_[0] || fd == listeners_[1]) accept_all(fd);
+        else if (fd == datagrams_[0] || fd == datagrams_[1]) return_datagrams(fd);
+        else serve(connections_.at(fd), event.events);
       }
     }
   }
@@ -137,9 +158,9 @@ class Server {
     if (epoll_ctl(set_, operation, fd, &event) != 0) fail("epoll_ctl");
   }
 
-  void accept_all() {
+  void accept_all(int listener) {
     while (true) {
-      const int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK), on = 1;
+      const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK), on = 1;
       if (fd < 0 && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR)) return;
       if (fd < 0) fail("accept4");
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -159,7 +180,10 @@ class Server {
     watch(EPOLL_CTL_MOD, connection.fd, connection.waits_for_room ? EPOLLIN | EPOLLOUT : EPOLLIN);
   }
 
-  int set_, listener_;
+  static constexpr std::array<int, 2> kFamilies{AF_INET, AF_INET6};
+
+  int set_;
+  std::array<int, 2> listeners_{}, datagrams_{};
   std::unordered_map<int, Connection> connections_;
 };
 

@@ -116,6 +116,17 @@ bool knows_neighbour_v6(const ip6_addr_t& hop) noexcept {
   return entry != nullptr && entry->state != ND6_INCOMPLETE;
 }
 
+namespace {
+
+// Of an address that is its own next hop, if that is to be found there and nothing has to be done for it.
+const uint8_t* station_at(uint8_t hint, const ip6_addr_t& to) noexcept {
+  const nd6_neighbor_cache_entry& entry = neighbor_cache[hint % LWIP_ND6_NUM_NEIGHBORS];
+  const bool known = entry.state == ND6_REACHABLE || entry.state == ND6_DELAY || entry.state == ND6_PROBE;
+  return known && ip6_addr_cmp(&entry.next_hop_address, &to) ? entry.lladdr : nullptr;
+}
+
+}  // namespace
+
 const uint8_t* station_of_neighbour_v6(const ip6_addr_t& hop, uint8_t* hint) noexcept {
   nd6_neighbor_cache_entry* entry = &neighbor_cache[*hint % LWIP_ND6_NUM_NEIGHBORS];
   if (entry->state == ND6_NO_ENTRY || !ip6_addr_cmp(&entry->next_hop_address, &hop)) [[unlikely]] {
@@ -165,6 +176,11 @@ err_t send_packet_v6(netif* interface, pbuf* p, const ip6_addr_t* to) noexcept {
     return send_to_station(mac, interface, p, ETHTYPE_IPV6);
   }
   if (ip6_addr_ismulticast(to)) return ethip6_output(interface, p, to);
+  if (interface->hints != nullptr) [[likely]] {  // of an endpoint, which knows where it found its neighbour (etharp_output())
+    const uint8_t* found = station_at(interface->hints->addr_hint, *to);
+    if (found == nullptr) found = core.neighbours.station_v6(from_lwip(*to), &interface->hints->addr_hint);
+    if (found != nullptr) return send_to_station(found, interface, p, ETHTYPE_IPV6);
+  }
   const uint8_t* known = nullptr;
   const err_t error = nd6_get_next_hop_addr_or_queue(interface, p, to, &known);
   if (error != ERR_OK) return error;

@@ -119,6 +119,7 @@ IpAddress Neighbours::source_for(const IpAddress& to) const noexcept {
   if (owns_v6(to)) return to;
   const bool group_of_link = !to.is_v4() && to.is_multicast() && (lwip_ntohl(to.words_be[0]) >> 16 & 0xf) <= 2;
   if (to.is_link_local() || group_of_link) return from_lwip(*netif_ip6_addr(&interface_, 0));
+  if (setup_.ip6[1].prefix == 0) return setup_.ip6[0].address;  // no choice
   IpAddress best;
   int longest = -1;
   for (int i = 0; i < kMostIp6Addresses; i++) {

@@ -71,18 +71,18 @@ uint32_t TcpDemux::bucket_of(uint32_t local_be, uint32_t remote_be, uint16_t loc
   return static_cast<uint32_t>(h >> 48) % kBuckets;
 }
 
-// The same over more words.
+// The same over more words, each with a multiplier of its own: one after the other they would wait for each other.
 uint32_t TcpDemux::bucket_of(const FourTuple& tuple) const noexcept {
   if (tuple.is_v4()) return bucket_of(tuple.local.v4_be(), tuple.peer.v4_be(), tuple.local_port, tuple.peer_port);
   const auto high = [](const IpAddress& a) { return uint64_t{a.words_be[1]} << 32 | a.words_be[0]; };
   const auto low = [](const IpAddress& a) { return uint64_t{a.words_be[3]} << 32 | a.words_be[2]; };
-  uint64_t h = secret_[0];
-  for (const uint64_t word :
-       {low(tuple.peer), high(tuple.peer), low(tuple.local), high(tuple.local), uint64_t{tuple.peer_port} << 16 | tuple.local_port}) {
-    h = (h ^ word) * secret_[1];
-    h ^= h >> 29;
-  }
-  return static_cast<uint32_t>(h * secret_[1] >> 48) % kBuckets;
+  const auto odd = [](uint64_t word, int turn) { return (word << turn | word >> (64 - turn)) | 1; };
+  uint64_t h = (low(tuple.peer) ^ secret_[0]) * secret_[1] + (high(tuple.peer) ^ secret_[0]) * odd(secret_[1], 21) +
+               (low(tuple.local) ^ secret_[0]) * odd(secret_[1], 42) + (high(tuple.local) ^ secret_[0]) * odd(secret_[0], 13);
+  h ^= h >> 29;
+  h += uint64_t{tuple.peer_port} << 16 | tuple.local_port;
+  h *= secret_[1];
+  return static_cast<uint32_t>(h >> 48) % kBuckets;
 }
 
 uint32_t TcpDemux::bucket_of(const tcp_pcb* pcb) const noexcept {

@@ -18,7 +18,7 @@ class Files(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         sys.path[:0] = [str(facts.facts.source / "bench/lib"), str(facts.facts.source / "scripts/lib")]
-        global catalogue, clients, compare, figures, price, processes, programs, rows, usage
+        global catalogue, clients, compare, figures, price, processes, programs, rows, times, usage
         import catalogue
         import clients
         import compare
@@ -27,6 +27,7 @@ class Files(unittest.TestCase):
         import processes
         import programs
         import rows
+        import times
         import usage
 
     def test_every_row_has_a_name_of_its_own_and_a_client_that_can_be_read(self):
@@ -90,6 +91,20 @@ class Files(unittest.TestCase):
     def test_loss_to_the_hook_is_the_median_of_the_rounds(self):
         rates = lambda *all_rates: [figures.Figures(rate) for rate in all_rates]  # noqa: E731
         self.assertEqual(price.lost(rates(90, 50, 99), rates(100, 100, 100)), 10)
+
+    def test_samples_belong_to_the_call_that_they_were_taken_in(self):
+        kernel, ours, libc = "[kernel.kallsyms]", "/b/libzpstack-stack.so", "/lib/libc.so.6"
+        stacks = {
+            "kernel: sends": [("tcp_v4_rcv", kernel), ("packet_sendmsg", kernel), ("__sys_sendmmsg", kernel), ("submit(int, unsigned int)", ours)],
+            "kernel: receives": [("_copy_to_iter", kernel), ("__x64_sys_recvmsg", kernel), ("fetch", ours)],
+            "kernel: reads a file": [("filemap_read", kernel), ("do_preadv", kernel), ("take", ours)],
+            "kernel: else": [("asm_sysvec_apic_timer_interrupt", kernel), ("tcp_output", ours)],
+            "zpstack": [("__vdso_clock_gettime", "[vdso]"), ("poll", ours), ("main", "/usr/bin/server")],
+            "program, libc": [("memcpy", libc), ("poll", ours)],
+        }
+        one = {stage: "\n".join(f"\t{0xffff + at:16x} {function} ({where})" for at, (function, where) in enumerate(stack)) for stage, stack in stacks.items()}
+        text = "".join(f"  7 \n{lines}\n\n" for lines in [*one.values(), one["zpstack"]])
+        self.assertEqual(times.samples(text), {**dict.fromkeys(stacks, 1), "zpstack": 2})
 
     def test_a_pair_of_ones_own_is_cut_at_the_colons(self):
         self.assertEqual(compare.split(["server", "-p", "1", "::", "client", "::"]), (["server", "-p", "1"], ["client", "::"]))

@@ -89,6 +89,18 @@ bool is_sound_fragment(const pbuf& p, bool v6) noexcept {
   return lwip_ntohs(field<uint16_t>(packet + kIpLengthAt - kEthernetHeader)) > (packet[0] & 0xf) * 4u;
 }
 
+bool has_tag(const RxFrame& frame) noexcept {
+  return frame.length >= vlan_tag::kTaggedBytes && !frame.continues && field<uint16_t>(frame.data + kEtherTypeAt) == PP_HTONS(ETHTYPE_VLAN);
+}
+
+// A tag that names no VLAN is only about priorities (IEEE 802.1Q, 6.9.1), and its frame like any other.
+void take_priority_out(RxFrame& frame) noexcept {
+  if (vlan_tag::number_of(frame.data) != 0) return;
+  vlan_tag::take_out(frame.data);
+  frame.data += vlan_tag::kBytes;
+  frame.length -= vlan_tag::kBytes;
+}
+
 template <size_t kBytes>
 void prefetch_object(const void* object) noexcept {
   for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(static_cast<const char*>(object) + i, 1);
@@ -146,14 +158,14 @@ void FrameInput::take_copy(const RxFrame* pieces, int count, const FrameView& vi
 
 // Field by field in its place: a view that is built elsewhere and copied would be read back in larger pieces than it was written in, which
 // stalls.
-void FrameInput::look_at(RxFrame& frame, FrameView& view) const noexcept {
+void FrameInput::look_at(const RxFrame& frame, FrameView& view) const noexcept {
   const uint8_t* d = view.bytes = frame.data;
   view.slot = nullptr;
   view.protocol = 0;
   view.plain_ip = view.fragment = view.other_ip = view.v6 = false;
   view.stays = true;
   if (frame.continues || frame.length < kEthernetHeader + kIpHeader) return;
-  if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) [[unlikely]] return look_at_others(frame, view);
+  if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IP)) [[unlikely]] return look_at_v6(frame, view);
   view.other_ip = d[kProtocolAt] != IP_PROTO_TCP;
   view.plain_ip = memcmp(d, core_.interface().hwaddr, 6) == 0;
   view.fragment = (field<uint16_t>(d + kFragmentAt) & PP_HTONS(0x3fff)) != 0;
@@ -163,14 +175,7 @@ void FrameInput::look_at(RxFrame& frame, FrameView& view) const noexcept {
   view.stays = lwip_ntohs(field<uint16_t>(d + kIpLengthAt)) > kIpHeader + (d[kTcpOffsetAt] >> 4) * 4u;
 }
 
-// A tag that names no VLAN is only about priorities (IEEE 802.1Q, 6.9.1), and its frame like any other.
-void FrameInput::look_at_others(RxFrame& frame, FrameView& view) const noexcept {
-  if (frame.length >= vlan_tag::kTaggedBytes && vlan_tag::number_of(frame.data) == 0) {
-    vlan_tag::take_out(frame.data);
-    frame.data += vlan_tag::kBytes;
-    frame.length -= vlan_tag::kBytes;
-    return look_at(frame, view);
-  }
+void FrameInput::look_at_v6(const RxFrame& frame, FrameView& view) const noexcept {
   const uint8_t* const d = frame.data;
   if (field<uint16_t>(d + kEtherTypeAt) != PP_HTONS(ETHTYPE_IPV6) || frame.length < kEthernetHeader + kIp6Header) return;
   view.v6 = true;
@@ -225,6 +230,7 @@ void FrameInput::take_burst(RxFrame* frames, int count, bool crowded) noexcept {
   for (int i = 0; i < count; i++) {
     if (i + kFrameAhead < count) __builtin_prefetch(frames[i + kFrameAhead].data);
     __builtin_prefetch(frames[i].scratch, 1);
+    if (has_tag(frames[i])) [[unlikely]] take_priority_out(frames[i]);
     look_at(frames[i], views[i]);
   }
   for (Protocol* protocol : protocols_) {

@@ -29,8 +29,8 @@ class FrameInput {
  private:
   static constexpr int kMostProtocols = 2;
 
-  void look_at(RxFrame& frame, FrameView& view) const noexcept;
-  void look_at_others(RxFrame& frame, FrameView& view) const noexcept;
+  void look_at(const RxFrame& frame, FrameView& view) const noexcept;
+  void look_at_v6(const RxFrame& frame, FrameView& view) const noexcept;
   [[nodiscard]] pbuf* copy_pieces(const RxFrame* pieces, int count) noexcept;
   void release_pieces(const RxFrame* pieces, int count) noexcept;
   void take_burst(RxFrame* frames, int count, bool crowded) noexcept;

@@ -27,8 +27,8 @@ LOCKING = ["prlimit", "--memlock=8388608", *NOBODY]
 
 CLIENT = """
 import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
-    client.settimeout(10)
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 30) as client:
+    client.settimeout(30)
     client.sendall(b"hello\\n")
     assert client.recv(64) == b"hello\\n"
 """
@@ -90,13 +90,13 @@ def is_root_in(pid):
 
 
 def serve_one(bed, process, name, gives_up_root):
-    beds.wait_until(lambda: "ready" in bed.output(name) or process.poll() is not None, 20, "the server's start")
+    beds.wait_until(lambda: "ready" in bed.output(name) or process.poll() is not None, 30, "the server's start")
     if "ready" not in bed.output(name):
         return f"ended with {process.poll()}"
     if gives_up_root and not any("child" in word for word in process.args):
-        beds.wait_until(lambda: not is_root_in(process.pid), 10, "every thread to be another user's")
+        beds.wait_until(lambda: not is_root_in(process.pid), 30, "every thread to be another user's")
     client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, str(PORT)], name=f"{name}-client")
-    return None if client.wait(20) == 0 else f"no answer: {bed.output(f'{name}-client').strip()}"
+    return None if client.wait(30) == 0 else f"no answer: {bed.output(f'{name}-client').strip()}"
 
 
 def run_case(bed, case):
@@ -111,7 +111,7 @@ def run_case(bed, case):
     process = bed.spawn_sut([*front, "env", *preload, program, *steps], name=stream, environment=environment)
     try:
         problem = serve_one(bed, process, stream, "setuid" in steps) if "serve" in steps else None
-        code = process.wait(20)
+        code = process.wait(30)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{name}: {error}: {bed.output(stream).strip()}"
     if problem is None and code != 0:

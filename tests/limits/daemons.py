@@ -48,12 +48,12 @@ address, port, question, answer = sys.argv[1], int(sys.argv[2]), bytes.fromhex(s
 deadline = time.monotonic() + 20
 while True:
     try:
-        client = socket.create_connection((address, port), 5)
+        client = socket.create_connection((address, port), 30)
         break
     except OSError as error:
         if time.monotonic() > deadline: raise
         time.sleep(0.05)
-client.settimeout(10)
+client.settimeout(30)
 client.sendall(question)
 got = b""
 while len(got) < len(answer):

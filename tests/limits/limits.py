@@ -226,7 +226,7 @@ def processors(bed):
         seen = wake_up_times(server, 1)
         light = any(wake_up <= 2 for wake_up in seen)
         if end == signal.SIGTERM:
-            beds.wait_until(lambda: wake_up_time() == ANY_SLEEP, 1, "the end of the request")
+            beds.wait_until(lambda: wake_up_time() == ANY_SLEEP, 30, "the end of the request")
         server.process.send_signal(end)
         server.process.wait(30)
         server.close()

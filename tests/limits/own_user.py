@@ -34,7 +34,7 @@ class Daemon:
     def ask(self, *words, text=None):
         """Runs the client; its output, or None if it fails."""
         client = self.bed.spawn_peer([*self.client, *words], name="client", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        out, _ = client.communicate(text, timeout=20)
+        out, _ = client.communicate(text, timeout=30)
         return out if client.returncode == 0 else None
 
 
@@ -126,7 +126,7 @@ def run(bed, which):
     if problem := daemon.problem():
         return problem
     process.send_signal(signal.SIGTERM)
-    code = process.wait(20)
+    code = process.wait(30)
     return f"after SIGTERM it ended with {code}" if code != 0 else None
 
 

@@ -130,7 +130,7 @@ def finds_neighbours(host):
     peer_run("ip", "address", "add", "198.18.50.1/32", "dev", "lo")
     peer_run("ip", "address", "add", "198.18.0.7/24", "dev", PEER_DEVICE)
     run("ip", "route", "add", "198.18.50.0/24", "via", "198.18.0.7")
-    with socket.create_connection((host.address, 7001), 10) as client:
+    with socket.create_connection((host.address, 7001), 30) as client:
         def connect(to, port=7005):
             client.sendall(f"connect {to} {port}".encode())
             return client.recv(100).decode().split()[0]
@@ -144,7 +144,7 @@ def finds_neighbours(host):
         for each in (host.peer, "198.18.0.7"):
             run("ip", "neighbour", "replace", each, "lladdr", other, "dev", DEVICE, "nud", "reachable")
         client.sendall(b"who")
-        client.settimeout(20)
+        client.settimeout(30)
         check(client.recv(100) == b"stack", "the connection has not followed its station")
         with answering(host.peer, 7006):
             check(connect(host.peer, 7006) == host.address, "the station's new place is not found")
@@ -184,7 +184,7 @@ def udp(host):
     for address, port in (("0.0.0.0", 7010), (host.address, 7011)):
         server = host.start([sys.executable, "-c", UDP_SERVER, address, port], True, ZPS_UDP="stack")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(10)
+            client.settimeout(30)
             client.connect((host.address, port))
             for size, least in ((1, 1), (1400, 1), (5000, 0)):  # the last in fragments, which the kernel puts together
 
@@ -230,7 +230,7 @@ def takes_long_frames(host):
     redis(host)
     host.start([sys.executable, "-c", UDP_SERVER, "0.0.0.0", 7010], False)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(10)
+        client.settimeout(30)
         client.sendto(b"u" * 8000, (host.address, 7010))
         check(client.recv(65536) == b"u" * 8000, "the kernel's long frames get lost")
 

@@ -94,8 +94,8 @@ http {{
 
 
 def connect(bed):
-    connection = socket.create_connection((bed.sut_address, PORT), 10)
-    connection.settimeout(10)
+    connection = socket.create_connection((bed.sut_address, PORT), 30)
+    connection.settimeout(30)
     return connection
 
 
@@ -111,7 +111,7 @@ def receive_all(connection):
 
 def start(bed, source, *arguments):
     sut = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", source, *arguments])
-    beds.wait_until(lambda: "ready" in bed.output("sut") or sut.poll() is not None, 20, "the start")
+    beds.wait_until(lambda: "ready" in bed.output("sut") or sut.poll() is not None, 30, "the start")
     return sut
 
 
@@ -119,7 +119,7 @@ def activation(bed, _):
     """The activator takes the first connection's arrival as the sign to execute; what it listened at goes on, and dies with the server."""
     activator = shutil.which("systemd-socket-activate")
     sut = bed.spawn_sut([activator, "-l", f"0.0.0.0:{PORT}", "/usr/bin/python3", "-S", "-c", ACTIVATED])
-    beds.wait_until(lambda: "Listening" in bed.output("sut"), 20, "the activator")
+    beds.wait_until(lambda: "Listening" in bed.output("sut"), 30, "the activator")
     for number in range(3):
         with connect(bed) as connection:
             connection.sendall(b"request %d" % number)
@@ -135,11 +135,11 @@ def activation(bed, _):
 def shell(bed, _):
     """A shell opens a connection and executes a program on it."""
     with socket.create_server(("0.0.0.0", PORT)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(30)
         sut = bed.spawn_sut(["/bin/bash", "-c", f"exec 3<>/dev/tcp/{bed.peer_address}/{PORT}; echo hello >&3; exec /bin/cat <&3 >&3"])
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(10)
+            connection.settimeout(30)
             assert connection.recv(6) == b"hello\n"
             for size in (1, 10000, 100000):
                 connection.sendall(bytes(size))
@@ -150,7 +150,7 @@ def shell(bed, _):
                     left -= len(piece)
             connection.shutdown(socket.SHUT_WR)
             assert receive_all(connection) == (b"", True)
-        assert sut.wait(10) == 0
+        assert sut.wait(30) == 0
 
 
 def spawned(bed, options):
@@ -167,7 +167,7 @@ def spawned(bed, options):
             connection.sendall(b"hello")
             receive_all(connection)
             assert time.monotonic() - begin < 5, f"kill {number}: the peer is told late"
-    assert sut.wait(10) == 0
+    assert sut.wait(30) == 0
 
 
 def hops(bed, _):
@@ -180,7 +180,7 @@ def hops(bed, _):
             seen.append([int(word) for word in line.split()])
             connection.sendall(b"next")
         assert receive_all(connection) == (b"", True)
-    assert sut.wait(10) == 0
+    assert sut.wait(30) == 0
     assert [row[0] for row in seen] == list(range(50, -1, -1))
     assert {tuple(row[1:]) for row in seen[2:]} and seen[-1][1] == seen[1][1], seen
     assert abs(seen[-1][2] - seen[1][2]) <= 3, seen
@@ -212,10 +212,10 @@ def refused(bed, options):
     )):
         begin_at = len(bed.output("sut"))
         sut = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", HOLDER, str(PORT), program, *environment])
-        beds.wait_until(lambda: "ready" in bed.output("sut")[begin_at:] or bed.output("sut").count("ready") > number, 20, "the start")
+        beds.wait_until(lambda: "ready" in bed.output("sut")[begin_at:] or bed.output("sut").count("ready") > number, 30, "the start")
         with connect(bed) as connection:
             assert receive_all(connection)[0] == b"", program
-        beds.wait_until(lambda: why in bed.output("sut"), 10, f"a line about {program}")
+        beds.wait_until(lambda: why in bed.output("sut"), 30, f"a line about {program}")
         sut.kill()
         sut.wait()
 
@@ -226,8 +226,8 @@ def upgrade(bed, options):
     configuration = bed.scratch / "nginx.conf"
     configuration.write_text(NGINX.format(scratch=bed.scratch, port=PORT))
     pid_file, old_file = bed.scratch / "nginx.pid", bed.scratch / "nginx.pid.oldbin"
-    bed.spawn_sut([nginx, "-c", configuration]).wait(20)
-    beds.wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), 20, "nginx's start")
+    bed.spawn_sut([nginx, "-c", configuration]).wait(30)
+    beds.wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), 30, "nginx's start")
     loads = [
         bed.spawn_peer([wrk, "-t1", "-c10", f"-d{options.seconds}", *more, f"http://{bed.sut_address}:{PORT}/"], name=name)
         for name, more in (("load", []), ("load-close", ["-H", "Connection: close"]))
@@ -235,20 +235,20 @@ def upgrade(bed, options):
     for _ in range(options.upgrades):
         old = int(pid_file.read_text())
         os.kill(old, signal.SIGUSR2)
-        beds.wait_until(lambda: old_file.exists() and pid_file.exists() and pid_file.read_text().strip(), 20, "the new master")
+        beds.wait_until(lambda: old_file.exists() and pid_file.exists() and pid_file.read_text().strip(), 30, "the new master")
         new = int(pid_file.read_text())
-        beds.wait_until(lambda: len(beds.children(new)) == 2, 20, "the new workers")
+        beds.wait_until(lambda: len(beds.children(new)) == 2, 30, "the new workers")
         os.kill(old, signal.SIGWINCH)
-        beds.wait_until(lambda: beds.children(old) == [new], 20, "the end of the old workers")
+        beds.wait_until(lambda: beds.children(old) == [new], 30, "the end of the old workers")
         os.kill(old, signal.SIGQUIT)
-        beds.wait_until(lambda: not old_file.exists(), 20, "the end of the old master")
+        beds.wait_until(lambda: not old_file.exists(), 30, "the end of the old master")
     for load in loads:
         assert load.wait(options.seconds + 30) == 0
         text = bed.output(load.name)
         assert not re.search(r"connect [1-9]|timeout [1-9]|Non-2xx", text), text
         assert int(re.search(r"(\d+) requests in", text)[1]) > 100, text
     os.kill(int(pid_file.read_text()), signal.SIGQUIT)
-    beds.wait_until(lambda: not pid_file.exists(), 20, "nginx's end")
+    beds.wait_until(lambda: not pid_file.exists(), 30, "nginx's end")
 
 
 CASES = {"activation": activation, "shell": shell, "spawned": spawned, "hops": hops, "refused": refused, "upgrade": upgrade}

@@ -26,7 +26,7 @@ CLIENTS, TURNS = 8, 15
 
 
 def ask(url, body=None):
-    with urllib.request.urlopen(url, data=body, timeout=20) as answer:
+    with urllib.request.urlopen(url, data=body, timeout=30) as answer:
         return answer.read()
 
 

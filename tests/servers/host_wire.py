@@ -41,7 +41,7 @@ def serve(client):
         if request.startswith(b"connect "):
             _, there, at = request.split()
             try:
-                with socket.create_connection((there.decode(), int(at)), 5) as other:
+                with socket.create_connection((there.decode(), int(at)), 30) as other:
                     other.sendall(b"hello")
                     answer = other.recv(100) + b" " + str(other.getsockname()[1]).encode()
             except OSError as error:
@@ -133,7 +133,7 @@ class Host:
 
 
 def ask(address, port, request=b"who"):
-    with socket.create_connection((address, port), 10) as client:
+    with socket.create_connection((address, port), 30) as client:
         client.sendall(request)
         return client.recv(100).decode()
 
@@ -141,7 +141,7 @@ def ask(address, port, request=b"who"):
 def ping(address):
     """One echo, from here."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
-        raw.settimeout(10)
+        raw.settimeout(30)
         body = struct.pack("!HH", os.getpid() & 0xffff, 1) + b"zps?"
         total = sum(struct.unpack("!4H", body)) + 0x0800
         checksum = ~((total & 0xffff) + (total >> 16)) & 0xffff
@@ -235,10 +235,10 @@ def takes_ports_over(host):
     """A port has another server, on the other side, while connections of the first one live: each segment goes to whom its connection belongs."""
     for port, prefixed in ((7081, False), (7082, True)):
         host.serve(port, "old", prefixed)
-        with socket.create_connection((host.address, port), 10) as client:
+        with socket.create_connection((host.address, port), 30) as client:
             client.sendall(b"stop listening")
             check(client.recv(100) == b"old", "it does not serve")
-            beds.wait_until(lambda: refuses_clients(host, port), 20, "the end of the listener")
+            beds.wait_until(lambda: refuses_clients(host, port), 30, "the end of the listener")
             host.serve(port, "new", not prefixed)
             for _ in range(3):
                 check(ask(host.address, port) == "new", "the old one is asked")
@@ -283,7 +283,7 @@ def udp(host):
     pairs = sorted(set(host.links()) - {"lo", DEVICE, *before})
     for port, pair in ((7010, pairs[0]), (7011, pairs[1])):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(10)
+            client.settimeout(30)
             client.connect((host.address, port))
             for size, least in ((1, 1), (1400, 1), (5000, 0)):  # the last in fragments, which the kernel puts together
 
@@ -295,7 +295,7 @@ def udp(host):
 
         def from_host():
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.settimeout(10)
+                client.settimeout(30)
                 client.sendto(b"here", (host.address, port))
                 check(client.recv(100) == b"here", "the host's own client hears nothing")
 
@@ -308,7 +308,7 @@ def redis(host):
     if shutil.which("redis-server") is None:
         return
     host.start(["redis-server", "--port", 7020, "--save", "", "--protected-mode", "no"], True, "Ready to accept")
-    with socket.create_connection((host.address, 7020), 10) as client:
+    with socket.create_connection((host.address, 7020), 30) as client:
         file = client.makefile("rb")
         value = os.urandom(500000)
         client.sendall(b"SET k $\r\n".replace(b"$", b"x"))
@@ -336,7 +336,7 @@ def nginx(host):
     server = host.start([program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"], True, "shared with the kernel")
 
     def get():
-        with socket.create_connection((host.address, 7030), 10) as client:
+        with socket.create_connection((host.address, 7030), 30) as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             return b"".join(iter(lambda: client.recv(4096), b"")).split()[-1]
 
@@ -369,7 +369,7 @@ def kill_all(host):
 def under_load(address, port):
     """Five clients ask, each again when it is answered, from when they have been answered some times until the end or until they are cut off."""
     answers = [0] * 5
-    clients = [socket.create_connection((address, port), 10) for _ in answers]
+    clients = [socket.create_connection((address, port), 30) for _ in answers]
     over = threading.Event()
 
     def load(number, client):
@@ -380,7 +380,7 @@ def under_load(address, port):
     threads = [threading.Thread(target=load, args=each) for each in enumerate(clients)]
     for thread in threads:
         thread.start()
-    beds.wait_until(lambda: min(answers) > 20, 20, "the load")
+    beds.wait_until(lambda: min(answers) > 20, 30, "the load")
     yield
     over.set()
     for client in clients:
@@ -440,19 +440,19 @@ def moves(host):
     other = "198.18.0.22"
     host.serve(7060, "moving", True)
     run = host.bed.sut_space.run
-    with socket.create_connection((host.address, 7060), 10) as client:
+    with socket.create_connection((host.address, 7060), 30) as client:
         client.sendall(b"who")
         check(client.recv(100) == b"moving", "it does not serve")
         run("ip", "link", "set", DEVICE, "mtu", "1300")
         run("ip", "address", "delete", f"{host.address}/24", "dev", DEVICE)
         run("ip", "address", "add", f"{other}/24", "dev", DEVICE)
         pair = [link for link in host.links() if link.startswith("zps") and link != DEVICE][-1]
-        beds.wait_until(lambda: carries_some(host, pair, lambda: ask(other, 7060)), 20, "frames to the new address")
+        beds.wait_until(lambda: carries_some(host, pair, lambda: ask(other, 7060)), 30, "frames to the new address")
         client.sendall(b"who")
         run("ip", "address", "add", f"{host.address}/24", "dev", DEVICE)
         run("ip", "address", "delete", f"{other}/24", "dev", DEVICE)
         run("ip", "address", "replace", f"{host.address}/24", "dev", DEVICE)
-        client.settimeout(20)
+        client.settimeout(30)
         check(client.recv(100) == b"moving", "the connection is lost")
 
 
@@ -463,10 +463,10 @@ def loses_its_interface(host):
     name = f"server{host.servers}"
 
     def says_line(line):
-        beds.wait_until(lambda: f"the interface {DEVICE} {line}" in host.bed.output(name), 20, line)
+        beds.wait_until(lambda: f"the interface {DEVICE} {line}" in host.bed.output(name), 30, line)
 
-    with socket.create_connection((host.address, 7061), 10) as client:
-        client.settimeout(20)
+    with socket.create_connection((host.address, 7061), 30) as client:
+        client.settimeout(30)
 
         def is_answered():
             client.sendall(b"who")
@@ -481,7 +481,7 @@ def loses_its_interface(host):
         run("ip", "address", "flush", "dev", DEVICE)
         says_line(f"has lost its address {host.address}")
         run("ip", "address", "add", f"{host.address}/24", "dev", DEVICE)
-        beds.wait_until(lambda: host.bed.output(name).count("is up and has") == 2, 20, "the address")
+        beds.wait_until(lambda: host.bed.output(name).count("is up and has") == 2, 30, "the address")
         is_answered()
         run("ip", "link", "delete", DEVICE)
         says_line("is gone")

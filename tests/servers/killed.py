@@ -84,7 +84,7 @@ address, port = sys.argv[1], int(sys.argv[2])
 accepted, queued, half = (list(filter(None, words.split(","))) for words in sys.argv[3:6])
 peers = []
 def connect():
-    peers.append(socket.create_connection((address, port), 10))
+    peers.append(socket.create_connection((address, port), 30))
     return peers[-1]
 for number, kind in enumerate(accepted):
     client = connect()
@@ -182,7 +182,7 @@ class MemoryGroup:
             return
         # A keeper is in it for a while.
         with contextlib.suppress(TimeoutError):
-            beds.wait_until(lambda: not (self.folder / "cgroup.procs").read_text().strip(), 20, "an empty group")
+            beds.wait_until(lambda: not (self.folder / "cgroup.procs").read_text().strip(), 30, "an empty group")
         with contextlib.suppress(OSError):
             self.folder.rmdir()
         self.folder = None

@@ -50,8 +50,8 @@ os._exit(0)
 
 CLIENT = """
 import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
-    client.settimeout(10)
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 30) as client:
+    client.settimeout(30)
     client.sendall(b"hello")
     got = 0
     while piece := client.recv(1 << 16):
@@ -77,8 +77,8 @@ signal.pause()
 
 LATE_CLIENT = """
 import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as client:
-    client.settimeout(20)
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 30) as client:
+    client.settimeout(30)
     sys.stdin.read()
     got = 0
     while piece := client.recv(1 << 16):
@@ -91,13 +91,13 @@ def run_succession(bed):
     """A server is killed that has much left to send, and the next one is started in its place at once: that one is not told that somebody serves, and
     the peer of the first gets all."""
     server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", FULL_SERVER, PORT, bed.sut_address], name="full")
-    beds.wait_until(lambda: "ready" in bed.output("full"), 20, "the server's start")
+    beds.wait_until(lambda: "ready" in bed.output("full"), 30, "the server's start")
     client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", LATE_CLIENT, bed.sut_address, PORT], name="late", stdin=subprocess.PIPE)
-    sent = int(beds.wait_until(lambda: re.search(r"full (\d+)\n", bed.output("full")), 20, "a full socket")[1])
+    sent = int(beds.wait_until(lambda: re.search(r"full (\d+)\n", bed.output("full")), 30, "a full socket")[1])
     server.kill()
     server.wait()
     following = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", FULL_SERVER, PORT, bed.sut_address], name="next")
-    beds.wait_until(lambda: "ready" in bed.output("next") or following.poll() is not None, 20, "the next server's start")
+    beds.wait_until(lambda: "ready" in bed.output("next") or following.poll() is not None, 30, "the next server's start")
     client.stdin.close()
     client.wait(30)
     if following.poll() is not None:
@@ -112,12 +112,12 @@ def run_round(bed, *ends):
     """`ends`: how the child ends, how the server does, and at which address it listens if not at all of them."""
     name = f"{'-'.join(ends)}-{len(bed.processes)}"
     server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", SERVER, PORT, BYTES, *ends], name=name)
-    beds.wait_until(lambda: "ready" in bed.output(name) or server.poll() is not None, 20, "the server's start")
+    beds.wait_until(lambda: "ready" in bed.output(name) or server.poll() is not None, 30, "the server's start")
     problem = keeper_of(server) if bed.hooked else None
     client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, PORT, BYTES], name=f"{name}-client")
     try:
         client.wait(30)
-        server.wait(10)
+        server.wait(30)
     except subprocess.TimeoutExpired as error:
         return f"{name}: {error}"
     expected = -getattr(signal, f"SIG{ends[1]}") if ends[1].isupper() else 0
@@ -129,13 +129,13 @@ def run_round(bed, *ends):
 def run_without_keeper(bed):
     """The process that stays is killed: one line says so, and the server goes on and ends as ever."""
     server = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", SERVER, PORT, BYTES, "none", "exit"], name="alone")
-    beds.wait_until(lambda: "ready" in bed.output("alone"), 20, "the server's start")
+    beds.wait_until(lambda: "ready" in bed.output("alone"), 30, "the server's start")
     for keeper in pathlib.Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
         os.kill(int(keeper), signal.SIGKILL)
     if bed.hooked:
-        beds.wait_until(lambda: "the process that tells the peers is gone" in bed.output("alone"), 10, "a line about it")
+        beds.wait_until(lambda: "the process that tells the peers is gone" in bed.output("alone"), 30, "a line about it")
     client = bed.spawn_peer(["/usr/bin/python3", "-S", "-c", CLIENT, bed.sut_address, PORT, BYTES], name="alone-client")
-    codes = client.wait(30), server.wait(10)
+    codes = client.wait(30), server.wait(30)
     if codes != (0, 0) or bed.output("alone").count("the process that tells") != int(bed.hooked):
         return f"without a keeper: {codes} {bed.output('alone-client').strip()} {bed.output('alone').strip()}"
     return None
@@ -148,13 +148,13 @@ def keeper_of(server):
         return f"not one child but {children}"
     there = pathlib.Path(f"/proc/{children[0]}")
     # The last that it does before it sleeps is to give up its rights.
-    beds.wait_until(lambda: re.search(r"^NoNewPrivs:\s+1$", (there / "status").read_text(), re.MULTILINE), 10, "the keeper's rest")
+    beds.wait_until(lambda: re.search(r"^NoNewPrivs:\s+1$", (there / "status").read_text(), re.MULTILINE), 30, "the keeper's rest")
     command, status = (there / "cmdline").read_bytes().strip(b"\0"), (there / "status").read_text()
     if command != b"zpstack-keeper":
         return f"its command is {command}"
     if os.getsid(int(children[0])) != int(children[0]) or not re.search(r"^SigBlk:\s+fffffffffffbfeff$", status, re.MULTILINE):
         return f"it can be reached by signals: {status}"
-    beds.wait_until(lambda: re.search(r"^CapPrm:\s+0+$", (there / "status").read_text(), re.MULTILINE), 10, "the end of its rights")
+    beds.wait_until(lambda: re.search(r"^CapPrm:\s+0+$", (there / "status").read_text(), re.MULTILINE), 30, "the end of its rights")
     lowest = min(int(fd.name) for fd in (there / "fd").iterdir())
     return None if lowest >= 512 else f"it has descriptor {lowest}"
 

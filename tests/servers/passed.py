@@ -386,7 +386,7 @@ def workers(bed, _, method, age):
     answers = [ask(bed).split() for _ in range(12)]
     assert all(words[1:] == [b"request"] for words in answers), answers
     assert len({words[0] for words in answers}) == 2, answers
-    assert sut.wait(20) == 0
+    assert sut.wait(30) == 0
     silent(bed)
 
 
@@ -430,16 +430,16 @@ def haproxy(bed, options):
     configuration.write_text(HAPROXY.format(scratch=bed.scratch, port=PORT))
     sut = bed.spawn_sut([shutil.which("haproxy", path="/usr/sbin:/usr/bin"), "-W", "-db", "-f", configuration])
     serving = lambda: [child for child in beds.children(sut.pid) if pathlib.Path(f"/proc/{child}/comm").read_text() == "haproxy\n"]  # noqa: E731
-    beds.wait_until(lambda: "Loading success" in bed.output("sut") and is_waiting(sut.pid), 20, "haproxy's start")
+    beds.wait_until(lambda: "Loading success" in bed.output("sut") and is_waiting(sut.pid), 30, "haproxy's start")
     loads = loads_of(bed, options)
     for number in range(options.reloads):
         old = serving()
         sut.send_signal(signal.SIGUSR2)
-        beds.wait_until(lambda: bed.output("sut").count("Loading success") == number + 2, 20, "the new worker")
-        beds.wait_until(lambda: not set(old) & set(serving()) and is_waiting(sut.pid), 20, "the end of the old worker")
+        beds.wait_until(lambda: bed.output("sut").count("Loading success") == number + 2, 30, "the new worker")
+        beds.wait_until(lambda: not set(old) & set(serving()) and is_waiting(sut.pid), 30, "the end of the old worker")
     check_loads(bed, options, loads)
     sut.terminate()
-    sut.wait(20)
+    sut.wait(30)
     silent(bed)
 
 
@@ -507,7 +507,7 @@ def busy(bed, _, workers, threads, period):
             connection.sendall(b"request")
         for connection in connections:
             assert connection.recv(100).endswith(b" request"), bed.output("sut")
-    assert sut.wait(20) == 0
+    assert sut.wait(30) == 0
     silent(bed)
 
 
@@ -522,12 +522,12 @@ def killed(bed, _):
             said = connection.recv(100)
             answers += said == b"answer"
             if said == b"still there":
-                beds.wait_until(alone, 20, "the end of what the dead had")
+                beds.wait_until(alone, 30, "the end of what the dead had")
                 break
     else:
         raise AssertionError("the server does not go on")
     assert answers >= count // 2 or "a process died inside the stack" in bed.output("sut"), answers
-    assert sut.wait(20) == 0
+    assert sut.wait(30) == 0
 
 
 def stranger(bed, _, prefixed, *has):
@@ -560,8 +560,8 @@ def forger(bed, _):
     sut = start(bed, ["/usr/bin/python3", "-S", "-c", TRUSTING, str(PORT), path])
     with connect(bed) as one, connect(bed) as other:
         taker = bed.spawn_sut(["/usr/bin/python3", "-S", "-c", FORGER, path], name="taker", environment=beds.clean_environment())
-        assert taker.wait(20) == 0, bed.output("taker")
-        assert sut.wait(20) == 0
+        assert taker.wait(30) == 0, bed.output("taker")
+        assert sut.wait(30) == 0
         assert "took 0" in bed.output("sut"), bed.output("sut")
         for connection in (one, other):
             assert connection.recv(100) == b""

@@ -39,8 +39,8 @@ def start(bed, *command):
 
 
 def connect(bed):
-    connection = socket.create_connection((bed.sut_address, PORT), 10)
-    connection.settimeout(20)
+    connection = socket.create_connection((bed.sut_address, PORT), 30)
+    connection.settimeout(30)
     return connection
 
 
@@ -121,11 +121,11 @@ def nc(bed, _):
         connection.sendall(PAGE[:50000])
         connection.shutdown(socket.SHUT_WR)
         assert receive_all(connection) == PAGE[:50000]
-    assert server.wait(10) == 0
+    assert server.wait(30) == 0
 
 
 def fetch(bed, path, body=None):
-    with urllib.request.urlopen(f"http://{bed.sut_address}:{PORT}/{path}", body, timeout=20) as answer:
+    with urllib.request.urlopen(f"http://{bed.sut_address}:{PORT}/{path}", body, timeout=30) as answer:
         return answer.read()
 
 

@@ -148,7 +148,7 @@ TEST_F(Accept, CrowdInFrontOfASmallBacklog) {
     });
   };
   const uint64_t start = now_ms();
-  while (connected() < 3 && now_ms() - start < 10'000) {
+  while (connected() < 3 && now_ms() - start < 30'000) {
   }
   peer.call(PeerOp::poll, clients.back(), POLLPRI, 300);
   EXPECT_EQ(connected(), 3) << "backlog + 1";
@@ -159,7 +159,7 @@ TEST_F(Accept, CrowdInFrontOfASmallBacklog) {
     ASSERT_GE(fd, 0);
     ASSERT_EQ(write(fd, "in", 2), 2);
   }
-  EXPECT_LT(now_ms() - opened, 8000u);
+  EXPECT_LT(now_ms() - opened, 20'000u);
   for (int i = 0; i < kClients; i++) {
     EXPECT_EQ(peer.finish(jobs[static_cast<size_t>(i)]).result, 0);
     EXPECT_EQ(peer.send(clients[static_cast<size_t>(i)], "req").result, 3);

@@ -18,7 +18,8 @@ using namespace testing_lib;
 namespace {
 
 constexpr uint64_t kLateMs = 35;  // Linux acknowledges after 40 ms what it has nothing to say to
-constexpr int kQuestions = 5;     // some may be late on a busy machine: an answer that waits for its acknowledgement is late each time
+// Some may be late on a busy machine, many in a row on a very busy one: an answer that waits for its acknowledgement is late each time.
+constexpr int kQuestions = 5, kMostQuestions = 30;
 constexpr size_t kSizes[] = {1, 4000, 16'320, 20'000, 33'000, 100'000};
 const std::string kQuestion(80, 'q'), kHeader(68, 'h');
 
@@ -82,8 +83,8 @@ TEST_F(Answers, LeaveWhole) {
     for (const size_t size : kSizes) {
       const std::string body(size, 'b');
       File file(body);
-      int late = 0;
-      for (int i = 0; i < kQuestions; i++) {
+      int late = 0, asked = 0;
+      for (; asked < kQuestions || (late == asked && asked < kMostQuestions); asked++) {
         EXPECT_EQ(peer.send(c.theirs, kQuestion).result, static_cast<int64_t>(kQuestion.size()));
         EXPECT_EQ(read_all(c.mine, kQuestion.size()), kQuestion);
         const uint64_t start = now_ms();
@@ -91,7 +92,7 @@ TEST_F(Answers, LeaveWhole) {
         EXPECT_TRUE(peer.recv_all(c.theirs, kHeader.size() + size) == kHeader + body);
         if (now_ms() - start >= kLateMs) late++;
       }
-      EXPECT_LT(late, kQuestions) << "of " << kQuestions << " answers of " << size << " bytes";
+      EXPECT_LT(late, asked) << "answers of " << size << " bytes";
     }
     peer.close(c.theirs);
     close(c.mine);

@@ -182,7 +182,7 @@ TEST_F(EndedThreads, WaitedForEvents) {
     peer.send(c.theirs, "x");
   }
   epoll_event event{};
-  EXPECT_EQ(epoll_wait(set, &event, 1, 10000), 1);
+  EXPECT_EQ(epoll_wait(set, &event, 1, 30000), 1);
   EXPECT_EQ(read_all(c.mine, 1), "x");
   EXPECT_EQ(epoll_wait(set, &event, 1, 10), 0);
   go_on(c);

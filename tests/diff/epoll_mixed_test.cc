@@ -59,7 +59,7 @@ TEST_P(Mixed, EveryKindWakesTheSameWait) {
   add(set, signal_fd, EPOLLIN, 6);
   epoll_event event{};
   auto expect = [&](uint64_t who) {
-    ASSERT_EQ(epoll_wait(set, &event, 1, 10000), 1) << "waiting for " << who;
+    ASSERT_EQ(epoll_wait(set, &event, 1, 30000), 1) << "waiting for " << who;
     EXPECT_EQ(event.data.u64, who);
     EXPECT_EQ(event.events, EPOLLIN);
     char sink[128];
@@ -102,7 +102,7 @@ TEST_P(Mixed, NobodyStarves) {
   std::map<uint64_t, int> told;
   for (int i = 0; i < 200; i++) {
     epoll_event event{};
-    ASSERT_EQ(epoll_wait(set, &event, 1, 1000), 1);
+    ASSERT_EQ(epoll_wait(set, &event, 1, 30000), 1);
     told[event.data.u64]++;
   }
   EXPECT_GE(told[1], 4);
@@ -121,7 +121,7 @@ TEST_P(Mixed, BusyTrafficLetsKernelDescriptorsThrough) {
   std::string sink(16384, '\0');
   while (seen < total) {
     epoll_event event{};
-    ASSERT_EQ(epoll_wait(set, &event, 1, 10000), 1);
+    ASSERT_EQ(epoll_wait(set, &event, 1, 30000), 1);
     if (event.data.u64 == 2) {
       uint64_t count;
       ASSERT_EQ(read(timer_fd, &count, sizeof count), 8);
@@ -149,7 +149,7 @@ TEST_P(Mixed, AnotherThreadWakesByEventfd) {
       EXPECT_EQ(write(event_fd, &one, sizeof one), 8);
     });
     epoll_event event{};
-    ASSERT_EQ(epoll_wait(set, &event, 1, 10000), 1);
+    ASSERT_EQ(epoll_wait(set, &event, 1, 30000), 1);
     EXPECT_EQ(event.data.u64, 2u);
     uint64_t value;
     ASSERT_EQ(read(event_fd, &value, sizeof value), 8);
@@ -175,7 +175,7 @@ TEST_P(Mixed, PollSeesBothKinds) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
   pollfd all[5] = {{c.mine, POLLIN, 0}, {ends[0], POLLIN, 0}, {ends[1], POLLOUT, 0}, {-1, POLLIN, 77}, {800, POLLIN, 0}};
-  EXPECT_EQ(poll(all, 5, 1000), 2);
+  EXPECT_EQ(poll(all, 5, 30000), 2);
   EXPECT_EQ(all[0].revents, 0);
   EXPECT_EQ(all[1].revents, 0);
   EXPECT_EQ(all[2].revents, POLLOUT);
@@ -183,14 +183,14 @@ TEST_P(Mixed, PollSeesBothKinds) {
   EXPECT_EQ(all[4].revents, POLLNVAL);
   peer.send(c.theirs, "x");
   pollfd two[2] = {{c.mine, POLLIN, 0}, {ends[0], POLLIN, 0}};
-  EXPECT_EQ(poll(two, 2, 10000), 1);
+  EXPECT_EQ(poll(two, 2, 30000), 1);
   EXPECT_EQ(two[0].revents, POLLIN);
   read_all(c.mine, 1);
   ASSERT_EQ(write(ends[1], "x", 1), 1);
-  EXPECT_EQ(poll(two, 2, 10000), 1);
+  EXPECT_EQ(poll(two, 2, 30000), 1);
   EXPECT_EQ(two[1].revents, POLLIN);
   pollfd twice[2] = {{c.mine, POLLOUT, 0}, {c.mine, POLLIN | POLLOUT, 0}};
-  EXPECT_EQ(poll(twice, 2, 1000), 2);
+  EXPECT_EQ(poll(twice, 2, 30000), 2);
   EXPECT_EQ(poll(nullptr, 0, 1), 0);
 }
 
@@ -205,7 +205,7 @@ TEST_P(Mixed, PollWokenFromBothSides) {
       EXPECT_EQ(write(to, "x", 1), 1);
     });
     if (round % 2 == 1) peer.start(PeerOp::echo, c.theirs, 1);
-    ASSERT_EQ(poll(two, 2, 10000), 1);
+    ASSERT_EQ(poll(two, 2, 30000), 1);
     EXPECT_EQ(two[round % 2 == 0 ? 1 : 0].revents, POLLIN);
     read_all(round % 2 == 0 ? ends[0] : c.mine, 1);
     waker.join();

@@ -60,7 +60,7 @@ int listen_and_serve(int fd, int said) {
 
 int wait_in_set(int set, int fd) {
   epoll_event event{};
-  if (epoll_wait(set, &event, 1, 10000) != 1) return 1;
+  if (epoll_wait(set, &event, 1, 30000) != 1) return 1;
   char text[64];
   const int length = snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(event.data.u64));
   return write_all(fd, text, static_cast<size_t>(length)) ? 0 : 2;

@@ -64,7 +64,7 @@ int ask(int fd, unsigned long request) {
 
 // What comes about in the background, the last acknowledgement for one.
 void await(const std::function<bool()>& there) {
-  const uint64_t end = now_ms() + 10'000;
+  const uint64_t end = now_ms() + 30'000;
   while (!there() && now_ms() < end) poll(nullptr, 0, 1);
   EXPECT_TRUE(there());
 }

@@ -56,7 +56,7 @@ TEST_P(LowWater, OfReadsAndWaits) {
   }
 
   peer.send(c.theirs, "0123456789");
-  EXPECT_EQ(epoll_wait(set, &event, 1, 5000), 1);
+  EXPECT_EQ(epoll_wait(set, &event, 1, 30000), 1);
   EXPECT_EQ(recv(c.mine, bytes, sizeof bytes, MSG_PEEK), 10);
   EXPECT_EQ(recv(c.mine, bytes, sizeof bytes, 0), 10);
   peer.send(c.theirs, "12345");
@@ -69,11 +69,11 @@ TEST_P(LowWater, OfReadsAndWaits) {
   EXPECT_EQ(epoll_wait(set, &event, 1, 50), 0);
   low = 0;
   ASSERT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low), 0);
-  EXPECT_EQ(epoll_wait(set, &event, 1, 5000), 1) << "a lower mark makes it readable";
+  EXPECT_EQ(epoll_wait(set, &event, 1, 30000), 1) << "a lower mark makes it readable";
   low = 100;
   ASSERT_EQ(setsockopt(c.mine, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low), 0);
   peer.shutdown(c.theirs, SHUT_WR);
-  EXPECT_EQ(epoll_wait(set, &event, 1, 5000), 1) << "nothing more will come";
+  EXPECT_EQ(epoll_wait(set, &event, 1, 30000), 1) << "nothing more will come";
   EXPECT_EQ(recv(c.mine, bytes, sizeof bytes, 0), 2);
   EXPECT_EQ(close(set), 0);
 }

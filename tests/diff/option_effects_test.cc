@@ -88,7 +88,7 @@ TEST_P(EffectsBothWays, NoFinWait2) {
   set(c.mine, IPPROTO_TCP, TCP_LINGER2, -1);
   EXPECT_EQ(get(c.mine, IPPROTO_TCP, TCP_LINGER2), -1);
   close(c.mine);
-  const Reply seen = peer.call(PeerOp::poll, c.theirs, POLLHUP, 10'000);
+  const Reply seen = peer.call(PeerOp::poll, c.theirs, POLLHUP, 30'000);
   EXPECT_NE(seen.result & (POLLHUP | POLLERR), 0);
 }
 

@@ -538,7 +538,7 @@ TEST_P(Rights, ASet) {
     close(set);
     const int fd = receive_one(ends[1]);
     epoll_event got{};
-    if (epoll_wait(fd, &got, 1, 10000) != 1) return 1;
+    if (epoll_wait(fd, &got, 1, 30000) != 1) return 1;
     return got.data.u64 == 0x1122334455667788 ? 0 : 2;
   });
   ASSERT_EQ(pass(ends[0], {set}), 1);

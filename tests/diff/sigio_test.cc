@@ -38,11 +38,13 @@ sigset_t set_of(std::initializer_list<int> signals) {
 class Awaited {
  public:
   explicit Awaited(std::initializer_list<int> signals) : set_(set_of(signals)) { pthread_sigmask(SIG_BLOCK, &set_, nullptr); }
-  // The next one's number, 0 if none comes within ten seconds.
+  // The next one's number, 0 if none comes within half a minute.
   int next(siginfo_t* info = nullptr) const {
     siginfo_t own;
-    const timespec most{10, 0};
-    const int number = sigtimedwait(&set_, info != nullptr ? info : &own, &most);
+    const timespec most{30, 0};
+    int number;
+    do number = sigtimedwait(&set_, info != nullptr ? info : &own, &most);
+    while (number < 0 && errno == EINTR);  // by a stop of the process
     return number > 0 ? number : 0;
   }
   // The next that speaks of `band`; others are about something that came before.

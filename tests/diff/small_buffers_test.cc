@@ -55,7 +55,7 @@ bool send_pieces(int fd, size_t piece, int flags, size_t total = kTotal) {
     }
     if (errno != EAGAIN) return false;
     pollfd one{fd, POLLOUT, 0};
-    if (poll(&one, 1, 10000) != 1) return false;
+    if (poll(&one, 1, 30000) != 1) return false;
   }
   return true;
 }
@@ -90,9 +90,8 @@ std::string describe(int rcvbuf, int sndbuf, int style) {
   return "SO_RCVBUF " + std::to_string(rcvbuf) + ", SO_SNDBUF " + std::to_string(sndbuf) + ", " + kStyleNames[style];
 }
 
-void tell(int rcvbuf, int sndbuf, int style, uint64_t took_ms, int prompt_ms = kPromptMs) {
+void tell(int rcvbuf, int sndbuf, int style, uint64_t took_ms) {
   printf("%s: %d ms\n", describe(rcvbuf, sndbuf, style).c_str(), static_cast<int>(took_ms));
-  EXPECT_LT(took_ms, static_cast<uint64_t>(prompt_ms));
 }
 
 class SmallBuffers : public DiffTest {
@@ -118,7 +117,7 @@ class SmallBuffers : public DiffTest {
     if (rcvbuf != 0) peer.call(PeerOp::set_option, listener, SOL_SOCKET, SO_RCVBUF, rcvbuf);
     made.mine = socket(AF_INET, SOCK_STREAM, 0);
     set(made.mine, SOL_SOCKET, SO_SNDBUF, sndbuf);
-    linger until_delivered{1, 10};  // what is measured ends with the delivery, and this process takes part in it
+    linger until_delivered{1, 30};  // what is measured ends with the delivery, and this process takes part in it
     EXPECT_EQ(setsockopt(made.mine, SOL_SOCKET, SO_LINGER, &until_delivered, sizeof until_delivered), 0);
     EXPECT_EQ(connect(made.mine, reinterpret_cast<sockaddr*>(&at), sizeof at), 0) << strerror(errno);
     made.theirs = static_cast<int>(peer.accept(listener).result);
@@ -132,23 +131,25 @@ TEST_F(SmallBuffers, ALongTransfer) {
   for (const bool to_peer : {false, true}) {
     for (const int rcvbuf : {2304, 4096, 16384}) {
       SCOPED_TRACE(describe(rcvbuf, 0, 0) + (to_peer ? " to the peer" : " to itself"));
-      Connection c = to_peer ? connect_to_peer(1 << 20, rcvbuf) : connect_to_self(1 << 20, rcvbuf);
-      size_t seen = 0;
-      std::thread reader;
-      const int job = to_peer ? peer.start(PeerOp::drain, c.theirs) : 0;
-      if (!to_peer) reader = std::thread([&] { seen = drain(c.theirs); });
-      const uint64_t start = now_ms();
-      EXPECT_TRUE(send_pieces(c.mine, 100'000, 0, kLongTotal));
-      close(c.mine);
-      if (to_peer) {
-        seen = static_cast<size_t>(peer.finish(job).result);
-        peer.close(c.theirs);
-      } else {
-        reader.join();
-        close(c.theirs);
-      }
-      tell(rcvbuf, 0, 0, now_ms() - start, kLongPromptMs);
-      EXPECT_EQ(seen, kLongTotal);
+      expect_within(kLongPromptMs, [&] {
+        Connection c = to_peer ? connect_to_peer(1 << 20, rcvbuf) : connect_to_self(1 << 20, rcvbuf);
+        size_t seen = 0;
+        std::thread reader;
+        const int job = to_peer ? peer.start(PeerOp::drain, c.theirs) : 0;
+        if (!to_peer) reader = std::thread([&] { seen = drain(c.theirs); });
+        const uint64_t start = now_ms();
+        EXPECT_TRUE(send_pieces(c.mine, 100'000, 0, kLongTotal));
+        close(c.mine);
+        if (to_peer) {
+          seen = static_cast<size_t>(peer.finish(job).result);
+          peer.close(c.theirs);
+        } else {
+          reader.join();
+          close(c.theirs);
+        }
+        tell(rcvbuf, 0, 0, now_ms() - start);
+        EXPECT_EQ(seen, kLongTotal);
+      });
     }
   }
 }
@@ -158,16 +159,18 @@ TEST_F(SmallBuffers, ToItself) {
     for (const int sndbuf : {1, 4096, 9000, 40000}) {
       for (int style = 0; style <= static_cast<int>(Style::file); style++) {
         SCOPED_TRACE(describe(rcvbuf, sndbuf, style));
-        Connection c = connect_to_self(sndbuf, rcvbuf);
-        size_t seen = 0;
-        std::thread reader([&] { seen = drain(c.theirs); });
-        const uint64_t start = now_ms();
-        EXPECT_TRUE(send_all(c.mine, static_cast<Style>(style)));
-        close(c.mine);
-        reader.join();
-        tell(rcvbuf, sndbuf, style, now_ms() - start);
-        EXPECT_EQ(seen, kTotal);
-        close(c.theirs);
+        expect_within(kPromptMs, [&] {
+          Connection c = connect_to_self(sndbuf, rcvbuf);
+          size_t seen = 0;
+          std::thread reader([&] { seen = drain(c.theirs); });
+          const uint64_t start = now_ms();
+          EXPECT_TRUE(send_all(c.mine, static_cast<Style>(style)));
+          close(c.mine);
+          reader.join();
+          tell(rcvbuf, sndbuf, style, now_ms() - start);
+          EXPECT_EQ(seen, kTotal);
+          close(c.theirs);
+        });
       }
     }
   }
@@ -178,14 +181,16 @@ TEST_F(SmallBuffers, ToThePeer) {
     for (const int sndbuf : {1, 4096, 9000, 40000}) {
       for (int style = 0; style <= static_cast<int>(Style::file); style++) {
         SCOPED_TRACE(describe(rcvbuf, sndbuf, style));
-        Connection c = connect_to_peer(sndbuf, rcvbuf);
-        const int job = peer.start(PeerOp::drain, c.theirs);
-        const uint64_t start = now_ms();
-        EXPECT_TRUE(send_all(c.mine, static_cast<Style>(style)));
-        close(c.mine);
-        EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(kTotal));
-        tell(rcvbuf, sndbuf, style, now_ms() - start);
-        peer.close(c.theirs);
+        expect_within(kPromptMs, [&] {
+          Connection c = connect_to_peer(sndbuf, rcvbuf);
+          const int job = peer.start(PeerOp::drain, c.theirs);
+          const uint64_t start = now_ms();
+          EXPECT_TRUE(send_all(c.mine, static_cast<Style>(style)));
+          close(c.mine);
+          EXPECT_EQ(peer.finish(job).result, static_cast<int64_t>(kTotal));
+          tell(rcvbuf, sndbuf, style, now_ms() - start);
+          peer.close(c.theirs);
+        });
       }
     }
   }

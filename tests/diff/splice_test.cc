@@ -529,7 +529,7 @@ TEST_P(Splice, EdgesComeBack) {
   }
   EXPECT_REFUSED(EAGAIN, in(c.mine, 100));
   peer.send(c.theirs, "edge");
-  ASSERT_EQ(epoll_wait(set, &event, 1, 10000), 1);
+  ASSERT_EQ(epoll_wait(set, &event, 1, 30000), 1);
   EXPECT_TRUE(event.events & EPOLLIN);
   EXPECT_EQ(in(c.mine, 100), 4);
   int64_t sent = 0;
@@ -548,7 +548,7 @@ TEST_P(Splice, EdgesComeBack) {
   }
   EXPECT_REFUSED(EAGAIN, out(c.mine, 100000));
   const int job = peer.start(PeerOp::drain, c.theirs);
-  ASSERT_EQ(epoll_wait(set, &event, 1, 10000), 1);
+  ASSERT_EQ(epoll_wait(set, &event, 1, 30000), 1);
   EXPECT_TRUE(event.events & EPOLLOUT);
   shutdown(c.mine, SHUT_WR);
   EXPECT_EQ(peer.finish(job).result, sent);

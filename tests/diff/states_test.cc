@@ -654,12 +654,12 @@ TEST_F(States, RegistrationsOfASocketThatGoesToLoopback) {
   ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback), 0);
   ASSERT_EQ(listen(listener, 1), 0);
   ASSERT_EQ(go(client, name_of(listener)), 0);
-  ASSERT_EQ(epoll_wait(set, got, 4, 1000), 1);
+  ASSERT_EQ(epoll_wait(set, got, 4, 30000), 1);
   EXPECT_EQ(got[0].data.u64, 8u);
   const int served = accept(listener, nullptr, nullptr);
   EXPECT_EQ(epoll_wait(set, got, 4, 0), 0);
   EXPECT_EQ(send_one(served), 1);
-  ASSERT_EQ(epoll_wait(set, got, 4, 1000), 1);
+  ASSERT_EQ(epoll_wait(set, got, 4, 30000), 1);
   EXPECT_EQ(got[0].data.u64, 7u);
   EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_DEL, client, nullptr), 0);
   EXPECT_EQ(epoll_wait(set, got, 4, 0), 0);

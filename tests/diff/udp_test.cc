@@ -408,7 +408,7 @@ TEST_F(Udp, TimeAndInterest) {
   EXPECT_EQ(epoll_wait(set_fd, &got, 1, 0), 0);
   for (int i = 0; i < 2; i++) {
     peer.send_to(theirs, here, "edge");
-    EXPECT_EQ(epoll_wait(set_fd, &got, 1, 10'000), 1) << "each datagram is an edge";
+    EXPECT_EQ(epoll_wait(set_fd, &got, 1, 30'000), 1) << "each datagram is an edge";
     EXPECT_EQ(got.data.u64, 77u);
     EXPECT_EQ(epoll_wait(set_fd, &got, 1, 0), 0);
   }
@@ -417,13 +417,13 @@ TEST_F(Udp, TimeAndInterest) {
   event.events = EPOLLIN | EPOLLOUT;
   ASSERT_EQ(epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &event), 0);
   epoll_event all[4] = {};
-  EXPECT_EQ(epoll_wait(set_fd, all, 4, 1000), 1) << "one event, though both sides can be written to";
+  EXPECT_EQ(epoll_wait(set_fd, all, 4, 30'000), 1) << "one event, though both sides can be written to";
   EXPECT_EQ(all[0].events, EPOLLOUT);
   const int near = open();
   send_to(near, ipv4("127.0.0.1", here.sin_port), "near");
   event.events = EPOLLIN | EPOLLONESHOT;
   ASSERT_EQ(epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &event), 0);
-  EXPECT_EQ(epoll_wait(set_fd, all, 4, 10'000), 1);
+  EXPECT_EQ(epoll_wait(set_fd, all, 4, 30'000), 1);
   EXPECT_EQ(all[0].events, EPOLLIN);
   peer.send_to(theirs, here, "far");
   EXPECT_EQ(epoll_wait(set_fd, all, 4, 50), 0);
@@ -469,7 +469,7 @@ TEST_F(Udp, AConnectionThatFailsChangesNothing) {
   EXPECT_EQ(connect_to(fd, ipv4("203.0.113.1", htons(9))), -1);
   EXPECT_EQ(errno, ENETUNREACH);
   EXPECT_EQ(bind_to(fd, ipv4("203.0.113.1", 0)), -1);
-  EXPECT_EQ(epoll_wait(set_fd, &event, 1, 10'000), 1);
+  EXPECT_EQ(epoll_wait(set_fd, &event, 1, 30'000), 1);
   EXPECT_EQ(event.events, EPOLLIN | EPOLLOUT);
   EXPECT_EQ(take(fd), "before");
   EXPECT_EQ(send_to(fd, there, "behind"), 6);
@@ -605,7 +605,7 @@ TEST_F(Udp, SharedPorts) {
     const int source = peer.datagram_socket(&unused);
     peer.send_to(source, self_address(at.sin_port), "x");
     pollfd both[2] = {{workers[0], POLLIN, 0}, {workers[1], POLLIN, 0}};
-    ASSERT_EQ(poll(both, 2, 10'000), 1);
+    ASSERT_EQ(poll(both, 2, 30'000), 1);
     const int which = both[0].revents != 0 ? 0 : 1;
     EXPECT_EQ(take(workers[which]), "x");
     seen[which]++;
@@ -674,7 +674,7 @@ TEST_F(Udp, SharedPortOfOneWithAHost) {
     const int source = peer.datagram_socket(&unused);
     peer.send_to(source, at, "x");
     pollfd all[3] = {{sharing[0], POLLIN, 0}, {sharing[1], POLLIN, 0}, {sharing[2], POLLIN, 0}};
-    ASSERT_EQ(poll(all, 3, 10'000), 1);
+    ASSERT_EQ(poll(all, 3, 30'000), 1);
     EXPECT_EQ(all[1].revents, 0);
     for (const pollfd& each : all) {
       if (each.revents == 0) continue;

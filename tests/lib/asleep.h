@@ -14,7 +14,7 @@ namespace testing_lib {
 inline void until_asleep(pid_t tid) {
   char path[64], line[512];
   snprintf(path, sizeof path, "/proc/%d/stat", tid);
-  for (uint64_t end = now_ms() + 5000; now_ms() < end;) {
+  for (uint64_t end = now_ms() + 30000; now_ms() < end;) {
     FILE* file = fopen(path, "r");
     if (file == nullptr) return;
     const bool got = fgets(line, sizeof line, file) != nullptr;

@@ -156,7 +156,7 @@ class Machine:
         self._pending = b""
         try:
             self._shell = self._connect("shell")
-            self._answer(60)  # its init is there
+            self._answer(150)  # its init is there; 4 s where nobody else has the processors
         except Exception:
             self.close()
             raise

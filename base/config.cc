@@ -4,7 +4,6 @@
 
 #include <arpa/inet.h>
 #include <strings.h>
-
 #include <cstdarg>
 #include <cstring>
 
@@ -464,10 +463,8 @@ Error set_from_environment(Config& config, Origin* origins, const char* entry) n
     origins[i] = Origin::environment;
     return {};
   }
-  char name[64];
-  memcpy(name, entry, length < sizeof name ? length : sizeof name - 1);
-  name[length < sizeof name ? length : sizeof name - 1] = '\0';
-  return make_error("unknown setting %s in the environment (`zpstack config` lists them)", name);
+  const int shown = static_cast<int>(length < 63 ? length : 63);
+  return make_error("unknown setting %.*s in the environment (`zpstack config` lists them)", shown, entry);
 }
 
 }  // namespace
@@ -487,7 +484,6 @@ Result<Config> load_config(const char* const* environment, const char* file, Ori
   Origin own_origins[kConfigKeys];
   if (origins == nullptr) origins = own_origins;
   for (int i = 0; i < kConfigKeys; i++) origins[i] = Origin::by_default;
-
   FileTarget target{&config, origins, file};
   Error error = read_config_file(file, &target, set_from_file);
   if (error.text[0] != '\0') return error;

@@ -31,11 +31,14 @@ bool tell_kernel(const rlimit& wanted) noexcept { return kernel_call(SYS_prlimit
 
 bool same(const rlimit& a, const rlimit& b) noexcept { return a.rlim_cur == b.rlim_cur && a.rlim_max == b.rlim_max; }
 
-// Somebody outside may have set another one meanwhile: that holds.
+rlimit lowered() noexcept { return {limit.told.rlim_cur, limit.real.rlim_max}; }
+
+// Somebody outside may have set another one meanwhile, or the child of a vfork, whose memory this is too: that holds then.
+bool is_kept(const rlimit& now) noexcept { return limit.kept != 0 && (same(now, limit.real) || same(now, lowered())); }
+
 rlimit programs_limit() noexcept {
   const rlimit now = kernels_limit();
-  if (limit.kept != 0 && !same(now, limit.real)) limit.kept = 0;
-  return limit.kept != 0 ? limit.told : now;
+  return is_kept(now) ? limit.told : now;
 }
 
 uint64_t own_bytes() noexcept {
@@ -75,8 +78,7 @@ long change_address_limit(const rlimit* wanted, rlimit* old) noexcept {
 }
 
 AddressLimit address_limit() noexcept {
-  (void)programs_limit();
-  return limit;
+  return is_kept(kernels_limit()) ? limit : AddressLimit{};
 }
 
 void adopt_address_limit(const AddressLimit& inherited) noexcept { limit = inherited; }
@@ -84,12 +86,11 @@ void adopt_address_limit(const AddressLimit& inherited) noexcept { limit = inher
 // The soft one is what the kernel enforces; the hard one stays, so that the way back is free.
 void lower_address_limit() noexcept {
   if (address_limit().kept == 0) return;
-  const rlimit lower{limit.told.rlim_cur, limit.real.rlim_max};
-  (void)tell_kernel(lower);
+  (void)tell_kernel(lowered());
 }
 
 void raise_address_limit() noexcept {
-  if (limit.kept != 0) (void)tell_kernel(limit.real);
+  if (limit.kept != 0 && same(kernels_limit(), lowered())) (void)tell_kernel(limit.real);
 }
 
 }  // namespace shim

@@ -113,7 +113,11 @@ int64_t before_exec(zps_call* call) noexcept {
     if (engine->leaves_hook(call) == nullptr) make_stack_for_bound_sockets();
     if (the_stack() == nullptr) place = leave_place(*call);
   }
-  if (in_vfork_child()) return place != 0 ? place : hand_on_from_vfork(*call);
+  if (in_vfork_child()) {
+    const int64_t ticket = place != 0 ? place : hand_on_from_vfork(*call);
+    if (ticket == 0 && will_exec(*call)) lower_address_limit();
+    return ticket;
+  }
   if (netstack::has_kept_rights() && will_exec(*call)) netstack::let_rights_go();
   if (kernel_only() || the_stack() == nullptr || !will_exec(*call)) return place;
   if (const Survivors survivors = count_survivors(); survivors.of_stack + survivors.bound > 0 || hands_on_unix_socket()) {
@@ -141,8 +145,8 @@ void call_exec_off() noexcept {
 
 void after_failed_exec() noexcept {
   take_place_back();
-  if (in_vfork_child()) return take_back_in_vfork();
   raise_address_limit();
+  if (in_vfork_child()) return take_back_in_vfork();
   if (exec_began_ns.load() == 0) return;
   call_exec_off();
   Guard::may_exit = false;

@@ -279,6 +279,33 @@ TEST_P(Exec, ALimitOfAddressesIsForTheProgramAlone) {
   EXPECT_EQ(errno, EINVAL);
 }
 
+// One that has no part in the stack finds what was set.
+TEST_P(Exec, ALimitOfAddressesIsForWhatIsSpawned) {
+  const Connection c = connect_pair();
+  keep(c.mine, false);
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const rlimit tight{150'000'000, 160'000'000};
+    rlimit now{};
+    std::vector<std::string> words{"exec_next", "limit", std::to_string(ends[1])};
+    pid_t spawned = -1;
+    const bool good = setrlimit(RLIMIT_AS, &tight) == 0 &&
+                      posix_spawn(&spawned, next_program().c_str(), nullptr, nullptr, pointers(words).data(), environ) == 0 &&
+                      waitpid(spawned, nullptr, 0) == spawned && getrlimit(RLIMIT_AS, &now) == 0 && now.rlim_cur == tight.rlim_cur &&
+                      now.rlim_max == tight.rlim_max;
+    _exit(good ? 0 : 96);
+  }
+  close(ends[1]);
+  const std::string said = read_all(ends[0], 100);
+  EXPECT_EQ(said.substr(0, 10), "150000000 ") << said;
+  EXPECT_NE(said.find(" room"), std::string::npos) << said;
+  EXPECT_EQ(status_of(child), 0);
+  close(ends[0]);
+  close(c.mine);
+}
+
 TEST_P(Exec, AListenerGoesOnWithWhatWaitsInIt) {
   sockaddr_in at{};
   const int listener = listen_here(&at);

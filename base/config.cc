@@ -463,8 +463,9 @@ Error set_from_environment(Config& config, Origin* origins, const char* entry) n
     origins[i] = Origin::environment;
     return {};
   }
-  const int shown = static_cast<int>(length < 63 ? length : 63);
-  return make_error("unknown setting %.*s in the environment (`zpstack config` lists them)", shown, entry);
+  char name[64] = {};
+  memcpy(name, entry, length < sizeof name ? length : sizeof name - 1);
+  return make_error("unknown setting %s in the environment (`zpstack config` lists them)", name);
 }
 
 }  // namespace
@@ -492,8 +493,7 @@ Result<Config> load_config(const char* const* environment, const char* file, Ori
     error = set_from_environment(config, origins, *entry);
     if (error.text[0] != '\0') return error;
   }
-  error = check_together(config);
-  if (error.text[0] != '\0') return error;
+  if (error = check_together(config); error.text[0] != '\0') return error;
   return config;
 }
 

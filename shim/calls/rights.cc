@@ -145,10 +145,10 @@ long seal(int fd, const msghdr& message) noexcept {
   });
 }
 
-void discard_all(const msghdr& message) noexcept {
+void discard_all(const msghdr& message, bool is_sent) noexcept {
   const Guard guard;
-  (void)for_each_right(message, [](int number, int*) noexcept -> long {
-    discard_envelope(number);
+  (void)for_each_right(message, [&](int number, int*) noexcept -> long {
+    discard_envelope(number, is_sent);
     return 0;
   });
   guard.stack()->flush();
@@ -163,7 +163,7 @@ long send_message(int fd, msghdr message, int flags) noexcept {
   const Interruption interruption;
   long result = seal(fd, message);
   if (result == 0) result = engine->sleep(SYS_sendmsg, fd, as_arg(&message), flags, 0, 0, 0);
-  discard_all(message);
+  discard_all(message, result >= 0);
   if (result == -EINTR) return after_signal(fd, SO_SNDTIMEO, interruption);
   if (result == -ETOOMANYREFS || result == -ENOENT) {
     base::log(base::LogLevel::warn,

@@ -171,6 +171,13 @@ void discard(Outgoing& entry) noexcept {
   forget(entry);
 }
 
+// It may have been refused and closed by now: whoever sweeps says so.
+void leave_on_its_way(Outgoing& entry) noexcept {
+  (void)kernel_call(SYS_close, entry.fd);
+  entry.thread = 0;
+  outgoing_count--;
+}
+
 // Reads the label, and what is with it if there is room for that. How many bytes of a label there are, or a negative errno.
 long peek_into(int fd, Label* label, Rights* rights) noexcept {
   iovec part{label, sizeof *label};
@@ -253,9 +260,9 @@ long make_envelope(Counted* file, int number) noexcept {
   return try_to_make(file, number);
 }
 
-void discard_envelope(int fd) noexcept {
+void discard_envelope(int fd, bool is_sent) noexcept {
   for (Outgoing& entry : outgoing) {
-    if (entry.thread != 0 && entry.fd == fd) return discard(entry);
+    if (entry.thread != 0 && entry.fd == fd) return is_sent ? leave_on_its_way(entry) : discard(entry);
   }
 }
 

@@ -46,7 +46,7 @@ void prepare_flights() noexcept;
 // An envelope with `file`, whose placeholder this process has under `number`: a descriptor, registered, or a negative errno.
 [[nodiscard]] long make_envelope(Counted* file, int number) noexcept;
 // This process has sent it or could not. No effect on any other number.
-void discard_envelope(int fd) noexcept;
+void discard_envelope(int fd, bool is_sent) noexcept;
 // What a handler that jumped out of a send of this thread's has left.
 void discard_left_envelopes() noexcept;
 

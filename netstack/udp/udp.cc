@@ -70,8 +70,8 @@ void Udp::input(pbuf* p, const netif& interface) noexcept {
     return (void)pbuf_free(p);
   const SocketAddress local = from_lwip(*ip_current_dest_addr(), header->dest), peer = from_lwip(*ip_current_src_addr(), header->src);
   (void)pbuf_remove_header(p, UDP_HLEN);
-  if (local.port_be == PP_HTONS(LWIP_IANA_PORT_DHCP_CLIENT) && core_.dhcp.on() && local.address.is_v4()) [[unlikely]]
-    return core_.dhcp.input(p);
+  const bool is_of_dhcp = local.port_be == PP_HTONS(LWIP_IANA_PORT_DHCP_CLIENT) && peer.port_be == PP_HTONS(LWIP_IANA_PORT_DHCP_SERVER);
+  if (is_of_dhcp && core_.dhcp.on() && local.address.is_v4()) [[unlikely]] return core_.dhcp.input(p);
   if (ip_addr_ismulticast(ip_current_dest_addr()) || ip_addr_isbroadcast(ip_current_dest_addr(), &interface)) {
     return deliver_to_all(local, peer, p, ip_header_bytes);
   }

@@ -11,7 +11,7 @@ has() { command -v "$1" >/dev/null || { echo "no $1"; return 1; }; }
 # True if the server takes TCP connections.
 answers() { native bash -c ": </dev/tcp/$address/$1"; }
 # Ends $server, and waits until its address is gone as well.
-without_wire() { [ ! -e /sys/class/net/zps0 ]; }
+without_wire() { ! native ip link show zps0 >/dev/null 2>&1; }
 end_server() {
   kill "$server"
   wait "$server"

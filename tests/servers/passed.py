@@ -176,17 +176,27 @@ while True:
         pass
 """
 
-# Passes one connection to whoever comes to its Unix socket.
-GIVER = """
-import os, socket, sys
+# Has a listener, and a Unix socket for whoever comes.
+DOOR = """
+import os, socket, sys, threading
 listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
 door = socket.socket(socket.AF_UNIX)
 door.bind(sys.argv[2])
 door.listen()
 print("ready", flush=True)
+"""
+
+PASSES_ONE = (
+    DOOR
+    + """
 connection, _ = listener.accept()
 visitor, _ = door.accept()
 socket.send_fds(visitor, [b"x"], [connection.fileno()])
+"""
+)
+
+# Passes one connection to whoever comes to its Unix socket.
+GIVER = PASSES_ONE + """
 connection.close()
 visitor.recv(1)
 kept, _ = listener.accept()
@@ -271,13 +281,7 @@ if sys.argv[1] != "next":
 """
 
 # Passes one connection to whoever comes, has another in flight to itself, and takes what it is passed in return.
-TRUSTING = """
-import os, socket, sys
-listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
-door = socket.socket(socket.AF_UNIX)
-door.bind(sys.argv[2])
-door.listen()
-print("ready", flush=True)
+TRUSTING = DOOR + """
 connections = [listener.accept()[0] for _ in range(2)]
 visitor, _ = door.accept()
 ours, theirs = socket.socketpair()
@@ -305,16 +309,7 @@ socket.send_fds(visitor, [b"x"], [ours.fileno()])
 """
 
 # Likewise passes one on and takes what it is passed in return, by a thread, and meets whoever comes meanwhile.
-GREETING = """
-import socket, sys, threading
-listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
-door = socket.socket(socket.AF_UNIX)
-door.bind(sys.argv[2])
-door.listen()
-print("ready", flush=True)
-connection, _ = listener.accept()
-visitor, _ = door.accept()
-socket.send_fds(visitor, [b"x"], [connection.fileno()])
+GREETING = PASSES_ONE + """
 def take():
     visitor.recv(1, socket.MSG_PEEK)
     print("taking", flush=True)

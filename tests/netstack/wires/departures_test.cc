@@ -14,7 +14,7 @@
 #include "base/robust_lock.h"
 #include "netstack/wires/segment_train.h"
 #include "netstack/wires/kernel/departures.h"
-#include "packet_bed.h"
+#include "sent_frames.h"
 
 namespace {
 
@@ -22,20 +22,11 @@ constexpr uint32_t kHeaders = netstack::SegmentTrain::kHeaderBytes, kPayload = 1
 constexpr uint32_t kWhole = sizeof(netstack::VnetHeader) + kHeaders + kPayload;
 
 // A wire that lets its frames depart, to a socket of this test's.
-class Departures : public testing::Test {
+class Departures : public packet_bed::SentFrames {
  protected:
-  // The pool is the process's.
-  static void SetUpTestSuite() {
-    if (unshare(CLONE_NEWNET) == 0) bed_ = new packet_bed::Bed;
-  }
-
   void SetUp() override {
-    if (bed_ == nullptr) GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace";
-    int pair[2];
-    ASSERT_EQ(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair), 0);
-    ASSERT_EQ(dup2(pair[0], bed_->sending()), bed_->sending());
-    close(pair[0]);
-    kernel_ = pair[1];
+    SentFrames::SetUp();
+    if (bed_ == nullptr) return;
     wire().allow_departures();
     free_before_ = wire().free_frames();
   }
@@ -44,10 +35,9 @@ class Departures : public testing::Test {
     EXPECT_EQ(wire().backlog(), 0);
     EXPECT_TRUE(wire().delivered());
     EXPECT_EQ(wire().free_frames(), free_before_) << "every frame is back";
-    close(kernel_);
+    SentFrames::TearDown();
   }
 
-  static netstack::PacketWire& wire() { return *bed_->wire; }
   // A segment of the connection with this port, all bytes of its payload `fill`; and a flush.
   static void write(uint8_t port, uint8_t fill) {
     netstack::TxFrame frame;
@@ -80,8 +70,7 @@ class Departures : public testing::Test {
     return frame;
   }
 
-  static inline packet_bed::Bed* bed_ = nullptr;
-  int kernel_ = -1, free_before_ = 0;
+  int free_before_ = 0;
 };
 
 TEST_F(Departures, LeaveBehindTheLock) {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "netstack/wires/segment_train.h"
-#include "packet_bed.h"
+#include "sent_frames.h"
 
 namespace {
 
@@ -18,23 +18,12 @@ constexpr uint32_t kHeaders = netstack::SegmentTrain::kHeaderBytes, kDestination
 constexpr uint32_t kEightPages = 32 << 10;
 
 // A wire whose messages a socket of the test gets.
-class SentMessages : public testing::Test {
+class SentMessages : public packet_bed::SentFrames {
  protected:
-  // The pool is the process's.
-  static void SetUpTestSuite() {
-    if (unshare(CLONE_NEWNET) == 0) bed_ = new packet_bed::Bed;
-  }
-
   void SetUp() override {
-    if (bed_ == nullptr) GTEST_SKIP() << "needs CAP_SYS_ADMIN for a network namespace";
-    int pair[2];
-    ASSERT_EQ(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair), 0);
-    ASSERT_EQ(dup2(pair[0], bed_->sending()), bed_->sending());
-    close(pair[0]);
-    kernel_ = pair[1];
-    bed_->wire->mutable_facts().host_be = host_be_;
+    SentFrames::SetUp();
+    if (bed_ != nullptr) wire().mutable_facts().host_be = host_be_;
   }
-  void TearDown() override { close(kernel_); }
 
   // Sends one segment with so many bytes, and returns how many of the frame's the kernel was asked to keep in one piece.
   uint32_t send(uint32_t payload_bytes, uint32_t to_be) const {
@@ -54,9 +43,7 @@ class SentMessages : public testing::Test {
     return header.hdr_len;
   }
 
-  static inline packet_bed::Bed* bed_ = nullptr;
   const uint32_t host_be_ = htonl(0xc6120001), other_be_ = htonl(0xc6120063);
-  int kernel_ = -1;
 };
 
 TEST_F(SentMessages, AreInOnePieceToThisMachine) {

@@ -8,6 +8,7 @@
 #include "base/syscall.h"
 #include "shim/family/family.h"
 #include "shim/family/file_limit.h"
+#include "shim/family/kept_limit.h"
 #include "shim/family/own_memory.h"
 #include "shim/family/process.h"
 
@@ -68,13 +69,7 @@ long set(const rlimit& wanted, const rlimit& old) noexcept {
 }  // namespace
 
 long change_address_limit(const rlimit* wanted, rlimit* old) noexcept {
-  const Guard guard;
-  const rlimit now = programs_limit();
-  if (wanted != nullptr) {
-    if (const long result = set(*wanted, now); result != 0) return result;
-  }
-  if (old != nullptr) *old = now;
-  return 0;
+  return change_kept_limit(wanted, old, programs_limit, set);
 }
 
 AddressLimit address_limit() noexcept {

@@ -10,6 +10,7 @@
 #include "base/high_fd.h"
 #include "base/syscall.h"
 #include "shim/family/family.h"
+#include "shim/family/kept_limit.h"
 #include "shim/family/process.h"
 
 namespace shim {
@@ -59,16 +60,7 @@ bool may_raise_limits() noexcept {
   return kernel_call(SYS_capget, as_arg(&header), as_arg(sets)) == 0 && (sets[0].effective >> CAP_SYS_RESOURCE & 1) != 0;
 }
 
-// With the lock held: whoever raises the limit for a moment does that too.
-long change_file_limit(const rlimit* wanted, rlimit* old) noexcept {
-  const Guard guard;
-  const rlimit now = programs_limit();
-  if (wanted != nullptr) {
-    if (const long result = set(*wanted, now); result != 0) return result;
-  }
-  if (old != nullptr) *old = now;
-  return 0;
-}
+long change_file_limit(const rlimit* wanted, rlimit* old) noexcept { return change_kept_limit(wanted, old, programs_limit, set); }
 
 bool file_limit_is_kept() noexcept { return hard_limit.load(std::memory_order_relaxed) != RLIM_INFINITY; }
 
